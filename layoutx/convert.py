@@ -1,0 +1,192 @@
+"""A file of one framework becomes a file of another: planned whole, moved, proved, written, re-read, then put in place."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from layoutx.certificate import refuse_twice, sha256, to_metadata
+from layoutx.errors import ConversionError, LayoutxError, UsageError, raise_all
+from layoutx.files.open import open_store
+from layoutx.files.save import can_write, save
+from layoutx.files.store import Store
+from layoutx.jobs import Job, Options, plan_between, plan_from_keyed, plan_into_keyed, plan_named
+from layoutx.model.keyed import Keyed
+from layoutx.model.load import keyed_of, model_of, template_of
+from layoutx.model.record import ModelRecord
+from layoutx.report import Report, report_of
+from layoutx.run import Moved, move
+from layoutx.spec.registry import Registry, registry
+
+KERAS_FORMATS = ("keras", "weights.h5", "h5")
+
+
+def convert(
+    source: str | PathLike[str],
+    output: str | PathLike[str] | None = None,
+    *,
+    to: str,
+    like: Any = None,
+    allow: Iterable[str] = (),
+    skip: Sequence[str] = (),
+    only: Sequence[str] = (),
+    forms: Mapping[str, str] | None = None,
+    pairs: Mapping[str, str] | None = None,
+    ignore_keys: Collection[str] = (),
+    keep_order: bool = False,
+    input_shape: Sequence[int] | None = None,
+    specs: Sequence[str | PathLike[str]] = (),
+    live: bool = True,
+) -> Report:
+    """Convert a weights file.
+
+    Args:
+        source: `.keras`, `.weights.h5`, `.h5`, `.safetensors`, its index, `.pt`, `.npz`.
+        output: the ending says the format; None plans, moves and proves without writing.
+        to: "torch", "onnx" or "keras".
+        like: the target: a file with its names (a template), a live model, or "package.module:callable",
+            which is imported and called. Needed for `to="keras"`.
+        allow: consent to results that are not bit-reversible: "rounds", "conditional".
+        skip, only: patterns of layer names.
+        forms: layer -> form, where the file cannot tell ("conv2d_1": "keras.Conv2DTranspose").
+        pairs: layer -> module path of the target, where names and order do not decide.
+        ignore_keys: config keys that layoutx does not know and that do not matter.
+        keep_order: the target flattens channels-last, as Keras does: rows after a Flatten stay.
+        input_shape: the model's input without batch, where the config does not say it.
+        specs: more spec folders.
+        live: compute the proof with the target's framework where it is installed.
+
+    Returns:
+        The report: layers, exactness, proofs, settings to carry, every key accounted for.
+
+    Raises:
+        UsageError: an impossible call. LayoutxError: everything that is wrong with the files, together; no
+        output is written then.
+    """
+    options = Options(
+        frozenset(allow), tuple(skip), tuple(only), dict(forms or {}), dict(pairs or {}), frozenset(ignore_keys), keep_order
+    )
+    known = registry(tuple(str(p) for p in specs))
+    _check_call(to, options, known)
+    path = Path(source)
+    store = open_store(path)
+    refuse_twice(store, to)
+    target = template_of(like, to, known) if like is not None else None
+    template = target.store if isinstance(target, ModelRecord) else None
+    if output is not None:
+        can_write(output, template if to == "keras" else None)
+        _not_itself(path, Path(output))
+    job = planned(store, to, target, known, options, input_shape)
+    moved = move(job, options, live=live)
+    arrays = _arrays(moved, job, target, to)
+    report = report_of(job, moved, known, source=_about(store, job), output=str(output or ""), target=to)
+    if output is not None:
+        digest = {"sha256": sha256(path)} if path.is_file() else {}
+        certificate = report.certificate(digest)
+        save(output, arrays, to_metadata(certificate), template if to == "keras" else None)
+    return report
+
+
+def planned(
+    store: Store,
+    to: str,
+    target: Keyed | ModelRecord | None,
+    known: Registry,
+    options: Options,
+    input_shape: Sequence[int] | None = None,
+) -> Job:
+    """The job for a source file and a target.
+
+    Raises:
+        LayoutxError: what cannot be done, all of it together.
+    """
+    if store.format in KERAS_FORMATS:
+        config_from = target if isinstance(target, ModelRecord) and store.config is None else None
+        model = model_of(store, known, options.forms, template=config_from, input_shape=input_shape)
+        if isinstance(target, Keyed):
+            return plan_into_keyed(model, target, known, options)
+        if isinstance(target, ModelRecord):
+            return plan_between(model, target, known, options)
+        if to == "keras":
+            raise _needs_like(to)
+        return plan_named(model, to, known, options)
+    if isinstance(target, ModelRecord):
+        return plan_from_keyed(keyed_of(store), target, known, options)
+    if to == "keras":
+        raise _needs_like(to)
+    model = model_of(store, known, options.forms)
+    if model.framework == to:
+        raise UsageError(f"{store.path.name} already holds names of {to}", do="choose another --to")
+    if isinstance(target, Keyed):
+        return plan_into_keyed(model, target, known, options)
+    return plan_named(model, to, known, options)
+
+
+def _needs_like(to: str) -> UsageError:
+    return UsageError(
+        f"a conversion to {to} needs the target model",
+        why="a Keras weights file is written in the structure of its model",
+        do="give it with --like model.keras",
+    )
+
+
+def _check_call(to: str, options: Options, known: Registry) -> None:
+    frameworks = sorted({f.framework for f in known.forms.values()})
+    if to not in frameworks:
+        raise UsageError(f"no framework is called {to!r}", why=f"known: {', '.join(frameworks)}")
+    wrong = options.allow - {"rounds", "conditional"}
+    if wrong:
+        raise UsageError(f"{', '.join(sorted(wrong))} cannot be allowed", do="allow rounds or conditional")
+    for form in options.forms.values():
+        known.form(form)
+
+
+def _not_itself(source: Path, output: Path) -> None:
+    if output.exists() and output.resolve() == source.resolve():
+        raise UsageError("the output is the source itself", where=str(output), do="give another name with -o")
+
+
+def _about(store: Store, job: Job) -> dict[str, Any]:
+    size = store.path.stat().st_size if store.path.is_file() else sum(t.nbytes for t in store.tensors.values())
+    return {
+        "file": store.path.name,
+        "format": store.format,
+        "framework": job.source,
+        "version": store.version,
+        "tensors": len(store.tensors),
+        "bytes": size,
+    }
+
+
+def _arrays(moved: Moved, job: Job, target: Keyed | ModelRecord | None, to: str) -> dict[str, np.ndarray[Any, Any]]:
+    """The output's tensors in the target's order; a Keras template lends what is no weight (seeds of dropout)."""
+    arrays = {name: moved.arrays[name] for name in job.order if name in moved.arrays}
+    if isinstance(target, Keyed):
+        rest = [n for n in target.tensors if n not in arrays]
+        arrays.update({n: target.tensors[n].read() for n in rest if job.skipped})
+        arrays.update({tied: arrays[kept] for tied, kept in target.tied.items() if kept in arrays})
+    if isinstance(target, ModelRecord) and to == "keras":
+        arrays = _completed(arrays, job, target)
+    return arrays
+
+
+def _completed(
+    arrays: dict[str, np.ndarray[Any, Any]], job: Job, target: ModelRecord
+) -> dict[str, np.ndarray[Any, Any]]:
+    from layoutx.files.keras_write import weights_of
+
+    problems: list[LayoutxError] = []
+    for name in weights_of(target.store):
+        if name in arrays:
+            continue
+        owner = next((r.name for r in target.layers if any(t.name == name for t in r.tensors.values())), "")
+        if owner and owner not in job.skipped:
+            problems.append(ConversionError(f"{name} of the template is not written", where=f"layer {owner}"))
+        else:
+            arrays[name] = target.store.tensors[name].read()
+    raise_all(problems, "the template has tensors that nothing was found for")
+    return arrays

@@ -1,0 +1,103 @@
+"""The errors of layoutx: each says what, where, why and what to do, in that order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+class LayoutxError(Exception):
+    """A problem with its place, its reason and its remedy.
+
+    Args:
+        what: one sentence, without the final stop.
+        where: lines that locate it (file, layer, tensor, shapes with axis names).
+        why: the reason, one sentence.
+        do: what the user can do about it, one sentence.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, where: str | Sequence[str] = (), why: str = "", do: str = "") -> None:
+        self.what = what
+        self.where: tuple[str, ...] = (where,) if isinstance(where, str) else tuple(where)
+        self.why = why
+        self.do = do
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        lines = [self.what, *self.where, self.why, self.do]
+        return "\n  ".join(line for line in lines if line)
+
+    def at(self, *where: str) -> LayoutxError:
+        """The same error with outer places put before its own; the caller raises it."""
+        return type(self)(self.what, where=(*where, *self.where), why=self.why, do=self.do)
+
+
+class UsageError(LayoutxError):
+    """The call itself was wrong: an unknown name, an impossible combination of options."""
+
+    exit_code = 2
+
+
+class LayoutSyntaxError(LayoutxError):
+    """A layout text that cannot be read; `where` holds the text and a caret under the character."""
+
+
+class SizeError(LayoutxError):
+    """Axis sizes that contradict each other, or that nothing determines."""
+
+
+class SpecError(LayoutxError):
+    """A spec file that is not valid; `where` starts with file:line."""
+
+
+class BindError(LayoutxError):
+    """A layer whose config or tensors do not fit its form."""
+
+
+class ConversionError(LayoutxError):
+    """A layer whose numbers have no place in the target, or would not compute the same thing."""
+
+
+class ConsentError(ConversionError):
+    """A conversion that is possible but not bit-reversible, and was not allowed by the user."""
+
+
+class ModelError(LayoutxError):
+    """A model description (config, module) that cannot be followed."""
+
+
+class MatchError(LayoutxError):
+    """Source and target layers that could not be paired."""
+
+
+class FileError(LayoutxError):
+    """A file that cannot be read or written as what it claims to be."""
+
+
+class VerificationError(LayoutxError):
+    """A result that was computed but did not survive its check; nothing was kept."""
+
+
+class Problems(LayoutxError):
+    """Several problems found in one pass, shown together."""
+
+    def __init__(self, problems: Iterable[LayoutxError], what: str = "") -> None:
+        self.problems = tuple(problems)
+        self.exit_code = max((p.exit_code for p in self.problems), default=1)
+        super().__init__(what or f"{len(self.problems)} problems")
+
+    def at(self, *where: str) -> Problems:
+        """Each problem with the outer places put before its own."""
+        return Problems([p.at(*where) for p in self.problems], self.what)
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.what}:", *(f"{type(p).__name__}: {p}" for p in self.problems)])
+
+
+def raise_all(problems: Sequence[LayoutxError], what: str = "") -> None:
+    """Raise nothing, the one problem, or all of them together."""
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise Problems(problems, what)

@@ -1,0 +1,148 @@
+"""Open a weights file: what it is shows in its bytes, not in its ending."""
+
+from __future__ import annotations
+
+import zipfile
+from os import PathLike
+from pathlib import Path
+
+from layoutx.errors import FileError, UsageError
+from layoutx.files.blob import DO_AGAIN, reading
+from layoutx.files.store import Store
+
+READS = ".keras, .weights.h5, .h5, .safetensors, .index.json, .weights.json, .pt, .pth, .npz"
+HDF5 = b"\x89HDF\r\n\x1a\n"
+TORCH_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # the long 0x1950a86a20f9469cfc6c in a pickle
+
+
+def open_store(path: str | PathLike[str]) -> Store:
+    """The tensors of a file, lazily: names, dtypes and shapes now, bytes when a tensor is read.
+
+    Raises:
+        UsageError: there is no such file, or torch is needed and missing.
+        FileError: the file is empty, truncated, damaged, or none of the formats that layoutx reads.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise FileError(f"{path.name or path} is a folder", where=str(path), do="name a file in it: " + READS)
+    if not path.exists():
+        raise UsageError(f"there is no file {path.name}", where=str(path), do="check the path")
+    with reading(path, "a file"), path.open("rb") as file:
+        head = file.read(64)
+    if not head:
+        raise FileError(f"{path.name} is empty", where=str(path), do=DO_AGAIN)
+    if head.startswith(b"version https://git-lfs"):
+        raise FileError(
+            f"{path.name} is a git-lfs pointer, not the file itself", where=str(path), do="run: git lfs pull"
+        )
+    # first, since its length bytes may spell "PK" (a header of 19280 bytes) or "{" (of 123)
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 40:
+        from layoutx.files.safetensors import read_safetensors
+
+        return read_safetensors(path)
+    if head.startswith(b"PK"):
+        return _open_zip(path)
+    if head.lstrip()[:1] == b"{":
+        return _open_index(path)
+    if head[:1] == b"\x80" and head[2:14] == TORCH_MAGIC:
+        from layoutx.files.torch_file import read_torch
+
+        return read_torch(path)
+    if _is_hdf5(path, head):
+        return _open_hdf5(path)
+    raise _unknown(path, head)
+
+
+def _open_zip(path: Path) -> Store:
+    with reading(path, "a zip file"):
+        if not zipfile.is_zipfile(path):
+            raise FileError(
+                f"{path.name} is truncated",
+                where=str(path),
+                why="it begins as a zip file and its directory at the end is missing",
+                do=DO_AGAIN,
+            )
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    if any(name in ("config.json", "metadata.json") or name.startswith("model.weights.") for name in names):
+        from layoutx.files.keras_file import read_keras
+
+        return read_keras(path)
+    if any(name.split("/", 1)[-1] == "data.pkl" for name in names):
+        from layoutx.files.torch_file import read_torch
+
+        return read_torch(path)
+    if any(name.endswith(".npy") for name in names):
+        from layoutx.files.npz import read_npz
+
+        return read_npz(path)
+    raise FileError(
+        f"{path.name} is a zip file without weights",
+        where=[str(path), "it holds: " + ", ".join(names[:8])],
+        why="neither a .keras, .npz nor torch file",
+        do="give one of: " + READS,
+    )
+
+
+def _open_index(path: Path) -> Store:
+    from layoutx.files import keras_file, safetensors
+    from layoutx.files.index import parse_object, shard_files
+
+    with reading(path, "an index of shards"):
+        index = parse_object(path.read_bytes(), path, "the file")
+        shards = shard_files(path, index)
+        endings = {shard.suffix for shard in shards}
+        if endings == {".safetensors"}:
+            return safetensors.read_index(path, index)
+        if endings == {".h5"}:
+            return keras_file.read_sharded(path, index)
+        raise FileError(
+            f"{path.name} is an index of {', '.join(sorted(endings)) or 'no'} files",
+            where=str(path),
+            why="shards are read as .safetensors or Keras .weights.h5",
+            do="save it again as safetensors",
+        )
+
+
+def _is_hdf5(path: Path, head: bytes) -> bool:
+    """HDF5 begins at byte 0, or after a user block of 512, 1024, 2048, ... bytes."""
+    if head.startswith(HDF5):
+        return True
+    with path.open("rb") as file:
+        size, at = path.stat().st_size, 512
+        while at + 8 <= size:
+            file.seek(at)
+            if file.read(8) == HDF5:
+                return True
+            at *= 2
+    return False
+
+
+def _open_hdf5(path: Path) -> Store:
+    import h5py
+
+    from layoutx.files import hdf5, keras_file, keras_legacy
+    from layoutx.files.blob import whole
+
+    with reading(path, "HDF5"), hdf5.opened(whole(path)) as file:
+        if keras_legacy.is_legacy(file):
+            return keras_legacy.read_legacy(path)
+        groups = (found for found in hdf5.walk(file, whole(path)) if isinstance(found, h5py.Group))
+        if any(found.name.endswith("/vars") for found in groups):
+            return keras_file.read_weights(path)
+        held = ", ".join(list(file)[:8]) or "nothing"
+        raise FileError(
+            f"{path.name} is HDF5, but no Keras file",
+            where=[str(path), f"it holds: {held}"],
+            why="it has neither layer_names nor vars groups",
+            do="give one of: " + READS,
+        )
+
+
+def _unknown(path: Path, head: bytes) -> FileError:
+    why = f"it begins with {head[:12]!r}"
+    if head[:1] == b"\x80":
+        why += ", a bare pickle, which can run code when it is read"
+    return FileError(
+        f"{path.name} is none of the formats that layoutx reads", where=str(path), why=why, do="give one of: " + READS
+    )

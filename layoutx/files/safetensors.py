@@ -1,0 +1,183 @@
+"""safetensors: single files and shards, read in place, written in the order given."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from layoutx.errors import FileError, UsageError
+from layoutx.files.blob import DO_AGAIN, Blob, array_at, reading, whole
+from layoutx.files.dtypes import Array, DType, bits, is_extra, named
+from layoutx.files.index import shard_files
+from layoutx.files.store import Store, Tensor
+
+# huggingface/safetensors README.md and safetensors 0.8 Dtype; F4 and F6 pack elements across bytes and are refused
+DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "C64": "complex64",
+    "BOOL": "bool",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U64": "uint64",
+    "U32": "uint32",
+    "U16": "uint16",
+    "U8": "uint8",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+}
+CODES = {name: code for code, name in DTYPES.items()}
+HEADER_LIMIT = 100_000_000  # the library's own
+
+
+def read_safetensors(path: Path) -> Store:
+    """One safetensors file, in the order of its header.
+
+    Raises:
+        FileError: the header is damaged, or the tensors do not fill the file exactly.
+    """
+    with reading(path, "safetensors"):
+        header, start = _header(path)
+        metadata = header.pop("__metadata__", {})
+        if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+            raise _broken(path, "__metadata__ is not an object of texts")
+        blob = Blob(path, start, whole(path).size - start)
+        spans = {name: _span(name, entry, path) for name, entry in header.items()}
+        _check_spans(list(spans.values()), blob)
+        tensors = {name: _tensor(name, *span, blob) for name, span in spans.items()}
+        return Store(path, "safetensors", tensors, metadata)
+
+
+def read_index(path: Path, index: Mapping[str, Any]) -> Store:
+    """A sharded checkpoint: `*.index.json` and the shards beside it, in the order of its `weight_map`.
+
+    Raises:
+        FileError: a shard is missing, or index and shards do not hold the same tensors.
+    """
+    shards = {shard.name: read_safetensors(shard) for shard in shard_files(path, index)}
+    places: dict[str, str] = index["weight_map"]
+    absent = [name for name, file in places.items() if name not in shards[file].tensors]
+    extra = [name for file, shard in shards.items() for name in shard.tensors if places.get(name) != file]
+    if absent or extra:
+        listed = [f"in the index only: {', '.join(absent)}"] * bool(absent)
+        listed += [f"in the shards only: {', '.join(extra)}"] * bool(extra)
+        raise FileError(f"{path.name} and its shards do not agree", where=[str(path), *listed], do=DO_AGAIN)
+    said = index.get("metadata")
+    whole_index = {k: v for k, v in said.items() if isinstance(v, str)} if isinstance(said, dict) else {}
+    metadata = {key: value for shard in shards.values() for key, value in shard.metadata.items()}
+    return Store(
+        path,
+        "safetensors",
+        {name: shards[file].tensors[name] for name, file in places.items()},
+        {**metadata, **whole_index},
+    )
+
+
+def write_safetensors(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
+    """Write C-contiguous native arrays; the header keeps their order, wide dtypes lie first so that all are aligned.
+
+    Raises:
+        UsageError: a dtype or a name that the format has no word for.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    layout: dict[str, tuple[int, int]] = {}
+    order = sorted(arrays, key=lambda name: -arrays[name].dtype.itemsize)
+    end = 0
+    for name in order:
+        layout[name] = (end, end + arrays[name].nbytes)
+        end = layout[name][1]
+    for name, array in arrays.items():
+        code = CODES.get(array.dtype.name)
+        if code is None or name == "__metadata__":
+            raise UsageError(
+                f"safetensors cannot hold '{name}'",
+                where=f"dtype {array.dtype}",
+                do="convert it to another dtype or choose another format",
+            )
+        header[name] = {"dtype": code, "shape": list(array.shape), "data_offsets": list(layout[name])}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            file.write(bits(arrays[name]).data)
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > HEADER_LIMIT:
+            raise _broken(path, f"its header would be {length} bytes long")
+        text = file.read(length)
+    if len(text) < length:
+        raise FileError(
+            f"{path.name} is truncated",
+            where=str(path),
+            why=f"the header has {len(text)} of {length} bytes",
+            do=DO_AGAIN,
+        )
+    try:
+        header = json.loads(text, object_pairs_hook=_unique)
+    except ValueError as error:
+        raise _broken(path, f"the header is not JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise _broken(path, "the header is not a JSON object")
+    return header, 8 + length
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return found
+
+
+def _span(name: str, entry: Any, path: Path) -> tuple[DType, tuple[int, ...], int, int]:
+    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+        raise _broken(path, f"'{name}' lacks dtype, shape or data_offsets")
+    dtype = named(DTYPES.get(entry["dtype"], "")) if isinstance(entry["dtype"], str) else None
+    if dtype is None or entry["dtype"] not in DTYPES:
+        raise _broken(path, f"'{name}' has the dtype {entry['dtype']!r}, which layoutx does not read")
+    numbers = [*entry["shape"], *entry["data_offsets"]]
+    if len(entry["data_offsets"]) != 2 or any(type(n) is not int or n < 0 for n in numbers):
+        raise _broken(path, f"'{name}' has a shape or offsets that are no sizes")
+    return dtype, tuple(entry["shape"]), entry["data_offsets"][0], entry["data_offsets"][1]
+
+
+def _check_spans(spans: list[tuple[DType, tuple[int, ...], int, int]], blob: Blob) -> None:
+    """Tensors lie end to end, without holes or overlaps, and fill the file."""
+    at = 0
+    for dtype, shape, begin, end in sorted(spans, key=lambda span: span[2:]):
+        size = dtype.itemsize
+        for n in shape:
+            size *= n  # Python's own integers: a forged shape must not wrap around
+        if begin != at or end - begin != size:
+            raise _broken(blob.path, f"bytes {begin} to {end} do not fit a {dtype} of shape {shape}")
+        at = end
+    if at > blob.size:
+        raise FileError(
+            f"{blob.path.name} is truncated",
+            where=str(blob.path),
+            why=f"the tensors need {at} bytes, the file has {blob.size}",
+            do=DO_AGAIN,
+        )
+    if at < blob.size:
+        raise _broken(blob.path, f"{blob.size - at} bytes at its end belong to no tensor")
+
+
+def _tensor(name: str, dtype: DType, shape: tuple[int, ...], begin: int, _: int, blob: Blob) -> Tensor:
+    stored = dtype if is_extra(dtype) else dtype.newbyteorder("<")
+    return Tensor(name, dtype, shape, lambda: array_at(blob, begin, stored, shape))
+
+
+def _broken(path: Path, why: str) -> FileError:
+    return FileError(f"{path.name} is not a valid safetensors file", where=str(path), why=why, do=DO_AGAIN)

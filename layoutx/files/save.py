@@ -1,0 +1,149 @@
+"""Save arrays to a file whose ending says how; the result is read back and compared before it appears."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from layoutx.errors import LayoutxError, UsageError, VerificationError, raise_all
+from layoutx.files.atomic import check_place, probe_room, replacing
+from layoutx.files.blob import writing
+from layoutx.files.dtypes import Array, bits, settled, storable
+from layoutx.files.open import open_store
+from layoutx.files.store import Store
+
+WRITES = (".safetensors", ".npz", ".pt", ".pth", ".keras", ".weights.h5", ".h5", ".hdf5")
+Writer = Callable[[Path, Mapping[str, Array], Mapping[str, str]], None]
+
+
+def can_write(path: str | PathLike[str], template: Store | None = None) -> None:
+    """Refuse an output before any work is done for it.
+
+    Raises:
+        UsageError: an unknown ending, no such folder, torch missing for `.pt`, or a Keras file without
+            a template that fits it.
+    """
+    path = Path(path)
+    check_place(path)
+    _writer(path, template)
+
+
+def save(
+    path: str | PathLike[str],
+    arrays: Mapping[str, Array],
+    metadata: Mapping[str, str],
+    template: Store | None = None,
+) -> None:
+    """Write arrays and metadata, read them back bit for bit, then put the file in its place.
+
+    Keras files (`.keras`, `.weights.h5`, `.h5`) are written in the structure of `template`, see `keras_write`.
+
+    Raises:
+        UsageError: as `can_write`; arrays that hold no numbers; metadata that is not text.
+        VerificationError: the file does not give back what was written; an old output is intact.
+    """
+    path = Path(path)
+    can_write(path, template)
+    _check_input(arrays, metadata)
+    ready = {name: settled(array) for name, array in arrays.items()}
+    write = _writer(path, template)
+    with replacing(path) as temporary:
+        with writing(path):
+            probe_room(temporary, sum(array.nbytes for array in ready.values()) + _extra_bytes(template))
+            write(temporary, ready, metadata)
+        verify(temporary, ready, metadata, path)
+
+
+def verify(written: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str], final: Path) -> None:
+    """Compare a written file with what it should hold: names, dtypes, shapes, every bit, the metadata.
+
+    Raises:
+        VerificationError: any difference; all of them together.
+    """
+    store = open_store(written)
+    problems: list[LayoutxError] = []
+    for name in [*arrays, *(name for name in store.tensors if name not in arrays)]:
+        if difference := _difference(store, name, arrays):
+            problems.append(VerificationError(f"{final.name} did not keep '{name}'", where=str(final), why=difference))
+    for key, value in metadata.items():
+        if store.metadata.get(key) != value:
+            problems.append(VerificationError(f"{final.name} did not keep the metadata '{key}'", where=str(final)))
+    raise_all(problems, f"{final.name} was not written: it did not give back what was put in")
+
+
+def _difference(store: Store, name: str, arrays: Mapping[str, Array]) -> str:
+    """What is different about one tensor; "" where nothing is."""
+    if name not in store.tensors:
+        return "the file does not hold it"
+    if name not in arrays:
+        return "nobody asked for it"
+    want, tensor = arrays[name], store.tensors[name]
+    got = tensor.read()
+    if (got.dtype, got.shape) != (want.dtype, want.shape) or (tensor.dtype, tensor.shape) != (got.dtype, got.shape):
+        return f"{want.dtype} of shape {want.shape} became {got.dtype} of shape {got.shape}"
+    return "" if np.array_equal(bits(got), bits(want)) else "its bytes changed"
+
+
+def _extra_bytes(template: Store | None) -> int:
+    """More than what a file in a template's structure needs beside its numbers."""
+    return template.path.stat().st_size if template else 0
+
+
+def _check_input(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
+    problems: list[LayoutxError] = [bad for name, array in arrays.items() if (bad := storable(name, np.asarray(array)))]
+    if not arrays:
+        problems.append(UsageError("there is nothing to save"))
+    if not all(_is_text(name) and name for name in arrays):
+        problems.append(UsageError("a tensor has no name", why="names are texts of at least one character"))
+    for key, value in metadata.items():
+        if not (_is_text(key) and _is_text(value)):
+            problems.append(
+                UsageError(f"the metadata {key!r} is not text", where=type(value).__name__, do="give a str")
+            )
+    raise_all(problems)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _writer(path: Path, template: Store | None) -> Writer:
+    name = path.name
+    if name.endswith(".safetensors"):
+        from layoutx.files.safetensors import write_safetensors
+
+        return write_safetensors
+    if name.endswith(".npz"):
+        from layoutx.files.npz import write_npz
+
+        return write_npz
+    if name.endswith((".pt", ".pth")):
+        from layoutx.files.torch_file import need_torch, write_torch
+
+        need_torch()
+        return write_torch
+    if name.endswith((".keras", ".h5", ".hdf5")):
+        return _keras_writer(path, template)
+    raise UsageError(
+        f"cannot tell from its ending what {name} should be",
+        where=str(path),
+        do="choose an output that ends in one of: " + ", ".join(WRITES),
+    )
+
+
+def _keras_writer(path: Path, template: Store | None) -> Writer:
+    from layoutx.files.keras_write import check_like, write_like
+
+    if template is None:
+        raise UsageError(
+            f"{path.name} needs a Keras file to be like",
+            where=str(path),
+            why="Keras finds weights by groups and positions that only the model's own file shows",
+            do="give a .keras, .weights.h5 or .h5 file of the same model (--like)",
+        )
+    check_like(template, path)
+    zipped = path.suffix == ".keras"
+    return lambda at, arrays, metadata: write_like(template, at, arrays, metadata, zipped=zipped)

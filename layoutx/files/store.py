@@ -1,0 +1,65 @@
+"""A store: the tensors of one file, lazily. Names, dtypes and shapes now, bytes on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from layoutx.empty import NOTHING as NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One stored tensor: its bytes are read each time `read()` is called, and are never kept.
+
+    `read()` gives a C-contiguous array of `dtype` and `shape`; it may be a read-only view of a map.
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray[Any, Any]] = field(compare=False, repr=False)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def nbytes(self) -> int:
+        """Number of bytes."""
+        return self.size * self.dtype.itemsize
+
+
+def tensor_of(name: str, array: np.ndarray[Any, Any]) -> Tensor:
+    """A tensor that is already in memory."""
+    return Tensor(name, array.dtype, array.shape, lambda: array)
+
+
+@dataclass(frozen=True)
+class Store:
+    """What one file holds.
+
+    Attributes:
+        path: the file (the index file, where a checkpoint is sharded).
+        format: `keras`, `weights.h5`, `h5`, `safetensors`, `torch`, `npz`; `live` for a model in memory.
+        tensors: name -> tensor, in the file's own order. Keras files use the path inside the HDF5 file.
+        metadata: the file's text metadata; the key `layoutx` holds a certificate.
+        config: the Keras model config as parsed JSON, where the file has one.
+        version: the Keras version that wrote the file ("2.2.4-tf"), "" where the file does not say.
+        backend: the Keras backend that wrote the file ("tensorflow", "theano"), "" where unknown.
+        groups: legacy `.h5` only: layer name -> its tensor names, in `weight_names` order.
+    """
+
+    path: Path
+    format: str
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str] = NOTHING
+    config: Mapping[str, Any] | None = None
+    version: str = ""
+    backend: str = ""
+    groups: Mapping[str, tuple[str, ...]] = NOTHING

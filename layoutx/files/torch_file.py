@@ -1,0 +1,190 @@
+"""torch `.pt`: a state dict read with weights only, mapped where the file allows, bits kept."""
+
+from __future__ import annotations
+
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from layoutx.errors import FileError, UsageError
+from layoutx.files.blob import reading
+from layoutx.files.dtypes import EXTRA, Array, DType, is_extra, named
+from layoutx.files.notes import MEMBER, from_text, to_text
+from layoutx.files.store import Store, Tensor
+
+OLDEST = (2, 6)  # before, torch.load(weights_only=True) can run code of the file: CVE-2025-32434
+# where trainers put the state dict inside a checkpoint, the usual first
+NESTS = ("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params", "ema")
+DO_SAVE = "save model.state_dict() and convert that file"
+
+
+def need_torch() -> Any:
+    """The torch module.
+
+    Raises:
+        UsageError: torch is missing, or too old to read a file safely.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise UsageError("reading and writing .pt files needs torch", do="pip install layoutx[torch]") from error
+    version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
+    if version < OLDEST:
+        raise UsageError(
+            f"torch {torch.__version__} is too old to read .pt files safely",
+            why="before 2.6 torch.load(weights_only=True) can run code of the file (CVE-2025-32434)",
+            do="pip install 'torch>=2.6'",
+        )
+    return torch
+
+
+def read_torch(path: Path) -> Store:
+    """A `.pt`/`.pth` state dict in its own order; metadata `torch:state` says where in the checkpoint it was.
+
+    Raises:
+        FileError: the file holds a pickled module or other objects, no state dict, or tensors without plain numbers.
+        UsageError: torch is missing or too old.
+    """
+    torch = need_torch()
+    zipped = zipfile.is_zipfile(path)
+    metadata = _notes(path) if zipped else {}
+    loaded = _load(torch, path, zipped)
+    state, nest = _state_of(torch, loaded, path)
+    if nest:
+        metadata["torch:state"] = nest
+    skipped = [f"{name} ({type(value).__name__})" for name, value in state.items() if not torch.is_tensor(value)]
+    if skipped:
+        metadata["torch:skipped"] = ", ".join(skipped)
+    tensors = {name: _tensor(torch, name, value, path) for name, value in state.items() if torch.is_tensor(value)}
+    return Store(path, "torch", tensors, metadata)
+
+
+def write_torch(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
+    """Write a state dict in the order given; metadata is a zip member that torch.load passes over.
+
+    Raises:
+        UsageError: torch is missing, or has no such dtype.
+    """
+    torch = need_torch()
+    state = OrderedDict((name, torch_of(torch, name, array)) for name, array in arrays.items())
+    # given a file object, torch calls the folder in the zip "archive" and not after the temporary name
+    with path.open("wb") as file:
+        torch.save(state, file)
+    if metadata:
+        with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
+            archive.writestr(f"archive/{MEMBER}", to_text(metadata))
+
+
+def _load(torch: Any, path: Path, zipped: bool) -> Any:
+    import pickle
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except pickle.UnpicklingError as error:
+        said = " ".join(str(error).split())
+        named_global = said[said.find("Unsupported global") :] if "Unsupported global" in said else said
+        raise FileError(
+            f"{path.name} holds more than weights",
+            where=str(path),
+            why=f"reading it would run code from the file: {named_global[:200]}",
+            do=DO_SAVE,
+        ) from error
+    except Exception as error:  # torch raises RuntimeError, EOFError, KeyError and more on damaged files
+        if "TorchScript" in str(error):
+            raise FileError(
+                f"{path.name} is a TorchScript archive",
+                where=str(path),
+                why="it holds code, not a state dict",
+                do=DO_SAVE,
+            ) from error
+        with reading(path, "a torch checkpoint"):
+            raise
+
+
+def _state_of(torch: Any, loaded: Any, path: Path) -> tuple[Mapping[str, Any], str]:
+    """The state dict in a checkpoint, and the key it was under ("" at the top)."""
+    if _is_state(torch, loaded):
+        return loaded, ""
+    if isinstance(loaded, Mapping):
+        for nest in NESTS:
+            if _is_state(torch, loaded.get(nest)):
+                return loaded[nest], nest
+        if not loaded:
+            return loaded, ""
+    found = ", ".join(map(str, loaded)) if isinstance(loaded, Mapping) else f"a {type(loaded).__name__}"
+    raise FileError(
+        f"{path.name} has no state dict",
+        where=[str(path), f"it holds: {found[:200]}"],
+        why="neither the checkpoint nor a usual key in it maps names to tensors",
+        do=DO_SAVE,
+    )
+
+
+def _is_state(torch: Any, found: Any) -> bool:
+    if not isinstance(found, Mapping) or not all(isinstance(key, str) for key in found):
+        return False
+    return any(torch.is_tensor(value) for value in found.values())
+
+
+def _tensor(torch: Any, name: str, value: Any, path: Path) -> Tensor:
+    value = value.detach()
+    dtype = dtype_of(torch, value.dtype)
+    plain = value.layout == torch.strided and not value.is_quantized and value.device.type == "cpu"
+    if dtype is None or not plain:
+        raise FileError(
+            f"{path.name}: '{name}' does not hold plain numbers",
+            where=f"{path}, {value.dtype}, {value.layout}, {value.device}",
+            why="sparse, quantized and meta tensors have no single array of values",
+            do=DO_SAVE,
+        )
+    return Tensor(name, dtype, tuple(value.shape), lambda: array_of(torch, value, dtype))
+
+
+def dtype_of(torch: Any, dtype: Any) -> DType | None:
+    """The NumPy dtype of a torch dtype; None where there is none."""
+    name = str(dtype).removeprefix("torch.")
+    if name in EXTRA:
+        return named(name)
+    try:
+        return cast(DType, torch.empty(0, dtype=dtype).numpy().dtype)
+    except (TypeError, RuntimeError):
+        return None
+
+
+def array_of(torch: Any, value: Any, dtype: DType) -> Array:
+    """The tensor's values, copied only where they are not laid out row by row."""
+    settled = value.resolve_conj().resolve_neg().contiguous()
+    if is_extra(dtype):
+        carrier = torch.int16 if dtype.itemsize == 2 else torch.int8
+        return np.asarray(settled.view(carrier).numpy()).view(dtype)
+    return np.asarray(settled.numpy())
+
+
+def torch_of(torch: Any, name: str, array: Array) -> Any:
+    """A torch tensor of an array's bits; it may share the array's memory.
+
+    Raises:
+        UsageError: torch has no such dtype.
+    """
+    carrier = np.dtype(f"i{array.dtype.itemsize}" if is_extra(array.dtype) else array.dtype)
+    # torch wants aligned, writable memory even where it only reads
+    ready = np.require(array.view(carrier), requirements=["A", "W", "C"]).reshape(array.shape)
+    try:
+        value = torch.from_numpy(ready)
+        return value.view(getattr(torch, array.dtype.name)) if is_extra(array.dtype) else value
+    except (TypeError, AttributeError) as error:
+        raise UsageError(
+            f"torch cannot hold '{name}'",
+            where=f"dtype {array.dtype}",
+            do="convert it to another dtype or choose another format",
+        ) from error
+
+
+def _notes(path: Path) -> dict[str, str]:
+    with reading(path, "a torch checkpoint"), zipfile.ZipFile(path) as archive:
+        found = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith(f"/{MEMBER}")]
+        return from_text(archive.read(found[0])) if found else {}

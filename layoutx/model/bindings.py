@@ -1,0 +1,66 @@
+"""Records bound to the registry: each layer's form, with the axes that the model's wiring refines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from layoutx.empty import NOTHING
+from layoutx.errors import BindError, LayoutxError
+from layoutx.model.record import LayerRecord
+from layoutx.spec.bound import BoundForm
+from layoutx.spec.registry import Registry
+from layoutx.spec.schema import Form
+
+OWN_KEYS = frozenset({"version", "rank", "kernel_dims", "bias_dims"})
+
+
+def refine_of(record: LayerRecord, registry: Registry, framework: str, keep_order: bool = False) -> dict[str, str]:
+    """Axis -> its dims as a framework flattens them: channels last (Keras) or first (torch, onnx)."""
+    last = keep_order or registry.framework(framework).channels == "last"
+    axes = _axes(record, registry)
+    return {axis: (r.last if last else r.first) for axis, r in record.refine.items() if axis in axes}
+
+
+def _axes(record: LayerRecord, registry: Registry) -> set[str]:
+    from layoutx.spec.expand import axis_names
+
+    kind = registry.kind_of(record.form)
+    return {name for role in kind.roles.values() for name in axis_names(role.axes)}
+
+
+def bind_record(
+    record: LayerRecord, registry: Registry, config: Mapping[str, Any] = NOTHING, ignore: frozenset[str] = frozenset()
+) -> BoundForm:
+    """A layer's form bound to its config and stored shapes.
+
+    Raises:
+        LayoutxError: what does not fit, with the layer's name first.
+    """
+    form = registry.form(record.form)
+    sizes = {leaf: size for r in record.refine.values() for leaf, size in r.sizes.items()}
+    try:
+        _known_keys(form, record.config, registry, ignore)
+        return registry.bind(
+            record.form,
+            {**record.config, **config},
+            shapes={name: tensor.shape for name, tensor in record.tensors.items()},
+            sizes=sizes,
+            refine=refine_of(record, registry, form.framework),
+            instance=record.instance,
+        )
+    except LayoutxError as error:
+        raise error.at(f"layer {record.name} ({record.class_name})") from error
+
+
+def _known_keys(form: Form, config: Mapping[str, Any], registry: Registry, ignore: frozenset[str]) -> None:
+    """Refuse config keys that the spec does not know: they might change the function."""
+    known = {*form.config, *form.ignore, *registry.framework(form.framework).ignore, *OWN_KEYS, *ignore}
+    unknown = [key for key, value in config.items() if key not in known and value not in (None, False)]
+    if unknown:
+        shown = ", ".join(f"{key}={config[key]!r}"[:60] for key in unknown)
+        raise BindError(
+            f"{form.name} has config that layoutx does not know: {shown}",
+            why="a key that is not understood may change what the layer computes",
+            do=f"if it does not matter, say so: --ignore-key {unknown[0]}",
+        )

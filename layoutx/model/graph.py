@@ -1,0 +1,318 @@
+"""A model's wiring as plain data: layers in the model's own order, and who feeds each call of each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from layoutx.errors import ModelError
+from layoutx.files.store import NOTHING
+
+MODELS = ("Sequential", "Functional", "Model")
+PARTS = ("layer", "backward_layer", "cell")  # config keys under which a wrapper keeps what it wraps
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """One output of one call of one layer; layer "" is the graph's own input number `tensor`."""
+
+    layer: str
+    call: int = 0
+    tensor: int = 0
+    keyword: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One layer of a config.
+
+    Attributes:
+        name: the layer's name in its own graph (not joined with outer names).
+        class_name: as the file says it, also where it is registered; see `custom`.
+        config: the layer's own config.
+        calls: for each call of the layer, its input tensors in the order of the arguments.
+        inner: the graph, where the layer is itself a model.
+        parts: what a wrapper wraps, by config key: `layer`, `backward_layer`, `cell`, `cells/0`...
+        custom: the config says that the class is not one of Keras' own.
+        registered: the full name of a registered class, "mypkg>Gate", "" where there is none.
+        operation: an operation of Keras 3 (`keras.ops.add`), which is no layer and is not counted as one.
+        shared: the file's id of the object, "" where it has none.
+        shape: the input shape without batch that the entry itself states, None where it does not.
+    """
+
+    name: str
+    class_name: str
+    config: Mapping[str, Any] = NOTHING
+    calls: tuple[tuple[Ref, ...], ...] = ()
+    inner: Graph | None = None
+    parts: tuple[tuple[str, Node], ...] = ()
+    custom: bool = False
+    shared: str = ""
+    registered: str = ""
+    operation: bool = False
+    shape: tuple[int | None, ...] | None = None
+
+    @property
+    def trainable(self) -> bool:
+        """The layer's own flag; a frozen container does not show here."""
+        return bool(self.config.get("trainable", True))
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the layers that feed this one, each once, in order."""
+        return tuple(dict.fromkeys(ref.layer for call in self.calls for ref in call if ref.layer))
+
+    def part(self, key: str) -> Node | None:
+        """The wrapped layer under this config key."""
+        return dict(self.parts).get(key)
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """Layers in `model.layers` order with the wiring between them.
+
+    `wired` is False for a subclassed model, whose config holds no layers or no connections.
+    """
+
+    name: str
+    class_name: str
+    layers: tuple[Node, ...] = ()
+    inputs: tuple[Ref, ...] = ()
+    outputs: tuple[Ref, ...] = ()
+    wired: bool = True
+    by_name: Mapping[str, Node] = field(default_factory=dict)
+
+
+def graph_of(config: Mapping[str, Any], where: str = "model config") -> Graph:
+    """The graph of a Keras model config, of any Keras version, read as plain JSON.
+
+    Raises ModelError with the place where the config is not what Keras writes.
+    """
+    class_name, body = _class_of(config, where), config.get("config")
+    if isinstance(body, list):  # Sequential before Keras 2.2.3
+        return _sequential(class_name, "", body, None, where)
+    if not isinstance(body, Mapping):
+        raise _bad("A model's config is neither a list nor an object", where)
+    layers = body.get("layers")
+    name = str(body.get("name", ""))
+    if not isinstance(layers, list):
+        return Graph(name, class_name, wired=False)
+    if "input_layers" in body:
+        return _functional(class_name, name, body, layers, where)
+    shape = body.get("build_input_shape") or _dict(config.get("build_config")).get("input_shape")
+    return _sequential(class_name, name, layers, shape, where)
+
+
+def node_of(entry: Any, where: str) -> Node:
+    """One layer of a config, without its wiring; wrappers and nested models are opened."""
+    class_name = _class_of(entry, where)
+    body = entry.get("config")
+    inner = graph_of(entry, where) if _is_model(class_name, body) else None
+    config: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
+    name = entry.get("name") or config.get("name") or (inner.name if inner else "")
+    if inner is None and not isinstance(body, Mapping):
+        raise _bad(f'The config of "{class_name}" is not an object', where)
+    parts = () if inner else tuple(_parts(config, f'{where}, layer "{name}"'))
+    return Node(
+        str(name),
+        class_name,
+        config,
+        (),
+        inner,
+        parts,
+        _custom(entry, class_name),
+        str(entry.get("shared_object_id") or ""),
+        _registered(entry, class_name),
+        _operation(entry, config),
+        _shape(config, entry),
+    )
+
+
+def walk(graph: Graph, prefix: str = "") -> Iterator[tuple[str, Node]]:
+    """Every layer with its joined name, nested models opened, wrappers closed."""
+    for node in graph.layers:
+        yield prefix + node.name, node
+        if node.inner is not None:
+            yield from walk(node.inner, f"{prefix}{node.name}/")
+
+
+def _is_model(class_name: str, body: Any) -> bool:
+    if isinstance(body, list):
+        return class_name in MODELS
+    if not isinstance(body, Mapping) or not isinstance(body.get("layers"), list):
+        return False
+    layers = body["layers"]
+    return (
+        class_name in MODELS
+        or "input_layers" in body
+        or (
+            bool(layers) and all(isinstance(x, Mapping) and "class_name" in x for x in layers) and class_name != "Merge"
+        )
+    )
+
+
+def _parts(config: Mapping[str, Any], where: str) -> Iterator[tuple[str, Node]]:
+    for key in PARTS:
+        value = config.get(key)
+        if isinstance(value, Mapping) and "class_name" in value:
+            yield key, node_of(value, f"{where}, {key}")
+    cells = config.get("cells")
+    if isinstance(cells, list):
+        for i, cell in enumerate(cells):
+            yield f"cells/{i}", node_of(cell, f"{where}, cells {i}")
+    cell = config.get("cell")
+    if isinstance(cell, list):  # RNN([cell, cell]) before Keras wrapped the list itself
+        for i, entry in enumerate(cell):
+            yield f"cells/{i}", node_of(entry, f"{where}, cell {i}")
+
+
+def _sequential(class_name: str, name: str, entries: list[Any], shape: Any, where: str) -> Graph:
+    nodes: list[Node] = []
+    last = Ref("")
+    for i, entry in enumerate(entries):
+        node = node_of(entry, f'{where}, {class_name} "{name}", layer {i}')
+        node = replace(node, name=_unique(node, nodes, i), calls=((last,),))
+        if not nodes and node.shape is None and shape:
+            node = replace(node, shape=tuple(shape[1:]))
+        nodes.append(node)
+        last = Ref(node.name)
+    return Graph(name, class_name, tuple(nodes), (Ref(""),), (last,), True, {n.name: n for n in nodes})
+
+
+def _unique(node: Node, nodes: list[Node], i: int) -> str:
+    taken = {n.name for n in nodes}
+    name = node.name or f"layer_{i}"
+    return name if name not in taken else f"{name}_{i}"
+
+
+def _functional(class_name: str, name: str, body: Mapping[str, Any], entries: list[Any], where: str) -> Graph:
+    where = f'{where}, {class_name} "{name}"'
+    nodes: dict[str, Node] = {}
+    for i, entry in enumerate(entries):
+        node = node_of(entry, f"{where}, layer {i}")
+        if not node.name:
+            raise _bad(f"Layer {i} has no name", where)
+        if node.name in nodes:
+            raise _bad(f'Two layers are named "{node.name}"', where)
+        calls = entry.get("inbound_nodes", [])
+        if not isinstance(calls, list):
+            raise _bad(f'inbound_nodes of layer "{node.name}" is not a list', where)
+        nodes[node.name] = replace(node, calls=tuple(tuple(_refs(call)) for call in calls))
+    offsets = _offsets(nodes, body)
+    fixed = {
+        n.name: replace(n, calls=tuple(tuple(_resolve(r, nodes, offsets, where) for r in c) for c in n.calls))
+        for n in nodes.values()
+    }
+    inputs, outputs = (
+        tuple(_resolve(r, nodes, offsets, where) for r in _refs(body.get(key, [])))
+        for key in ("input_layers", "output_layers")
+    )
+    return Graph(name, class_name, tuple(fixed.values()), inputs, outputs, True, fixed)
+
+
+def _refs(value: Any, keyword: str = "") -> Iterator[Ref]:
+    """Every tensor in one call's arguments: Keras 1 and 2 lists, Keras 3 `__keras_tensor__` objects."""
+    if isinstance(value, Mapping):
+        if value.get("class_name") == "__keras_tensor__":
+            history = _dict(value.get("config")).get("keras_history")
+            if isinstance(history, list) and len(history) == 3:
+                yield Ref(str(history[0]), int(history[1]), int(history[2]), keyword)
+            return
+        if set(value) == {"args", "kwargs"}:
+            yield from _refs(value["args"])
+            yield from _refs(value["kwargs"])
+            return
+        for key, item in value.items():
+            yield from _refs(item, keyword or str(key))
+    elif isinstance(value, list):
+        if _is_ref(value):
+            yield Ref(value[0], value[1], value[2], keyword)
+            if len(value) == 4:
+                yield from _refs(value[3])
+            return
+        for item in value:
+            yield from _refs(item, keyword)
+
+
+def _is_ref(value: list[Any]) -> bool:
+    ok = 3 <= len(value) <= 4 and isinstance(value[0], str) and all(type(v) is int for v in value[1:3])
+    return ok and value[0] != "_CONSTANT_VALUE" and (len(value) == 3 or isinstance(value[3], Mapping))
+
+
+def _offsets(nodes: Mapping[str, Node], body: Mapping[str, Any]) -> dict[str, int]:
+    """1 for nested models whose call numbers start at 1: Keras 2 counts the model's own construction as call 0."""
+    used: dict[str, set[int]] = {}
+    ends = [*_refs(body.get("output_layers", []))]
+    for ref in [*(r for n in nodes.values() for c in n.calls for r in c), *ends]:
+        used.setdefault(ref.layer, set()).add(ref.call)
+    return {
+        name: 1
+        for name, calls in used.items()
+        if name in nodes and nodes[name].inner is not None and max(calls) >= len(nodes[name].calls)
+    }
+
+
+def _resolve(ref: Ref, nodes: Mapping[str, Node], offsets: Mapping[str, int], where: str) -> Ref:
+    node = nodes.get(ref.layer)
+    if node is None:
+        raise _bad(f'The wiring names a layer "{ref.layer}" that the model does not have', where)
+    call = ref.call - offsets.get(ref.layer, 0)
+    if not 0 <= call < max(1, len(node.calls)):
+        raise _bad(f'The wiring uses call {ref.call} of layer "{ref.layer}", which has {len(node.calls)} calls', where)
+    return replace(ref, call=call)
+
+
+def _class_of(entry: Any, where: str) -> str:
+    if not isinstance(entry, Mapping):
+        raise _bad("A layer's entry is not an object", where)
+    name = entry.get("class_name")
+    if not isinstance(name, str) or not name:
+        raise _bad("A layer's entry has no class_name", where)
+    return name
+
+
+def _custom(entry: Mapping[str, Any], class_name: str) -> bool:
+    """Whether the entry says that its class is not Keras' own class of that name."""
+    module, registered = entry.get("module"), entry.get("registered_name")
+    if ">" in class_name or (isinstance(registered, str) and ">" in registered):
+        return True
+    if module is None:  # legacy files say nothing; Keras 3 says `module: null` for a registered custom class
+        return isinstance(registered, str) and registered != class_name
+    return str(module).split(".")[0] not in ("keras", "tf_keras", "tensorflow", "keras_core")
+
+
+def _operation(entry: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
+    """Legacy files of Keras 3 do not say the module, but the config of a layer has `trainable` or `dtype`."""
+    if "module" in entry:
+        return ".ops." in str(entry["module"])
+    calls = entry.get("inbound_nodes")
+    new = isinstance(calls, list) and bool(calls) and isinstance(calls[0], Mapping) and "args" in calls[0]
+    return new and "trainable" not in config and "dtype" not in config and "layers" not in config
+
+
+def _registered(entry: Mapping[str, Any], class_name: str) -> str:
+    registered = entry.get("registered_name")
+    return registered if isinstance(registered, str) and ">" in registered else class_name if ">" in class_name else ""
+
+
+def _shape(config: Mapping[str, Any], entry: Mapping[str, Any]) -> tuple[int | None, ...] | None:
+    """Input shape without the batch; Keras 1 and 2 write batch_input_shape, Keras 3 batch_shape."""
+    for key in ("batch_input_shape", "batch_shape"):
+        shape = config.get(key)
+        if isinstance(shape, list) and shape:
+            return tuple(None if d is None else int(d) for d in shape[1:])
+    built = _dict(entry.get("build_config")).get("input_shape")
+    if isinstance(built, list) and built and all(d is None or isinstance(d, int) for d in built):
+        return tuple(built[1:])
+    return None
+
+
+def _dict(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _bad(what: str, where: str) -> ModelError:
+    return ModelError(
+        what, where=where, why="This is not a model config as Keras writes it.", do="Save the model again with Keras."
+    )

@@ -1,0 +1,83 @@
+"""A live Keras model as records: its config as text, its variables as lazy tensors; nothing is copied."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from layoutx.files.store import Store, Tensor
+from layoutx.model.keras import records
+from layoutx.model.record import ModelRecord
+
+
+def live_records(model: Any, known: Callable[[str], bool]) -> ModelRecord:
+    """The layers of a live Keras model (keras 3 or tf_keras 2); reads its variables only when asked to."""
+    return records(live_store(model), known)
+
+
+def live_store(model: Any) -> Store:
+    """A live model in the form of a legacy file: one group a layer, its weights in the legacy order."""
+    tensors: dict[str, Tensor] = {}
+    groups: dict[str, tuple[str, ...]] = {}
+    for layer in model.layers:
+        names = []
+        for variable in [*layer.trainable_weights, *layer.non_trainable_weights]:
+            name = f"{layer.name}/{_path(variable)}"
+            while name in tensors:
+                name += "'"
+            tensors[name] = _tensor(name, variable)
+            names.append(name)
+        groups[layer.name] = tuple(names)
+    return Store(Path(f"<{model.name}>"), "h5", tensors, config=_config(model), version=_version(model), groups=groups)
+
+
+def variables(model: Any) -> dict[str, Any]:
+    """Tensor name in `live_store` -> the model's own variable."""
+    found: dict[str, Any] = {}
+    for layer in model.layers:
+        for variable in [*layer.trainable_weights, *layer.non_trainable_weights]:
+            name = f"{layer.name}/{_path(variable)}"
+            while name in found:
+                name += "'"
+            found[name] = variable
+    return found
+
+
+def _path(variable: Any) -> str:
+    return str(getattr(variable, "path", "") or variable.name)
+
+
+def _tensor(name: str, variable: Any) -> Tensor:
+    dtype = np.dtype(_dtype(variable))
+    return Tensor(name, dtype, tuple(variable.shape), lambda: np.asarray(variable))
+
+
+def _dtype(variable: Any) -> Any:
+    dtype = variable.dtype
+    name = dtype if isinstance(dtype, str) else dtype.name
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return ml_dtypes.bfloat16
+    return name
+
+
+def _config(model: Any) -> dict[str, Any] | None:
+    """The model's own config; a subclass without one gives none."""
+    try:
+        found = json.loads(model.to_json())
+    except (NotImplementedError, TypeError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _version(model: Any) -> str:
+    module = type(model).__module__.split(".")[0]
+    import sys
+
+    package = sys.modules.get("tf_keras" if module == "tf_keras" else "keras")
+    return str(getattr(package, "__version__", "")) if package is not None else ""

@@ -1,0 +1,358 @@
+"""What each Keras layer does to the axes of a tensor: kept, made anew, flattened, taken apart, laid end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from layoutx.model.axes import Axis, Cat, Dim, State, axes_in, identifier, size_of
+from layoutx.model.graph import Node
+from layoutx.model.keras_leaves import snake
+from layoutx.model.keras_reshape import flatten, permute, reshape
+from layoutx.model.keras_slots import RNNS, stock
+from layoutx.model.keras_spatial import as_map, channels_first, spatial_rule
+
+if TYPE_CHECKING:
+    from layoutx.model.refine import Flow
+
+Rule = Callable[["Flow", Node, str, Sequence[State], Sequence[str]], list[State]]
+
+SAME = frozenset(
+    [
+        "Activation",
+        "ReLU",
+        "LeakyReLU",
+        "PReLU",
+        "ELU",
+        "ThresholdedReLU",
+        "Softmax",
+        "Dropout",
+        "SpatialDropout1D",
+        "SpatialDropout2D",
+        "SpatialDropout3D",
+        "GaussianDropout",
+        "GaussianNoise",
+        "AlphaDropout",
+        "ActivityRegularization",
+        "Masking",
+        "BatchNormalization",
+        "LayerNormalization",
+        "GroupNormalization",
+        "RMSNormalization",
+        "UnitNormalization",
+        "Rescaling",
+        "Normalization",
+        "Identity",
+        "SpectralNormalization",
+        "InputLayer",
+    ]
+)
+SUMS = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
+FEATURES = {"Dense": "input", "EinsumDense": "input", **dict.fromkeys(RNNS, "input")}
+NORMS = {
+    "BatchNormalization": "channel",
+    "LayerNormalization": "features",
+    "RMSNormalization": "features",
+    "PReLU": "channel",
+    "GroupNormalization": "channel",
+}
+ELEMENTWISE = frozenset(
+    [
+        "add",
+        "subtract",
+        "multiply",
+        "divide",
+        "true_divide",
+        "maximum",
+        "minimum",
+        "relu",
+        "relu6",
+        "sigmoid",
+        "hard_sigmoid",
+        "tanh",
+        "silu",
+        "swish",
+        "gelu",
+        "elu",
+        "leaky_relu",
+        "softplus",
+        "exp",
+        "sqrt",
+        "abs",
+        "negative",
+        "square",
+        "truediv",
+        "mul",
+        "sub",
+        "cast",
+        "identity",
+        "clip",
+        "clip_by_value",
+    ]
+)  # operations of one tensor, or of several of the same make, by the end of their names
+UNFOLLOWED = "input axis could not be followed through"
+
+
+def rule_of(node: Node) -> Rule:
+    """The rule of a layer's class; anything unknown blocks."""
+    name = stock(node)
+    if _operation(node) in ELEMENTWISE:
+        return _sum
+    if name in SAME:
+        return _same
+    if name in SUMS:
+        return _sum
+    spatial = spatial_rule(name)
+    if spatial is not None:
+        return lambda flow, node, origin, states, _: (
+            [spatial(flow, node, origin, states[0])] if states else _block(node)
+        )
+    return RULES.get(name, _unknown)
+
+
+def _operation(node: Node) -> str:
+    """The operation of a Keras 3 node or of a TFOpLambda ("math.multiply"), "" for a layer."""
+    if node.class_name == "TFOpLambda":
+        return str(node.config.get("function", "")).rsplit(".", 1)[-1]
+    return snake(node.class_name) if node.operation else ""
+
+
+def consume(flow: Flow, node: Node, record: str, states: Sequence[State], keywords: Sequence[str]) -> None:
+    """Remembers what the record's input axes are made of, for the classes whose weights carry such an axis."""
+    kind = _kind(node)
+    stored = flow.records.get(record)
+    if not states or stored is None or not stored.tensors:
+        return
+    if kind in ("MultiHeadAttention", "GroupedQueryAttention", "GroupQueryAttention"):
+        _attention_uses(flow, record, states, keywords)
+    elif kind in FEATURES:
+        tensor = next(iter(stored.tensors.values()))
+        total = tensor.shape[0] if tensor.shape and kind != "EinsumDense" else None
+        _feature_use(flow, record, FEATURES[kind], states[0], total)
+    elif kind in NORMS:
+        _norm_use(flow, node, record, kind, states[0])
+
+
+def _kind(node: Node) -> str:
+    if stock(node) == "Bidirectional":
+        inner = node.part("layer")
+        return _kind(inner) if inner is not None else ""
+    return "LSTM" if stock(node) == "RNN" else stock(node)
+
+
+def _feature_use(flow: Flow, record: str, axis: str, state: State, total: int | None) -> None:
+    if state.blocked:
+        flow.note(record, f"{UNFOLLOWED} {state.blocked}")
+        return
+    if state.doubt:
+        flow.note(record, f"{UNFOLLOWED} {state.doubt}")
+        return
+    if state.last:
+        last = state.last[-1]
+        flow.use(record, axis, (last,), (_partner(state, last),), total)
+
+
+def _partner(state: State, dim: Dim) -> Dim:
+    """The same axes where channels come first; a map's dims are the same there, only elsewhere."""
+    ids = {a.id for a in axes_in(dim)}
+    return next((d for d in state.first if {a.id for a in axes_in(d)} == ids), dim)
+
+
+def _attention_uses(flow: Flow, record: str, states: Sequence[State], keywords: Sequence[str]) -> None:
+    """query, value, key in the order of the arguments; key is the value where it is not given (Keras)."""
+    named = dict(zip(keywords, states, strict=False))
+    plain = [s for s, k in zip(states, keywords, strict=False) if k not in ("value", "key", "query")]
+    query = named.get("query", plain[0] if plain else states[0])
+    value = named.get("value", plain[1] if len(plain) > 1 else query)
+    key = named.get("key", plain[2] if len(plain) > 2 else value)
+    for axis, state in (("embed_q", query), ("embed_k", key), ("embed_v", value)):
+        _feature_use(flow, record, axis, state, None)
+
+
+def _norm_use(flow: Flow, node: Node, record: str, kind: str, state: State) -> None:
+    if state.blocked or state.doubt:
+        if state.doubt or kind == "LayerNormalization":
+            flow.note(record, f"{UNFOLLOWED} {state.doubt or state.blocked}")
+        return
+    axes = node.config.get("axis", -1)
+    rank = len(state.last)
+    if kind == "PReLU":
+        axes = -1
+    wanted = sorted({(a - 1 if a > 0 else a) % rank for a in (axes if isinstance(axes, list) else [axes]) if rank})
+    dims = [state.last[i] for i in wanted]
+    partners = [d for d in state.first if any(_partner(state, w) == d for w in dims)]
+    if kind == "GroupNormalization":
+        if any(len(d) > 1 for d in dims):
+            flow.note(record, "the groups of GroupNormalization after Flatten mix channels of a map")
+        return
+    sizes = [size_of(d) for d in dims]
+    stored = next(iter(flow.records[record].tensors.values()))
+    total = stored.size if len(dims) == 1 else None
+    if None in sizes and len(dims) > 1:
+        shape = [n for n in stored.shape if n != 1] if len(stored.shape) != len(dims) else list(stored.shape)
+        dims, partners = _with_sizes(dims, partners, shape)
+    flow.use(record, NORMS[kind], dims, partners if len(partners) == len(dims) else dims, total)
+
+
+def _with_sizes(dims: list[Dim], partners: list[Dim], shape: list[int]) -> tuple[list[Dim], list[Dim]]:
+    """Unknown sizes of single axes, taken from the shape of the weights."""
+    if len(shape) != len(dims):
+        return dims, partners
+    new = {
+        d: ((replace(d[0], size=n),) if len(d) == 1 and isinstance(d[0], Axis) else d)
+        for d, n in zip(dims, shape, strict=True)
+    }
+    return [new[d] for d in dims], [new.get(p, p) for p in partners]
+
+
+def _block(node: Node) -> list[State]:
+    return [State(blocked=f'{node.class_name} "{node.name}"')]
+
+
+def _unknown(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
+    return _block(node)
+
+
+def _same(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
+    return [states[0]] if states else _block(node)
+
+
+def _shape_of(state: State) -> list[tuple[int, bool]]:
+    """What two tensors must have in common so that one sum treats their axes alike."""
+    pairs = zip(state.last, state.first, strict=True)
+    return [(len([a for a in axes_in(d) if a.size != 1]), d == f) for d, f in pairs]
+
+
+def _sum(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
+    blocked = next((s for s in states if s.blocked), None)
+    if not states or blocked is not None:
+        return [blocked] if blocked is not None else _block(node)
+    full = [s for s in states if len(s.last) == max(len(x.last) for x in states)]
+    best = max(full, key=lambda s: sum(1 for d in s.last for a in axes_in(d) if a.size != 1))
+    alike = all(_shape_of(s) == _shape_of(best) or _broadcasts(s, best) for s in states)
+    doubt = next((s.doubt for s in states if s.doubt), "")
+    return [
+        replace(best, doubt=doubt or ("" if alike else f'{node.class_name} "{node.name}" of differently built axes'))
+    ]
+
+
+def _broadcasts(state: State, best: State) -> bool:
+    """A map of which some axes have length one, or one of another make but with no product of axes."""
+    return all(len(d) == 1 for s in (state, best) for d in s.last) and (
+        state.spatial == best.spatial or len(state.last) < 2
+    )
+
+
+def _concatenate(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
+    blocked = next((s for s in states if s.blocked), None)
+    if not states or blocked is not None:
+        return [blocked] if blocked is not None else _block(node)
+    rank = len(states[0].last)
+    raw = node.config.get("axis", node.config.get("concat_axis", -1))
+    at = (raw - 1 if raw > 0 else raw) % rank if isinstance(raw, int) and raw != 0 and rank else -1
+    if at < 0 or any(len(s.last) != rank for s in states):
+        return _block(node)
+    if len({s.spatial for s in states}) > 1:
+        states = [as_map(flow, s, channels_first(node, flow)) for s in states]
+    dims = [s.last[at] for s in states]
+    base = states[0]
+    position = base.first.index(_partner(base, base.last[at]))
+    doubt = next((s.doubt for s in states if s.doubt), "")
+    if at != rank - 1 and not (flow.channels_first and at == 0):
+        sizes = [size_of(d) for d in dims]
+        merged: Dim = (flow.axis("t", name, None if None in sizes else sum(s for s in sizes if s is not None)),)
+    else:
+        merged = (
+            Cat(
+                flow.axis("c", name, None).id,
+                tuple((_label(d, label), d, _partner(s, d)) for s, d, label in zip(states, dims, labels, strict=True)),
+            ),
+        )
+    last = tuple(merged if i == at else d for i, d in enumerate(base.last))
+    first = tuple(merged if i == position else d for i, d in enumerate(base.first))
+    return [State(last, first, base.spatial, doubt=doubt, lead=next((s.lead for s in states if s.lead), ""))]
+
+
+def _label(dim: Dim, maker: str) -> str:
+    origin = next((a.origin for a in axes_in(dim)), maker)
+    return identifier(origin or maker or "part")
+
+
+def _dense(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
+    """Dense, Embedding and the like: the last axis is new, those before it stay as Keras has them."""
+    size = node.config.get("units", node.config.get("output_dim"))
+    new = flow.axis("n", name, size if isinstance(size, int) else None)
+    if stock(node) == "Dense":
+        flow.use(name, "output", ((new,),), ((new,),), new.size)
+    state = states[0] if states else _block(node)[0]
+    if state.blocked:  # the features are known again, the axes before them are not
+        return [State(((new,),), ((new,),), lead=state.blocked)]
+    lead = state.last if stock(node) == "Embedding" else state.last[:-1]
+    doubt = f'Dense "{node.name}" on a map' if state.spatial and len(lead) > 1 else ""
+    return [State((*lead, (new,)), (*lead, (new,)), doubt=doubt, lead=state.lead)]
+
+
+def _rnn(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
+    config = node.config
+    both = 1
+    if stock(node) == "Bidirectional":
+        inner = node.part("layer")
+        config = inner.config if inner is not None else config
+        both = 2 if node.config.get("merge_mode", "concat") == "concat" else 1
+    cells = [part for key, part in node.parts if key.startswith("cell")]
+    units = config.get("units", config.get("output_dim", cells[-1].config.get("units") if cells else None))
+    new = flow.axis("n", name, units * both if isinstance(units, int) else None)
+    state = states[0] if states else State()
+    time = state.last[0] if state.last and not state.blocked and not state.lead else (flow.axis("t", name, None),)
+    out = (time, (new,)) if config.get("return_sequences") else ((new,),)
+    plain: list[Dim] = [(flow.axis("n", name, units if isinstance(units, int) else None),) for _ in range(4)]
+    more = [State((d,), (d,)) for d in plain]
+    return [State(out, out), *(more if config.get("return_state") else [])]
+
+
+def _attention(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
+    """The query's axes with new features."""
+    state = states[0] if states else _block(node)[0]
+    if state.blocked:
+        return [state]
+    shape = node.config.get("output_shape")
+    size = shape if isinstance(shape, int) else None if shape else size_of(state.last[-1])
+    dims: tuple[Dim, ...] = (*state.last[:-1], (flow.axis("n", name, size),))
+    return [State(dims, dims, lead=state.lead)]
+
+
+def _einsum(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
+    shape = node.config.get("output_shape")
+    shape = [shape] if isinstance(shape, int) else shape if isinstance(shape, list) else None
+    if shape is None:
+        return _block(node)
+    dims = tuple((flow.axis("n", name, s),) for s in shape)
+    return [State(dims, dims)]
+
+
+def _repeat(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
+    if not states or states[0].blocked:
+        return list(states[:1]) or _block(node)
+    time = (flow.axis("t", name, node.config.get("n")),)
+    return [replace(states[0], last=(time, *states[0].last), first=(time, *states[0].first))]
+
+
+RULES: dict[str, Rule] = {
+    "Flatten": flatten,
+    "Reshape": reshape,
+    "Permute": permute,
+    "Concatenate": _concatenate,
+    "RepeatVector": _repeat,
+    "Dense": _dense,
+    "Embedding": _dense,
+    "EinsumDense": _einsum,
+    "RNN": _rnn,
+    "Bidirectional": _rnn,
+    "MultiHeadAttention": _attention,
+    "GroupedQueryAttention": _attention,
+    "GroupQueryAttention": _attention,
+    "Attention": _attention,
+    "AdditiveAttention": _attention,
+    **dict.fromkeys(RNNS, _rnn),
+}

@@ -1,0 +1,101 @@
+"""A model known by its tensors' dotted names: a state dict, or a live torch module with classes and configs besides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from layoutx.empty import NOTHING
+from layoutx.errors import ModelError
+from layoutx.files.store import Store, Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """What is known of one module of a keyed model: its form ("torch.LSTM") and its config, where it is live."""
+
+    form: str = ""
+    class_name: str = ""
+    config: Mapping[str, Any] = NOTHING
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """A model as names.
+
+    Attributes:
+        framework: "torch" or "onnx".
+        tensors: full name -> tensor, in the model's own order.
+        modules: module path -> what is known of it; empty for a bare state dict.
+        tied: full name -> the name of the same tensor that is kept.
+    """
+
+    framework: str
+    tensors: Mapping[str, Tensor]
+    modules: Mapping[str, Module] = NOTHING
+    tied: Mapping[str, str] = NOTHING
+    store: Store | None = None
+
+    def under(self, prefix: str) -> dict[str, str]:
+        """Names below a module path -> full names; the whole model for ""."""
+        start = f"{prefix}." if prefix else ""
+        return {name[len(start) :]: name for name in self.tensors if name.startswith(start)}
+
+
+def prefixes(names: Mapping[str, Any]) -> list[str]:
+    """All module paths that own at least one tensor directly, in order of first appearance."""
+    return list(dict.fromkeys(name.rpartition(".")[0] for name in names))
+
+
+def keyed_store(store: Store, framework: str = "torch") -> Keyed:
+    """A file of named tensors as a keyed model."""
+    return Keyed(framework, dict(store.tensors), store=store)
+
+
+def keyed_module(module: Any, known: Callable[[str], Collection[str] | None]) -> Keyed:
+    """A live torch module: names, classes and configs; nothing is copied.
+
+    Args:
+        module: a `torch.nn.Module`.
+        known: form name -> the config keys that its spec reads, with defaults; None for no such form.
+    """
+    tensors: dict[str, Tensor] = {}
+    tied: dict[str, str] = {}
+    seen: dict[tuple[int, tuple[int, ...], tuple[int, ...]], str] = {}
+    for name, value in module.state_dict(keep_vars=True).items():
+        if not hasattr(value, "data_ptr"):
+            continue
+        key = (value.data_ptr(), tuple(value.shape), tuple(value.stride()))
+        if value.numel() and key in seen:
+            tied[name] = seen[key]
+            continue
+        seen[key] = name
+        tensors[name] = torch_tensor(name, value)
+    modules = {}
+    for path, child in module.named_modules():
+        form = f"torch.{type(child).__name__}"
+        keys = known(form) if type(child).__module__.startswith("torch.nn.") else None
+        config = {key: getattr(child, key) for key in keys or () if hasattr(child, key)}
+        config = {key: _plain(value) for key, value in config.items()}
+        modules[path] = Module(form if keys is not None else "", type(child).__name__, config)
+    return Keyed("torch", tensors, modules, tied)
+
+
+def _plain(value: Any) -> Any:
+    """`bias` is a parameter on most modules and a flag on recurrent ones: what counts is whether it is there."""
+    if hasattr(value, "data_ptr"):
+        return True
+    return list(value) if isinstance(value, tuple) else value
+
+
+def torch_tensor(name: str, value: Any) -> Tensor:
+    """A live torch tensor as a lazy one; read without a copy where it lies on the CPU row by row."""
+    from layoutx.files.torch_file import array_of, dtype_of, need_torch
+
+    torch = need_torch()
+    settled = value.detach()
+    dtype = dtype_of(torch, settled.dtype)
+    if dtype is None:
+        raise ModelError(f"{name} does not hold plain numbers", where=f"dtype {settled.dtype}")
+    return Tensor(name, dtype, tuple(settled.shape), lambda: array_of(torch, settled.cpu(), dtype))

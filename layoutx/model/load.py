@@ -1,0 +1,117 @@
+"""From a file, a live model or a callable's name to what a conversion works on: a model with records, or names alone."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from layoutx.errors import ModelError, UsageError
+from layoutx.files.open import open_store
+from layoutx.files.store import Store
+from layoutx.model.identify import identified
+from layoutx.model.keras import records
+from layoutx.model.keyed import Keyed, keyed_module, keyed_store
+from layoutx.model.record import ModelRecord
+from layoutx.model.state import state_records
+from layoutx.spec.registry import Registry
+
+KERAS_FORMATS = ("keras", "weights.h5", "h5", "live")
+
+
+def model_of(
+    store: Store,
+    registry: Registry,
+    forms: Mapping[str, str],
+    *,
+    template: ModelRecord | None = None,
+    input_shape: Sequence[int] | None = None,
+) -> ModelRecord:
+    """The layers of a file; those whose class the file does not tell are identified by names and shapes.
+
+    Args:
+        forms: layer -> form, decided by the user.
+        template: a model whose config also describes this file.
+        input_shape: the model's input without batch, where the config does not say it.
+    """
+    if store.format in KERAS_FORMATS:
+        model = records(store, lambda name: name in registry.forms, template=template)
+    else:
+        model = state_records(keyed_store(store), registry)
+    unknown = [name for name in forms if all(r.name != name for r in model.layers)]
+    if unknown:
+        names = ", ".join(r.name for r in model.layers if r.tensors)
+        raise UsageError(f"--form names no layer: {', '.join(unknown)}", why=f"the layers are {names}")
+    bare = store.format in KERAS_FORMATS and store.config is None and template is None
+    known = {"version": 2} if model.framework == "keras" and store.version.startswith("2") else {}
+    layers = tuple(
+        identified(r, registry, model.framework, forms.get(r.name, ""), guessing=bare, known=known) for r in model.layers
+    )
+    return replace(model, layers=layers)
+
+
+def keyed_of(store: Store, framework: str = "torch") -> Keyed:
+    """A file of named tensors (safetensors, torch, npz)."""
+    return keyed_store(store, framework)
+
+
+def template_of(like: Any, to: str, registry: Registry) -> Keyed | ModelRecord:
+    """The target of a conversion.
+
+    Args:
+        like: a path, "package.module:callable" (imported and called: the one place that runs code), a
+            live torch module or a live Keras model.
+    """
+    if isinstance(like, str) and not Path(like).exists() and ":" in like:
+        like = call(like)
+    if isinstance(like, (str, Path)):
+        store = open_store(like)
+        if store.format in KERAS_FORMATS:
+            return model_of(store, registry, {})
+        return keyed_store(store, to)
+    return live_model(like, registry)
+
+
+def live_model(model: Any, registry: Registry) -> Keyed | ModelRecord:
+    """A live torch module or Keras model.
+
+    Raises:
+        UsageError: neither of the two.
+    """
+    if hasattr(model, "state_dict") and hasattr(model, "named_modules"):
+        return keyed_module(model, lambda name: _keys(name, registry))
+    if hasattr(model, "layers") and hasattr(model, "get_weights"):
+        from layoutx.model.keras_live import live_records
+
+        return live_records(model, lambda name: name in registry.forms)
+    raise UsageError(f"a {type(model).__name__} is neither a torch module nor a Keras model")
+
+
+def _keys(form: str, registry: Registry) -> Collection[str] | None:
+    return registry.forms[form].config if form in registry.forms else None
+
+
+def call(name: str) -> Any:
+    """Import `package.module` and call its `callable`; the current folder is importable, as with `python -m`.
+
+    Raises:
+        UsageError: no such module or callable.
+        ModelError: the callable itself failed.
+    """
+    import importlib
+    import sys
+
+    module_name, _, attribute = name.partition(":")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"{name} cannot be imported", why=str(error), do="give package.module:callable") from error
+    try:
+        return found()
+    except Exception as error:
+        raise ModelError(f"{name}() failed", why=f"{type(error).__name__}: {error}") from error

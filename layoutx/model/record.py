@@ -1,0 +1,67 @@
+"""A model as layoutx sees it: layers with their forms, configs and tensors, and how axes reach them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from layoutx.files.store import NOTHING, Store, Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Refinement:
+    """What one axis of a layer is made of, in the two orders that frameworks flatten it.
+
+    `last` and `first` are layout dims over the same leaf axes: `(h w c)` where channels come last
+    (Keras), `(c h w)` where they come first (torch, onnx). `sizes` gives every leaf axis its size;
+    `why` says where it comes from ("flatten(conv1)").
+    """
+
+    last: str
+    first: str
+    sizes: Mapping[str, int]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRecord:
+    """One layer of a model, or one part of it that has a form of its own.
+
+    Attributes:
+        name: unique in the model; nested models join with "/", `encoder/dense_1`.
+        class_name: the framework's class as the file says it ("Dense", "mypkg>Gate").
+        form: the registry's form ("keras.Dense"); "" where the class is unknown or holds no weights.
+        config: the layer's own config as the form's spec spells it, with `version` (framework major).
+        tensors: form tensor name -> stored tensor, in the form's order; for an unknown class the
+            file's own names.
+        instance: what the form's `each` axis is here, as {"layer": 1}.
+        refine: axis name -> Refinement.
+        inputs: names of the records that feed this one, in order; () where wiring is unknown.
+        note: why the form was chosen where the config did not say, or why there is none.
+    """
+
+    name: str
+    class_name: str
+    form: str = ""
+    config: Mapping[str, Any] = NOTHING
+    tensors: Mapping[str, Tensor] = NOTHING
+    instance: Mapping[str, Any] = NOTHING
+    refine: Mapping[str, Refinement] = NOTHING
+    inputs: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """A whole model: its layers in the model's own order, and the tensors no layer owns.
+
+    `framework` is `keras`, `keras1`, `torch` or `onnx`; `version` as the file says it; `leftover`
+    maps tensors that belong to no layer (optimizer state, say) to the reason they are left out.
+    """
+
+    framework: str
+    version: str
+    layers: tuple[LayerRecord, ...]
+    store: Store
+    leftover: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,245 @@
+"""Follows axes through the wiring: which maps and concatenations a layer's input axis is made of, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+from layoutx.model.axes import Axis, Dim, State, Use, refinement, same_order
+from layoutx.model.graph import Graph, Node, Ref, walk
+from layoutx.model.keras_leaves import cells_of
+from layoutx.model.keras_rules import consume, rule_of
+from layoutx.model.keras_slots import stock
+from layoutx.model.record import LayerRecord, Refinement
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One tensor on its way: what it is made of, and the record that made it."""
+
+    state: State
+    maker: str = ""
+
+
+@dataclass(slots=True)
+class Flow:
+    """What is gathered while walking the model once."""
+
+    records: dict[str, LayerRecord]
+    channels_first: bool
+    uses: dict[tuple[str, str], list[Use]] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    inputs: dict[str, list[str]] = field(default_factory=dict)
+    splits: dict[int, tuple[Dim, Dim]] = field(default_factory=dict)
+    parents: dict[int, Axis] = field(default_factory=dict)
+    count: int = 0
+
+    def axis(self, letter: str, origin: str, size: int | None) -> Axis:
+        """A leaf axis that no other layer has."""
+        self.count += 1
+        return Axis(self.count, letter, origin, size)
+
+    def use(self, record: str, axis: str, last: Sequence[Dim], first: Sequence[Dim], total: int | None) -> None:
+        """Remembers what one axis of one record is made of."""
+        self.uses.setdefault((record, axis), []).append(Use(tuple(last), tuple(first), total))
+
+    def note(self, record: str, text: str) -> None:
+        """Remembers a note, once."""
+        notes = self.notes.setdefault(record, [])
+        if text not in notes:
+            notes.append(text)
+
+
+def refined(graph: Graph, layers: Iterable[LayerRecord]) -> list[LayerRecord]:
+    """The same records with `refine` and `inputs`; a note says where an axis could not be followed."""
+    layers = list(layers)
+    if not graph.wired:
+        return layers
+    nodes = [node for _, node in walk(graph)]
+    first = any(
+        "channels_first" in (n.config.get("data_format"), _inner(n)) or n.config.get("dim_ordering") == "th"
+        for n in nodes
+    )
+    flow = Flow({r.name: r for r in layers}, first)
+    run(flow, graph, "", None)
+    _note_splits(flow)
+    return [_finished(flow, record) for record in layers]
+
+
+def _note_splits(flow: Flow) -> None:
+    """Only a Dense can have its output reordered for a Reshape that makes a map of it; others get a note."""
+    for parent in {a.id: a for a in flow.parents.values()}.values():
+        made = flow.records.get(parent.origin)
+        last, first = flow.splits[parent.id]
+        if (
+            made is not None
+            and made.tensors
+            and not same_order(last, first)
+            and (parent.origin, "output") not in flow.uses
+        ):
+            flow.note(made.name, "output axis could not be followed: a Reshape makes a map of it")
+
+
+def _inner(node: Node) -> object:
+    wrapped = node.part("layer")
+    return wrapped.config.get("data_format") if wrapped is not None else None
+
+
+def _finished(flow: Flow, record: LayerRecord) -> LayerRecord:
+    refine: dict[str, Refinement] = dict(record.refine)
+    notes = [record.note] if record.note else []
+    for (name, axis), uses in flow.uses.items():
+        if name != record.name:
+            continue
+        found = [refinement(axis, use, flow.splits) for use in uses]
+        if any(f != found[0] for f in found[1:]):
+            notes.append(
+                f"{axis} axis could not be followed: the layer is used at several places with different inputs"
+            )
+        elif isinstance(found[0], str):
+            notes.append(f"{axis} axis could not be followed: {found[0]}")
+        elif found[0] is not None:
+            if axis in refine and any(" " in text for text in (refine[axis].last, found[0].last)):
+                notes.append(f"{axis} axis could not be followed: {found[0].why} into an einsum of several axes")
+            else:
+                refine[axis] = found[0]
+    notes.extend(flow.notes.get(record.name, []))
+    inputs = tuple(dict.fromkeys(flow.inputs.get(record.name, [])))
+    return replace(record, refine=refine, inputs=inputs, note="; ".join(notes))
+
+
+def run(flow: Flow, graph: Graph, prefix: str, given: Sequence[Value] | None) -> list[Value]:
+    """Walks one graph on its inputs (None: the model's own inputs); returns its outputs."""
+    values: dict[tuple[str, int], list[Value]] = {}
+    feed = list(given) if given is not None else None
+    at = {ref.layer: i for i, ref in enumerate(graph.inputs)}
+    pending = [(node, i, call) for node in graph.layers for i, call in enumerate(node.calls or ((),))]
+    while pending:
+        waiting = []
+        for node, i, call in pending:
+            args = [_value(flow, values, feed, graph, ref) for ref in call]
+            if any(a is None for a in args):
+                waiting.append((node, i, call))
+                continue
+            known = [a for a in args if a is not None]
+            if not call and node.name in at and feed is not None:
+                known = [feed[at[node.name]]] if at[node.name] < len(feed) else []
+            values[node.name, i] = _call(flow, node, prefix + node.name, known, call)
+        if len(waiting) == len(pending):
+            break  # a cycle, or a layer that the wiring leaves out: nothing more can be followed
+        pending = waiting
+    outputs = [_value(flow, values, feed, graph, ref) for ref in graph.outputs]
+    return [v if v is not None else Value(State(blocked=f'"{graph.name}"')) for v in outputs]
+
+
+def _value(
+    flow: Flow, values: dict[tuple[str, int], list[Value]], feed: list[Value] | None, graph: Graph, ref: Ref
+) -> Value | None:
+    if not ref.layer:
+        if feed is not None:
+            return feed[ref.tensor] if ref.tensor < len(feed) else Value(State(blocked="the model's input"))
+        return Value(input_state(flow, _first_shape(graph), "input"))
+    made = values.get((ref.layer, ref.call))
+    if made is None:
+        return None
+    return (
+        made[ref.tensor]
+        if ref.tensor < len(made)
+        else Value(State(blocked=f'"{ref.layer}"'), made[0].maker if made else "")
+    )
+
+
+def _first_shape(graph: Graph) -> tuple[int | None, ...] | None:
+    """The input shape of a Sequential: its first layer states it, however deep that layer lies."""
+    node = graph.layers[0] if graph.layers else None
+    while node is not None and node.shape is None and node.inner is not None and node.inner.layers:
+        node = node.inner.layers[0]
+    return _shape(node) if node is not None else None
+
+
+def _shape(node: Node) -> tuple[int | None, ...] | None:
+    if node.shape is not None:
+        return node.shape
+    if isinstance(node.config.get("input_shape"), list):
+        return tuple(node.config["input_shape"])
+    if "input_dim" in node.config and stock(node) == "Dense":
+        return (node.config["input_dim"],)
+    return None
+
+
+def input_state(flow: Flow, shape: Sequence[int | None] | None, origin: str) -> State:
+    """A model input: of rank 3 and more (without batch) a map, else plain features or a sequence."""
+    if shape is None:
+        plain: Dim = (flow.axis("n", origin, None),)
+        return State((plain,), (plain,), lead="the model's input, whose shape the file does not say")
+    letters = {0: "", 1: "n", 2: "tf", 3: "hwc", 4: "dhwc"}.get(len(shape), "")
+    names = list(letters) or [f"d{i}" for i in range(len(shape))]
+    if len(shape) >= 3 and flow.channels_first:
+        names = [names[-1], *names[:-1]]
+    dims = tuple((flow.axis(x, origin, s),) for x, s in zip(names, shape, strict=True))
+    spatial = len(shape) >= 3
+    first = (dims[-1], *dims[:-1]) if spatial and not flow.channels_first else dims
+    return State(dims, first, spatial)
+
+
+def _call(flow: Flow, node: Node, name: str, args: list[Value], call: Sequence[Ref]) -> list[Value]:
+    """One call of one layer: what comes out, and what its record's axes turn out to be."""
+    if node.inner is not None and node.inner.layers:
+        return run(flow, node.inner, f"{name}/", args or None) if node.inner.wired else _blocked(node)
+    wrapped = node.part("layer")
+    if stock(node) == "TimeDistributed" and wrapped is not None and args:
+        return _distributed(flow, node, wrapped, name, args)
+    own = _records(flow, node, name)
+    for target in own[:1]:
+        flow.inputs.setdefault(target, []).extend(a.maker for a in args if a.maker)
+    if stock(node) == "InputLayer":
+        state = args[0].state if args else input_state(flow, _shape(node), name)
+        return [Value(state, name if name in flow.records else "")]
+    states = [a.state for a in args]
+    keywords = [ref.keyword for ref in call]
+    labels = [a.maker for a in args]
+    consume(flow, node, own[0] if own else name, states, keywords)
+    out = rule_of(node)(flow, node, name, states, labels)
+    return [Value(state, own[-1] if own else "") for state in out]
+
+
+def _records(flow: Flow, node: Node, name: str) -> list[str]:
+    """The records that one layer became: itself, or its cells, of which each feeds the next."""
+    if name in flow.records:
+        return [name]
+    cells = [f"{name}/cell_{i}" for i in range(len(cells_of(node)))]
+    if not cells or cells[0] not in flow.records:
+        return []
+    for before, after in pairwise(cells):
+        flow.inputs.setdefault(after, [before])
+    return cells
+
+
+def _blocked(node: Node) -> list[Value]:
+    return [Value(State(blocked=f'{node.class_name} "{node.name}"'))]
+
+
+def _distributed(flow: Flow, node: Node, wrapped: Node, name: str, args: list[Value]) -> list[Value]:
+    """TimeDistributed: the first axis is set aside, and put back in front of what the wrapped layer makes."""
+    state = args[0].state
+    if state.blocked or len(state.last) < 2:
+        inner, time = state, None
+    else:
+        time = state.last[0]
+        rest = tuple(d for d in state.first if d != time)
+        inner = replace(
+            state, last=state.last[1:], first=rest, spatial=len(state.last) > 3 or (state.spatial and len(rest) > 1)
+        )
+    if wrapped.inner is not None:
+        made = run(flow, wrapped.inner, f"{name}/", [Value(inner, args[0].maker)])
+    else:
+        made = _call(flow, replace(wrapped, name=node.name), name, [Value(inner, args[0].maker)], ())
+    if time is None:
+        return made
+    return [
+        v
+        if v.state.blocked
+        else replace(v, state=replace(v.state, last=(time, *v.state.last), first=(time, *v.state.first)))
+        for v in made
+    ]

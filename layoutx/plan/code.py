@@ -1,0 +1,210 @@
+"""A plan as NumPy source that anybody can read, run and keep: one expression a tensor where that is possible."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from layoutx.lang.sizes import extent
+from layoutx.lang.tree import Axis, Dim, Product, Sum
+from layoutx.plan.plan import Plan
+from layoutx.plan.steps import Add, Copy, Fill
+from layoutx.spec.bound import BoundTensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Leaf:
+    """One dimension of a tensor after its products are split: an integer axis or the options of a sum."""
+
+    name: str
+    size: int
+    back: bool = False
+    labels: tuple[str, ...] = ()
+
+
+def code(plan: Plan) -> str:
+    """Source of a function `convert(source)`: dict of arrays by source tensor name -> dict by target tensor name."""
+    body = []
+    for tensor in plan.target.tensors:
+        body += _expression(plan, tensor) or _blocks(plan, tensor)
+    lines = [
+        "import numpy as np",
+        "",
+        "",
+        "def convert(source):",
+        f'    """{plan.source.form.name} to {plan.target.form.name}: {plan.exactness}."""',
+        "    target = {}",
+        *(f"    {line}" for line in body),
+        "    return target",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def expression(plan: Plan, tensor: str) -> str:
+    """The one NumPy expression that makes a target tensor from a source tensor; "" where it takes several."""
+    lines = _expression(plan, plan.target.tensor(tensor))
+    return lines[0].partition(" = ")[2] if lines else ""
+
+
+def _leaves(tensor: BoundTensor, sizes: Mapping[str, int]) -> list[_Leaf] | None:
+    """The split dimensions; None where a sum has blocks of its own dims, which no reshape can split."""
+    found: list[_Leaf] = []
+
+    def add(dims: Sequence[Dim]) -> bool:
+        for dim in dims:
+            match dim:
+                case Axis(name, back):
+                    found.append(_Leaf(name, sizes[name], back))
+                case Product(inner):
+                    if not add(inner):
+                        return False
+                case Sum(axis, options):
+                    if any(option.dims for option in options):
+                        return False
+                    found.append(_Leaf(axis or "", len(options), False, tuple(o.label for o in options)))
+                case _:
+                    pass
+        return True
+
+    return found if add(tensor.layout.dims) else None
+
+
+def _expression(plan: Plan, tensor: BoundTensor) -> list[str]:
+    steps = [s for s in plan.steps if getattr(s, "target", None) == tensor.name]
+    copies = [s for s in steps if isinstance(s, Copy) and not s.negate]
+    names = {s.source for s in copies}
+    if len(copies) != len(steps) or len(names) != 1:
+        return []
+    source = plan.source.tensor(names.pop())
+    here, there = _leaves(source, plan.source.sizes), _leaves(tensor, plan.target.sizes)
+    if here is None or there is None:
+        return []
+    there = [leaf for leaf in there if leaf.size != 1 or any(x.name == leaf.name for x in here)]
+    here, there = _merged(here, there)
+    text = f"source[{source.name!r}]"
+    if tuple(leaf.size for leaf in here) != source.shape:
+        text += f".reshape({_tuple([leaf.size for leaf in here])})"
+    picked = _picked(here, there, tensor)
+    if picked is None:
+        return []
+    index, remaining = picked
+    text += index
+    positions = [remaining.index(leaf.name) for leaf in there if leaf.name in remaining]
+    if len(positions) != len(there) or len(positions) != len(remaining):
+        return []
+    if positions != sorted(positions):
+        text += ".T" if positions == [1, 0] else f".transpose({', '.join(map(str, positions))})"
+    if tuple(leaf.size for leaf in there) != tensor.shape:
+        text += f".reshape({_tuple(tensor.shape)})"
+    return [f"target[{tensor.name!r}] = {text}"]
+
+
+def _merged(here: list[_Leaf], there: list[_Leaf]) -> tuple[list[_Leaf], list[_Leaf]]:
+    """Neighbours that stay neighbours on both sides become one dimension."""
+    at = 0
+    while at + 1 < len(here):
+        first, second = here[at], here[at + 1]
+        joined = _Leaf(f"{first.name}×{second.name}", first.size * second.size)
+        for i in range(len(there) - 1):
+            if there[i] == first and there[i + 1] == second and not (first.back or second.back):
+                here = [*here[:at], joined, *here[at + 2 :]]
+                there = [*there[:i], joined, *there[i + 2 :]]
+                break
+        else:
+            at += 1
+    return here, there
+
+
+def _picked(here: Sequence[_Leaf], there: Sequence[_Leaf], tensor: BoundTensor) -> tuple[str, list[str]] | None:
+    """The indexing that selects and reorders labels and flips axes, and the names of the dimensions it leaves."""
+    wanted = {leaf.name: leaf for leaf in there}
+    plain, lists, remaining = [], [], []
+    for leaf in here:
+        goal = wanted.get(leaf.name)
+        positions: list[int] = []
+        if leaf.labels:
+            labels = goal.labels if goal else _fixed(leaf, tensor)
+            if labels is None or not set(labels) <= set(leaf.labels):
+                return None
+            positions = [leaf.labels.index(label) for label in labels]
+        if goal is None:
+            if not leaf.labels and leaf.size != 1:
+                return None
+            plain.append(str(positions[0]) if leaf.labels else "0")
+            continue
+        if positions and positions != list(range(leaf.size)) and not _slice(positions):
+            lists.append("[" + ":, " * len(remaining) + f"{positions}]")
+            plain.append(":")
+        elif positions and positions != list(range(leaf.size)):
+            plain.append(_slice(positions))
+        else:
+            plain.append("::-1" if goal.back != leaf.back else ":")
+        remaining.append(leaf.name)
+    while plain and plain[-1] == ":":
+        plain.pop()
+    return (f"[{', '.join(plain)}]" if plain else "") + "".join(lists), remaining
+
+
+def _slice(positions: Sequence[int]) -> str:
+    """A slice where positions are consecutive, else ""."""
+    first, last = positions[0], positions[-1]
+    return f"{first}:{last + 1}" if list(positions) == list(range(first, last + 1)) else ""
+
+
+def _fixed(leaf: _Leaf, tensor: BoundTensor) -> tuple[str, ...] | None:
+    """The one label (or role) of a source sum that this target tensor holds."""
+    found = {block.role if leaf.name == "" else dict(block.labels).get(leaf.name, "") for block in tensor.blocks}
+    return tuple(found) if len(found) == 1 else None
+
+
+def _tuple(sizes: Sequence[int]) -> str:
+    return ", ".join(map(str, sizes)) if sizes else "()"
+
+
+def _blocks(plan: Plan, tensor: BoundTensor) -> list[str]:
+    """Any plan: a flat array, and for each step a strided view on both sides."""
+    name = f"target[{tensor.name!r}]"
+    steps = [s for s in plan.steps if getattr(s, "target", None) == tensor.name]
+    like = next((s.source for s in steps if isinstance(s, Copy)), "") or next(
+        (s.terms[0].source for s in steps if isinstance(s, Add)), plan.source.tensors[0].name if plan.source.tensors else ""
+    )
+    dtype = repr(tensor.dtype) if tensor.dtype else f"source[{like!r}].dtype"
+    lines = [f"out = np.empty({prod(tensor.shape)}, {dtype})  # {tensor.name}"]
+    for step in steps:
+        to = _index(step.target_offset, [(x.size, x.target) for x in step.loops])  # type: ignore[union-attr]
+        match step:
+            case Fill():
+                lines.append(f"out[{to}] = {step.value:g}")
+            case Copy():
+                of = _index(step.source_offset, [(x.size, x.source) for x in step.loops])
+                sign = "-" if step.negate else ""
+                lines.append(f"out[{to}] = {sign}source[{step.source!r}].ravel()[{of}]")
+            case Add():
+                terms = []
+                for term in step.terms:
+                    of = _index(term.offset, [(x.size, s) for x, s in zip(step.loops, term.strides, strict=True)])
+                    terms.append(f"{'-' if term.negate else ''}source[{term.source!r}].ravel()[{of}].astype(np.float64)")
+                lines.append(f"out[{to}] = {' + '.join(terms)}")
+            case _:
+                pass
+    lines.append(f"{name} = out.reshape({_tuple(tensor.shape) if tensor.shape else '()'})")
+    return lines
+
+
+def _index(offset: int, loops: Sequence[tuple[int, int]]) -> str:
+    """A flat index: a slice where there is one loop, else a sum of ranges that broadcasts."""
+    loops = [x for x in loops if x[0] != 1]
+    if not loops:
+        return str(offset)
+    if len(loops) == 1 and loops[0][1] > 0:
+        size, step = loops[0]
+        end = offset + (size - 1) * step + 1
+        return f"{offset}:{end}" + (f":{step}" if step != 1 else "")
+    terms = []
+    for at, (size, step) in enumerate(loops):
+        tail = "[:" + ", None" * (len(loops) - at - 1) + "]" if at < len(loops) - 1 else ""
+        terms.append(f"{step} * np.arange({size}){tail}" if step != 1 else f"np.arange({size}){tail}")
+    return " + ".join(([str(offset)] if offset else []) + terms)
+
+

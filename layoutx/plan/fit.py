@@ -1,0 +1,161 @@
+"""The target's config, chosen for a source: the one of all its possible configs that holds the source most exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice, product
+from typing import Any
+
+from layoutx.empty import NOTHING
+from layoutx.errors import ConversionError, LayoutxError
+from layoutx.plan.plan import Plan, plan
+from layoutx.plan.steps import Fill, Guard, count
+from layoutx.spec.bind import bind
+from layoutx.spec.bound import BoundForm
+from layoutx.spec.schema import Form, Kind, Reading, holds
+
+MOST_CONFIGS = 256
+VERSION = "version"  # of the framework: never chosen, only given
+
+
+def fit(
+    source: BoundForm,
+    form: Form,
+    config: Mapping[str, Any] = NOTHING,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    refine: Mapping[str, str] = NOTHING,
+    instance: Mapping[str, Any] = NOTHING,
+) -> Plan:
+    """Plan a source into a form whose config is known in part, or not at all.
+
+    Config values that are given stay; of the others, every combination that the form tells apart is
+    tried, and the most exact plan with the fewest filled numbers wins (the form's defaults break ties).
+
+    Args:
+        config: what is known of the target layer.
+        shapes: the target's stored shapes, where a template gives them.
+        refine: the target's dims for refined axes.
+        instance: which instance of the target form.
+
+    Raises:
+        ConversionError: no config of this form can hold the source, with the reason for the nearest one.
+    """
+    best: Plan | None = None
+    rank: tuple[int, int, int] | None = None
+    failures: list[LayoutxError] = []
+    for candidate in configs(source.kind, form, config, source.facts):
+        try:
+            target = _target(source, form, candidate, shapes, refine, instance)
+            found = plan(source, target)
+        except LayoutxError as error:
+            failures.append(error)
+            continue
+        # a sum is legal whatever the values are, a guard is not: what holds more of the source comes first
+        cost = (_elements(found, Guard), int(found.exactness), _elements(found, Fill))
+        if rank is None or cost < rank:
+            best, rank = found, cost
+        if cost == (0, 0, 0):
+            break
+    if best is None:
+        raise _nearest(source, form, failures)
+    return best
+
+
+def _target(
+    source: BoundForm,
+    form: Form,
+    config: Mapping[str, Any],
+    shapes: Mapping[str, Sequence[int]] | None,
+    refine: Mapping[str, str],
+    instance: Mapping[str, Any],
+) -> BoundForm:
+    """Sizes come from the source; where the target is a real layer, from its own shapes, so that they can disagree."""
+    sizes = dict(source.sizes) if shapes is None else {}
+    if shapes is None:
+        target = bind(source.kind, form, config, sizes=sizes, refine=refine, instance=instance)
+        idle = _idle(source, target)
+        if idle:
+            target = bind(source.kind, form, config, sizes=sizes, refine=refine, instance=instance, omit=idle)
+        return target
+    try:
+        return bind(source.kind, form, config, shapes=shapes, refine=refine, instance=instance)
+    except LayoutxError:
+        leaves = {name: size for name, size in source.sizes.items()}
+        return bind(source.kind, form, config, shapes=shapes, sizes=leaves, refine=refine, instance=instance)
+
+
+def _idle(source: BoundForm, target: BoundForm) -> list[str]:
+    """Optional tensors of the target for which the source has nothing at all.
+
+    A counter (a role with `drop`) is made all the same: its framework expects it beside the rest.
+    """
+    optional = {spec.name for spec in target.form.tensors if spec.optional}
+    roles = {role for role, _ in source.places} | {r.name for r in source.kind.roles.values() if r.drop}
+    return [t.name for t in target.tensors if t.name in optional and not roles & {b.role for b in t.blocks}]
+
+
+def _elements(found: Plan, of: type[Fill] | type[Guard]) -> int:
+    return sum(count(step.loops) for step in found.steps if isinstance(step, of))
+
+
+def _nearest(source: BoundForm, form: Form, failures: Sequence[LayoutxError]) -> LayoutxError:
+    """The failure that says most: a refusal of the conversion itself before one of a mere config."""
+    if not failures:
+        return ConversionError(f"{form.name} has no config that could hold {source.form.name}")
+    refusals = [f for f in failures if isinstance(f, ConversionError)]
+    return min(refusals or list(failures), key=lambda f: len(getattr(f, "problems", ())))
+
+
+def configs(
+    kind: Kind, form: Form, given: Mapping[str, Any], facts: Mapping[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Configs that the form tells apart, its defaults first; the source's facts are written into them."""
+    open_keys = {key: values for key, values in switches(form).items() if key not in given and key != VERSION}
+    for values in islice(product(*open_keys.values()), MOST_CONFIGS):
+        chosen = dict(zip(open_keys, values, strict=True))  # a default stays unsaid: sizes may overrule it
+        config = {**{key: value for key, value in chosen.items() if value is not form.config.get(key)}, **given}
+        yield {**config, **_facts_in(form, config, given, facts)}
+
+
+def switches(form: Form) -> dict[str, tuple[Any, ...]]:
+    """Config keys that decide which tensors, labels or layouts a form has -> the values worth telling apart.
+
+    The form's default comes first.
+    """
+    found: dict[str, dict[Any, None]] = {}
+    tables = [spec.cases for spec in form.tensors]
+    tables += [cases for table in (form.only, form.pin, form.equal, form.facts) for cases in table.values()]
+    for cases in tables:
+        for case in cases:
+            for key, values in case.when.items():
+                known = found.setdefault(key, {form.config.get(key): None})
+                known.update(dict.fromkeys(values))
+    for key, values in found.items():
+        if isinstance(form.config.get(key), bool):
+            values.update({True: None, False: None})
+        elif len(values) == 1 and isinstance(form.config.get(key), int):
+            values.update({1 - int(form.config[key]): None})
+    return {key: tuple(values) for key, values in found.items()}
+
+
+def _facts_in(
+    form: Form, config: Mapping[str, Any], given: Mapping[str, Any], facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Config values through which the target takes over the source's facts, where its config decides them."""
+    found: dict[str, Any] = {}
+    full = {**form.config, **config}
+    for name, cases in form.facts.items():
+        if facts.get(name) is None:
+            continue
+        named = [case for case in cases if case.value == facts[name]]
+        for case in named:  # the value has a spelling of its own under these config values
+            wanted = {key: values[0] for key, values in case.when.items() if full.get(key) not in values}
+            if not set(wanted) & {VERSION, *given}:
+                found.update(wanted)
+                break
+        readings = [case.value for case in cases if isinstance(case.value, Reading) and holds(case.when, full)]
+        if not named and readings and readings[0].config not in given:
+            spelled = {meaning: word for word, meaning in readings[0].values.items()}
+            found[readings[0].config] = spelled.get(facts[name], facts[name])
+    return found

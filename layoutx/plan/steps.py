@@ -1,0 +1,139 @@
+"""What a plan does, step by step, and how exact the result is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Exactness(IntEnum):
+    """From harmless to lossy. `CONDITIONAL` and `ROUNDS` need the user's consent."""
+
+    MOVES = 0
+    FILLS = 1
+    CONDITIONAL = 2
+    ROUNDS = 3
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+    @property
+    def meaning(self) -> str:
+        """One clause for people."""
+        return (
+            "a permutation: bit-exact and reversible",
+            "bit-exact and reversible; the target has numbers that the source need not store",
+            "exact because the values happened to allow it",
+            "sums of stored numbers, rounded once: not bit-reversible",
+        )[self.value]
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """One loop of a strided copy: the axes it runs over, its length, and its step on both sides in elements.
+
+    A side that a step does not have (the source of a fill) has step 0.
+    """
+
+    axis: str
+    size: int
+    target: int = 0
+    source: int = 0
+
+
+Loops = tuple[Loop, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """target[...] = source[...], or its negation."""
+
+    target: str
+    source: str
+    target_offset: int
+    source_offset: int
+    loops: Loops
+    negate: bool = False
+    atoms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """target[...] = value, because the source has nothing and an absent role means this value."""
+
+    target: str
+    target_offset: int
+    loops: Loops
+    value: float
+    atoms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One summand of an Add; `strides` follow the Add's loops."""
+
+    source: str
+    offset: int
+    strides: tuple[int, ...]
+    negate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """target[...] = sum of terms, computed in float64 and rounded once."""
+
+    target: str
+    target_offset: int
+    loops: Loops
+    terms: tuple[Term, ...]
+    atoms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """The target has no place for these source values: legal only if they equal what absence means."""
+
+    source: str
+    source_offset: int
+    loops: Loops
+    value: float
+    atoms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Source values that may be left out without changing the function, and why."""
+
+    source: str
+    source_offset: int
+    loops: Loops
+    reason: str
+    atoms: tuple[str, ...] = ()
+
+
+Step = Copy | Fill | Add | Guard | Drop
+
+
+def exactness_of(steps: Iterable[Step]) -> Exactness:
+    """The least exact class among steps."""
+    worst = Exactness.MOVES
+    for step in steps:
+        match step:
+            case Add():
+                worst = max(worst, Exactness.ROUNDS)
+            case Guard():
+                worst = max(worst, Exactness.CONDITIONAL)
+            case Fill():
+                worst = max(worst, Exactness.FILLS)
+            case _:
+                pass
+    return worst
+
+
+def count(loops: Loops) -> int:
+    """Number of elements that loops visit."""
+    total = 1
+    for loop in loops:
+        total *= loop.size
+    return total

@@ -1,0 +1,113 @@
+"""A plan in words: each target tensor, where its numbers come from, in how many copies, how exact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from layoutx.lang.show import show_dim
+from layoutx.lang.tree import Axis, Dim, Option, Product, Sum, walk
+from layoutx.plan.plan import Plan
+from layoutx.plan.steps import Add, Copy, Drop, Fill, Guard, Step
+from layoutx.spec.bound import BoundForm, BoundTensor
+
+
+def words(plan: Plan) -> str:
+    """The whole plan, a paragraph a target tensor."""
+    lines = [f"{plan.source.form.name} → {plan.target.form.name}: {plan.exactness}, {plan.exactness.meaning}"]
+    for tensor in plan.target.tensors:
+        lines += _tensor(plan, tensor)
+    for step in plan.steps:
+        if isinstance(step, Guard):
+            lines.append(f"left out: {step.source} {_names(step)}, only if it is {step.value:g} everywhere")
+        elif isinstance(step, Drop):
+            lines.append(f"left out: {step.source} ({step.reason})")
+    return "\n".join(lines)
+
+
+def _names(step: Step) -> str:
+    return ", ".join(step.atoms)
+
+
+def _tensor(plan: Plan, tensor: BoundTensor) -> list[str]:
+    steps = [s for s in plan.steps if getattr(s, "target", None) == tensor.name]
+    sources = list(dict.fromkeys(s.source for s in steps if isinstance(s, Copy)))
+    there = described(tensor, plan.target.sizes)
+    here = ", ".join(described(plan.source.tensor(name), plan.source.sizes) for name in sources)
+    lines = [f"{here}  →  {there}" if here else there]
+    copies = [s for s in steps if isinstance(s, Copy)]
+    if copies:
+        lines.append(f"  {order_change(plan, tensor, sources)}{_copies(copies)}")
+    for step in steps:
+        if isinstance(step, Fill):
+            lines.append(f"  filled with {step.value:g}: {_names(step)}")
+        elif isinstance(step, Add):
+            names = " + ".join(dict.fromkeys(term.source for term in step.terms))
+            lines.append(f"  {names}: added in float64, rounded once ({' + '.join(step.atoms)})")
+    lines[-1] += f"   {plan.exactness_of(tensor.name)}"
+    return lines
+
+
+def _copies(copies: Sequence[Copy]) -> str:
+    groups = "" if len(copies) == 1 else ": " + " ".join("{" + " ".join(map(_short, c.atoms)) + "}" for c in copies)
+    negated = ", sign changed" if any(c.negate for c in copies) else ""
+    return f"{len(copies)} {'copy' if len(copies) == 1 else 'copies'}{groups}{negated}"
+
+
+def _short(atom: str) -> str:
+    role, _, label = atom.partition(".")
+    return label or role
+
+
+def described(tensor: BoundTensor, sizes: Mapping[str, int]) -> str:
+    """`kernel (input 7, gate×hidden 20)`: a stored tensor with its named dimensions."""
+    dims = ", ".join(f"{dim_name(d)} {n}" for d, n in zip(tensor.layout.dims, tensor.shape, strict=True))
+    return f"{tensor.name} ({dims})"
+
+
+def dim_name(dim: Dim) -> str:
+    """The name of a stored dimension for people: `gate×hidden`."""
+    match dim:
+        case Axis(name, back):
+            return f"{name} reversed" if back else name
+        case Product(dims):
+            return "×".join(dim_name(d) for d in dims) or "1"
+        case Sum(None, options):
+            return "+".join(option.label for option in options)
+        case Sum(axis, _):
+            return str(axis)
+        case _:
+            return show_dim(dim)
+
+
+def order_change(plan: Plan, tensor: BoundTensor, sources: Sequence[str]) -> str:
+    """`gates i f g o → i o f g`: enumerated axes whose order differs between the two sides."""
+    texts = []
+    there = orders(tensor)
+    here: dict[str, tuple[str, ...]] = {}
+    for name in sources:
+        here.update(orders(plan.source.tensor(name)))
+    for axis, labels in there.items():
+        before = here.get(axis)
+        if before is not None and before != labels:
+            texts.append(f"{axis}  {' '.join(before)}  →  {' '.join(labels)}   ")
+    return "".join(texts)
+
+
+def orders(tensor: BoundTensor) -> dict[str, tuple[str, ...]]:
+    """Enumerated axis -> its labels in the stored order."""
+    found: dict[str, tuple[str, ...]] = {}
+    for node in walk(tensor.layout.dims):
+        if isinstance(node, Sum) and len(node.options) > 1:
+            found[node.axis or "parts"] = tuple(_spelled(option, tensor.layout.text) for option in node.options)
+    return found
+
+
+def _spelled(option: Option, text: str) -> str:
+    """A label as the spec wrote it for this framework: Keras says c where torch says g."""
+    start, end = option.span
+    return text[start:end] if text[start:end].isidentifier() else option.label
+
+
+def shapes(bound: BoundForm) -> str:
+    """All tensors of a bound form with their named dimensions."""
+    return "; ".join(described(t, bound.sizes) for t in bound.tensors)

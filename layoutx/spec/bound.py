@@ -1,0 +1,73 @@
+"""A form bound to one layer: concrete tensors, sizes and places, with nothing conditional left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from layoutx.empty import NOTHING
+from layoutx.lang.place import Block, Labels
+from layoutx.lang.tree import Dim, Layout
+from layoutx.spec.schema import Form, Kind
+
+Atom = tuple[str, Labels]
+
+
+@dataclass(frozen=True, slots=True)
+class BoundTensor:
+    """One stored tensor: its shape and where each atom sits in it."""
+
+    name: str
+    shape: tuple[int, ...]
+    layout: Layout
+    blocks: tuple[Block, ...]
+    dtype: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where one atom sits: the tensor and the block in it."""
+
+    tensor: str
+    block: Block
+
+
+@dataclass(frozen=True)
+class BoundForm:
+    """One layer as stored by one framework.
+
+    Attributes:
+        form, kind: what it is.
+        config: the layer's config over the form's defaults.
+        sizes: axis -> length, for role axes and for the leaves of refined ones.
+        tensors: in the form's order; absent ones left out.
+        places: every stored atom -> where.
+        axes: role -> its integer axes after refinement, for each set of labels in `places`.
+        facts: fact -> value; settings: setting -> value (canonical convention).
+        data: what goes in and out (`x`, `y`, `query`, `h`) -> its dims in the framework's order.
+    """
+
+    form: Form
+    kind: Kind
+    config: Mapping[str, Any]
+    sizes: Mapping[str, int]
+    tensors: tuple[BoundTensor, ...]
+    places: Mapping[Atom, Place]
+    facts: Mapping[str, Any] = NOTHING
+    settings: Mapping[str, Any] = NOTHING
+    labels: Mapping[str, tuple[str, ...]] = NOTHING
+    data: Mapping[str, tuple[Dim, ...]] = NOTHING
+
+    def tensor(self, name: str) -> BoundTensor:
+        """The tensor of that name; KeyError if the form has none."""
+        for tensor in self.tensors:
+            if tensor.name == name:
+                return tensor
+        raise KeyError(name)
+
+
+def atom_text(atom: Atom) -> str:
+    """An atom as specs and errors write it: `w_input.f`, `w_input.backward.f`."""
+    role, labels = atom
+    return ".".join((role, *(label for _, label in labels)))

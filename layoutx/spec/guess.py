@@ -1,0 +1,133 @@
+"""Which forms fit tensors of these names, or of this order, and shapes: all of them, never the likeliest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from layoutx.empty import NOTHING
+from layoutx.errors import LayoutxError
+from layoutx.lang.show import show
+from layoutx.spec.bind import UndeterminedError, bind, tensor_names
+from layoutx.spec.configs import structural
+from layoutx.spec.registry import Registry
+from layoutx.spec.schema import Form, Kind, choose
+
+Shape = Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """A form that fits.
+
+    Attributes:
+        form: its name.
+        config: config values under which it fits, where they differ from the form's defaults.
+        names: the form's tensor names in the order of the given shapes.
+        why: what was compared, for the report.
+    """
+
+    form: str
+    config: Mapping[str, Any]
+    names: tuple[str, ...]
+    why: str
+
+
+def guess(
+    reg: Registry,
+    framework: str,
+    shapes: Mapping[str, Shape] | Sequence[Shape],
+    hint: str = "",
+    known: Mapping[str, Any] = NOTHING,
+) -> list[Guess]:
+    """All forms of a framework that fit, in the registry's order.
+
+    Sizes that happen to be equal are never a reason: where two forms fit, both are given.
+
+    Args:
+        shapes: tensor name -> stored shape; or shapes alone, in the framework's own order.
+        hint: a name that may speak of the class, as `conv2d_1`. Where forms that fit are of that class,
+            only those are given, and the reason says so.
+        known: config values that are certain, as {"version": 2}.
+    """
+    named = shapes if isinstance(shapes, Mapping) else None
+    order = list(shapes.values()) if isinstance(shapes, Mapping) else list(shapes)
+    found: list[Guess] = []
+    for kind in reg.kinds.values():
+        for form in kind.forms.values():
+            if form.framework == framework and order:
+                found += _fits(kind, form, named, order, known)
+    word = re.sub(r"_\d+$", "", re.split(r"[/.]", hint)[-1].lower())
+    speaking = [g for g in found if word and word in _words_of(reg.form(g.form))]
+    return [Guess(g.form, g.config, g.names, f"the name {hint!r}; {g.why}") for g in speaking] or found
+
+
+def _fits(
+    kind: Kind, form: Form, named: Mapping[str, Shape] | None, order: Sequence[Shape], known: Mapping[str, Any]
+) -> Iterator[Guess]:
+    """One guess for each way in which the form's layouts or facts differ."""
+    seen: set[str] = set()
+    certain = {key: value for key, value in known.items() if key in form.config}
+    usual_first = sorted(structural(form), key=lambda config: ("version" in config, len(config)))
+    for config in ({**c, **certain} for c in usual_first if all(c.get(k, v) == v for k, v in certain.items())):
+        for names, left_out in _names(kind, form, config, named, len(order)):
+            shapes = dict(zip(names, order, strict=True))
+            state = _state(form, config, left_out)
+            if state not in seen and _holds(kind, form, config, shapes):
+                seen.add(state)
+                yield Guess(form.name, config, names, _why(form, config, shapes))
+
+
+def _names(
+    kind: Kind, form: Form, config: Mapping[str, Any], named: Mapping[str, Shape] | None, count: int
+) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """The tensor names to compare with (the given ones, or the form's own) and the optional ones that are left out."""
+    expected = tensor_names(kind, form, config)
+    if named is not None:
+        yield tuple(named), ()
+        return
+    optional = [name for name in expected if name in {spec.name for spec in form.tensors if spec.optional}]
+    surplus = len(expected) - count
+    for left_out in combinations(optional, surplus) if 0 <= surplus <= len(optional) else ():
+        yield tuple(name for name in expected if name not in left_out), left_out
+
+
+def _state(form: Form, config: Mapping[str, Any], left_out: tuple[str, ...]) -> str:
+    """What sets one guess apart from another of the same form: layouts, facts, and what is missing."""
+    full = {**form.config, **config}
+    facts = {name: choose(cases, full) for name, cases in form.facts.items()}
+    layouts = [show(layout) for spec in form.tensors if (layout := choose(spec.cases, full)) is not None]
+    return repr((layouts, facts, left_out))
+
+
+def _holds(kind: Kind, form: Form, config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> bool:
+    """Whether sizes exist that fit; where some have to be told (the number of heads), whether one would fit."""
+    sizes: dict[str, int] = {}
+    while True:
+        try:
+            bind(kind, form, config, shapes=shapes, sizes=sizes)
+        except UndeterminedError as error:
+            sizes[error.axes[0]] = 1
+        except LayoutxError:
+            return False
+        else:
+            return True
+
+
+def _why(form: Form, config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> str:
+    text = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+    under = f" with {', '.join(f'{k}={v!r}' for k, v in config.items())}" if config else ""
+    return f"{text} fit {form.name}{under}"
+
+
+def _words_of(form: Form) -> set[str]:
+    """How layers of this class are called when nobody names them: `conv2d`, `p_re_lu`."""
+    return {_snake(part) for part in form.class_name.split(".")[:1]} | {form.class_name.lower()}
+
+
+def _snake(name: str) -> str:
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

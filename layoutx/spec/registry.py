@@ -1,0 +1,160 @@
+"""All kinds and forms at hand: layoutx's own spec folder, the user's, and those of installed packages."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from layoutx.empty import NOTHING
+from layoutx.errors import LayoutxError, SpecError, UsageError, raise_all
+from layoutx.spec.bind import bind
+from layoutx.spec.bound import BoundForm
+from layoutx.spec.load import load_spec
+from layoutx.spec.schema import Form, Framework, Kind
+
+ENTRY_POINTS = "layoutx.specs"
+ENVIRONMENT = "LAYOUTX_SPECS"
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Kinds by name, forms by name, and what is known of each framework."""
+
+    kinds: Mapping[str, Kind]
+    forms: Mapping[str, Form]
+    frameworks: Mapping[str, Framework] = NOTHING
+
+    def form(self, name: str) -> Form:
+        """The form of that name.
+
+        Raises:
+            UsageError: no such form, with the nearest names.
+        """
+        if name in self.forms:
+            return self.forms[name]
+        near = difflib.get_close_matches(name, self.forms, n=3, cutoff=0.5)
+        raise UsageError(
+            f"no form is called {name!r}",
+            why=f"nearest: {', '.join(near)}" if near else "",
+            do="`layoutx specs` lists all forms; docs/writing-a-spec.md shows how to add one",
+        )
+
+    def kind_of(self, form: str) -> Kind:
+        """The kind that a form belongs to."""
+        return self.kinds[self.form(form).kind]
+
+    def forms_of(self, kind: str, framework: str) -> tuple[Form, ...]:
+        """The forms of a kind in one framework, in the spec's order: the first is the usual one."""
+        return tuple(f for f in self.kinds[kind].forms.values() if f.framework == framework)
+
+    def framework(self, name: str) -> Framework:
+        """What holds for all forms of a framework."""
+        return self.frameworks.get(name, Framework(name))
+
+    def bind(self, form: str, config: Mapping[str, Any] = NOTHING, **given: Any) -> BoundForm:
+        """Bind a form by name; see `layoutx.spec.bind.bind`."""
+        found = self.form(form)
+        return bind(self.kinds[found.kind], found, config, **given)
+
+
+def builtin_folder() -> Path:
+    """The spec folder that belongs to layoutx: inside the wheel, or beside the package in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "specs", package.parent / "specs"):
+        if (folder / "dense.yaml").is_file():
+            return folder
+    raise SpecError("the spec files of layoutx are missing", where=str(package / "specs"), do="install layoutx again")
+
+
+def spec_folders(extra: Sequence[str | Path] = ()) -> tuple[Path, ...]:
+    """layoutx's folder, those of installed packages, of the environment, and the given ones, in this order."""
+    named = [Path(p) for p in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if p]
+    return (builtin_folder(), *_installed(), *named, *(Path(p) for p in extra))
+
+
+def _installed() -> list[Path]:
+    from importlib.metadata import entry_points
+    from importlib.util import find_spec
+
+    folders = []
+    for entry in entry_points(group=ENTRY_POINTS):
+        module = find_spec(entry.module)
+        for place in module.submodule_search_locations or () if module else ():
+            folders.append(Path(place) / (entry.attr or "."))
+    return folders
+
+
+def load_registry(folders: Iterable[Path]) -> Registry:
+    """Load every `*.yaml` of the folders into one registry.
+
+    Raises:
+        SpecError: a file that is not valid, two files for one kind, two forms of one name; all shown together.
+    """
+    problems: list[LayoutxError] = []
+    kinds: dict[str, Kind] = {}
+    frameworks: dict[str, Framework] = {}
+    additions: list[Kind] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is not a folder of spec files", do="give the folder that holds the *.yaml files")
+        for path in sorted(folder.glob("*.yaml")):
+            try:
+                spec = load_spec(path)
+            except LayoutxError as error:
+                problems.append(error)
+                continue
+            if isinstance(spec, Framework):
+                frameworks[spec.name] = _joined(frameworks.get(spec.name), spec)
+            elif not spec.roles:
+                additions.append(spec)
+            elif spec.name in kinds:
+                problems.append(
+                    SpecError(
+                        f"two spec files describe the kind {spec.name!r}",
+                        where=(kinds[spec.name].file, spec.file),
+                        do="rename one kind; to add a form to a kind, leave `roles` out of your file",
+                    )
+                )
+            else:
+                kinds[spec.name] = spec
+    for spec in additions:
+        if spec.name not in kinds:
+            problems.append(SpecError(f"the kind {spec.name!r} has no roles", where=spec.file, do="add `roles:`"))
+        else:
+            kinds[spec.name] = _extended(kinds[spec.name], spec, problems)
+    forms: dict[str, Form] = {}
+    for kind in kinds.values():
+        for name, form in kind.forms.items():
+            if name in forms:
+                problems.append(SpecError(f"the form {name} stands in two kinds: {forms[name].kind}, {kind.name}", where=kind.file))
+            forms[name] = form
+    raise_all(problems, "the spec files have problems")
+    return Registry(kinds, forms, frameworks)
+
+
+def _joined(first: Framework | None, second: Framework) -> Framework:
+    if first is None:
+        return second
+    return replace(first, ignore=first.ignore | second.ignore, classes={**first.classes, **second.classes})
+
+
+def _extended(kind: Kind, extra: Kind, problems: list[LayoutxError]) -> Kind:
+    for name in extra.forms:
+        if name in kind.forms:
+            problems.append(SpecError(f"the form {name} is described twice", where=(kind.file, extra.file)))
+    return replace(kind, forms={**kind.forms, **extra.forms})
+
+
+@cache
+def _cached(folders: tuple[Path, ...]) -> Registry:
+    return load_registry(folders)
+
+
+def registry(extra: Sequence[str | Path] = ()) -> Registry:
+    """The registry of this process for the given extra folders; loaded once."""
+    return _cached(spec_folders(extra))

@@ -1,0 +1,169 @@
+"""What a spec file says, as frozen objects: kinds, roles, forms and their tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from layoutx.empty import NOTHING
+from layoutx.lang.tree import Dim
+
+When = Mapping[str, tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One value of a conditional and the config values under which it holds ({}: always)."""
+
+    value: Any
+    when: When = NOTHING
+
+
+Cases = tuple[Case, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A named tensor of a kind's mathematics.
+
+    Attributes:
+        axes: its axes in canonical order: Axis, Spread, and Sum for a role that has some labels only.
+        absent: "zeros" or "ones": what a missing tensor means; "" where it may not be missing.
+        dtype: "" for the layer's own floating type, else as "int64".
+        drop: why leaving it out changes nothing; "" where it must find a place.
+        state: True for statistics and counters, which training moves without a gradient.
+    """
+
+    name: str
+    axes: tuple[Dim, ...]
+    absent: str = ""
+    dtype: str = ""
+    drop: str = ""
+    state: bool = False
+    about: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """Roles whose sum is all that the forward pass sees, for some labels and under some facts."""
+
+    roles: tuple[str, ...]
+    labels: Mapping[str, tuple[str, ...]] = NOTHING
+    when: When = NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class FactKind:
+    """A property that changes the function: its usual value and what differs when two sides disagree."""
+
+    default: Any
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a fact or a setting is read from a config: the key, and how the framework spells its values."""
+
+    config: str
+    values: Mapping[str, Any] = NOTHING
+    complement: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One stored tensor of a form: its name (with {axis} fields) and its layout in each case.
+
+    `dims_from` names a config key whose text replaces the dims, where a layer's own config decides
+    their order (the equation of an EinsumDense).
+    """
+
+    name: str
+    cases: Cases
+    optional: bool = False
+    dtype: str = ""
+    dims_from: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """How one framework stores a kind. Field by field as documented in docs/design.md, part 4."""
+
+    name: str
+    kind: str
+    about: str = ""
+    source: str = ""
+    rank: int | None = None
+    config: Mapping[str, Any] = NOTHING
+    ignore: frozenset[str] = frozenset()
+    sizes: tuple[tuple[str, Dim | tuple[Dim, ...]], ...] = ()
+    only: Mapping[str, Cases] = NOTHING
+    pin: Mapping[str, Cases] = NOTHING
+    equal: Mapping[str, Cases] = NOTHING
+    names: Mapping[str, Mapping[str, str]] = NOTHING
+    each: str = ""
+    modules: Mapping[str, str] = NOTHING
+    require: tuple[tuple[str, tuple[Any, ...], str], ...] = ()
+    facts: Mapping[str, Cases] = NOTHING
+    settings: Mapping[str, Cases] = NOTHING
+    data: Mapping[str, Cases] = NOTHING
+    tensors: tuple[TensorSpec, ...] = ()
+    line: int = 0
+    file: str = ""
+
+    @property
+    def framework(self) -> str:
+        """The part before the first dot: `keras`, `torch`, `onnx`."""
+        return self.name.split(".", 1)[0]
+
+    @property
+    def class_name(self) -> str:
+        """The part after the first dot."""
+        return self.name.split(".", 1)[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What a layer computes, its roles, and its forms in every framework."""
+
+    name: str
+    about: str
+    roles: Mapping[str, Role]
+    forms: Mapping[str, Form]
+    labels: Mapping[str, Mapping[str, tuple[str, ...]]] = NOTHING
+    same: Mapping[str, str] = NOTHING
+    spread: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    gauge: tuple[Gauge, ...] = ()
+    facts: Mapping[str, FactKind] = NOTHING
+    settings: Mapping[str, str] = NOTHING
+    file: str = ""
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Framework:
+    """What holds for every form of a framework: config keys that never matter to the numbers."""
+
+    name: str
+    ignore: frozenset[str] = frozenset()
+    classes: Mapping[str, str] = NOTHING
+    channels: str = "last"
+
+
+def choose(cases: Cases, config: Mapping[str, Any]) -> Any:
+    """The value of the first case that holds under a config; None where none does."""
+    for case in cases:
+        if holds(case.when, config):
+            return case.value
+    return None
+
+
+def holds(when: When, config: Mapping[str, Any]) -> bool:
+    """Whether every named config value is one of those listed; lists compare as tuples."""
+    return all(plain(config.get(key)) in values for key, values in when.items())
+
+
+def plain(value: Any) -> Any:
+    """A config value as specs hold it: lists become tuples."""
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,121 @@
+"""Activations between layouts: the same language says in which order a framework takes and gives its data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from layoutx.empty import NOTHING
+from layoutx.errors import SizeError
+from layoutx.lang.parse import parse_dims
+from layoutx.lang.place import place, shape_of
+from layoutx.lang.show import show_dims
+from layoutx.lang.sizes import Equation, solve
+from layoutx.lang.tree import Axis, Dim, Layout, Option, Product, Sum, walk
+from layoutx.plan.plan import Array
+from layoutx.plan.run import view
+from layoutx.spec.expand import count_spread, expand
+
+SPATIAL = ("s0", "s1", "s2", "s3")
+
+
+def rearrange(
+    array: Array,
+    here: Sequence[Dim],
+    there: Sequence[Dim],
+    sizes: Mapping[str, int],
+    *,
+    labels: Mapping[str, Sequence[str]] = NOTHING,
+    refine_here: Mapping[str, str] = NOTHING,
+    refine_there: Mapping[str, str] = NOTHING,
+) -> Array:
+    """Move an activation from one axis order to another, axes agreeing by name.
+
+    Args:
+        array: in the order `here`.
+        here, there: dims such as `batch (group in) ...` and `batch ... (group in)`.
+        sizes: lengths of the layer's own axes; batch, time and spatial lengths come from the array.
+        labels: enumerated axes (direction) -> the labels at hand.
+        refine_here, refine_there: dims of refined axes on each side.
+
+    Raises:
+        SizeError: the array does not have the dims' shape, or the two orders name different axes.
+    """
+    rank = count_spread(here, array.ndim)
+    spatial = SPATIAL[: rank or 0]
+    source = _open(here, spatial, labels, refine_here)
+    target = _open(there, spatial, labels, refine_there)
+    if len(source.dims) != array.ndim:
+        raise SizeError(f"data of shape {array.shape} does not have the axes {source.text}")
+    claims = [
+        Equation(dim, size, f"data {array.shape} dimension {i}")
+        for i, (dim, size) in enumerate(zip(source.dims, array.shape, strict=True))
+    ]
+    solved = {**sizes, **solve(claims, {**sizes})}
+    for dim in target.dims:  # axes of length one that only the other side names
+        solved |= {a.name: 1 for a in walk((dim,)) if isinstance(a, Axis) and a.name not in solved}
+    flat = np.ascontiguousarray(array).reshape(-1)
+    result = np.empty(shape_of(target, solved), array.dtype)
+    blocks = {block.labels: block for block in place(source, solved)}
+    for block in place(target, solved):
+        found = blocks.get(block.labels)
+        if found is None or any(solved[axis] != 1 for axis in set(found.strides) ^ set(block.strides)):
+            raise SizeError(f"the data axes {source.text} and {target.text} do not name the same things")
+        axes = list(block.strides)
+        to = view(result.reshape(-1), block.offset, [(solved[a], block.strides[a]) for a in axes])
+        to[...] = view(flat, found.offset, [(solved[a], found.strides.get(a, 0)) for a in axes])
+    return result
+
+
+_NORM = {"x": "batch ... channel", "y": "batch ... channel"}
+_CONV = {"x": "batch ... (group in)", "y": "batch ... (group out)"}
+_RECURRENT = {
+    "x": "batch time input",
+    "y": "batch time (direction hidden)",
+    "h": "direction batch hidden",
+    "c": "direction batch hidden",
+}
+_FEATURES = {"x": "batch features", "y": "batch features"}
+_ATTENTION = {
+    "query": "batch tq embed_q",
+    "key": "batch tk embed_k",
+    "value": "batch tk embed_v",
+    "y": "batch tq out",
+}
+CANONICAL: Mapping[str, Mapping[str, str]] = {
+    "dense": {"x": "batch input", "y": "batch output"},
+    "conv": _CONV,
+    "conv_transpose": _CONV,
+    "separable_conv": {"x": "batch ... channel", "y": "batch ... out"},
+    "embedding": {"x": "batch", "y": "batch dim"},
+    "batch_norm": _NORM,
+    "layer_norm": _FEATURES,
+    "rms_norm": _FEATURES,
+    "group_norm": {"x": "batch ... (group channel)", "y": "batch ... (group channel)"},
+    "prelu": _NORM,
+    "simple_rnn": _RECURRENT,
+    "lstm": _RECURRENT,
+    "gru": _RECURRENT,
+    "attention": _ATTENTION,
+}
+
+
+def canonical_data(kind: str) -> dict[str, tuple[Dim, ...]]:
+    """The order in which the NumPy reference takes and gives a kind's data: batch first, channels last."""
+    return {name: parse_dims(text) for name, text in CANONICAL.get(kind, {}).items()}
+
+
+def _open(
+    dims: Sequence[Dim], spatial: Sequence[str], labels: Mapping[str, Sequence[str]], refine: Mapping[str, str]
+) -> Layout:
+    def sums(dim: Dim) -> Dim:
+        if isinstance(dim, Axis) and dim.name in labels:
+            return Sum(dim.name, tuple(Option(label) for label in labels[dim.name]))
+        if isinstance(dim, Product):
+            return Product(tuple(sums(d) for d in dim.dims))
+        return dim
+
+    refined = {axis: parse_dims(text) for axis, text in refine.items()}
+    full = expand([sums(d) for d in dims], spatial, {}, {}, refined)
+    return Layout(None, full, show_dims(full))

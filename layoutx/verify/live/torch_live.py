@@ -1,0 +1,132 @@
+"""One torch.nn module with given weights, run once (torch 2.13)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from layoutx.errors import UsageError
+from layoutx.verify.live.arrays import Array, Arrays, cast_all, inputs, options, refused
+
+STACKS = ("RNN", "LSTM", "GRU")
+CELLS = ("RNNCell", "LSTMCell", "GRUCell")
+
+
+def run(form: str, config: Mapping[str, Any], tensors: Arrays, x: Arrays, dtype: str = "float64") -> dict[str, Array]:
+    """What the real module gives in evaluation mode. `config` holds the keywords of its constructor.
+
+    RNN, LSTM, GRU and MultiheadAttention are built with `batch_first=True` unless the config says otherwise;
+    their h, c are (layers*directions, batch, hidden). A cell is run over x (batch, time, input), its h, c are
+    (1, batch, hidden). Two composites that are no classes of torch:
+    `torch.SeparableConv{1,2,3}d` (depthwise.weight, pointwise.weight, either `.bias`; config stride, padding, dilation,
+    padding_mode, other keys ignored) and `torch.AttentionProjections` ({q,k,v,out}_proj.weight, `.bias`; config
+    num_heads, num_kv_heads).
+
+    Raises:
+        UsageError: no such module, or a missing input.
+        BindError: the module does not take the config or the tensors.
+    """
+    import torch
+
+    name = form.removeprefix("torch.")
+    state = {key: torch.from_numpy(array) for key, array in cast_all(tensors, dtype).items()}
+    data = {key: torch.from_numpy(array) for key, array in cast_all(x, dtype).items()}
+    with torch.no_grad():
+        try:
+            module = _build(name, config, state, data).to(getattr(torch, dtype)).eval()
+            module.load_state_dict(state, strict=True)
+        except (TypeError, ValueError, RuntimeError, KeyError) as error:
+            raise refused(form, tensors, error) from error
+        result = _call(name, module, config, data)
+    return {key: value.numpy() for key, value in result.items()}
+
+
+def describe(form: str, config: Mapping[str, Any]) -> list[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of the real module's state dict, in its order; not for composites. Raises UsageError."""
+    module = _plain(form.removeprefix("torch."), config)
+    return [(name, tuple(value.shape)) for name, value in module.state_dict().items()]
+
+
+def _build(name: str, config: Mapping[str, Any], state: Mapping[str, Any], data: Mapping[str, Any]) -> Any:
+    if name.startswith("SeparableConv"):
+        return _separable(int(name[-2]), config, state, data["x"].shape[1])
+    if name == "AttentionProjections":
+        return _projections(state)
+    return _plain(name, config)
+
+
+def _plain(name: str, config: Mapping[str, Any]) -> Any:
+    from torch import nn
+
+    if not hasattr(nn, name):
+        raise UsageError(f"torch.nn has no {name}")
+    first = {"batch_first": True} if name in (*STACKS, "MultiheadAttention") else {}
+    return getattr(nn, name)(**{**first, **options(config)})
+
+
+def _separable(rank: int, config: Mapping[str, Any], state: Mapping[str, Any], channels: int) -> Any:
+    from torch import nn
+
+    conv = getattr(nn, f"Conv{rank}d")
+    middle, _, *size = state["depthwise.weight"].shape
+    steps = {key: config[key] for key in ("stride", "padding", "dilation", "padding_mode") if key in config}
+    bias = ["depthwise.bias" in state, "pointwise.bias" in state]
+    depthwise = conv(channels, middle, tuple(size), groups=channels, bias=bias[0], **steps)
+    pointwise = conv(middle, len(state["pointwise.weight"]), 1, bias=bias[1])
+    return nn.ModuleDict({"depthwise": depthwise, "pointwise": pointwise})
+
+
+def _projections(state: Mapping[str, Any]) -> Any:
+    from torch import nn
+
+    def linear(name: str) -> Any:
+        out, into = state[f"{name}.weight"].shape
+        return nn.Linear(into, out, bias=f"{name}.bias" in state)
+
+    return nn.ModuleDict({name: linear(name) for name in ("q_proj", "k_proj", "v_proj", "out_proj")})
+
+
+def _call(name: str, module: Any, config: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    if name == "MultiheadAttention":
+        return {"y": module(*inputs(name, data, "query", "key", "value"), need_weights=False)[0]}
+    if name == "AttentionProjections":
+        return {"y": _attend(module, config, *inputs(name, data, "query", "key", "value"))}
+    (x,) = inputs(name, data, "x")
+    if name.startswith("SeparableConv"):
+        return {"y": module["pointwise"](module["depthwise"](x))}
+    if name in CELLS:
+        return _over_time(module, x)
+    if name not in STACKS:
+        return {"y": module(x)}
+    y, states = module(x)
+    return {"y": y, **_named(states)}
+
+
+def _attend(module: Any, config: Mapping[str, Any], query: Any, key: Any, value: Any) -> Any:
+    from torch.nn.functional import scaled_dot_product_attention
+
+    heads = config["num_heads"]
+    kv = config.get("num_kv_heads") or heads
+
+    def split(name: str, data: Any, many: int) -> Any:
+        return module[name](data).unflatten(-1, (many, -1)).transpose(1, 2)
+
+    q, k, v = split("q_proj", query, heads), split("k_proj", key, kv), split("v_proj", value, kv)
+    mixed = scaled_dot_product_attention(q, k, v, enable_gqa=kv != heads)
+    return module["out_proj"](mixed.transpose(1, 2).flatten(2))
+
+
+def _over_time(cell: Any, x: Any) -> dict[str, Any]:
+    import torch
+
+    outputs: list[Any] = []
+    states: Any = None
+    for t in range(x.shape[1]):
+        states = cell(x[:, t], states)
+        outputs.append(states[0] if isinstance(states, Sequence) else states)
+    last = tuple(s[None] for s in states) if isinstance(states, Sequence) else states[None]
+    return {"y": torch.stack(outputs, 1), **_named(last)}
+
+
+def _named(states: Any) -> dict[str, Any]:
+    return dict(zip(("h", "c"), states if isinstance(states, Sequence) else (states,), strict=False))

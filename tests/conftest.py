@@ -1,0 +1,45 @@
+"""What every test can count on: quiet single-threaded frameworks, one Hypothesis profile, the real model files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before any test module imports a framework. Two workers share the machine: more threads only get in each other's way.
+for _name, _value in {
+    "KERAS_BACKEND": "tensorflow",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "CUDA_VISIBLE_DEVICES": "",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "NO_COLOR": "1",
+    "COLUMNS": "100",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# No deadline: a shared machine is slow at times, and that is no failure.
+settings.register_profile("layoutx", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("layoutx")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def models() -> Path:
+    """The folder of real model files that LAYOUTX_MODELS names; without one the test is skipped."""
+    folder = os.environ.get("LAYOUTX_MODELS", "")
+    if not folder:
+        pytest.skip("LAYOUTX_MODELS names no folder of real model files")
+    if not Path(folder).is_dir():
+        pytest.fail(f"LAYOUTX_MODELS={folder} is not a folder")
+    return Path(folder)
