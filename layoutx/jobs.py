@@ -160,7 +160,8 @@ def _named(record: LayerRecord, bound: BoundForm, to: str, registry: Registry, o
         )
     refine = refine_of(record, registry, to, options.keep_order)
     failures: list[LayoutxError] = []
-    for form in forms:
+    rank = record.config.get("rank")
+    for form in sorted(forms, key=lambda f: None not in (f.rank, rank) and f.rank != max(int(rank or 1), 1)):
         try:
             plan = fit(bound, form, refine=refine)
         except LayoutxError as error:

@@ -10,6 +10,7 @@ import argparse
 import difflib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+@cache
 def specs() -> Registry:
     """The project's own specs, whatever else is installed."""
     return load_registry([builtin_folder()])

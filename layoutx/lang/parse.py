@@ -34,7 +34,9 @@ def parse(text: str) -> Layout:
     dims = reader.dims(until="")
     layout = Layout(head, dims, text)
     if head is None and not any(isinstance(d, Sum) and d.axis is None for d in _walk_products(dims)):
-        raise _error(text, 0, "a layout starts with its role", "write `role: dims`, or braces `{role | role}` among the dims")
+        raise _error(
+            text, 0, "a layout starts with its role", "write `role: dims`, or braces `{role | role}` among the dims"
+        )
     return layout
 
 
@@ -70,7 +72,9 @@ def _tokens(text: str) -> list[_Token]:
         match = _TOKEN.match(text, at)
         if match is None:
             bad = at + len(text[at:]) - len(text[at:].lstrip())
-            raise _error(text, bad, f"{text[bad]!r} means nothing in a layout", "see the layout language in docs/design.md")
+            raise _error(
+                text, bad, f"{text[bad]!r} means nothing in a layout", "see the layout language in docs/design.md"
+            )
         kind = str(match.lastgroup)
         tokens.append(_Token(kind, match[kind], match.start(kind), match.end(kind)))
         at = match.end()
@@ -96,6 +100,9 @@ class _Reader:
     def here(self) -> int:
         return self.tokens[self.at].start if self.at < len(self.tokens) else len(self.text.rstrip())
 
+    def found(self) -> str:
+        return repr(self.peek()) if self.peek() else "the end"
+
     def next(self) -> _Token:
         token = self.tokens[self.at]
         self.at += 1
@@ -103,12 +110,12 @@ class _Reader:
 
     def expect(self, mark: str, what: str) -> _Token:
         if self.peek() != mark:
-            raise _error(self.text, self.here(), f"expected {mark!r} {what}, found {self.peek() or 'the end'!r}")
+            raise _error(self.text, self.here(), f"expected {mark!r} {what}, found {self.found()}")
         return self.next()
 
     def name(self, what: str) -> _Token:
         if self.kind() != "name":
-            raise _error(self.text, self.here(), f"expected {what}, found {self.peek() or 'the end'!r}")
+            raise _error(self.text, self.here(), f"expected {what}, found {self.found()}")
         return self.next()
 
     def head(self) -> Head | None:
@@ -150,7 +157,12 @@ class _Reader:
         if self.kind() == "name":
             return self.axis(start, minus)
         if minus:
-            raise _error(self.text, self.here(), "a minus stands before an axis or `...`", "only those can be stored back to front")
+            raise _error(
+                self.text,
+                self.here(),
+                "a minus stands before an axis or `...`",
+                "only those can be stored back to front",
+            )
         if self.kind() == "number":
             return self.unit(start)
         if self.peek() == "(":
@@ -159,12 +171,17 @@ class _Reader:
             return Product(dims, (start, self.close("(", start)))
         if self.peek() == "{":
             return self.sum(start, None)
-        raise _error(self.text, start, f"expected an axis, `1`, `...` or a bracket, found {self.peek() or 'the end'!r}")
+        raise _error(self.text, start, f"expected an axis, `1`, `...` or a bracket, found {self.found()}")
 
     def unit(self, start: int) -> Unit:
         token = self.next()
         if token.text != "1":
-            raise _error(self.text, start, "the only number in a layout is 1", "name the axis; sizes come from shapes and configs")
+            raise _error(
+                self.text,
+                start,
+                "the only number in a layout is 1",
+                "name the axis; sizes come from shapes and configs",
+            )
         if self.kind() == "dots" and self.here() == token.end:  # `1 ...` is a one, then the spatial axes
             return Unit(True, (start, self.next().end))
         return Unit(False, (start, token.end))
@@ -174,7 +191,12 @@ class _Reader:
         if self.peek() not in ("[", "{") or self.here() != token.end:  # `kv {w_q | w_k}` is an axis and a sum
             return Axis(token.text, minus, (start, token.end))
         if minus:
-            raise _error(self.text, start, "an enumerated axis is not reversed by a minus", "write its labels in the stored order")
+            raise _error(
+                self.text,
+                start,
+                "an enumerated axis is not reversed by a minus",
+                "write its labels in the stored order",
+            )
         if self.peek() == "{":
             return self.sum(start, token.text)
         opened = self.next().start
@@ -183,7 +205,9 @@ class _Reader:
             label = self.name("a label")
             options.append(Option(label.text, (), (label.start, label.end)))
         if not options:
-            raise _error(self.text, opened, "no labels between the brackets", f"write the stored order, {token.text}[...]")
+            raise _error(
+                self.text, opened, "no labels between the brackets", f"write the stored order, {token.text}[...]"
+            )
         node = Sum(token.text, tuple(options), (start, self.close("[", opened)))
         self.distinct(node)
         return node
@@ -198,7 +222,12 @@ class _Reader:
                 self.next()
                 dims = self.dims(until="|}")
             elif axis is not None:
-                raise _error(self.text, self.here(), f"expected ':' after the label {label.text!r}", "a piece of an axis is `label: dims`")
+                raise _error(
+                    self.text,
+                    self.here(),
+                    f"expected ':' after the label {label.text!r}",
+                    "a piece of an axis is `label: dims`",
+                )
             options.append(Option(label.text, dims, (label.start, label.end)))
             if self.peek() != "|":
                 break
@@ -216,6 +245,9 @@ class _Reader:
 
     def close(self, bracket: str, opened: int) -> int:
         if self.peek() != _CLOSING[bracket]:
-            raise _error(self.text, opened, f"{bracket!r} is not closed" if not self.peek() else
-                         f"{bracket!r} is closed by {self.peek()!r}")
+            raise _error(
+                self.text,
+                opened,
+                f"{bracket!r} is not closed" if not self.peek() else f"{bracket!r} is closed by {self.peek()!r}",
+            )
         return self.next().end

@@ -78,7 +78,9 @@ def _divide(value: _Linear, equation: Equation) -> int | None:
     return rest // value.factor
 
 
-def _contradictions(equations: Iterable[Equation], sizes: Mapping[str, int], source: Mapping[str, str]) -> Iterable[SizeError]:
+def _contradictions(
+    equations: Iterable[Equation], sizes: Mapping[str, int], source: Mapping[str, str]
+) -> Iterable[SizeError]:
     for equation in equations:
         value = _evaluate(equation.dim, sizes)
         if value is None:

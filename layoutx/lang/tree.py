@@ -9,7 +9,7 @@ NOWHERE = (0, 0)
 
 
 def _span() -> tuple[int, int]:
-    return field(default=NOWHERE, compare=False, repr=False)  # type: ignore[no-any-return]
+    return field(default=NOWHERE, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

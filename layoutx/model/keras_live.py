@@ -52,18 +52,19 @@ def _path(variable: Any) -> str:
 
 
 def _tensor(name: str, variable: Any) -> Tensor:
-    dtype = np.dtype(_dtype(variable))
+    dtype = dtype_of(variable)
     return Tensor(name, dtype, tuple(variable.shape), lambda: np.asarray(variable))
 
 
-def _dtype(variable: Any) -> Any:
+def dtype_of(variable: Any) -> np.dtype[Any]:
+    """The NumPy dtype of a Keras variable."""
     dtype = variable.dtype
     name = dtype if isinstance(dtype, str) else dtype.name
     if name == "bfloat16":
         import ml_dtypes
 
-        return ml_dtypes.bfloat16
-    return name
+        name = ml_dtypes.bfloat16
+    return np.dtype(name)
 
 
 def _config(model: Any) -> dict[str, Any] | None:

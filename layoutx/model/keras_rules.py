@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from layoutx.model.axes import Axis, Cat, Dim, State, axes_in, identifier, size_of
+from layoutx.model.axes import Cat, Dim, State, axes_in, identifier, size_of
 from layoutx.model.graph import Node
 from layoutx.model.keras_leaves import snake
 from layoutx.model.keras_reshape import flatten, permute, reshape
 from layoutx.model.keras_slots import RNNS, stock
 from layoutx.model.keras_spatial import as_map, channels_first, spatial_rule
+from layoutx.model.keras_uses import partner
 
 if TYPE_CHECKING:
     from layoutx.model.refine import Flow
@@ -49,14 +50,6 @@ SAME = frozenset(
     ]
 )
 SUMS = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
-FEATURES = {"Dense": "input", "EinsumDense": "input", **dict.fromkeys(RNNS, "input")}
-NORMS = {
-    "BatchNormalization": "channel",
-    "LayerNormalization": "features",
-    "RMSNormalization": "features",
-    "PReLU": "channel",
-    "GroupNormalization": "channel",
-}
 ELEMENTWISE = frozenset(
     [
         "add",
@@ -91,7 +84,6 @@ ELEMENTWISE = frozenset(
         "clip_by_value",
     ]
 )  # operations of one tensor, or of several of the same make, by the end of their names
-UNFOLLOWED = "input axis could not be followed through"
 
 
 def rule_of(node: Node) -> Rule:
@@ -116,94 +108,6 @@ def _operation(node: Node) -> str:
     if node.class_name == "TFOpLambda":
         return str(node.config.get("function", "")).rsplit(".", 1)[-1]
     return snake(node.class_name) if node.operation else ""
-
-
-def consume(flow: Flow, node: Node, record: str, states: Sequence[State], keywords: Sequence[str]) -> None:
-    """Remembers what the record's input axes are made of, for the classes whose weights carry such an axis."""
-    kind = _kind(node)
-    stored = flow.records.get(record)
-    if not states or stored is None or not stored.tensors:
-        return
-    if kind in ("MultiHeadAttention", "GroupedQueryAttention", "GroupQueryAttention"):
-        _attention_uses(flow, record, states, keywords)
-    elif kind in FEATURES:
-        tensor = next(iter(stored.tensors.values()))
-        total = tensor.shape[0] if tensor.shape and kind != "EinsumDense" else None
-        _feature_use(flow, record, FEATURES[kind], states[0], total)
-    elif kind in NORMS:
-        _norm_use(flow, node, record, kind, states[0])
-
-
-def _kind(node: Node) -> str:
-    if stock(node) == "Bidirectional":
-        inner = node.part("layer")
-        return _kind(inner) if inner is not None else ""
-    return "LSTM" if stock(node) == "RNN" else stock(node)
-
-
-def _feature_use(flow: Flow, record: str, axis: str, state: State, total: int | None) -> None:
-    if state.blocked:
-        flow.note(record, f"{UNFOLLOWED} {state.blocked}")
-        return
-    if state.doubt:
-        flow.note(record, f"{UNFOLLOWED} {state.doubt}")
-        return
-    if state.last:
-        last = state.last[-1]
-        flow.use(record, axis, (last,), (_partner(state, last),), total)
-
-
-def _partner(state: State, dim: Dim) -> Dim:
-    """The same axes where channels come first; a map's dims are the same there, only elsewhere."""
-    ids = {a.id for a in axes_in(dim)}
-    return next((d for d in state.first if {a.id for a in axes_in(d)} == ids), dim)
-
-
-def _attention_uses(flow: Flow, record: str, states: Sequence[State], keywords: Sequence[str]) -> None:
-    """query, value, key in the order of the arguments; key is the value where it is not given (Keras)."""
-    named = dict(zip(keywords, states, strict=False))
-    plain = [s for s, k in zip(states, keywords, strict=False) if k not in ("value", "key", "query")]
-    query = named.get("query", plain[0] if plain else states[0])
-    value = named.get("value", plain[1] if len(plain) > 1 else query)
-    key = named.get("key", plain[2] if len(plain) > 2 else value)
-    for axis, state in (("embed_q", query), ("embed_k", key), ("embed_v", value)):
-        _feature_use(flow, record, axis, state, None)
-
-
-def _norm_use(flow: Flow, node: Node, record: str, kind: str, state: State) -> None:
-    if state.blocked or state.doubt:
-        if state.doubt or kind == "LayerNormalization":
-            flow.note(record, f"{UNFOLLOWED} {state.doubt or state.blocked}")
-        return
-    axes = node.config.get("axis", -1)
-    rank = len(state.last)
-    if kind == "PReLU":
-        axes = -1
-    wanted = sorted({(a - 1 if a > 0 else a) % rank for a in (axes if isinstance(axes, list) else [axes]) if rank})
-    dims = [state.last[i] for i in wanted]
-    partners = [d for d in state.first if any(_partner(state, w) == d for w in dims)]
-    if kind == "GroupNormalization":
-        if any(len(d) > 1 for d in dims):
-            flow.note(record, "the groups of GroupNormalization after Flatten mix channels of a map")
-        return
-    sizes = [size_of(d) for d in dims]
-    stored = next(iter(flow.records[record].tensors.values()))
-    total = stored.size if len(dims) == 1 else None
-    if None in sizes and len(dims) > 1:
-        shape = [n for n in stored.shape if n != 1] if len(stored.shape) != len(dims) else list(stored.shape)
-        dims, partners = _with_sizes(dims, partners, shape)
-    flow.use(record, NORMS[kind], dims, partners if len(partners) == len(dims) else dims, total)
-
-
-def _with_sizes(dims: list[Dim], partners: list[Dim], shape: list[int]) -> tuple[list[Dim], list[Dim]]:
-    """Unknown sizes of single axes, taken from the shape of the weights."""
-    if len(shape) != len(dims):
-        return dims, partners
-    new = {
-        d: ((replace(d[0], size=n),) if len(d) == 1 and isinstance(d[0], Axis) else d)
-        for d, n in zip(dims, shape, strict=True)
-    }
-    return [new[d] for d in dims], [new.get(p, p) for p in partners]
 
 
 def _block(node: Node) -> list[State]:
@@ -257,7 +161,7 @@ def _concatenate(flow: Flow, node: Node, name: str, states: Sequence[State], lab
         states = [as_map(flow, s, channels_first(node, flow)) for s in states]
     dims = [s.last[at] for s in states]
     base = states[0]
-    position = base.first.index(_partner(base, base.last[at]))
+    position = base.first.index(partner(base, base.last[at]))
     doubt = next((s.doubt for s in states if s.doubt), "")
     if at != rank - 1 and not (flow.channels_first and at == 0):
         sizes = [size_of(d) for d in dims]
@@ -266,7 +170,7 @@ def _concatenate(flow: Flow, node: Node, name: str, states: Sequence[State], lab
         merged = (
             Cat(
                 flow.axis("c", name, None).id,
-                tuple((_label(d, label), d, _partner(s, d)) for s, d, label in zip(states, dims, labels, strict=True)),
+                tuple((_label(d, label), d, partner(s, d)) for s, d, label in zip(states, dims, labels, strict=True)),
             ),
         )
     last = tuple(merged if i == at else d for i, d in enumerate(base.last))

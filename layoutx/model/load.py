@@ -36,6 +36,8 @@ def model_of(
         input_shape: the model's input without batch, where the config does not say it.
     """
     if store.format in KERAS_FORMATS:
+        if input_shape is not None:
+            store = replace(store, config=with_input_shape(store.config, input_shape))
         model = records(store, lambda name: name in registry.forms, template=template)
     else:
         model = state_records(keyed_store(store), registry)
@@ -49,6 +51,27 @@ def model_of(
         identified(r, registry, model.framework, forms.get(r.name, ""), guessing=bare, known=known) for r in model.layers
     )
     return replace(model, layers=layers)
+
+
+def with_input_shape(config: Mapping[str, Any] | None, shape: Sequence[int]) -> Mapping[str, Any]:
+    """A model config whose one input has this shape (without batch).
+
+    Raises:
+        UsageError: the model has no config, or several inputs.
+    """
+    body = (config or {}).get("config")
+    layers = body if isinstance(body, list) else (body or {}).get("layers") if isinstance(body, Mapping) else None
+    if not layers:
+        raise UsageError("an input shape says nothing about a file without a model config")
+    inputs = [layer for layer in layers if layer.get("class_name") == "InputLayer"]
+    if len(inputs) > 1:
+        raise UsageError("the model has several inputs", why="one input shape cannot say which it is")
+    first = inputs[0] if inputs else layers[0]
+    key = "batch_shape" if "batch_shape" in first.get("config", {}) else "batch_input_shape"
+    changed = {**first, "config": {**first.get("config", {}), key: [None, *shape]}}
+    layers = [changed if layer is first else layer for layer in layers]
+    found = layers if isinstance(body, list) else {**dict(body or {}), "layers": layers}
+    return {**dict(config or {}), "config": found}
 
 
 def keyed_of(store: Store, framework: str = "torch") -> Keyed:

@@ -171,11 +171,11 @@ def _by_name(layers: Sequence[Layer], options: Mapping[str, Sequence[Candidate]]
     chosen: Chosen = {}
     for layer in layers:
         name = layer.record.name
-        for reading in (lambda c: c.prefix, lambda c: c.prefix.rpartition(".")[2]):
-            found = [c for c in options[name] if plain(reading(c)) == plain(name)]
-            if len(found) == 1:
-                chosen[name] = (found[0], "same name")
-                break
+        whole = [c for c in options[name] if plain(c.prefix) == plain(name)]
+        last = [c for c in options[name] if plain(c.prefix.rpartition(".")[2]) == plain(name)]
+        found = whole if len(whole) == 1 else last
+        if len(found) == 1:
+            chosen[name] = (found[0], "same name")
     owners: dict[str, list[str]] = {}
     for name, (candidate, _) in chosen.items():
         for full in candidate.names.values():

@@ -9,8 +9,9 @@ from itertools import pairwise
 from layoutx.model.axes import Axis, Dim, State, Use, refinement, same_order
 from layoutx.model.graph import Graph, Node, Ref, walk
 from layoutx.model.keras_leaves import cells_of
-from layoutx.model.keras_rules import consume, rule_of
+from layoutx.model.keras_rules import rule_of
 from layoutx.model.keras_slots import stock
+from layoutx.model.keras_uses import consume
 from layoutx.model.record import LayerRecord, Refinement
 
 
@@ -33,6 +34,7 @@ class Flow:
     inputs: dict[str, list[str]] = field(default_factory=dict)
     splits: dict[int, tuple[Dim, Dim]] = field(default_factory=dict)
     parents: dict[int, Axis] = field(default_factory=dict)
+    ranks: dict[str, int] = field(default_factory=dict)
     count: int = 0
 
     def axis(self, letter: str, origin: str, size: int | None) -> Axis:
@@ -106,7 +108,10 @@ def _finished(flow: Flow, record: LayerRecord) -> LayerRecord:
                 refine[axis] = found[0]
     notes.extend(flow.notes.get(record.name, []))
     inputs = tuple(dict.fromkeys(flow.inputs.get(record.name, [])))
-    return replace(record, refine=refine, inputs=inputs, note="; ".join(notes))
+    config = record.config
+    if record.name in flow.ranks:  # torch has a BatchNorm class for each
+        config = {**config, "rank": flow.ranks[record.name]}
+    return replace(record, config=config, refine=refine, inputs=inputs, note="; ".join(notes))
 
 
 def run(flow: Flow, graph: Graph, prefix: str, given: Sequence[Value] | None) -> list[Value]:
@@ -197,6 +202,8 @@ def _call(flow: Flow, node: Node, name: str, args: list[Value], call: Sequence[R
         state = args[0].state if args else input_state(flow, _shape(node), name)
         return [Value(state, name if name in flow.records else "")]
     states = [a.state for a in args]
+    if stock(node) == "BatchNormalization" and states and states[0].last and own:
+        flow.ranks[own[0]] = len(states[0].last) - 1
     keywords = [ref.keyword for ref in call]
     labels = [a.maker for a in args]
     consume(flow, node, own[0] if own else name, states, keywords)

@@ -81,23 +81,34 @@ def _expression(plan: Plan, tensor: BoundTensor) -> list[str]:
     if here is None or there is None:
         return []
     there = [leaf for leaf in there if leaf.size != 1 or any(x.name == leaf.name for x in here)]
-    here, there = _merged(here, there)
+    plain = [[leaf for leaf in leaves if leaf.size != 1] for leaves in (here, there)]
+    ways = [_way(source, tensor, *leaves) for leaves in (plain, (here, there), _merged(here, there))]
+    text = min(filter(None, ways), key=len, default="")
+    return [f"target[{tensor.name!r}] = {text}"] if text else []
+
+
+def _way(source: BoundTensor, tensor: BoundTensor, here: Sequence[_Leaf], there: Sequence[_Leaf]) -> str:
+    """Reshape to the source's leaves, pick, transpose, reshape to the target; "" where that cannot be."""
     text = f"source[{source.name!r}]"
-    if tuple(leaf.size for leaf in here) != source.shape:
-        text += f".reshape({_tuple([leaf.size for leaf in here])})"
     picked = _picked(here, there, tensor)
     if picked is None:
-        return []
+        return ""
     index, remaining = picked
-    text += index
     positions = [remaining.index(leaf.name) for leaf in there if leaf.name in remaining]
     if len(positions) != len(there) or len(positions) != len(remaining):
-        return []
-    if positions != sorted(positions):
+        return ""
+    shape = source.shape
+    turned = positions != sorted(positions)
+    if (index or turned) and tuple(leaf.size for leaf in here) != shape:
+        text += f".reshape({_tuple([leaf.size for leaf in here])})"
+    text += index
+    if turned:
         text += ".T" if positions == [1, 0] else f".transpose({', '.join(map(str, positions))})"
-    if tuple(leaf.size for leaf in there) != tensor.shape:
+    if index or turned:
+        shape = tuple(leaf.size for leaf in there)
+    if shape != tensor.shape:
         text += f".reshape({_tuple(tensor.shape)})"
-    return [f"target[{tensor.name!r}] = {text}"]
+    return text
 
 
 def _merged(here: list[_Leaf], there: list[_Leaf]) -> tuple[list[_Leaf], list[_Leaf]]:
@@ -119,7 +130,9 @@ def _merged(here: list[_Leaf], there: list[_Leaf]) -> tuple[list[_Leaf], list[_L
 def _picked(here: Sequence[_Leaf], there: Sequence[_Leaf], tensor: BoundTensor) -> tuple[str, list[str]] | None:
     """The indexing that selects and reorders labels and flips axes, and the names of the dimensions it leaves."""
     wanted = {leaf.name: leaf for leaf in there}
-    plain, lists, remaining = [], [], []
+    plain: list[str] = []
+    lists: list[str] = []
+    remaining: list[str] = []
     for leaf in here:
         goal = wanted.get(leaf.name)
         positions: list[int] = []
@@ -167,9 +180,9 @@ def _blocks(plan: Plan, tensor: BoundTensor) -> list[str]:
     name = f"target[{tensor.name!r}]"
     steps = [s for s in plan.steps if getattr(s, "target", None) == tensor.name]
     like = next((s.source for s in steps if isinstance(s, Copy)), "") or next(
-        (s.terms[0].source for s in steps if isinstance(s, Add)), plan.source.tensors[0].name if plan.source.tensors else ""
+        (s.terms[0].source for s in steps if isinstance(s, Add)), next((t.name for t in plan.source.tensors if not t.dtype), "")
     )
-    dtype = repr(tensor.dtype) if tensor.dtype else f"source[{like!r}].dtype"
+    dtype = f"source[{like!r}].dtype" if like and not tensor.dtype else repr(tensor.dtype or "float32")
     lines = [f"out = np.empty({prod(tensor.shape)}, {dtype})  # {tensor.name}"]
     for step in steps:
         to = _index(step.target_offset, [(x.size, x.target) for x in step.loops])  # type: ignore[union-attr]

@@ -12,6 +12,7 @@ from layoutx.plan.plan import Plan, plan
 from layoutx.plan.steps import Fill, Guard, count
 from layoutx.spec.bind import bind
 from layoutx.spec.bound import BoundForm
+from layoutx.spec.configs import switches
 from layoutx.spec.schema import Form, Kind, Reading, holds
 
 MOST_CONFIGS = 256
@@ -103,7 +104,7 @@ def _nearest(source: BoundForm, form: Form, failures: Sequence[LayoutxError]) ->
     """The failure that says most: a refusal of the conversion itself before one of a mere config."""
     if not failures:
         return ConversionError(f"{form.name} has no config that could hold {source.form.name}")
-    refusals = [f for f in failures if isinstance(f, ConversionError)]
+    refusals: list[LayoutxError] = [f for f in failures if isinstance(f, ConversionError)]
     return min(refusals or list(failures), key=lambda f: len(getattr(f, "problems", ())))
 
 
@@ -116,27 +117,6 @@ def configs(
         chosen = dict(zip(open_keys, values, strict=True))  # a default stays unsaid: sizes may overrule it
         config = {**{key: value for key, value in chosen.items() if value is not form.config.get(key)}, **given}
         yield {**config, **_facts_in(form, config, given, facts)}
-
-
-def switches(form: Form) -> dict[str, tuple[Any, ...]]:
-    """Config keys that decide which tensors, labels or layouts a form has -> the values worth telling apart.
-
-    The form's default comes first.
-    """
-    found: dict[str, dict[Any, None]] = {}
-    tables = [spec.cases for spec in form.tensors]
-    tables += [cases for table in (form.only, form.pin, form.equal, form.facts) for cases in table.values()]
-    for cases in tables:
-        for case in cases:
-            for key, values in case.when.items():
-                known = found.setdefault(key, {form.config.get(key): None})
-                known.update(dict.fromkeys(values))
-    for key, values in found.items():
-        if isinstance(form.config.get(key), bool):
-            values.update({True: None, False: None})
-        elif len(values) == 1 and isinstance(form.config.get(key), int):
-            values.update({1 - int(form.config[key]): None})
-    return {key: tuple(values) for key, values in found.items()}
 
 
 def _facts_in(

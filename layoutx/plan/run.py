@@ -134,7 +134,7 @@ def _dtype(steps: Sequence[Step], flat: Mapping[str, Array], declared: str) -> n
         found = list(dict.fromkeys(a.dtype.newbyteorder("=") for a in flat.values() if a.dtype.kind not in "iub"))
     if not found:
         return np.dtype(np.float32)
-    widest = found[0]
+    widest: np.dtype[Any] = found[0]
     for other in found[1:]:
         widest = np.promote_types(widest, other)
     return widest
@@ -210,7 +210,8 @@ def _add(target: Array, flat: Mapping[str, Array], step: Add) -> float | None:
         source = flat[term.source].astype(target.dtype, copy=False)
         of = view(source, term.offset, list(zip([x.size for x in step.loops], term.strides, strict=True)))
         value = np.asarray(-of if term.negate else of)
-        total += value.astype(wide)
+        with np.errstate(invalid="ignore"):  # a signalling NaN
+            total += value.astype(wide)
         filled = np.asarray(value != 0)
         np.copyto(plain, value, where=filled if at else True)
         nonzero += filled

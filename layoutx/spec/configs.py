@@ -16,11 +16,19 @@ def structural(form: Form) -> Iterator[dict[str, Any]]:
 
     Only values that differ from the form's defaults are in them: the first is empty.
     """
-    cases = [spec.cases for spec in form.tensors]
-    cases += [found for table in (form.only, form.pin, form.equal) for found in table.values()]
-    keys = _values(form, cases)
+    keys = _values(form, _structure(form))
     for chosen in islice(product(*keys.values()), MOST_CONFIGS):
         yield _different(form, dict(zip(keys, chosen, strict=True)))
+
+
+def switches(form: Form) -> dict[str, tuple[Any, ...]]:
+    """Config keys that decide tensors, labels, axes or facts -> the values worth telling apart, the default first."""
+    return _values(form, [*_structure(form), *form.facts.values()])
+
+
+def _structure(form: Form) -> list[Cases]:
+    cases = [spec.cases for spec in form.tensors]
+    return cases + [found for table in (form.only, form.pin, form.equal) for found in table.values()]
 
 
 def reachable(form: Form) -> Iterator[dict[str, Any]]:

@@ -47,7 +47,9 @@ def expand(
                 found += [Unit(False, dim.span) for _ in spatial]
             case Axis(name, back) if name in refined:
                 if back:
-                    raise BindError(f"the axis {name} is stored back to front and cannot be refined", where=show_dim(dim))
+                    raise BindError(
+                        f"the axis {name} is stored back to front and cannot be refined", where=show_dim(dim)
+                    )
                 found += refined[name]
             case Product(inner):
                 found.append(Product(expand(inner, spatial, labels, aliases, refined), dim.span))

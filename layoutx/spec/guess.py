@@ -11,10 +11,11 @@ from typing import Any
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError
 from layoutx.lang.show import show
-from layoutx.spec.bind import UndeterminedError, bind, tensor_names
+from layoutx.spec.bind import bind, tensor_names
 from layoutx.spec.configs import structural
 from layoutx.spec.registry import Registry
 from layoutx.spec.schema import Form, Kind, choose
+from layoutx.spec.sizing import UndeterminedError
 
 Shape = Sequence[int]
 

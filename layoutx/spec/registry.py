@@ -101,7 +101,9 @@ def load_registry(folders: Iterable[Path]) -> Registry:
     additions: list[Kind] = []
     for folder in folders:
         if not folder.is_dir():
-            raise UsageError(f"{folder} is not a folder of spec files", do="give the folder that holds the *.yaml files")
+            raise UsageError(
+                f"{folder} is not a folder of spec files", do="give the folder that holds the *.yaml files"
+            )
         for path in sorted(folder.glob("*.yaml")):
             try:
                 spec = load_spec(path)
@@ -131,7 +133,9 @@ def load_registry(folders: Iterable[Path]) -> Registry:
     for kind in kinds.values():
         for name, form in kind.forms.items():
             if name in forms:
-                problems.append(SpecError(f"the form {name} stands in two kinds: {forms[name].kind}, {kind.name}", where=kind.file))
+                problems.append(
+                    SpecError(f"the form {name} stands in two kinds: {forms[name].kind}, {kind.name}", where=kind.file)
+                )
             forms[name] = form
     raise_all(problems, "the spec files have problems")
     return Registry(kinds, forms, frameworks)

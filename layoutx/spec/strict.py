@@ -82,11 +82,15 @@ def _scalar(node: Any, where: str) -> Any:
         return text
     if kind == "bool":
         if text not in ("true", "false"):
-            raise SpecError(f"{text} without quotes is a boolean in YAML", where=where, do=f'write "{text}", or true/false')
+            raise SpecError(
+                f"{text} without quotes is a boolean in YAML", where=where, do=f'write "{text}", or true/false'
+            )
         return text == "true"
     if kind == "int":
         if not re.fullmatch(r"[-+]?\d+", text) or (text.lstrip("-+").startswith("0") and len(text.lstrip("-+")) > 1):
-            raise SpecError(f"{text} is read as another number by YAML", where=where, do="write it in decimal, or in quotes")
+            raise SpecError(
+                f"{text} is read as another number by YAML", where=where, do="write it in decimal, or in quotes"
+            )
         return int(text)
     if kind == "float":
         value = float(text.replace("_", "")) if re.fullmatch(r"[-+\d._eE]+", text) else math.nan
@@ -97,6 +101,8 @@ def _scalar(node: Any, where: str) -> Any:
         return None
     if kind == "str":
         if _LOOKS_LIKE_NUMBER.match(text):
-            raise SpecError(f"{text} is text to YAML, not a number", where=where, do=f"write {float(text)!r}, or quotes")
+            raise SpecError(
+                f"{text} is text to YAML, not a number", where=where, do=f"write {float(text)!r}, or quotes"
+            )
         return text
     raise SpecError(f"YAML reads {text} as a {kind}", where=where, do="put it in quotes")

@@ -393,3 +393,11 @@ def test_real_files_need_the_known_permutations(models: Path) -> None:
         found = at(records(open_store(path), lambda _: True))[layer].refine["input"]
         want = np.arange(np.prod(shape)).reshape(shape).transpose(2, 0, 1).ravel()
         np.testing.assert_array_equal(order(found), want)
+
+
+def test_a_vector_made_into_a_sequence_is_a_map_once_conv1d_reads_it(tmp_path: Path) -> None:
+    head = [L.Input((7,)), L.Dense(15, name="d"), L.Reshape((5, 3), name="r")]
+    found = made_of(keras.Sequential([*head, L.Conv1D(2, 3, name="c")]), tmp_path)["d"].refine["output"]
+    assert (found.last, found.first, dict(found.sizes)) == ("(t c)", "(c t)", {"t": 5, "c": 3})
+    head = [L.Input((7,)), L.Dense(15, name="d"), L.Reshape((5, 3), name="r")]
+    assert not made_of(keras.Sequential([*head, L.LSTM(2)]), tmp_path)["d"].refine

@@ -6,7 +6,7 @@ import pytest
 
 from layoutx.errors import BindError, LayoutxError, SizeError
 from layoutx.lang.show import show_dims
-from layoutx.spec.bind import UndeterminedError
+from layoutx.spec.sizing import UndeterminedError
 from layoutx.spec.registry import registry
 
 
@@ -88,3 +88,17 @@ def test_theano_kernels_are_back_to_front() -> None:
     bound = registry().bind("keras1.Convolution2D", {"dim_ordering": "th", "backend": "theano"}, shapes=shapes)
     block = bound.tensor("W").blocks[0]
     assert (block.strides["kh"], block.strides["kw"], block.offset) == (-5, -1, 14)
+
+
+def test_a_size_that_a_form_gives_two_axes_must_be_the_same() -> None:
+    sizes = {"kv": 2, "rep": 3, "head": 5, "value": 7, "embed_q": 7, "embed_k": 7, "embed_v": 7, "out": 11}
+    with pytest.raises(SizeError, match="head is 5, not 7") as caught:
+        registry().bind("keras.GroupQueryAttention", {}, sizes=sizes)
+    assert "keras.GroupQueryAttention gives value the size of head" in str(caught.value)
+
+
+def test_a_one_before_the_spatial_axes_is_one_dimension() -> None:
+    """`1 ...` is a one and then the spatial axes; `1...` is a one for each of them."""
+    shapes = {"depthwise.weight": (14, 1, 3, 5), "pointwise.weight": (11, 14, 1, 1), "pointwise.bias": (11,)}
+    bound = registry().bind("torch.SeparableConv2d", {"in_channels": 7}, shapes=shapes)
+    assert (bound.sizes["kh"], bound.sizes["kw"]) == (3, 5)

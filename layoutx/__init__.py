@@ -1,0 +1,70 @@
+"""layoutx moves trained weights between deep-learning frameworks and proves that they compute the same thing.
+
+Everything here loads when it is first asked for: `import layoutx` alone imports no other package.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from layoutx.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from layoutx.api import forward as forward
+    from layoutx.api import plan as plan
+    from layoutx.convert import convert as convert
+    from layoutx.errors import BindError as BindError
+    from layoutx.errors import ConsentError as ConsentError
+    from layoutx.errors import ConversionError as ConversionError
+    from layoutx.errors import FileError as FileError
+    from layoutx.errors import LayoutxError as LayoutxError
+    from layoutx.errors import UsageError as UsageError
+    from layoutx.errors import VerificationError as VerificationError
+    from layoutx.inspect import inspect as inspect
+    from layoutx.port import port as port
+    from layoutx.report import Report as Report
+    from layoutx.spec.registry import registry as registry
+
+_HOME = {
+    "convert": "layoutx.convert",
+    "port": "layoutx.port",
+    "plan": "layoutx.api",
+    "forward": "layoutx.api",
+    "inspect": "layoutx.inspect",
+    "registry": "layoutx.spec.registry",
+    "Report": "layoutx.report",
+    "BindError": "layoutx.errors",
+    "ConsentError": "layoutx.errors",
+    "ConversionError": "layoutx.errors",
+    "FileError": "layoutx.errors",
+    "LayoutxError": "layoutx.errors",
+    "UsageError": "layoutx.errors",
+    "VerificationError": "layoutx.errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'layoutx' has no attribute {name!r}")
+    from importlib import import_module
+
+    found = getattr(import_module(_HOME[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*_HOME, "__version__"])
+
+
+class _Package(ModuleType):
+    """Keeps `layoutx.convert` the function: an import of the module of that name would put itself in its place."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

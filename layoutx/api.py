@@ -1,0 +1,136 @@
+"""A plan or a layer by hand, from names of forms alone: no model, no file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from layoutx.empty import NOTHING
+from layoutx.spec.registry import Registry, registry
+
+if TYPE_CHECKING:
+    from layoutx.plan.plan import Array, Plan
+    from layoutx.spec.bound import BoundForm
+
+
+def plan(
+    source: str,
+    target: str,
+    *,
+    sizes: Mapping[str, int] = NOTHING,
+    config: Mapping[str, Any] = NOTHING,
+    target_config: Mapping[str, Any] = NOTHING,
+    refine: Mapping[str, str] = NOTHING,
+    target_refine: Mapping[str, str] = NOTHING,
+    instance: Mapping[str, Any] = NOTHING,
+    specs: Sequence[str | PathLike[str]] = (),
+) -> Plan:
+    """The moves from one form to another, for a layer of the given sizes.
+
+    Args:
+        source, target: forms, "keras.LSTM" and "torch.LSTM".
+        sizes: axis -> length; `layoutx specs show KIND` lists the axes.
+        config: the source layer's config over the form's defaults.
+        target_config: what is decided about the target; the rest is chosen so that it holds the source.
+        refine, target_refine: axis -> dims that it is made of, `{"input": "(h w c)"}` and `{"input": "(c h w)"}`.
+        instance: which instance of a stacked target form, `{"layer": 1}`.
+        specs: more spec folders.
+
+    Returns:
+        A plan: call it with source arrays; `str()`, `.code()`, `.inverse()`, `.exactness`.
+
+    Raises:
+        UsageError: no such form.
+        BindError, SizeError: config and sizes that do not describe a layer.
+        ConversionError: the target cannot hold the source.
+    """
+    from layoutx.plan.fit import fit
+
+    known = registry(tuple(str(p) for p in specs))
+    goal = known.form(target)
+    given = _sizes(known, source, sizes)
+    bound = known.bind(source, config, sizes=given, refine=refine)
+    if goal.kind != bound.kind.name:
+        from layoutx.errors import ConversionError
+
+        raise ConversionError(
+            f"{source} and {target} compute different things",
+            where=f"{source} is a {bound.kind.name}, {target} a {goal.kind}",
+            do=f"`layoutx specs show {bound.kind.name}` lists the forms of {bound.kind.name}",
+        )
+    return fit(bound, goal, target_config, refine=target_refine, instance=instance)
+
+
+def _sizes(known: Registry, source: str, sizes: Mapping[str, int]) -> dict[str, int]:
+    """The sizes, with axes that are no axes of the kind refused: a typing error would be silent otherwise."""
+    from layoutx.errors import UsageError
+    from layoutx.spec.expand import axis_names
+
+    kind = known.kind_of(source)
+    axes = {name for role in kind.roles.values() for name in axis_names(role.axes)} - set(kind.labels)
+    axes |= {name for names in kind.spread.values() for name in names}
+    wrong = [f"{name}={size}" for name, size in sizes.items() if size < 0]
+    if wrong:
+        raise UsageError(f"a size is at least 0: {', '.join(wrong)}")
+    # leaves of a refined axis have names of their own; they are told by being no axis and no near miss
+    import difflib
+
+    for name in sizes:
+        near = difflib.get_close_matches(name, axes, n=1, cutoff=0.75)
+        if name not in axes and near:
+            raise UsageError(f"{kind.name} has no axis {name!r}", why=f"its axes: {', '.join(sorted(axes))}", do=f"did you mean {near[0]}?")
+    return dict(sizes)
+
+
+def forward(
+    form: str,
+    tensors: Mapping[str, Array],
+    x: Array | Mapping[str, Array],
+    config: Mapping[str, Any] = NOTHING,
+    *,
+    specs: Sequence[str | PathLike[str]] = (),
+) -> Array:
+    """What a layer computes, by hand, in NumPy.
+
+    Args:
+        form: "keras.Conv1D".
+        tensors: the form's tensor names -> arrays as the framework stores them.
+        x: the input in the framework's own order (`layoutx specs show KIND`); a dict where there are
+            several, as `query`, `key`, `value`.
+        config: the layer's config over the form's defaults.
+
+    Returns:
+        The output `y` in the framework's own order, in the dtype of the inputs; for a recurrent layer
+        the whole sequence.
+
+    Raises:
+        UsageError: no such form or input. BindError, SizeError: arrays that do not fit the form.
+    """
+    import numpy as np
+
+    from layoutx.verify.data import canonical_data, rearrange
+    from layoutx.verify.forward import forward as compute
+    from layoutx.verify.roles import roles
+
+    known = registry(tuple(str(p) for p in specs))
+    arrays = {name: np.asarray(array) for name, array in tensors.items()}
+    bound = known.bind(form, config, shapes={name: array.shape for name, array in arrays.items()})
+    order = canonical_data(bound.kind.name)
+    given = x if isinstance(x, Mapping) else {"x" if "x" in order else next(iter(order), "x"): x}
+    data = {
+        name: rearrange(np.asarray(array), _dims(bound, name), order[name], bound.sizes, labels=bound.labels)
+        for name, array in given.items()
+    }
+    y = compute(bound.kind.name, roles(bound, arrays), data, bound.facts, bound.settings)["y"]
+    return rearrange(y, order["y"], _dims(bound, "y"), bound.sizes, labels=bound.labels)
+
+
+def _dims(bound: BoundForm, name: str) -> tuple[Any, ...]:
+    from layoutx.errors import UsageError
+    from layoutx.verify.data import canonical_data
+
+    if name not in bound.data or name not in canonical_data(bound.kind.name):
+        known = ", ".join(n for n in bound.data if n in canonical_data(bound.kind.name))
+        raise UsageError(f"{bound.form.name} has no data {name!r}", why=f"it takes and gives {known or 'nothing'}")
+    return bound.data[name]

@@ -1,0 +1,82 @@
+"""The command line: read the arguments, call one function, print; every import that takes time waits until then."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from layoutx.errors import LayoutxError
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit status: 0 done and verified, 1 refused or a verification failed, 2 the call was wrong.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _plain_streams()
+    try:
+        status = _run(arguments)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _close_stdout()
+        return BROKEN_PIPE
+
+
+def _run(arguments: list[str]) -> int:
+    from layoutx.cli_options import parser
+
+    as_json = "--json" in arguments
+    try:
+        args = parser().parse_args(arguments)
+        return int(args.run(args))
+    except LayoutxError as error:
+        _complain(error, as_json)
+        return error.exit_code
+    except SystemExit as end:  # --help, --version
+        return int(end.code or 0)
+
+
+def _complain(error: LayoutxError, as_json: bool) -> None:
+    from layoutx.cli_errors import error_json, error_text
+
+    sys.stdout.flush()
+    print(error_json(error) if as_json else error_text(error), file=sys.stderr)
+
+
+def _plain_streams() -> None:
+    """A character that the terminal's encoding does not have is spelled out, never an error."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def _close_stdout() -> None:
+    """The reader has gone: what is left must not raise again when Python ends."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError, AttributeError):
+        return
+
+
+def show(args: Namespace, text: str) -> None:
+    """Print a result unless --quiet was given."""
+    if not getattr(args, "quiet", False):
+        print(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""Errors on the command line: the text of the error with its class in front, or the same as JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from layoutx.errors import LayoutxError, LayoutSyntaxError, Problems
+from layoutx.tables import clean
+
+LONGEST = 2000
+
+
+def error_text(error: LayoutxError) -> str:
+    """`ConversionError: what`, then where, why and what to do, each on a line of its own.
+
+    Names from a model stand in the text: what could steer the terminal is spelled out.
+    """
+    if isinstance(error, Problems):
+        return "\n".join([f"{clean(error.what, LONGEST)}:", *map(error_text, error.problems)])
+    verbatim = isinstance(error, LayoutSyntaxError)  # a caret stands under its text
+    where = [line for entry in error.where for line in (entry.split("\n") if verbatim else [entry])]
+    lines = [f"{type(error).__name__}: {error.what}", *where, error.why, error.do]
+    return "\n  ".join(clean(line, LONGEST) for line in lines if line)
+
+
+def error_json(error: LayoutxError) -> str:
+    """`{"error": {"type", "what", "where", "why", "do"}}`; several problems stand under `problems`."""
+    import json
+
+    return json.dumps({"error": _fields(error)}, indent=2)
+
+
+def _fields(error: LayoutxError) -> dict[str, Any]:
+    found: dict[str, Any] = {"type": type(error).__name__, "what": error.what}
+    if isinstance(error, Problems):
+        return {**found, "problems": [_fields(problem) for problem in error.problems]}
+    return {**found, "where": list(error.where), "why": error.why, "do": error.do}

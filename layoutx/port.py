@@ -1,0 +1,202 @@
+"""A live model's weights become another live model's, in place; proved layer by layer and by running both."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from layoutx.errors import ConsentError, ConversionError, LayoutxError, UsageError, VerificationError, raise_all
+from layoutx.files.open import open_store
+from layoutx.jobs import Job, Options, plan_between, plan_from_keyed, plan_into_keyed
+from layoutx.model.keyed import Keyed
+from layoutx.model.load import KERAS_FORMATS, keyed_of, live_model, model_of
+from layoutx.model.record import ModelRecord
+from layoutx.plan.plan import Array
+from layoutx.report import Report, report_of
+from layoutx.run import move
+from layoutx.spec.registry import Registry, registry
+from layoutx.verify.models import EndToEnd, compare_models
+
+
+def port(
+    source: Any,
+    target: Any,
+    inputs: Any = None,
+    *,
+    allow: Iterable[str] = (),
+    skip: Sequence[str] = (),
+    only: Sequence[str] = (),
+    forms: Mapping[str, str] | None = None,
+    pairs: Mapping[str, str] | None = None,
+    ignore_keys: Collection[str] = (),
+    keep_order: bool = False,
+    specs: Sequence[str | PathLike[str]] = (),
+    live: bool = True,
+) -> Report:
+    """Load the weights of one model into another, whose own layers, names and order stay.
+
+    Args:
+        source: a live Keras model, a live torch module, or the path of a weights file.
+        target: a live torch module or Keras model; changed in place, and only if everything holds.
+        inputs: what both models are run on, in the source's axis order: an array, a list of them, or None
+            for random inputs of the source's own shapes. Channels-last maps are turned for a channels-first target.
+        allow, skip, only, forms, pairs, ignore_keys, keep_order, specs, live: as for `convert`.
+
+    Returns:
+        The report; `end_to_end` says how the outputs of the two models compare.
+
+    Raises:
+        UsageError: not two models that can be paired.
+        LayoutxError: everything that prevents the port, together; the target is then unchanged.
+        VerificationError: the two models' outputs differ; the target has its old weights again.
+    """
+    options = Options(
+        frozenset(allow), tuple(skip), tuple(only), dict(forms or {}), dict(pairs or {}), frozenset(ignore_keys), keep_order
+    )
+    known = registry(tuple(str(p) for p in specs))
+    here = _source(source, known, options)
+    there = live_model(target, known)
+    job = _job(here, there, known, options)
+    moved = move(job, options, live=live)
+    arrays = {**moved.arrays, **{tied: moved.arrays[kept] for tied, kept in job.tied.items() if kept in moved.arrays}}
+    slots = _slots(target)
+    _fits(arrays, slots, options)
+    old = {name: slots[name].read() for name in arrays}
+    _write(arrays, slots)
+    try:
+        end = _compared(source, target, here, inputs, bool(job.skipped))
+    except BaseException:
+        _write(old, slots)
+        raise
+    about = {"file": _name(source), "format": "live", "framework": job.source, "version": "", "tensors": len(_tensors(here)), "bytes": 0}
+    report = report_of(job, moved, known, source=about, output=_name(target), target=job.target)
+    return replace(report, end_to_end=end)
+
+
+def _source(source: Any, known: Registry, options: Options) -> Keyed | ModelRecord:
+    if not isinstance(source, (str, Path)):
+        return live_model(source, known)
+    store = open_store(source)
+    if store.format in KERAS_FORMATS:
+        return model_of(store, known, options.forms)
+    return keyed_of(store)
+
+
+def _job(here: Keyed | ModelRecord, there: Keyed | ModelRecord, known: Registry, options: Options) -> Job:
+    if isinstance(here, ModelRecord):
+        if isinstance(there, Keyed):
+            return plan_into_keyed(here, there, known, options)
+        return plan_between(here, there, known, options)
+    if isinstance(there, ModelRecord):
+        return plan_from_keyed(here, there, known, options)
+    raise UsageError(
+        "both models are known by names only",
+        why="two torch models need no change of layout",
+        do="use target.load_state_dict(source.state_dict())",
+    )
+
+
+def _tensors(model: Keyed | ModelRecord) -> Mapping[str, Any]:
+    return model.tensors if isinstance(model, Keyed) else model.store.tensors
+
+
+def _name(model: Any) -> str:
+    return Path(model).name if isinstance(model, (str, Path)) else type(model).__name__
+
+
+class _Slot:
+    """One variable of a live model: read as an array, written from one."""
+
+    def __init__(self, variable: Any) -> None:
+        self.variable = variable
+        self.torch = hasattr(variable, "data_ptr")
+
+    def read(self) -> Array:
+        """A copy of its values."""
+        import numpy as np
+
+        if not self.torch:
+            return np.array(self.variable)
+        from layoutx.model.keyed import torch_tensor
+
+        return torch_tensor("", self.variable).read().copy()
+
+    @property
+    def dtype(self) -> Any:
+        """Its dtype as NumPy sees it."""
+        if not self.torch:
+            from layoutx.model.keras_live import dtype_of
+
+            return dtype_of(self.variable)
+        from layoutx.model.keyed import torch_tensor
+
+        return torch_tensor("", self.variable).dtype
+
+    def write(self, array: Array) -> None:
+        """Copy an array into it; wider floats are filled exactly."""
+        if not self.torch:
+            self.variable.assign(array)
+            return
+        import torch
+
+        from layoutx.files.torch_file import torch_of
+
+        with torch.no_grad():
+            self.variable.copy_(torch_of(torch, "", array.copy()))
+
+
+def _slots(target: Any) -> dict[str, _Slot]:
+    if hasattr(target, "state_dict"):
+        return {name: _Slot(value) for name, value in target.state_dict(keep_vars=True).items() if hasattr(value, "copy_")}
+    from layoutx.model.keras_live import variables
+
+    return {name: _Slot(value) for name, value in variables(target).items()}
+
+
+def _fits(arrays: Mapping[str, Array], slots: Mapping[str, _Slot], options: Options) -> None:
+    """Refuse missing slots, and narrower dtypes without consent, before anything is written."""
+    import numpy as np
+
+    problems: list[LayoutxError] = []
+    narrower = []
+    for name, array in arrays.items():
+        if name not in slots:
+            problems.append(ConversionError(f"the target has no variable {name}"))
+        elif array.dtype != slots[name].dtype and not np.can_cast(array.dtype, slots[name].dtype, "safe"):
+            narrower.append(f"{name}: {array.dtype} to {slots[name].dtype}")
+    raise_all(problems, "the target does not take these weights")
+    if narrower and "rounds" not in options.allow:
+        raise ConsentError(
+            f"the target's dtype is narrower for {len(narrower)} tensors",
+            where=narrower[:6],
+            do="allow it with allow={'rounds'}, or widen the target first",
+        )
+
+
+def _write(arrays: Mapping[str, Array], slots: Mapping[str, _Slot]) -> None:
+    for name, array in arrays.items():
+        slots[name].write(array)
+
+
+def _compared(source: Any, target: Any, here: Keyed | ModelRecord, inputs: Any, partial: bool) -> EndToEnd:
+    """Run both models; what was left out by the user makes a comparison pointless.
+
+    Raises:
+        VerificationError: the outputs differ.
+    """
+    if isinstance(source, (str, Path)):
+        return EndToEnd(note="the source is a file: its model cannot be run")
+    if partial:
+        return EndToEnd(note="layers were left out: the two models need not agree")
+    end = compare_models(source, target, here, inputs)
+    if end.agrees is False:
+        raise VerificationError(
+            "the two models do not compute the same",
+            where=f"largest difference {end.largest:.3g} at outputs up to {end.scale:.3g} ({end.dtype})",
+            why="every layer was proved on its own: what differs lies between them (padding, activation, order of axes, eps)",
+            do="compare the settings in the report of a port with live=False, inputs omitted and skip=(), or give inputs",
+        )
+    return end

@@ -1,0 +1,223 @@
+"""A report as a terminal shows it, the answer first, and as JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layoutx.tables import Cell, Line, Note, clean, grid, plural, prose, row, size_text
+
+if TYPE_CHECKING:
+    from layoutx.report import LayerLine, Report, TensorLine
+    from layoutx.verify.proof import Proof
+
+OPTIMIZER = ("optimizer", "optimiser")
+MOST_LEFTOVERS = 8
+ALIKE = ("moves", "fills")
+
+
+def as_dict(report: Report) -> dict[str, Any]:
+    """Everything a report knows, as JSON."""
+    return {
+        "source": dict(report.source),
+        "target": report.target,
+        "output": report.output,
+        "exactness": report.exactness,
+        "round_trip": report.round_trip,
+        "largest": report.largest,
+        "layers": [_layer_dict(layer) for layer in report.layers],
+        "weightless": dict(report.weightless),
+        "skipped": dict(report.skipped),
+        "leftover": dict(report.leftover),
+        "tied": dict(report.tied),
+        "tensors": {"used": report.tensors_used, "of": report.tensors_total},
+        "keys": {"written": report.keys_written, "of": report.keys_total},
+        "seconds": report.seconds,
+    }
+
+
+def _layer_dict(layer: LayerLine) -> dict[str, Any]:
+    return {
+        "name": layer.name,
+        "class": layer.source_class,
+        "source": layer.source,
+        "target": layer.target,
+        "exactness": layer.exactness,
+        "tensors": [
+            {
+                "key": t.key,
+                "name": t.name,
+                "sources": dict(t.sources),
+                "dims": t.dims,
+                "order": t.order,
+                "exactness": t.exactness,
+                "fill": t.fill,
+            }
+            for t in layer.tensors
+        ],
+        "proof": asdict(layer.proof),
+        "reason": layer.reason,
+        "settings": list(layer.settings),
+        "notes": list(layer.notes),
+        "witness": dict(layer.witness),
+        "spec": layer.digest,
+    }
+
+
+def as_text(report: Report, width: int, color: bool) -> str:
+    """The whole report: what came out, the table, what to set, what was left out, how it was proved."""
+    head = ["layer", _word(report.source.get("framework", "source")), report.target, "tensors", "exactness", "proof"]
+    parts = [
+        *(prose(line, width, color, style) for line, style in _answer(report)),
+        grid(head, _rows(report), width, color),
+        *_settings(report, width, color),
+        *_left_out(report, width, color),
+        "\n".join(prose(line, width, color) for line in _summary(report)),
+    ]
+    joined = parts[0] + "\n" + parts[1]
+    return "\n\n".join([joined, *(part for part in parts[2:] if part)])
+
+
+def _word(text: object) -> str:
+    return clean(text) or "source"
+
+
+def _answer(report: Report) -> Iterator[tuple[str, str]]:
+    where = clean(Path(report.output).name) if report.output else "nothing written (dry run)"
+    name = clean(report.source.get("file", "") or "the model")
+    proved = [x for x in report.layers if x.proof.method]
+    same = "computes the same" if len(proved) == len(report.layers) else f"{len(proved)} of {len(report.layers)} layers compared"
+    yield f"{name} → {where}  {clean(report.target)}: {same}, {_exact(report)}.", "head"
+    about = [_word(report.source.get("framework", "")), clean(report.source.get("version", ""))]
+    counts = [plural(len(report.layers) + len(report.weightless) + len(report.skipped), "layer")]
+    counts.append(plural(report.tensors_total, "tensor"))
+    if report.source.get("bytes"):
+        counts.append(size_text(int(report.source["bytes"])))
+    yield f"{' '.join(filter(None, about))}, {', '.join(counts)}", "dim"
+
+
+def _exact(report: Report) -> str:
+    return {
+        "moves": "every number moved bit for bit",
+        "fills": "every number moved bit for bit, what the source does not have was filled in",
+        "conditional": "exact because what was left out changes nothing",
+        "rounds": "some numbers were added and rounded, which is not reversible",
+    }.get(report.exactness, report.exactness)
+
+
+def _rows(report: Report) -> Iterator[Line]:
+    for layer in report.layers:
+        proof = _proof(layer.proof)
+        cells = [clean(layer.name), clean(layer.source_class) or _class(layer.source), _class(layer.target)]
+        if not layer.tensors:
+            yield row(*cells, "–", "", proof)
+        for text, exactness, lines in collapsed(layer.tensors):
+            yield row(*cells, Cell(clean(text), _style(lines)), Cell(exactness, exactness), proof)
+            cells, proof = ["", "", ""], ""
+        if layer.reason:
+            yield Note(f"in the target: {clean(layer.reason)}", 6, "dim")
+        for note in layer.notes:
+            yield Note(clean(note, 600), 6, "dim")
+
+
+def _class(form: str) -> str:
+    return clean(form.partition(".")[2] or form)
+
+
+def _style(lines: list[TensorLine]) -> str:
+    """The role's colour, told by the usual names."""
+    name = " ".join([*lines[0].sources, lines[0].name])
+    if len(lines) > 1 or lines[0].fill is not None or "moving" in name or "running" in name:
+        return "state" if lines[0].fill is not None or "moving" in name else "bias"
+    if "recurrent" in name or "_hh_" in name:
+        return "recurrent"
+    return "bias" if "bias" in name else "kernel"
+
+
+def _proof(proof: Proof) -> str:
+    if proof.largest is None:
+        return "not computed"
+    method = "NumPy" if proof.method.startswith("NumPy") else "live"
+    return f"{method} {proof.largest:.1g}"
+
+
+def _settings(report: Report, width: int, color: bool) -> Iterator[str]:
+    """Layers that need the same settings share a row."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for layer in report.layers:
+        if layer.settings:
+            groups.setdefault(layer.settings, []).append(layer.name)
+    if groups:
+        lines = [row(clean(_listed(names)), "\n".join(map(clean, texts))) for texts, names in groups.items()]
+        yield prose("set these on the target", width, color, "head") + "\n" + grid(["", ""], lines, width, color)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
+
+
+def _left_out(report: Report, width: int, color: bool) -> Iterator[str]:
+    lines: list[Line] = [row(clean(name), clean(why)) for name, why in report.skipped.items()]
+    counts = Counter(why for name, why in report.leftover.items() if _of_optimizer(name, why))
+    lines += [row(plural(count, "tensor"), clean(why)) for why, count in counts.items()]
+    others = [(name, why) for name, why in report.leftover.items() if not _of_optimizer(name, why)]
+    lines += [row(clean(name), clean(why)) for name, why in others[:MOST_LEFTOVERS]]
+    if len(others) > MOST_LEFTOVERS:
+        lines.append(row(f"{len(others) - MOST_LEFTOVERS} more", "--json lists them all"))
+    if lines:
+        yield prose("left out", width, color, "head") + "\n" + grid(["", ""], lines, width, color)
+
+
+def _of_optimizer(name: str, why: str) -> bool:
+    return any(word in f"{name} {why}".lower() for word in OPTIMIZER)
+
+
+def _summary(report: Report) -> Iterator[str]:
+    used = f"{report.tensors_used} of {report.tensors_total} source tensors used"
+    keys = f"{report.keys_written} of {report.keys_total} target keys written"
+    yield f"{used}, {keys}. Round trip {clean(report.round_trip, 400)}."
+    if report.weightless:
+        names = Counter(report.weightless.values())
+        text = ", ".join(f"{clean(name)}{f' ×{count}' if count > 1 else ''}" for name, count in names.items())
+        yield f"{plural(len(report.weightless), 'layer')} without weights: {text}."
+    yield from _forward(report)
+    end = [f"{report.seconds:.2f} s."] if report.seconds is not None else []
+    if report.output:
+        end.append(f"Certificate in the file's metadata (layoutx inspect {clean(Path(report.output).name)}).")
+    if end:
+        yield " ".join(end)
+
+
+def _forward(report: Report) -> Iterator[str]:
+    methods: dict[tuple[str, str], float] = {}
+    for layer in report.layers:
+        key = (layer.proof.method, layer.proof.dtype)
+        if layer.proof.largest is not None:
+            methods[key] = max(methods.get(key, 0.0), layer.proof.largest)
+    for (method, dtype), largest in methods.items():
+        how = f"the {method}" if method.startswith("NumPy") else method
+        yield f"Forward equality of each layer with {how} in {dtype}: largest difference {largest:.1e}."
+    rest = [layer.name for layer in report.layers if layer.proof.largest is None]
+    if rest:
+        yield f"Outputs not compared: {clean(_listed(rest))}."
+
+
+def collapsed(lines: Sequence[TensorLine]) -> list[tuple[str, str, list[TensorLine]]]:
+    """(text, exactness, tensors): neighbours that keep their dimensions share a line."""
+    found: list[tuple[str, str, list[TensorLine]]] = []
+    for line in lines:
+        last = found[-1][2][-1] if found else None
+        if last and _alike(last) and _alike(line) and (last.dims, last.exactness) == (line.dims, line.exactness):
+            names, before = " ".join(line.sources), found[-1]
+            text = before[0].removesuffix(f" {line.dims}") + f", {names} {line.dims}"
+            found[-1] = (text, before[1], [*before[2], line])
+        else:
+            found.append((line.text, line.exactness, [line]))
+    return found
+
+
+def _alike(line: TensorLine) -> bool:
+    return line.fill is None and not line.order and list(line.sources.values()) == [line.dims]

@@ -1,0 +1,127 @@
+"""Sizes of a layer's axes: equations from its config and its stored shapes, which must all agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from layoutx.errors import BindError, SizeError
+from layoutx.lang.show import show, show_dims
+from layoutx.lang.sizes import Equation, solve
+from layoutx.lang.tree import Axis, Dim, Product, Sum
+from layoutx.spec.draft import Draft
+from layoutx.spec.expand import axis_names, expand
+from layoutx.spec.schema import Form, Kind, choose
+
+
+class UndeterminedError(BindError):
+    """The tensors fit so far, but the sizes of `axes` do not follow from them."""
+
+    axes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """What the size equations are read from."""
+
+    kind: Kind
+    drafts: Sequence[Draft]
+    shapes: Mapping[str, Sequence[int]] | None
+    spatial: tuple[str, ...]
+    refined: Mapping[str, tuple[Dim, ...]]
+
+
+def sizes_of(
+    form: Form, full: Mapping[str, Any], config: Mapping[str, Any], layer: Open, given: dict[str, int]
+) -> dict[str, int]:
+    """Every axis' size: from given sizes, config values and stored shapes; all claims must agree.
+
+    A form's default config values count only where nothing else determines an axis.
+    """
+    equal = {axis: choose(cases, full) for axis, cases in form.equal.items()}
+    alias = {**layer.kind.same, **{axis: name for axis, name in equal.items() if name is not None}}
+    equations = [
+        Equation(Axis(name), int(size), f"{form.name} has {name}={size} only")
+        for axis, cases in form.pin.items()
+        if (size := choose(cases, full)) is not None
+        for name in (layer.spatial if axis == "..." else (axis,))
+    ]
+    equations += [e for key, dim in form.sizes for e in _config_equations(key, dim, config, layer)]
+    equations += [
+        Equation(Product(layer.refined[axis]), given[axis], f"axis {axis}") for axis in layer.refined if axis in given
+    ]
+    for draft in layer.drafts:
+        if layer.shapes is not None and draft.name in layer.shapes:
+            equations += _shape_equations(draft, tuple(layer.shapes[draft.name]))
+    equations += [
+        Equation(Axis(other), given[axis], f"{form.name} gives {axis} the size of {other}")
+        for axis, other in alias.items()
+        if axis in given
+    ]
+    equations = [replace(e, dim=_rename(e.dim, alias)) for e in equations]
+    solved = solve(equations, given)
+    needed = {alias.get(name, name) for draft in layer.drafts for name in axis_names(draft.layout.dims)}
+    for key, dim in form.sizes:
+        if key not in config and axis_names(dim if isinstance(dim, tuple) else (dim,)) & (needed - set(solved)):
+            equations += [replace(e, dim=_rename(e.dim, alias)) for e in _config_equations(key, dim, full, layer)]
+            solved = solve(equations, given)
+    solved |= {axis: solved[other] for axis, other in alias.items() if other in solved}
+    _all_known(form, needed - set(solved))
+    return solved
+
+
+def _all_known(form: Form, missing: set[str]) -> None:
+    if missing:
+        names = sorted(missing)
+        keys = [key for key, dim in form.sizes if axis_names(dim if isinstance(dim, tuple) else (dim,)) & missing]
+        hint = f"give {' or '.join(dict.fromkeys(keys))} in the config, or " if keys else "give "
+        error = UndeterminedError(
+            f"nothing determines the size of {', '.join(names)}", where=form.name, do=f"{hint}--size {names[0]}=N"
+        )
+        error.axes = tuple(names)
+        raise error
+
+
+def _config_equations(key: str, dim: Dim | tuple[Dim, ...], config: Mapping[str, Any], layer: Open) -> list[Equation]:
+    value = config.get(key)
+    if value is None:
+        return []
+    if isinstance(dim, tuple):
+        dims = expand(dim, layer.spatial, {}, {}, layer.refined)
+        values = list(value) if isinstance(value, (list, tuple)) else [value] * len(dims)
+        if len(values) != len(dims):
+            raise SizeError(f"{key}={value!r} has {len(values)} entries for {show_dims(dims)}")
+        return [Equation(d, int(v), f"{key}={value!r}") for d, v in zip(dims, values, strict=True)]
+    if isinstance(value, (list, tuple)) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:  # -1: "as many as there are"
+        return []
+    return [Equation(Product(expand((dim,), layer.spatial, {}, {}, layer.refined)), value, f"{key}={value}")]
+
+
+def _shape_equations(draft: Draft, shape: tuple[int, ...]) -> list[Equation]:
+    dims = draft.layout.dims
+    if len(shape) != len(dims):
+        raise SizeError(
+            f"{draft.name} has shape {shape}, {len(shape)} dimensions",
+            why=f"its layout has {len(dims)}: {show(draft.layout)}",
+            do="name the layer's real form with --form LAYER=FORM",
+        )
+    return [
+        Equation(d, n, f"{draft.name} {shape} dimension {i}") for i, (d, n) in enumerate(zip(dims, shape, strict=True))
+    ]
+
+
+def _rename(dim: Dim, alias: Mapping[str, str]) -> Dim:
+    match dim:
+        case Axis(name) if name in alias:
+            return replace(dim, name=alias[name])
+        case Product(dims):
+            return replace(dim, dims=tuple(_rename(d, alias) for d in dims))
+        case Sum(_, options):
+            return replace(
+                dim, options=tuple(replace(o, dims=tuple(_rename(d, alias) for d in o.dims)) for o in options)
+            )
+        case _:
+            return dim

@@ -1,0 +1,187 @@
+"""Tables for a terminal: fixed columns, notes between rows, never wider than asked; model names are hostile text."""
+
+from __future__ import annotations
+
+import io
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+WIDTH = 99
+GAP = 2
+NARROWEST = 8
+LONGEST = 200
+STYLES = {
+    "head": "bold",
+    "dim": "bright_black",
+    "moves": "green",
+    "fills": "green",
+    "conditional": "yellow",
+    "rounds": "yellow",
+    "kernel": "blue",
+    "recurrent": "magenta",
+    "bias": "yellow",
+    "state": "bright_black",
+    "wrong": "red",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A text and the name of its style; lines are separated by newlines."""
+
+    text: str
+    style: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row; a missing cell at the end is empty."""
+
+    cells: tuple[Cell | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line between rows that belongs to no column."""
+
+    text: str
+    indent: int = 2
+    style: str = ""
+
+
+Line = Row | Note
+
+
+def clean(text: object, longest: int = LONGEST) -> str:
+    """A text that cannot steer the terminal: control, format and lone surrogate characters are spelled out."""
+    found = "".join(c if c.isprintable() or c == " " else _spelled(c) for c in str(text))
+    return found if len(found) <= longest else f"{found[: longest - 1]}…"
+
+
+def _spelled(char: str) -> str:
+    if unicodedata.category(char) == "Zs":
+        return " "
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+
+
+def row(*cells: Cell | str) -> Row:
+    """A row of cells."""
+    return Row(cells)
+
+
+def grid(head: Sequence[str], lines: Iterable[Line], width: int = WIDTH, color: bool = False) -> str:
+    """Rows in columns under a head, notes between them.
+
+    Columns are as wide as their widest line; where that is too much, the widest columns give way and
+    their text wraps.
+    """
+    from rich.table import Table
+
+    lines = list(lines)
+    sizes = _sizes([row(*head)] * any(head) + [x for x in lines if isinstance(x, Row)], len(head), width - 2)
+    parts: list[Table | Text] = []
+    if any(head):
+        parts.append(_table(sizes, [row(*(Cell(h, "head") for h in head))]))
+    block: list[Row] = []
+    for line in lines:
+        if isinstance(line, Row):
+            block.append(line)
+            continue
+        if block:
+            parts.append(_table(sizes, block))
+            block = []
+        parts += _wrapped(line, width)
+    if block:
+        parts.append(_table(sizes, block))
+    return _printed(parts, width, color)
+
+
+def prose(text: str, width: int = WIDTH, color: bool = False, style: str = "", indent: int = 0) -> str:
+    """A paragraph wrapped at words."""
+    return _printed(_wrapped(Note(text, indent, style), width), width, color)
+
+
+def _sizes(rows: Sequence[Row], count: int, width: int) -> list[int]:
+    from rich.cells import cell_len
+
+    sizes = [1] * count
+    for line in rows:
+        for at, cell in enumerate(line.cells):
+            longest = max((cell_len(part) for part in _text(cell).split("\n")), default=0)
+            sizes[at] = max(sizes[at], longest)
+    while sum(sizes) + GAP * (count - 1) > width and max(sizes) > NARROWEST:
+        sizes[sizes.index(max(sizes))] -= 1
+    return sizes
+
+
+def _text(cell: Cell | str) -> str:
+    return cell if isinstance(cell, str) else cell.text
+
+
+def _table(sizes: Sequence[int], rows: Sequence[Row]) -> Table:  # noqa: F821
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, GAP, 0, 0), collapse_padding=True)
+    for size in sizes:
+        table.add_column(width=size, overflow="fold")
+    for line in rows:
+        cells = [cell if isinstance(cell, Cell) else Cell(cell) for cell in line.cells]
+        table.add_row(*(_styled(cell.text, cell.style) for cell in cells))
+    return table
+
+
+def _styled(text: str, style: str) -> Text:
+    from rich.text import Text
+
+    return Text(text, style=STYLES.get(style, style))
+
+
+def _wrapped(note: Note, width: int) -> list[Text]:
+    import textwrap
+
+    pad = " " * note.indent
+    lines = textwrap.wrap(note.text, width, initial_indent=pad, subsequent_indent=pad, break_on_hyphens=False)
+    return [_styled(line, note.style) for line in lines or [""]]
+
+
+def _printed(parts: Sequence[Table | Text], width: int, color: bool) -> str:  # noqa: F821
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.table import Table
+
+    file = io.StringIO()
+    console = Console(
+        file=file,
+        width=width,
+        force_terminal=color,
+        color_system="standard" if color else None,
+        no_color=not color,
+        legacy_windows=False,
+        markup=False,
+        highlight=False,
+        emoji=False,
+    )
+    for part in parts:
+        console.print(Padding(part, (0, 0, 0, 2)) if isinstance(part, Table) else part)
+    return "\n".join(line.rstrip() for line in file.getvalue().split("\n")).rstrip("\n")
+
+
+def plural(count: int, word: str) -> str:
+    """`1 layer`, `2 layers`."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def size_text(count: int) -> str:
+    """A number of bytes for people."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"

@@ -1,0 +1,181 @@
+"""Two live models on the same inputs: axes turned where one keeps channels first, outputs compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from layoutx.errors import UsageError
+from layoutx.model.keyed import Keyed
+from layoutx.model.record import ModelRecord
+from layoutx.plan.plan import Array
+
+RELATIVE = {"float64": 1e-9, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
+LENGTHS = (7, 11, 13)
+
+
+@dataclass(frozen=True, slots=True)
+class EndToEnd:
+    """How the outputs of two models compare.
+
+    Attributes:
+        largest: largest absolute difference; None where the models were not run.
+        scale: largest absolute output.
+        dtype: what the models computed in.
+        agrees: whether the difference is rounding; None where the models were not run.
+        note: how axes were turned, or why the models were not run.
+    """
+
+    largest: float | None = None
+    scale: float = 0.0
+    dtype: str = ""
+    agrees: bool | None = None
+    note: str = ""
+
+
+def compare_models(source: Any, target: Any, model: Keyed | ModelRecord, inputs: Any = None) -> EndToEnd:
+    """Run both on the same inputs and compare all outputs.
+
+    Args:
+        source, target: live models, one of Keras and one of torch, or two of Keras.
+        model: the source's record, which tells integer inputs (those of an Embedding) and their range.
+        inputs: one array or several, in the source's own axis order; None: random ones.
+
+    Raises:
+        UsageError: the given inputs cannot be run by the source.
+    """
+    keras = next((m for m in (source, target) if not _is_torch(m)), None)
+    given = inputs is not None
+    arrays = _listed(inputs) if given else probes(keras, model) if keras is not None else []
+    if not arrays:
+        return EndToEnd(note="no inputs: the models' own shapes are not known")
+    swapped = not given and _is_torch(source)  # probes have the axis order of the Keras side
+    first, second = (target, source) if swapped else (source, target)
+    try:
+        expected = _run(first, arrays)
+    except Exception as error:
+        if given:
+            raise UsageError("the source does not run on these inputs", why=" ".join(str(error).split())[:200]) from error
+        return EndToEnd(note=f"the models were not run: {' '.join(str(error).split())[:120]}")
+    return _best(first, second, arrays, expected)
+
+
+def _best(first: Any, second: Any, arrays: Sequence[Array], expected: Sequence[Array]) -> EndToEnd:
+    """The comparison under the arrangement of axes that the second model takes and that agrees best."""
+    best = EndToEnd()
+    refused = ""
+    for turned, note in _arrangements(arrays, _is_torch(first) != _is_torch(second)):
+        try:
+            found = _run(second, turned)
+        except Exception as error:  # a wrong arrangement, or a model that cannot run at all
+            refused = refused or " ".join(str(error).split())[:120]
+            continue
+        end = _difference(expected, found, note)
+        if end.largest is not None and (best.largest is None or end.largest < best.largest):
+            best = end
+        if best.agrees:
+            return best
+    return best if best.largest is not None else EndToEnd(note=f"the models were not run on the same inputs: {refused}")
+
+
+def _arrangements(arrays: Sequence[Array], other_framework: bool) -> Iterator[tuple[list[Array], str]]:
+    """Inputs as they are, and with channels moved to the front: maps first where the framework differs."""
+    options: list[list[tuple[Array, str]]] = []
+    for array in arrays:
+        plain, moved = (array, ""), (np.ascontiguousarray(np.moveaxis(array, -1, 1)), "channels turned to the front")
+        if not other_framework or array.ndim < 3:
+            options.append([plain])
+        else:
+            options.append([moved, plain] if array.ndim > 3 else [plain, moved])
+    for choice in product(*options):
+        notes = dict.fromkeys(note for _, note in choice if note)
+        yield [array for array, _ in choice], ", ".join(notes)
+
+
+def _difference(expected: Sequence[Array], found: Sequence[Array], note: str) -> EndToEnd:
+    if len(expected) != len(found):
+        return EndToEnd(note=f"{len(expected)} outputs against {len(found)}")
+    largest, scale, worst = 0.0, 0.0, "float64"
+    for left, right in zip(expected, found, strict=True):
+        if left.shape != right.shape and left.ndim > 2:
+            right = np.moveaxis(right, 1, -1)
+        if left.shape != right.shape:
+            return EndToEnd(note=f"output shapes {left.shape} and {right.shape}")
+        for array in (left, right):
+            name = array.dtype.name
+            worst = name if name in RELATIVE and RELATIVE[name] > RELATIVE[worst] else worst
+        if left.size:
+            largest = max(largest, float(np.abs(left.astype(np.float64) - right.astype(np.float64)).max()))
+            scale = max(scale, float(np.abs(left.astype(np.float64)).max()))
+    agrees = bool(largest <= RELATIVE[worst] * max(scale, 1e-6))
+    return EndToEnd(largest, scale, worst, agrees, note)
+
+
+def probes(model: Any, record: Keyed | ModelRecord) -> list[Array]:
+    """Random inputs of a Keras model's own shapes; integers below the vocabulary where an Embedding reads them."""
+    rng = np.random.default_rng(20261121)
+    vocabularies = _vocabularies(record)
+    found = []
+    for tensor in getattr(model, "inputs", None) or []:
+        shape = [3, *(LENGTHS[i % 3] if n is None else int(n) for i, n in enumerate(tensor.shape[1:]))]
+        name = str(tensor.name).split(":")[0]
+        dtype = str(getattr(tensor.dtype, "name", tensor.dtype))
+        limit = vocabularies.get(name) or (vocabularies.get("") if len(model.inputs) == 1 else None)
+        if limit or "int" in dtype:
+            found.append(rng.integers(0, limit or 2, shape).astype(dtype if "int" in dtype else "int64"))
+        else:
+            found.append(rng.normal(size=shape).astype(dtype))
+    return found
+
+
+def _vocabularies(record: Keyed | ModelRecord) -> dict[str, int]:
+    """Input name -> vocabulary of the Embedding that reads it; under "" that of any."""
+    found: dict[str, int] = {}
+    for layer in getattr(record, "layers", ()):
+        if layer.form.endswith(".Embedding"):
+            size = next(iter(layer.tensors.values())).shape[0]
+            for name in (*layer.inputs, ""):
+                found[name] = min(size, found.get(name, size))
+    return found
+
+
+def _is_torch(model: Any) -> bool:
+    return hasattr(model, "state_dict")
+
+
+def _listed(inputs: Any) -> list[Array]:
+    if isinstance(inputs, Mapping):
+        inputs = list(inputs.values())
+    return [np.asarray(x) for x in inputs] if isinstance(inputs, (list, tuple)) else [np.asarray(inputs)]
+
+
+def _run(model: Any, arrays: Sequence[Array]) -> list[Array]:
+    """Outputs at inference, as arrays."""
+    if not _is_torch(model):
+        data = list(arrays) if len(arrays) > 1 else arrays[0]
+        return _flat(model(data, training=False))
+    import torch
+
+    floats = [p.dtype for p in model.parameters() if p.dtype.is_floating_point]
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            tensors = [torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in arrays]
+            tensors = [t.to(floats[0]) if t.dtype.is_floating_point and floats else t for t in tensors]
+            return _flat(model(*tensors))
+    finally:
+        model.train(training)
+
+
+def _flat(outputs: Any) -> list[Array]:
+    if isinstance(outputs, Mapping):
+        outputs = list(outputs.values())
+    if isinstance(outputs, (list, tuple)):
+        return [array for output in outputs for array in _flat(output)]
+    return [np.asarray(outputs.detach().cpu() if hasattr(outputs, "detach") else outputs)]

@@ -1,0 +1,3 @@
+"""The version of layoutx, said once: the package, its files' certificates and the wheel read it here."""
+
+VERSION = "0.1.0"
