@@ -134,3 +134,23 @@ def _dims(bound: BoundForm, name: str) -> tuple[Any, ...]:
         known = ", ".join(n for n in bound.data if n in canonical_data(bound.kind.name))
         raise UsageError(f"{bound.form.name} has no data {name!r}", why=f"it takes and gives {known or 'nothing'}")
     return bound.data[name]
+
+
+def plan_dict(found: Plan) -> dict[str, Any]:
+    """A plan as JSON: its tensors on both sides and every step with its loops."""
+    from dataclasses import asdict
+
+    from layoutx.naming import dim_names
+
+    def side(bound: BoundForm) -> dict[str, Any]:
+        tensors = {t.name: {"shape": list(t.shape), "axes": dim_names(bound, t)} for t in bound.tensors}
+        return {"form": bound.form.name, "tensors": tensors, "sizes": dict(bound.sizes)}
+
+    steps = [{"step": type(step).__name__.lower(), **asdict(step)} for step in found.steps]
+    exactness = {t.name: str(found.exactness_of(t.name)) for t in found.target.tensors}
+    return {
+        "exactness": str(found.exactness),
+        "source": side(found.source),
+        "target": {**side(found.target), "exactness": exactness},
+        "steps": steps,
+    }

@@ -5,12 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from layoutx.errors import LayoutxError
-
-if TYPE_CHECKING:
-    from argparse import Namespace
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -70,12 +66,6 @@ def _close_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError, AttributeError):
         return
-
-
-def show(args: Namespace, text: str) -> None:
-    """Print a result unless --quiet was given."""
-    if not getattr(args, "quiet", False):
-        print(text)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -70,6 +72,7 @@ def convert(
     options = Options(
         frozenset(allow), tuple(skip), tuple(only), dict(forms or {}), dict(pairs or {}), frozenset(ignore_keys), keep_order
     )
+    started = perf_counter()
     known = registry(tuple(str(p) for p in specs))
     _check_call(to, options, known)
     path = Path(source)
@@ -88,7 +91,7 @@ def convert(
         digest = {"sha256": sha256(path)} if path.is_file() else {}
         certificate = report.certificate(digest)
         save(output, arrays, to_metadata(certificate), template if to == "keras" else None)
-    return report
+    return replace(report, seconds=perf_counter() - started)
 
 
 def planned(

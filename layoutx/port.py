@@ -64,16 +64,15 @@ def port(
     arrays = {**moved.arrays, **{tied: moved.arrays[kept] for tied, kept in job.tied.items() if kept in moved.arrays}}
     slots = _slots(target)
     _fits(arrays, slots, options)
+    about = {"file": _name(source), "format": "live", "framework": job.source, "tensors": len(_tensors(here))}
+    report = report_of(job, moved, known, source=about, output=_name(target), target=job.target)
     old = {name: slots[name].read() for name in arrays}
-    _write(arrays, slots)
     try:
-        end = _compared(source, target, here, inputs, bool(job.skipped))
+        _write(arrays, slots)
+        return replace(report, end_to_end=_compared(source, target, here, inputs, bool(job.skipped)))
     except BaseException:
         _write(old, slots)
         raise
-    about = {"file": _name(source), "format": "live", "framework": job.source, "version": "", "tensors": len(_tensors(here)), "bytes": 0}
-    report = report_of(job, moved, known, source=about, output=_name(target), target=job.target)
-    return replace(report, end_to_end=end)
 
 
 def _source(source: Any, known: Registry, options: Options) -> Keyed | ModelRecord:

@@ -20,6 +20,8 @@ from layoutx.plan.words import order_change
 from layoutx.run import Moved
 from layoutx.spec.bound import BoundForm, BoundTensor
 from layoutx.spec.registry import Registry
+from layoutx.verify.models import EndToEnd
+from layoutx.verify.models import EndToEnd
 from layoutx.verify.proof import Proof
 from layoutx.version import VERSION
 
@@ -94,8 +96,10 @@ class Report:
         target: the framework; output: the file, "" where none was written.
         layers: in model order. weightless: layers without tensors, name -> class.
         skipped: layer -> why it was left out. leftover: source tensor -> why no layer owns it.
-        tensors_used, tensors_total: of the source. keys_written, keys_total: of the target.
+        tensors_used, tensors_total: of the source, without the leftover ones. keys_written, keys_total: of the target.
         exactness: of the whole. seconds: how long it took; None where nobody measured.
+        end_to_end: how the two whole models compare; None where only files were at hand.
+        end_to_end: how the outputs of two live models compare; None where files were converted.
     """
 
     source: Mapping[str, Any]
@@ -112,6 +116,8 @@ class Report:
     keys_total: int = 0
     exactness: str = "moves"
     seconds: float | None = field(default=None, compare=False)
+    end_to_end: EndToEnd | None = None
+    end_to_end: EndToEnd | None = None
 
     @property
     def largest(self) -> float | None:
@@ -180,7 +186,7 @@ def report_of(
         leftover=dict(job.leftover),
         tied=dict(job.tied),
         tensors_used=len(used),
-        tensors_total=int(source.get("tensors", len(used) + len(job.leftover))),
+        tensors_total=max(int(source.get("tensors", 0)) - len(job.leftover), len(used)),
         keys_written=len(written),
         keys_total=len({*job.order, *job.tied}),
         exactness=str(worst),
@@ -242,8 +248,7 @@ def _notes(layer: LayerJob, result: Result, proof: Proof) -> list[str]:
     notes = [layer.record.note] if layer.record.note else []
     notes += [refined for axis, r in layer.record.refine.items() if (refined := _refined(axis, r, layer))]
     for name, values in _fills(plan).items():
-        here = f"no place in {plan.source.form.name} holds {name}"
-        notes.append(f"{here}: set to {values}")
+        notes.append(f"{name} does not exist in {plan.source.form.name}: set to {values}")
     notes += [f"{s.source} is left out: {s.reason}" for s in plan.steps if isinstance(s, Drop)]
     notes += result.guards
     notes += [f"{name} is a sum of stored numbers: rounded by at most {e:.2g}" for name, e in result.rounded.items()]

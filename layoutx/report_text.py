@@ -35,6 +35,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "tied": dict(report.tied),
         "tensors": {"used": report.tensors_used, "of": report.tensors_total},
         "keys": {"written": report.keys_written, "of": report.keys_total},
+        "end_to_end": asdict(report.end_to_end) if report.end_to_end is not None else None,
         "seconds": report.seconds,
     }
 
@@ -69,7 +70,7 @@ def _layer_dict(layer: LayerLine) -> dict[str, Any]:
 
 def as_text(report: Report, width: int, color: bool) -> str:
     """The whole report: what came out, the table, what to set, what was left out, how it was proved."""
-    head = ["layer", _word(report.source.get("framework", "source")), report.target, "tensors", "exactness", "proof"]
+    head = ["layer", _word(report.source.get("framework", "source")), report.target, "tensors", "exact", "proof"]
     parts = [
         *(prose(line, width, color, style) for line, style in _answer(report)),
         grid(head, _rows(report), width, color),
@@ -86,11 +87,9 @@ def _word(text: object) -> str:
 
 
 def _answer(report: Report) -> Iterator[tuple[str, str]]:
+    name = clean(report.source.get("file", "")) or "the model"
     where = clean(Path(report.output).name) if report.output else "nothing written (dry run)"
-    name = clean(report.source.get("file", "") or "the model")
-    proved = [x for x in report.layers if x.proof.method]
-    same = "computes the same" if len(proved) == len(report.layers) else f"{len(proved)} of {len(report.layers)} layers compared"
-    yield f"{name} → {where}  {clean(report.target)}: {same}, {_exact(report)}.", "head"
+    yield f"{name} → {where} ({clean(report.target)}): {_same(report)}; {_exact(report)}.", "head"
     about = [_word(report.source.get("framework", "")), clean(report.source.get("version", ""))]
     counts = [plural(len(report.layers) + len(report.weightless) + len(report.skipped), "layer")]
     counts.append(plural(report.tensors_total, "tensor"))
@@ -99,16 +98,27 @@ def _answer(report: Report) -> Iterator[tuple[str, str]]:
     yield f"{' '.join(filter(None, about))}, {', '.join(counts)}", "dim"
 
 
+def _same(report: Report) -> str:
+    if report.end_to_end is not None and report.end_to_end.agrees:
+        return "the models compute the same"
+    proved = sum(layer.proof.largest is not None for layer in report.layers)
+    if proved == len(report.layers):
+        return "each layer computes the same"
+    return f"{proved} of {len(report.layers)} layers compared, and these compute the same"
+
+
 def _exact(report: Report) -> str:
+    filled = sum(t.exactness == "fills" for layer in report.layers for t in layer.tensors)
     return {
         "moves": "every number moved bit for bit",
-        "fills": "every number moved bit for bit, what the source does not have was filled in",
-        "conditional": "exact because what was left out changes nothing",
+        "fills": f"all moved bit for bit, {plural(filled, 'tensor')} filled in",
+        "conditional": "what was left out changes nothing",
         "rounds": "some numbers were added and rounded, which is not reversible",
     }.get(report.exactness, report.exactness)
 
 
 def _rows(report: Report) -> Iterator[Line]:
+    often = Counter(note for layer in report.layers for note in layer.notes)
     for layer in report.layers:
         proof = _proof(layer.proof)
         cells = [clean(layer.name), clean(layer.source_class) or _class(layer.source), _class(layer.target)]
@@ -120,7 +130,12 @@ def _rows(report: Report) -> Iterator[Line]:
         if layer.reason:
             yield Note(f"in the target: {clean(layer.reason)}", 6, "dim")
         for note in layer.notes:
-            yield Note(clean(note, 600), 6, "dim")
+            if often[note] == 1:
+                yield Note(clean(note, 600), 6, "dim")
+    for note, count in often.items():
+        if count > 1:
+            names = [layer.name for layer in report.layers if note in layer.notes]
+            yield Note(f"{clean(_listed(names), 300)}: {clean(note, 600)}", 2, "dim")
 
 
 def _class(form: str) -> str:
@@ -192,6 +207,12 @@ def _summary(report: Report) -> Iterator[str]:
 
 
 def _forward(report: Report) -> Iterator[str]:
+    end = report.end_to_end
+    if end is not None and end.largest is not None:
+        note = f" ({clean(end.note)})" if end.note else ""
+        yield f"Whole models in {end.dtype}: largest difference {end.largest:.1e}, outputs up to {end.scale:.2g}{note}."
+    elif end is not None:
+        yield f"Whole models not compared: {clean(end.note)}."
     methods: dict[tuple[str, str], float] = {}
     for layer in report.layers:
         key = (layer.proof.method, layer.proof.dtype)

@@ -1,7 +1,7 @@
 """Golden plans: for each pair of forms of a kind, the plan in three lines, so that a change of a spec shows as a diff.
 
-    python scripts/golden_plans.py            write tests/golden/<kind>.txt
-    python scripts/golden_plans.py --check    say what differs from the files, and fail if anything does
+python scripts/golden_plans.py            write tests/golden/<kind>.txt
+python scripts/golden_plans.py --check    say what differs from the files, and fail if anything does
 """
 
 from __future__ import annotations

@@ -179,8 +179,9 @@ def _blocks(plan: Plan, tensor: BoundTensor) -> list[str]:
     """Any plan: a flat array, and for each step a strided view on both sides."""
     name = f"target[{tensor.name!r}]"
     steps = [s for s in plan.steps if getattr(s, "target", None) == tensor.name]
+    plain = next((t.name for t in plan.source.tensors if not t.dtype), "")
     like = next((s.source for s in steps if isinstance(s, Copy)), "") or next(
-        (s.terms[0].source for s in steps if isinstance(s, Add)), next((t.name for t in plan.source.tensors if not t.dtype), "")
+        (s.terms[0].source for s in steps if isinstance(s, Add)), plain
     )
     dtype = f"source[{like!r}].dtype" if like and not tensor.dtype else repr(tensor.dtype or "float32")
     lines = [f"out = np.empty({prod(tensor.shape)}, {dtype})  # {tensor.name}"]

@@ -73,6 +73,10 @@ def _remedy(name: str, value: object, target: BoundForm) -> str:
         if case.value == value and case.when:
             wanted = ", ".join(f"{key}={values[0]!r}" for key, values in case.when.items())
             return f"use {wanted} on the target layer"
+        if case.value == value:  # what the form computes unless its config says otherwise
+            now = next((c.when for c in target.form.facts[name] if holds(c.when, target.config)), {})
+            wrong = ", ".join(f"{key} than {target.config.get(key)!r}" for key in now)
+            return f"use another {wrong} on the target layer"
         key = getattr(case.value, "config", "")
         if key:
             return f"use {key}={value!r} on the target layer"

@@ -10,9 +10,9 @@ import numpy as np
 
 from layoutx.errors import BindError, ConsentError, ConversionError, LayoutxError, VerificationError, raise_all
 from layoutx.plan.plan import Array, Plan
-from layoutx.plan.steps import Add, Copy, Exactness, Fill, Guard, Loops, Step
+from layoutx.plan.steps import Add, Copy, Exactness, Fill, Guard, Step
 
-_UNSIGNED = {"int2", "int4", "uint2", "uint4", "float8_e8m0fnu"} | {f"float8_{x}fnuz" for x in ("e4m3", "e5m2", "e4m3b11")}
+_NO_SIGN = {"int2", "int4", "uint2", "uint4", "float8_e8m0fnu", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e4m3b11fnuz"}
 _BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
@@ -194,7 +194,7 @@ def _copy(target: Array, source: Array, step: Copy) -> None:
 
 
 def _flip_sign(to: Array, of: Array, dtype: np.dtype[Any]) -> None:
-    if dtype.kind in "iub" or dtype.name in _UNSIGNED:
+    if dtype.kind in "iub" or dtype.name in _NO_SIGN:
         raise ConversionError(f"values of dtype {dtype} are not stored negated")
     np.bitwise_xor(of, np.array(1 << (8 * dtype.itemsize - 1), of.dtype), out=to)  # every float has its sign on top
 

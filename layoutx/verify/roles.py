@@ -43,9 +43,7 @@ def canonical(bound: BoundForm, refine: Mapping[str, str] = NOTHING) -> BoundFor
         tensors.append(TensorSpec(role.name, (Case(layout),), dtype=role.dtype))
     only = {axis: (Case(labels),) for axis, labels in bound.labels.items()}
     facts = {name: (Case(value),) for name, value in bound.facts.items()}
-    form = Form(
-        f"canonical.{kind.name}", kind.name, rank=_rank(bound), only=only, facts=facts, tensors=tuple(tensors)
-    )
+    form = Form(f"canonical.{kind.name}", kind.name, rank=_rank(bound), only=only, facts=facts, tensors=tuple(tensors))
     return bind(kind, form, sizes=bound.sizes, refine=refine)
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from layoutx.empty import NOTHING
 from layoutx.errors import VerificationError
-from layoutx.lang.parse import parse_dims
 from layoutx.lang.tree import Dim
 from layoutx.model.einsum import parse
 from layoutx.plan.plan import Array
@@ -27,7 +25,12 @@ from layoutx.verify.forward.activations import activation
 from layoutx.verify.roles import as_float, roles
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
-MERGES = {"sum": lambda y: y.sum(2), "mul": lambda y: y.prod(2), "ave": lambda y: y.mean(2)}
+GROUPS = ("tensors", "inputs", "outputs")
+MERGES: Mapping[str, Callable[[Array], Array]] = {
+    "sum": partial(np.sum, axis=2),
+    "mul": partial(np.prod, axis=2),
+    "ave": partial(np.mean, axis=2),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,28 +90,139 @@ def check(case: Case, reg: Registry) -> float:
 
 def compute(case: Case, reg: Registry) -> dict[str, Array]:
     """The layer's outputs in the framework's own axis order, by spec and NumPy, in float64."""
-    last = {axis: f"({text})" for axis, text in case.refine.items()}
+    stored = refinement(case)
+    last = {axis: f"({text})" for axis, text in stored.items()}
     layers = bind_case(case, reg)
     first = layers[0][0]
-    order, native = canonical_data(first.kind.name), data_order(first)
-    refine = bound_refine(case)[1]
+    order = canonical_data(first.kind.name)
     x = {
-        name: rearrange(array, native[name], order[name], first.sizes, labels=first.labels, refine_here=refine, refine_there=last)
+        name: rearrange(array, data_order(first)[name], order[name], _sizes(first),
+                        labels=first.labels, refine_here=stored, refine_there=last)
         for name, array in as_float(case.inputs, "float64").items()
-    }
+    }  # fmt: skip
     results = []
     for bound, tensors in layers:
-        results.append(_layer(bound, tensors, x, last or bound_refine(case)[0]))
-        x = {"x": results[-1]["y"]}
-    found = {"y": results[-1]["y"]}
-    found |= {name: np.concatenate([r[name] for r in results]) for name in ("h", "c") if name in results[0]}
-    merge = MERGES.get(str(first.settings.get("merge_mode")))
-    if merge is not None:  # no dims of the spec name this order: the two directions are one
-        y = found.pop("y")
-        merged = {"y": merge(y.reshape(*y.shape[:2], 2, -1))}
-    else:
-        merged = {}
-    return merged | {
-        name: rearrange(array, order[name], native[name], first.sizes, labels=_stack(first, name, array), refine_here=last, refine_there=refine)
-        for name, array in found.items()
-    }
+        found = forward_layer(bound, tensors, x, last)
+        x = {"x": found["y"]}
+        merge = MERGES.get(str(bound.settings.get("merge_mode")))
+        natively = {}
+        for name, array in found.items():
+            if name == "y" and merge is not None:  # no dims of a spec name this: the two directions are one
+                natively[name] = merge(array.reshape(*array.shape[:2], 2, -1))
+            else:
+                natively[name] = rearrange(array, order[name], data_order(bound)[name], _sizes(bound),
+                                           labels=bound.labels, refine_here=last, refine_there=stored)  # fmt: skip
+        results.append(natively)
+    states = {name: np.concatenate([r[name] for r in results]) for name in results[0].keys() - {"y"}}
+    return {"y": results[-1]["y"], **states}
+
+
+def forward_layer(
+    bound: BoundForm, tensors: Mapping[str, Array], x: Mapping[str, Array], last: Mapping[str, str]
+) -> dict[str, Array]:
+    """One layer with all its settings, by the NumPy reference: canonical data in, canonical data out."""
+    facts = dict(bound.facts)
+    if bound.labels.get("direction") == ("backward",):
+        facts["direction"] = "backward"
+    settings = dict(bound.settings)
+    if settings.get("go_backwards"):
+        x = {"x": x["x"][:, ::-1]}
+    values = as_float(roles(bound, tensors, last), "float64")
+    found = forward(bound.kind.name, values, x, facts, settings)
+    if settings.get("activation") is not None:
+        found["y"] = activation(str(settings["activation"]))(found["y"])
+    return found
+
+
+def bind_case(case: Case, reg: Registry) -> list[tuple[BoundForm, dict[str, Array]]]:
+    """The bound form and the tensors under its names; several for the layers of a stack.
+
+    Raises:
+        VerificationError: the spec names or orders the tensors otherwise than the framework.
+    """
+    kind, form, config = reg.kind_of(case.form), reg.form(case.form), spec_config(case)
+    instances = _instances(kind, form, config, len(case.tensors))
+    names = [name for own, _ in instances for name in own]
+    optional = {spec.name for spec in form.tensors if spec.optional}
+    names = [name for name in names if name in case.tensors or name not in optional]
+    tensors = _renamed(case, form, names)
+    bound = []
+    for own, instance in instances:
+        held = {name: tensors[name] for name in own if name in tensors}
+        shapes = {name: array.shape for name, array in held.items()}
+        bound.append((bind(kind, form, config, shapes=shapes, refine=refinement(case), instance=instance), held))
+    return bound
+
+
+def spec_config(case: Case) -> dict[str, Any]:
+    """The config as the spec reads it: an EinsumDense also has the letters of its equation."""
+    config = dict(case.config)
+    if "equation" in config:
+        letters = parse(str(config["equation"]), config.get("bias_axes"))
+        config |= {"kernel_dims": " ".join(letters.kernel), "bias_dims": " ".join(letters.bias)}
+        config["use_bias"] = config.get("bias_axes") is not None
+    return config
+
+
+def refinement(case: Case) -> dict[str, str]:
+    """Dims of refined axes as stored and as they stand in the data."""
+    if "equation" not in case.config:
+        return dict(case.refine)
+    letters = parse(str(case.config["equation"]), case.config.get("bias_axes"))
+    return {"input": " ".join(letters.input), "output": " ".join(letters.output)}
+
+
+def data_order(bound: BoundForm) -> dict[str, tuple[Dim, ...]]:
+    """Axis orders of inputs and outputs; a form of one step (a cell) is run over time, in canonical order."""
+    return dict(bound.data) if "y" in bound.data else canonical_data(bound.kind.name)
+
+
+def _sizes(bound: BoundForm) -> dict[str, int]:
+    """Sizes of the data's axes; one slope of a PReLU may serve all channels, so the data says how many there are."""
+    return {} if bound.kind.name == "prelu" else dict(bound.sizes)
+
+
+def _instances(
+    kind: Kind, form: Form, config: Mapping[str, Any], many: int
+) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
+    if not form.each:
+        return [(tensor_names(kind, form, config), {})]
+    layers = many // max(1, len(tensor_names(kind, form, config)))
+    return [(tensor_names(kind, form, config, {form.each: n}), {form.each: n}) for n in range(max(1, layers))]
+
+
+def _renamed(case: Case, form: Form, names: Sequence[str]) -> dict[str, Array]:
+    """The tensors under the spec's names; keras counts by position, and its paths' last words must agree."""
+    native = list(case.tensors)
+    plain = [name.rpartition("/")[2] for name in names], [name.rpartition("/")[2] for name in native]
+    if list(names) != native and not (form.framework == "keras" and plain[0] == plain[1]):
+        raise VerificationError(
+            f"{case.framework} {case.version} stores {', '.join(native) or 'nothing'}",
+            where=case.name,
+            why=f"the spec of {form.name} says {', '.join(names) or 'nothing'}",
+        )
+    return dict(zip(names, case.tensors.values(), strict=True))
+
+
+def write(path: Path, cases: Sequence[Case]) -> None:
+    """Write cases to one compressed `.npz`: an array `cases` of JSON text, and `<number>/<group>/<name>`."""
+    about, arrays = [], {}
+    for number, case in enumerate(cases):
+        about.append({key: getattr(case, key) for key in ("form", "config", "refine", "framework", "version", "dtype")})
+        for group in GROUPS:
+            arrays |= {f"{number}/{group}/{name}": array for name, array in getattr(case, group).items()}
+    text = np.frombuffer(json.dumps(about, indent=0).encode(), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, cases=text, **arrays)
+
+
+def read(path: Path) -> list[Case]:
+    """The cases of one file, in the order in which they were written."""
+    with np.load(path, allow_pickle=False) as file:
+        about = json.loads(file["cases"].tobytes().decode())
+        groups: list[dict[str, dict[str, Array]]] = [{group: {} for group in GROUPS} for _ in about]
+        for key in file.files:
+            if key != "cases":
+                number, group, name = key.split("/", 2)
+                groups[int(number)][group][name] = file[key]
+    return [Case(**known, **held) for known, held in zip(about, groups, strict=True)]

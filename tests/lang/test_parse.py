@@ -22,10 +22,21 @@ from layoutx.lang.tree import Axis, Head, Layout, Option, Product, Spread, Sum, 
         ("w: ... -...", Head("w"), (Spread(), Spread(True))),
         ("w: 1 1... 1 ...", Head("w"), (Unit(), Unit(True), Unit(), Spread())),
         ("({b | c} a)", None, (Product((Sum(None, (Option("b"), Option("c"))), Axis("a"))),)),
-        ("w: n{a: (h w) | b: k}", Head("w"), (Sum("n", (Option("a", (Product((Axis("h"), Axis("w"))),)), Option("b", (Axis("k"),)))),)),
-        ("(kv {q: rep | k | v} head) e", None, (Product((Axis("kv"), Sum(None, (Option("q", (Axis("rep"),)), Option("k"), Option("v"))), Axis("head"))), Axis("e"))),
+        (
+            "w: n{a: (h w) | b: k}",
+            Head("w"),
+            (Sum("n", (Option("a", (Product((Axis("h"), Axis("w"))),)), Option("b", (Axis("k"),)))),),
+        ),
+        (
+            "(kv {q: rep | k | v} head) e",
+            None,
+            (
+                Product((Axis("kv"), Sum(None, (Option("q", (Axis("rep"),)), Option("k"), Option("v"))), Axis("head"))),
+                Axis("e"),
+            ),
+        ),
     ],
-)  # fmt: skip
+)
 def test_trees(text: str, head: Head | None, dims: tuple) -> None:
     assert parse(text) == Layout(head, dims)
 
@@ -33,7 +44,12 @@ def test_trees(text: str, head: Head | None, dims: tuple) -> None:
 def test_spans_point_into_the_text() -> None:
     text = "w: (gate[i f] hidden) input"
     layout = parse(text)
-    assert [text[slice(*node.span)] for node in walk(layout.dims)] == ["(gate[i f] hidden)", "gate[i f]", "hidden", "input"]
+    assert [text[slice(*node.span)] for node in walk(layout.dims)] == [
+        "(gate[i f] hidden)",
+        "gate[i f]",
+        "hidden",
+        "input",
+    ]
     assert layout.text == text
 
 
@@ -72,21 +88,62 @@ def test_canonical_text(text: str, shown: str) -> None:
         ("k: g[i f", ["expected a label, found the end", "  k: g[i f", "          ^"]),
         ("k: g[i 2]", ["expected a label, found '2'", "  k: g[i 2]", "         ^"]),
         ("k: g[]", ["no labels between the brackets", "  k: g[]", "      ^", "  write the stored order, g[...]"]),
-        ("k: 2 a", ["the only number in a layout is 1", "  k: 2 a", "     ^", "  name the axis; sizes come from shapes and configs"]),
-        ("k: a @", ["'@' means nothing in a layout", "  k: a @", "       ^", "  see the layout language in docs/design.md"]),
-        ("a b", ["a layout starts with its role", "  a b", "  ^", "  write `role: dims`, or braces `{role | role}` among the dims"]),
-        ("", ["a layout starts with its role", "  ^", "  write `role: dims`, or braces `{role | role}` among the dims"]),
-        ("k: -(a)", ["a minus stands before an axis or `...`", "  k: -(a)", "      ^", "  only those can be stored back to front"]),
-        ("k: -g[i]", ["an enumerated axis is not reversed by a minus", "  k: -g[i]", "     ^", "  write its labels in the stored order"]),
+        (
+            "k: 2 a",
+            [
+                "the only number in a layout is 1",
+                "  k: 2 a",
+                "     ^",
+                "  name the axis; sizes come from shapes and configs",
+            ],
+        ),
+        (
+            "k: a @",
+            ["'@' means nothing in a layout", "  k: a @", "       ^", "  see the layout language in docs/design.md"],
+        ),
+        (
+            "a b",
+            [
+                "a layout starts with its role",
+                "  a b",
+                "  ^",
+                "  write `role: dims`, or braces `{role | role}` among the dims",
+            ],
+        ),
+        (
+            "",
+            ["a layout starts with its role", "  ^", "  write `role: dims`, or braces `{role | role}` among the dims"],
+        ),
+        (
+            "k: -(a)",
+            [
+                "a minus stands before an axis or `...`",
+                "  k: -(a)",
+                "      ^",
+                "  only those can be stored back to front",
+            ],
+        ),
+        (
+            "k: -g[i]",
+            [
+                "an enumerated axis is not reversed by a minus",
+                "  k: -g[i]",
+                "     ^",
+                "  write its labels in the stored order",
+            ],
+        ),
         ("k: g[i i]", ["'i' stands twice in one bracket", "  k: g[i i]", "         ^"]),
         ("{a | a}", ["'a' stands twice in one bracket", "  {a | a}", "       ^"]),
         ("k: a)", ["expected an axis, `1`, `...` or a bracket, found ')'", "  k: a)", "      ^"]),
-        ("k: n{a b}", ["expected ':' after the label 'a'", "  k: n{a b}", "         ^", "  a piece of an axis is `label: dims`"]),
+        (
+            "k: n{a b}",
+            ["expected ':' after the label 'a'", "  k: n{a b}", "         ^", "  a piece of an axis is `label: dims`"],
+        ),
         ("k: g [a b]", ["expected an axis, `1`, `...` or a bracket, found '['", "  k: g [a b]", "       ^"]),
         ("{a b}", ["'{' is closed by 'b'", "  {a b}", "  ^"]),
         ("k: a: b", ["expected an axis, `1`, `...` or a bracket, found ':'", "  k: a: b", "      ^"]),
     ],
-)  # fmt: skip
+)
 def test_errors_show_a_caret(text: str, lines: list[str]) -> None:
     with pytest.raises(LayoutSyntaxError) as caught:
         parse(text)
@@ -110,9 +167,11 @@ def nested(dims: st.SearchStrategy) -> st.SearchStrategy:
         st.builds(Product, several),
         st.builds(
             lambda axis, labels, dims: Sum(axis, tuple(Option(x, d) for x, d in zip(labels, dims, strict=False))),
-            st.one_of(st.none(), NAMES), LABELS, option,
+            st.one_of(st.none(), NAMES),
+            LABELS,
+            option,
         ),
-    )  # fmt: skip
+    )
 
 
 DIMS = st.lists(st.recursive(LEAVES, nested, max_leaves=8), max_size=4).map(tuple)

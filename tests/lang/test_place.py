@@ -27,14 +27,19 @@ def blocks(text: str, **labels: str) -> list[Block]:
         ("w: n a", (0, 2), [Block("w", (), 0, {"n": 2, "a": 1})]),
         ("w: (g[x y] a)", (4,), [Block("w", (("g", "x"),), 0, {"a": 1}), Block("w", (("g", "y"),), 2, {"a": 1})]),
         ("w: a g[y x]", (2, 2), [Block("w", (("g", "y"),), 0, {"a": 2}), Block("w", (("g", "x"),), 1, {"a": 2})]),
-        ("w: g{x: (a b) | y: c}", (11,), [Block("w", (("g", "x"),), 0, {"a": 3, "b": 1}), Block("w", (("g", "y"),), 6, {"c": 1})]),
+        (
+            "w: g{x: (a b) | y: c}",
+            (11,),
+            [Block("w", (("g", "x"),), 0, {"a": 3, "b": 1}), Block("w", (("g", "y"),), 6, {"c": 1})],
+        ),
         ("{u: b | v} a", (4, 2), [Block("u", (), 0, {"b": 2, "a": 1}), Block("v", (), 6, {"a": 1})]),
         (
-            "(a {u: b | v} c)", (40,),
+            "(a {u: b | v} c)",
+            (40,),
             [Block("u", (), 0, {"a": 20, "b": 5, "c": 1}), Block("v", (), 15, {"a": 20, "c": 1})],
         ),
     ],
-)  # fmt: skip
+)
 def test_blocks(text: str, shape: tuple, expected: list[Block]) -> None:
     layout = parse(text)
     assert shape_of(layout, SIZES) == shape

@@ -16,7 +16,16 @@ def equation(text: str, size: int, where: str = "here") -> Equation:
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("a", 7), ("1", 1), ("(a b)", 35), ("g[i f o]", 3), ("(g[i f] a)", 14), ("n{x: (a b) | y: c}", 38), ("({p | q: c} a)", 28), ("()", 1)],
+    [
+        ("a", 7),
+        ("1", 1),
+        ("(a b)", 35),
+        ("g[i f o]", 3),
+        ("(g[i f] a)", 14),
+        ("n{x: (a b) | y: c}", 38),
+        ("({p | q: c} a)", 28),
+        ("()", 1),
+    ],
 )
 def test_extent(text: str, size: int) -> None:
     assert extent(parse_dims(text)[0], {"a": 7, "b": 5, "c": 3}) == size
@@ -54,7 +63,10 @@ def test_solve(equations: list, given: dict, solved: dict) -> None:
         ),
         ([("(g[i f g o] a)", 21, "kernel")], ["4 × a cannot be 21", "  kernel: (g[i f g o] a)"]),
         ([("n{x: a | y: (a b)}", 9, "kernel"), ("b", 1, "x")], ["2 × a cannot be 9", "  kernel: n{x: a | y: (a b)}"]),
-        ([("n{x: (a b) | y: c}", 3, "k"), ("b", 2, "x"), ("c", 5, "y")], ["2 × a + 5 cannot be 3", "  k: n{x: (a b) | y: c}"]),
+        (
+            [("n{x: (a b) | y: c}", 3, "k"), ("b", 2, "x"), ("c", 5, "y")],
+            ["2 × a + 5 cannot be 3", "  k: n{x: (a b) | y: c}"],
+        ),
         ([("1", 3, "kernel (3,) dimension 0")], ["1 is 1, not 3", "  kernel (3,) dimension 0"]),
     ],
 )

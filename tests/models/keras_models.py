@@ -16,14 +16,22 @@ SEED = 20261121
 
 @contextmanager
 def precision(keras: Any, dtype: str) -> Iterator[None]:
-    """`dtype` as the default of layers built inside; the old default comes back."""
-    backend = keras.backend
-    old = backend.floatx()
-    backend.set_floatx(dtype)
+    """`dtype` as the default of layers built inside; the old default comes back.
+
+    Keras 3 keeps the first default as its dtype policy, so that the policy has to be set too.
+    """
+    old = keras.backend.floatx()
+    policies = keras.config if hasattr(getattr(keras, "config", None), "dtype_policy") else None
+    policy = policies.dtype_policy() if policies else None
+    keras.backend.set_floatx(dtype)
+    if policies:
+        policies.set_dtype_policy(dtype)
     try:
         yield
     finally:
-        backend.set_floatx(old)
+        keras.backend.set_floatx(old)
+        if policies:
+            policies.set_dtype_policy(policy)
 
 
 @cache
@@ -121,7 +129,7 @@ def transformer(keras: Any) -> Any:
     x = k.Embedding(19, 12, name="embed")(tokens)
     attended = k.MultiHeadAttention(num_heads=3, key_dim=4, name="attention")(x, x)
     x = k.LayerNormalization(epsilon=1e-5, name="norm1")(k.Add(name="add1")([x, attended]))
-    inner = k.Dense(23, activation="gelu", name="ff1")(x)
+    inner = k.Dense(23, activation="silu", name="ff1")(x)
     inner = k.Dense(12, name="ff2")(inner)
     x = k.LayerNormalization(epsilon=2e-5, name="norm2")(k.Add(name="add2")([x, inner]))
     x = k.GlobalAveragePooling1D(name="pool")(x)

@@ -122,7 +122,7 @@ class Transformer(nn.Module):
         """(batch, time) -> (batch, 2)."""
         y = self.table(x.long())
         y = self.ln_a(y + self.mix(y, y, y, need_weights=False)[0])
-        y = self.ln_b(y + self.narrow(F.gelu(self.wide(y))))
+        y = self.ln_b(y + self.narrow(F.silu(self.wide(y))))
         return self.out(y.mean(1))
 
 

@@ -89,7 +89,9 @@ def random_case(r: random.Random, forms: int) -> Case:
     refined = r.choice(("", "", "product", "segments"))
     if refined:
         sizes |= {"a1": r.choice((1, 2)), "a2": r.choice((2, 3)), "a3": r.choice((1, 2))}
-        whole = sizes["a1"] * sizes["a2"] * sizes["a3"] if refined == "product" else sizes["a1"] * sizes["a2"] + sizes["a3"]
+        whole = (
+            sizes["a1"] * sizes["a2"] * sizes["a3"] if refined == "product" else sizes["a1"] * sizes["a2"] + sizes["a3"]
+        )
         sizes["a"] = whole
     roles = [random_role(r, f"w{i}", ints, spatial, sizes) for i in range(r.randint(1, 3))]
     gauge = None
@@ -118,7 +120,9 @@ def _yaml(roles: dict[str, RoleCase], gauge, forms: list[FormCase]) -> list[str]
     return lines
 
 
-def random_role(r: random.Random, name: str, ints: list[str], spatial: tuple[str, ...], sizes: dict[str, int]) -> RoleCase:
+def random_role(
+    r: random.Random, name: str, ints: list[str], spatial: tuple[str, ...], sizes: dict[str, int]
+) -> RoleCase:
     enums = {axis: labels for axis, labels in ENUMS.items() if r.random() < 0.4}
     if "p" in enums and r.random() < 0.3:
         enums["p"] = tuple(r.sample(ENUMS["p"], r.randint(1, 2)))
@@ -153,7 +157,9 @@ class Draw:
         self.only = {"p": tuple(r.sample(ENUMS["p"], r.randint(1, 2)))} if r.random() < 0.2 else {}
         self.pinned = {a for a in "abcd" if sizes.get(a) == 1 and a not in self.refined and r.random() < 0.5}
         self.equal: dict[str, str] = {}
-        pairs = [(x, y) for x in "abcd" for y in "abcd" if x != y and x in sizes and y in sizes and sizes[x] == sizes[y]]
+        pairs = [
+            (x, y) for x in "abcd" for y in "abcd" if x != y and x in sizes and y in sizes and sizes[x] == sizes[y]
+        ]
         pairs = [p for p in pairs if not set(p) & (self.refined | self.pinned)]
         pairs = [p for p in pairs if not any(set(p) <= set(role.ints) for role in roles.values())]
         if pairs and r.random() < 0.2:
@@ -215,7 +221,12 @@ class Draw:
 
 
 def random_form(
-    r: random.Random, name: str, roles: dict[str, RoleCase], sizes: dict[str, int], spatial: tuple[str, ...], refined: str
+    r: random.Random,
+    name: str,
+    roles: dict[str, RoleCase],
+    sizes: dict[str, int],
+    spatial: tuple[str, ...],
+    refined: str,
 ) -> FormCase:
     draw = Draw(r, sizes, roles, refined)
     stored = [
@@ -262,7 +273,10 @@ def _tensors(draw: Draw, group: list[RoleCase], base: str) -> list[tuple[str, st
         else:
             common = [t for t in tokens[first.name] if all(t in tokens[x.name] for x in group) and r.random() < 0.6]
             rest = {
-                x.name: [*(t for t in tokens[x.name] if t not in common), *(e for e in enums[x.name].items() if e[0] not in same)]
+                x.name: [
+                    *(t for t in tokens[x.name] if t not in common),
+                    *(e for e in enums[x.name].items() if e[0] not in same),
+                ]
                 for x in group
             }
             text = draw.dims([*common, *shared, ("parts", rest)])

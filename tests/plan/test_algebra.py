@@ -254,7 +254,10 @@ def test_results_are_written_straight_into_given_arrays(order: str) -> None:
         assert (out["y"].base[..., 0] == 77).all()
 
 
-@pytest.mark.parametrize(("dtype", "wider"), [("float16", "float32"), ("bfloat16", "float32"), ("float32", ">f8"), ("float8_e5m2", "float32")])
+@pytest.mark.parametrize(
+    ("dtype", "wider"),
+    [("float16", "float32"), ("bfloat16", "float32"), ("float32", ">f8"), ("float8_e5m2", "float32")],
+)
 def test_wider_destinations_are_filled_exactly(dtype: str, wider: str) -> None:
     made = small("f.B")
     given_arrays = {t.name: patterns(dtype, t.shape, 6) for t in made.source.tensors}
@@ -360,7 +363,7 @@ def test_the_text_of_a_consent() -> None:
         "  the source stores two tensors whose sum is all that the target has a place for",
         "  allow it with --allow rounds (allow={'rounds'} in Python)",
     ]
-    with pytest.raises(ConsentError, match="layer encoder.rnn"):
+    with pytest.raises(ConsentError, match=r"layer encoder\.rnn"):
         consent(made, run(made, given_arrays), {"conditional"}, layer="encoder.rnn")
 
 
@@ -388,7 +391,7 @@ def test_arrays_that_do_not_fit_are_all_named() -> None:
         "BindError: keras.Dense needs the tensor bias (5,)",
         "BindError: keras.Dense has no tensor gamma",
     ]
-    with pytest.raises(BindError, match="torch.Linear needs the tensor bias"):
+    with pytest.raises(BindError, match=r"torch\.Linear needs the tensor bias"):
         run(made, {"kernel": np.ones((7, 5)), "bias": np.ones(5)}, {"weight": np.ones((5, 7))})
 
 
@@ -400,7 +403,10 @@ def test_the_proof_notices_a_wrong_step() -> None:
     for spoiled, what in (
         ([*made.steps, copies[0]], "y (15, 3) is not written exactly once"),
         ([*others, *copies[1:]], "x (3, 15) is not wholly accounted for"),
-        ([*others, *copies[1:], Add("y", 0, (Loop("a", 9, 1),), (Term("x", 0, (1,)),))], "y (15, 3) is not written exactly once"),
+        (
+            [*others, *copies[1:], Add("y", 0, (Loop("a", 9, 1),), (Term("x", 0, (1,)),))],
+            "y (15, 3) is not written exactly once",
+        ),
     ):
         with pytest.raises((ConversionError, Problems)) as caught:
             prove(spoiled, made.source, made.target)

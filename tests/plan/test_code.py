@@ -1,4 +1,4 @@
-"""`plan.code()` is run for every pair of forms, and makes what the plan makes; the known pairs read as a person would write."""
+"""`plan.code()` is run for every pair of forms and makes what the plan makes; the known pairs read as people write."""
 
 from __future__ import annotations
 
@@ -59,10 +59,9 @@ def test_code_does_what_the_plan_does(kind, source, target, rank) -> None:
     for config in islice(structural(source), MOST_CONFIGS):
         try:
             made = golden_plans.planned(kind, source, target, rank, config)
-        except (ConversionError, Problems) as refusal:
-            assert "fault of a spec" not in str(refusal), config
-            continue
         except LayoutxError as error:
+            if isinstance(error, (ConversionError, Problems)) and "fault of a spec" not in str(error):
+                continue
             pytest.fail(f"{config}: {type(error).__name__}: {error}")
         same_as_code(made)
 
@@ -103,7 +102,13 @@ CONV = {"group": 1, "in": 3, "out": 11, "kh": 5, "kw": 7}
 @pytest.mark.parametrize(
     ("source", "target", "tensor", "sizes", "text"),
     [
-        ("keras.LSTM", "onnx.LSTM", "W", LSTM, "source['kernel'].reshape(7, 4, 5)[:, [0, 3, 1, 2]].transpose(1, 2, 0).reshape(1, 20, 7)"),
+        (
+            "keras.LSTM",
+            "onnx.LSTM",
+            "W",
+            LSTM,
+            "source['kernel'].reshape(7, 4, 5)[:, [0, 3, 1, 2]].transpose(1, 2, 0).reshape(1, 20, 7)",
+        ),
         ("keras.LSTM", "torch.LSTM", "weight_ih_l0", LSTM, "source['kernel'].T"),
         ("keras.LSTM", "torch.LSTM", "bias_ih_l0", LSTM, "source['bias']"),
         ("keras.LSTM", "torch.LSTM", "bias_hh_l0", LSTM, ""),  # filled: no expression of the source
@@ -112,17 +117,22 @@ CONV = {"group": 1, "in": 3, "out": 11, "kh": 5, "kw": 7}
         ("keras.Conv2D", "torch.Conv2d", "weight", CONV, "source['kernel'].transpose(3, 2, 0, 1)"),
         ("torch.Conv2d", "keras.Conv2D", "kernel", CONV, "source['weight'].transpose(2, 3, 1, 0)"),
         (
-            "keras.DepthwiseConv2D", "torch.Conv2d", "weight", {"group": 7, "in": 1, "out": 2, "kh": 3, "kw": 5},
+            "keras.DepthwiseConv2D",
+            "torch.Conv2d",
+            "weight",
+            {"group": 7, "in": 1, "out": 2, "kh": 3, "kw": 5},
             "source['kernel'].reshape(15, 14).T.reshape(14, 1, 3, 5)",
         ),
     ],
-)  # fmt: skip
+)
 def test_the_expression_of_known_pairs(source: str, target: str, tensor: str, sizes: dict, text: str) -> None:
     assert of(source, target, tensor, sizes) == text
 
 
 def test_the_whole_source_of_one_plan() -> None:
-    made = fit(SPECS.bind("keras.Dense", {"use_bias": False}, sizes={"input": 7, "output": 5}), SPECS.form("torch.Linear"))
+    made = fit(
+        SPECS.bind("keras.Dense", {"use_bias": False}, sizes={"input": 7, "output": 5}), SPECS.form("torch.Linear")
+    )
     assert code(made).splitlines() == [
         "import numpy as np",
         "",

@@ -118,7 +118,22 @@ def test_random_kinds_are_not_all_alike() -> None:
     assert {"moves", "fills", "conditional", "rounds", "refused", "guarded"} <= set(ends)
     assert min(ends.values()) >= 5, ends
     texts = "\n".join(case.text for case in made)
-    for construct in ("(", "{w", " -", "...", " 1", "p{", "p[", "{p}", ': "-w', "w0.x", "pin:", "equal:", "only:", "xx"):
+    for construct in (
+        "(",
+        "{w",
+        " -",
+        "...",
+        " 1",
+        "p{",
+        "p[",
+        "{p}",
+        ': "-w',
+        "w0.x",
+        "pin:",
+        "equal:",
+        "only:",
+        "xx",
+    ):
         assert construct in texts, construct
 
 

@@ -40,7 +40,7 @@ def run(form: str, config: Mapping[str, Any], tensors: Arrays, x: Arrays, dtype:
     `config` holds the node's attributes; `rank` and `version` are ignored, and so is what is None. `tensors` are named
     by input slot; x takes the first slot that no tensor has. Composites: `onnx.MatMul` with `bias` adds an Add;
     `onnx.SeparableConv` (depthwise.W, pointwise.W, pointwise.B or none; attributes of the depthwise Conv);
-    `onnx.AttentionProjections` ({q,k,v,o}.B (in, out), `.bias` or none; config num_heads, num_kv_heads) uses Attention.
+    `onnx.AttentionProjections` ({q,k,v,out}.B (in, out), `.bias` or none; num_heads, num_kv_heads) uses Attention.
 
     ONNX keeps float attributes in float32: an epsilon that float32 does not hold shows in the ninth digit.
 
@@ -126,7 +126,7 @@ def _attention(attributes: dict[str, Any], weights: Arrays) -> list[Node]:
     return [
         *(node for source, name in project for node in _biased(source, f"{name}.", name, weights)),
         ("Attention", ["q", "k", "v"], ["mixed"], many),
-        *_biased("mixed", "o.", "y", weights),
+        *_biased("mixed", "out.", "y", weights),
     ]
 
 

@@ -1,0 +1,145 @@
+"""What can be typed: every command with its options, its help and one example; nothing is imported for it but argparse."""
+
+from __future__ import annotations
+
+from argparse import Action, ArgumentParser, RawDescriptionHelpFormatter
+from typing import Any, NoReturn
+
+from layoutx import commands
+from layoutx.errors import UsageError
+from layoutx.version import VERSION
+
+
+class Parser(ArgumentParser):
+    """An ArgumentParser whose complaints are errors of layoutx like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse found wrong."""
+        raise UsageError(message, why=" ".join(self.format_usage().split()), do=f"see {self.prog} --help")
+
+
+class Pairs(Action):
+    """NAME=VALUE options gathered into a dict; a name given twice is an error."""
+
+    def __call__(self, parser: ArgumentParser, space: Any, values: Any, option: str | None = None) -> None:
+        """Add one pair."""
+        name, equals, value = str(values).partition("=")
+        if not (equals and name and value):
+            parser.error(f"{option} takes NAME=VALUE, not {values!r}")
+        known = dict(getattr(space, self.dest) or {})
+        if name in known:
+            parser.error(f"{option} {name} is given twice")
+        setattr(space, self.dest, {**known, name: value})
+
+
+def parser() -> Parser:
+    """The whole command line."""
+    top = Parser(
+        prog="layoutx",
+        description="Moves trained weights between deep-learning frameworks and proves that they compute the same thing.",
+        epilog="exit status: 0 done and verified, 1 refused or a verification failed, 2 the call was wrong",
+    )
+    top.add_argument("--version", action="version", version=f"layoutx {VERSION}")
+    several = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    _inspect(several)
+    _convert(several)
+    _plan(several)
+    _specs(several)
+    return top
+
+
+def _command(several: Any, name: str, about: str, example: str, run: Any) -> Parser:
+    found: Parser = several.add_parser(
+        name,
+        help=about,
+        description=f"{about[0].upper()}{about[1:]}.",
+        epilog=f"example:\n  {example}",
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    found.set_defaults(run=run)
+    return found
+
+
+def _common(found: ArgumentParser) -> None:
+    found.add_argument("--json", action="store_true", help="print JSON, errors too")
+    found.add_argument("--specs", action="append", default=[], metavar="DIR", help="one more folder of spec files")
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise UsageError(f"a shape is written 28,28,1, not {text!r}") from error
+
+
+def _forms(found: ArgumentParser) -> None:
+    found.add_argument(
+        "--form", action=Pairs, default={}, metavar="LAYER=FORM", help="the form of a layer that the file cannot tell"
+    )
+    found.add_argument(
+        "--input-shape", type=_shape, metavar="28,28,1", help="the model's input without batch, where the config lacks it"
+    )
+
+
+def _inspect(several: Any) -> None:
+    about = "show a model's layers, forms and tensors with named axes"
+    found = _command(several, "inspect", about, "layoutx inspect digits.keras", commands.inspect)
+    found.add_argument("file", metavar="FILE", help=".keras, .weights.h5, .h5, .safetensors, .pt, .npz")
+    _forms(found)
+    _common(found)
+
+
+def _convert(several: Any) -> None:
+    about = "convert a weights file for another framework, and prove it"
+    example = "layoutx convert digits.keras -o digits.safetensors --to torch"
+    found = _command(several, "convert", about, example, commands.convert)
+    found.add_argument("source", metavar="SOURCE", help=".keras, .weights.h5, .h5, .safetensors, .pt, .npz")
+    found.add_argument("-o", "--output", metavar="OUT", help="the file to write; its ending says the format")
+    found.add_argument("--to", required=True, metavar="FRAMEWORK", help="torch, onnx or keras")
+    found.add_argument(
+        "--like", metavar="TARGET", help="the target's names: a file, or package.module:callable that builds the model"
+    )
+    found.add_argument(
+        "--allow", action="append", default=[], metavar="WHAT", help="accept a result that is not reversible: rounds, conditional"
+    )
+    found.add_argument("--skip", action="append", default=[], metavar="GLOB", help="leave these layers out")
+    found.add_argument("--only", action="append", default=[], metavar="GLOB", help="convert only these layers")
+    _forms(found)
+    found.add_argument("--pair", action=Pairs, default={}, metavar="LAYER=MODULE", help="a layer's place in the target")
+    found.add_argument(
+        "--ignore-key", action="append", default=[], metavar="KEY", help="a config key that layoutx does not know and that does not matter"
+    )
+    found.add_argument("--keep-order", action="store_true", help="the target flattens channels-last, as Keras does")
+    found.add_argument("--no-live", action="store_true", help="prove with NumPy even where the framework is installed")
+    found.add_argument("--dry-run", action="store_true", help="plan, move and prove, but write nothing")
+    found.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    _common(found)
+
+
+def _plan(several: Any) -> None:
+    about = "show how one layer's tensors move from form to form"
+    example = "layoutx plan keras.LSTM torch.LSTM --size input=7 --size hidden=5 --code"
+    found = _command(several, "plan", about, example, commands.plan)
+    found.add_argument("source", metavar="SOURCE_FORM", help="keras.LSTM; `layoutx specs` lists all")
+    found.add_argument("target", metavar="TARGET_FORM", help="torch.LSTM")
+    found.add_argument("--size", action=Pairs, default={}, metavar="AXIS=N", help="the length of an axis")
+    found.add_argument("--config", action=Pairs, default={}, metavar="KEY=VALUE", help="the source layer's config")
+    found.add_argument("--target-config", action=Pairs, default={}, metavar="KEY=VALUE", help="the target layer's config")
+    found.add_argument("--code", action="store_true", help="print NumPy source that does the same")
+    _common(found)
+
+
+def _specs(several: Any) -> None:
+    about = "list the spec registry, show one kind, or check spec files"
+    found = _command(several, "specs", about, "layoutx specs show lstm", commands.specs)
+    _common(found)
+    inner = found.add_subparsers(metavar="show KIND | check [DIR ...]", parser_class=Parser)
+    shown = _command(inner, "show", "show a kind's roles and every form's layouts", "layoutx specs show lstm", commands.show_kind)
+    shown.add_argument("kind", metavar="KIND", help="a kind (lstm) or a form (keras.LSTM)")
+    _common(shown)
+    example = "layoutx specs check my_specs"
+    checked = _command(inner, "check", "check all spec files, and those of more folders", example, commands.check)
+    checked.add_argument("folders", metavar="DIR", nargs="*", help="folders of spec files")
+    _common(checked)
+
+

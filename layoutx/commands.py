@@ -1,0 +1,142 @@
+"""What each command does: call one function of layoutx and print what it gives."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Mapping
+from typing import Any
+
+from layoutx.errors import UsageError
+
+WIDEST = 99
+NARROWEST = 60
+
+
+def inspect(args: Namespace) -> int:
+    """`layoutx inspect FILE`."""
+    from layoutx.inspect import inspect as look
+
+    view = look(args.file, forms=args.form, specs=args.specs, input_shape=args.input_shape)
+    _print(args, view.to_dict() if args.json else view.text(*_terminal()))
+    return 0
+
+
+def convert(args: Namespace) -> int:
+    """`layoutx convert SOURCE -o OUT --to FRAMEWORK`."""
+    from layoutx.convert import convert as run
+
+    if args.output is None and not args.dry_run:
+        raise UsageError("there is no output", do="name it with -o OUT, or use --dry-run to write nothing")
+    report = run(
+        args.source,
+        None if args.dry_run else args.output,
+        to=args.to,
+        like=args.like,
+        allow=args.allow,
+        skip=args.skip,
+        only=args.only,
+        forms=args.form,
+        pairs=args.pair,
+        ignore_keys=args.ignore_key,
+        keep_order=args.keep_order,
+        input_shape=args.input_shape,
+        specs=args.specs,
+        live=not args.no_live,
+    )
+    if not args.quiet:
+        _print(args, report.to_dict() if args.json else report.text(*_terminal()))
+    return 0
+
+
+def plan(args: Namespace) -> int:
+    """`layoutx plan SOURCE_FORM TARGET_FORM`."""
+    from layoutx.api import plan as make
+
+    found = make(
+        args.source,
+        args.target,
+        sizes={axis: _size(axis, value) for axis, value in args.size.items()},
+        config=_config(args.config),
+        target_config=_config(args.target_config),
+        specs=args.specs,
+    )
+    if args.json:
+        from layoutx.api import plan_dict
+
+        _print(args, {**plan_dict(found), **({"code": found.code()} if args.code else {})})
+    else:
+        _print(args, f"{found}\n\n{found.code().rstrip()}" if args.code else str(found))
+    return 0
+
+
+def specs(args: Namespace) -> int:
+    """`layoutx specs`."""
+    from layoutx.show import kinds_dict, kinds_text
+    from layoutx.spec.registry import registry
+
+    known = registry(tuple(args.specs))
+    _print(args, kinds_dict(known) if args.json else kinds_text(known, *_terminal()))
+    return 0
+
+
+def show_kind(args: Namespace) -> int:
+    """`layoutx specs show KIND`."""
+    from layoutx.show import kind_dict, kind_of, kind_text
+    from layoutx.spec.registry import registry
+
+    kind = kind_of(registry(tuple(args.specs)), args.kind)
+    _print(args, kind_dict(kind) if args.json else kind_text(kind, *_terminal()))
+    return 0
+
+
+def check(args: Namespace) -> int:
+    """`layoutx specs check [DIR ...]`: 1 where a spec has a problem."""
+    from layoutx.show import checked_text
+    from layoutx.spec.check import check_registry
+    from layoutx.spec.registry import registry
+
+    known = registry((*args.specs, *args.folders))
+    problems = check_registry(known)
+    found = {"kinds": len(known.kinds), "forms": len(known.forms), "problems": [str(p) for p in problems]}
+    _print(args, found if args.json else checked_text(known, list(problems)))
+    return 1 if problems else 0
+
+
+def _print(args: Namespace, result: Mapping[str, Any] | str) -> None:
+    import json
+
+    print(result if isinstance(result, str) else json.dumps(result, indent=2, default=str))
+
+
+def _terminal() -> tuple[int, bool]:
+    """The width to print in and whether colours help; NO_COLOR and pipes have none."""
+    import os
+    import shutil
+
+    width = min(max(shutil.get_terminal_size((WIDEST, 24)).columns, NARROWEST), WIDEST)
+    dumb = os.environ.get("TERM", "") == "dumb" or bool(os.environ.get("NO_COLOR"))
+    return width, sys.stdout.isatty() and not dumb
+
+
+def _size(axis: str, value: str) -> int:
+    if not value.isascii() or not value.isdigit():
+        raise UsageError(f"--size {axis}={value} is no number", do=f"write --size {axis}=7")
+    return int(value)
+
+
+def _config(pairs: Mapping[str, str]) -> dict[str, Any]:
+    """Values as they would stand in a config: true, 3, 0.5, null and [1, 2] are no texts."""
+    return {key: _value(value) for key, value in pairs.items()}
+
+
+def _value(text: str) -> Any:
+    import json
+
+    words: dict[str, Any] = {"True": True, "False": False, "None": None}
+    if text in words:
+        return words[text]
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

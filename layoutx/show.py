@@ -1,0 +1,216 @@
+"""The registry for people: kinds and forms side by side, one kind in full, and what the lint says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from layoutx.errors import UsageError
+from layoutx.lang.show import show, show_dims
+from layoutx.lang.tree import Layout
+from layoutx.spec.registry import Registry
+from layoutx.spec.schema import Cases, Form, Kind, Reading, Role, TensorSpec
+from layoutx.tables import Cell, Line, Note, clean, grid, plural, prose, row
+
+if TYPE_CHECKING:
+    from layoutx.errors import LayoutxError
+
+FIRST = ("keras", "torch", "onnx")  # frameworks in this order, others behind them by name
+
+
+def frameworks(known: Registry) -> list[str]:
+    """All frameworks that have a form."""
+    found = {form.framework for form in known.forms.values()}
+    return [name for name in FIRST if name in found] + sorted(found - set(FIRST))
+
+
+def kinds_dict(known: Registry) -> dict[str, Any]:
+    """Kind -> framework -> forms."""
+    return {
+        kind.name: {f: [form.name for form in known.forms_of(kind.name, f)] for f in frameworks(known)}
+        for kind in known.kinds.values()
+    }
+
+
+def kinds_text(known: Registry, width: int = 99, color: bool = False) -> str:
+    """A table of kinds by frameworks; frameworks beside the first three stand in the last column."""
+    names = frameworks(known)
+    main = [name for name in names if name in FIRST]
+    others = [name for name in names if name not in FIRST]
+    lines: list[Line] = []
+    for kind in known.kinds.values():
+        cells = [_forms(known, kind, [name]) for name in main] + ([_forms(known, kind, others)] if others else [])
+        lines.append(row(Cell(clean(kind.name), "head"), *cells))
+    head = ["kind", *main, *(["others"] if others else [])]
+    top = f"{plural(len(known.kinds), 'kind')}, {plural(len(known.forms), 'form')}; `layoutx specs show KIND` shows one in full"
+    return prose(top, width, color) + "\n\n" + grid(head, lines, width, color)
+
+
+def _forms(known: Registry, kind: Kind, names: list[str]) -> str:
+    return "\n".join(clean(form.name) for name in names for form in known.forms_of(kind.name, name)) or "–"
+
+
+def kind_of(known: Registry, name: str) -> Kind:
+    """A kind by its name or by the name of one of its forms.
+
+    Raises:
+        UsageError: there is none, with the nearest names.
+    """
+    import difflib
+
+    if name in known.kinds:
+        return known.kinds[name]
+    if name in known.forms:
+        return known.kind_of(name)
+    near = difflib.get_close_matches(name, [*known.kinds, *known.forms], n=3, cutoff=0.5)
+    why = f"nearest: {', '.join(near)}" if near else f"the kinds are {', '.join(known.kinds)}"
+    raise UsageError(f"no kind or form is called {name!r}", why=why, do="`layoutx specs` lists all of them")
+
+
+def kind_dict(kind: Kind) -> dict[str, Any]:
+    """One kind in full, as JSON."""
+    return {
+        "kind": kind.name,
+        "about": kind.about,
+        "spec": kind.digest,
+        "roles": {r.name: {"axes": show_dims(r.axes), "absent": r.absent, "state": r.state, "about": r.about} for r in kind.roles.values()},
+        "facts": {name: {"default": fact.default, "why": fact.why} for name, fact in kind.facts.items()},
+        "settings": dict(kind.settings),
+        "forms": {form.name: _form_dict(form) for form in kind.forms.values()},
+    }
+
+
+def _form_dict(form: Form) -> dict[str, Any]:
+    return {
+        "about": form.about,
+        "source": form.source,
+        "witness": _witness(form),
+        "tensors": {
+            spec.name: [{"layout": _layout(case.value), "when": _plain(case.when)} for case in spec.cases]
+            for spec in form.tensors
+        },
+        "optional": [spec.name for spec in form.tensors if spec.optional],
+        "config": _plain(form.config),
+        "data": {name: [_layout(case.value) for case in cases] for name, cases in form.data.items()},
+        "facts": {name: _cases(cases) for name, cases in form.facts.items()},
+        "settings": {name: _cases(cases) for name, cases in form.settings.items()},
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def kind_text(kind: Kind, width: int = 99, color: bool = False) -> str:
+    """One kind in full: its roles, then every form's tensors with their layouts."""
+    parts = [
+        prose(f"{kind.name}: {clean(kind.about, 600)}", width, color, "head"),
+        grid(["role", "axes", "if absent", ""], (_role(role) for role in kind.roles.values()), width, color),
+        grid(["form", "tensor", "layout", "stored"], _form_rows(kind), width, color),
+    ]
+    about = list(_meanings(kind))
+    if about:
+        parts.append(grid(["", ""], about, width, color))
+    return "\n\n".join(parts)
+
+
+def _role(role: Role) -> Line:
+    absent = role.absent or ("" if not role.drop else "no matter")
+    about = "; ".join(filter(None, ["state" if role.state else "", clean(role.about)]))
+    return row(Cell(role.name, _style(role.name, role.state)), show_dims(role.axes), absent, Cell(about, "dim"))
+
+
+def _style(name: str, state: bool = False) -> str:
+    if state:
+        return "state"
+    return "recurrent" if "recurrent" in name else "bias" if name.startswith("b") else "kernel"
+
+
+def _form_rows(kind: Kind) -> Iterator[Line]:
+    for form in kind.forms.values():
+        first = Cell(clean(form.name), "head")
+        for spec in form.tensors:
+            for at, case in enumerate(spec.cases):
+                name = clean(spec.name) if at == 0 else ""
+                yield row(first, name, _layout(case.value), Cell(_when(spec, case.when), "dim"))
+                first = Cell("")
+        for text in _about(form):
+            yield Note(text, 6, "dim")
+
+
+def _about(form: Form) -> Iterator[str]:
+    if form.about:
+        yield clean(form.about, 400)
+    facts = [f"{name}: {', '.join(_cases(cases))}" for name, cases in form.facts.items()]
+    settings = [f"{name}: {', '.join(_cases(cases))}" for name, cases in form.settings.items()]
+    wanted = [f"{key}={_or(values)}" for key, values, _ in form.require]
+    for label, texts in (("facts", facts), ("settings", settings), ("only for", wanted)):
+        if texts:
+            yield clean(f"{label}  {'; '.join(texts)}", 600)
+    yield clean(f"{_witness(form)}; {form.source}" if form.source else _witness(form), 400)
+
+
+def _witness(form: Form) -> str:
+    from layoutx.report import witness_of
+
+    return witness_of(form.name)
+
+
+def _cases(cases: Cases) -> list[str]:
+    """Each case in words: `tanh`, `config activation`, `1/6 when activation=hard_sigmoid`."""
+    texts = []
+    for case in cases:
+        value = case.value
+        if isinstance(value, Reading):
+            text = f"{'1 - ' if value.complement else ''}{value.config}"
+        else:
+            text = _layout(value)
+        when = _conditions(case.when)
+        texts.append(f"{text} when {when}" if when else text)
+    return texts
+
+
+def _conditions(when: Mapping[str, tuple[Any, ...]]) -> str:
+    return ", ".join(f"{key}={_or(values)}" for key, values in when.items())
+
+
+def _or(values: tuple[Any, ...]) -> str:
+    shown = [str(value) for value in values[:3]] + (["..."] if len(values) > 3 else [])
+    return " or ".join(shown)
+
+
+def _when(spec: TensorSpec, when: Mapping[str, tuple[Any, ...]]) -> str:
+    texts = [_conditions(when)] if when else []
+    texts += ["optional"] if spec.optional else []
+    texts += [spec.dtype] if spec.dtype else []
+    texts += [f"order from {spec.dims_from}"] if spec.dims_from else []
+    return ", ".join(texts)
+
+
+def _layout(value: Any) -> str:
+    if isinstance(value, Layout):
+        return show(value)
+    if isinstance(value, tuple):
+        try:
+            return show_dims(value)
+        except (AttributeError, TypeError):
+            return " ".join(map(str, value))
+    return str(value)
+
+
+def _meanings(kind: Kind) -> Iterator[Line]:
+    for name, fact in kind.facts.items():
+        text = f"usually {fact.default}; both sides must agree{f': otherwise {fact.why}' if fact.why else ''}"
+        yield row(f"fact {name}", clean(text, 400))
+    for name, about in kind.settings.items():
+        yield row(f"setting {name}", clean(about, 400))
+
+
+def checked_text(known: Registry, problems: list[LayoutxError]) -> str:
+    """What the lint found; "N kinds, M forms: no problems"."""
+    counts = f"{plural(len(known.kinds), 'kind')}, {plural(len(known.forms), 'form')}"
+    if not problems:
+        return f"{counts}: no problems"
+    return "\n".join([f"{counts}: {plural(len(problems), 'problem')}", *(clean(str(p), 2000) for p in problems)])

@@ -1,0 +1,109 @@
+"""One layer as a spec describes it, run in its real framework: canonical data in, canonical data out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from layoutx.empty import NOTHING
+from layoutx.lang.sizes import extent
+from layoutx.lang.tree import Product
+from layoutx.plan.plan import Array
+from layoutx.spec.bind import bind
+from layoutx.spec.bound import BoundForm
+from layoutx.spec.schema import Reading, choose
+from layoutx.verify.data import canonical_data, rearrange
+from layoutx.verify.probe import spatial_rank, whole_sizes
+
+STATED = ("batch_first", "version")  # the runners have their own defaults for these
+
+
+def run_live(
+    bound: BoundForm,
+    tensors: Mapping[str, Array],
+    probe: Mapping[str, Array],
+    settings: Mapping[str, Any],
+    dtype: str,
+    last: Mapping[str, str] = NOTHING,
+    refine: Mapping[str, str] = NOTHING,
+) -> tuple[dict[str, Array], str]:
+    """Outputs of one layer in its real framework, and the precision that they were computed in.
+
+    Args:
+        tensors: form tensor name -> array.
+        probe: inputs in canonical order; outputs come back in that order.
+        settings: the probe's settings (strides, dilation, padding, eps) in canonical words.
+        last, refine: axis -> its dims in canonical order, and on this layer's side.
+    """
+    from layoutx.verify.live import run
+
+    first, tensors = _first_instance(bound, tensors)
+    config = live_config(first, settings, refine)
+    if bound.form.framework == "onnx":
+        from layoutx.verify.live.onnx_live import precision
+
+        dtype = precision(bound.form.name, config, dtype)
+    order = canonical_data(bound.kind.name)
+    labels = dict(bound.labels)
+    data = {}
+    for name, array in probe.items():
+        data[name] = rearrange(
+            array, order[name], bound.data[name], bound.sizes, labels=labels, refine_here=last, refine_there=refine
+        )
+    found = run(bound.form.name, config, tensors, data, dtype)
+    outputs = {}
+    for name, array in found.items():
+        if name in order and name in bound.data:
+            outputs[name] = rearrange(
+                array, bound.data[name], order[name], bound.sizes, labels=labels, refine_here=refine, refine_there=last
+            )
+    return outputs, dtype
+
+
+def _first_instance(bound: BoundForm, tensors: Mapping[str, Array]) -> tuple[BoundForm, dict[str, Array]]:
+    """One layer of a stack as a stack of one: the same arrays under the names of instance 0."""
+    ordered = {t.name: tensors[t.name] for t in bound.tensors}
+    if not bound.form.each:
+        return bound, ordered
+    shapes = [t.shape for t in bound.tensors]
+    first = bind(bound.kind, bound.form, bound.config, sizes=bound.sizes)
+    if [t.shape for t in first.tensors] != shapes:
+        return bound, ordered
+    return first, {t.name: array for t, array in zip(first.tensors, ordered.values(), strict=True)}
+
+
+def live_config(bound: BoundForm, settings: Mapping[str, Any], refine: Mapping[str, str] = NOTHING) -> dict[str, Any]:
+    """The constructor's keywords: the layer's config, its sizes, and the probe's settings in the framework's words."""
+    sizes = whole_sizes(bound, refine)
+    defaults = bound.form.config
+    config = {
+        key: value
+        for key, value in bound.config.items()
+        if key in defaults and not key.startswith("_") and (value != defaults[key] or key in STATED)
+    }
+    for key, dim in bound.form.sizes:
+        dims = dim if isinstance(dim, tuple) else None
+        if dims is not None:
+            spatial = bound.kind.spread.get(spatial_rank(bound), ())
+            config[key] = [bound.sizes[name] for name in spatial]
+        elif not isinstance(dim, tuple):
+            config[key] = extent(Product((dim,)), sizes)
+    for name, value in settings.items():
+        reading = choose(bound.form.settings.get(name, ()), bound.config)
+        if isinstance(reading, Reading):
+            config[reading.config] = _worded(name, value, reading, bound)
+    if bound.form.each:
+        config["num_layers"] = 1
+        config["input_size"] = sizes["input"]
+    reading = choose(bound.form.settings.get("activation", ()), bound.config)
+    if reading is not None and "activation" in config:
+        config["activation"] = None if bound.form.framework == "keras" else config["activation"]
+    return {k: v for k, v in config.items() if v is not None or k == "activation"}
+
+
+def _worded(name: str, value: Any, reading: Reading, bound: BoundForm) -> Any:
+    if name == "padding" and value == "valid":
+        return "valid" if bound.form.framework == "keras" else 0 if bound.form.framework == "torch" else None
+    if reading.complement and isinstance(value, float):
+        return 1.0 - value
+    return list(value) if isinstance(value, tuple) else value
