@@ -9,7 +9,7 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from layoutx.version import VERSION as __version__
+from layoutx import version as _version
 
 if TYPE_CHECKING:
     from layoutx.api import forward as forward
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from layoutx.port import port as port
     from layoutx.report import Report as Report
     from layoutx.spec.registry import registry as registry
+
+__version__ = _version.VERSION
 
 _HOME = {
     "convert": "layoutx.convert",

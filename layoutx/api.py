@@ -79,7 +79,9 @@ def _sizes(known: Registry, source: str, sizes: Mapping[str, int]) -> dict[str, 
     for name in sizes:
         near = difflib.get_close_matches(name, axes, n=1, cutoff=0.75)
         if name not in axes and near:
-            raise UsageError(f"{kind.name} has no axis {name!r}", why=f"its axes: {', '.join(sorted(axes))}", do=f"did you mean {near[0]}?")
+            listed = ", ".join(sorted(axes))
+            do = f"did you mean {near[0]}?"
+            raise UsageError(f"{kind.name} has no axis {name!r}", why=f"its axes: {listed}", do=do)
     return dict(sizes)
 
 

@@ -20,6 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _plain_streams()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow greets on stderr, where only errors belong
     try:
         status = _run(arguments)
         sys.stdout.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from layoutx.errors import LayoutxError, LayoutSyntaxError, Problems
+from layoutx.errors import LayoutSyntaxError, LayoutxError, Problems
 from layoutx.tables import clean
 
 LONGEST = 2000

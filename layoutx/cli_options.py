@@ -1,8 +1,8 @@
-"""What can be typed: every command with its options, its help and one example; nothing is imported for it but argparse."""
+"""What can be typed: every command with its options, its help and one example."""
 
 from __future__ import annotations
 
-from argparse import Action, ArgumentParser, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, Action, ArgumentParser, RawDescriptionHelpFormatter
 from typing import Any, NoReturn
 
 from layoutx import commands
@@ -15,7 +15,7 @@ class Parser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse found wrong."""
-        raise UsageError(message, why=" ".join(self.format_usage().split()), do=f"see {self.prog} --help")
+        raise UsageError(message, do=f"see {self.prog} --help")
 
 
 class Pairs(Action):
@@ -36,7 +36,7 @@ def parser() -> Parser:
     """The whole command line."""
     top = Parser(
         prog="layoutx",
-        description="Moves trained weights between deep-learning frameworks and proves that they compute the same thing.",
+        description="Moves trained weights between frameworks and proves that they compute the same thing.",
         epilog="exit status: 0 done and verified, 1 refused or a verification failed, 2 the call was wrong",
     )
     top.add_argument("--version", action="version", version=f"layoutx {VERSION}")
@@ -60,9 +60,12 @@ def _command(several: Any, name: str, about: str, example: str, run: Any) -> Par
     return found
 
 
-def _common(found: ArgumentParser) -> None:
-    found.add_argument("--json", action="store_true", help="print JSON, errors too")
-    found.add_argument("--specs", action="append", default=[], metavar="DIR", help="one more folder of spec files")
+def _common(found: ArgumentParser, inner: bool = False) -> None:
+    """Options of every command; an inner command leaves alone what the outer one was given."""
+    flag: Any = SUPPRESS if inner else False
+    many: Any = SUPPRESS if inner else []
+    found.add_argument("--json", action="store_true", default=flag, help="print JSON, errors too")
+    found.add_argument("--specs", action="append", default=many, metavar="DIR", help="one more folder of spec files")
 
 
 def _shape(text: str) -> tuple[int, ...]:
@@ -77,7 +80,7 @@ def _forms(found: ArgumentParser) -> None:
         "--form", action=Pairs, default={}, metavar="LAYER=FORM", help="the form of a layer that the file cannot tell"
     )
     found.add_argument(
-        "--input-shape", type=_shape, metavar="28,28,1", help="the model's input without batch, where the config lacks it"
+        "--input-shape", type=_shape, metavar="28,28,1", help="the model's input without batch, if unknown"
     )
 
 
@@ -99,15 +102,17 @@ def _convert(several: Any) -> None:
     found.add_argument(
         "--like", metavar="TARGET", help="the target's names: a file, or package.module:callable that builds the model"
     )
+    consent = "accept what is not reversible: rounds, conditional"
+    found.add_argument("--allow", action="append", default=[], metavar="WHAT", help=consent)
     found.add_argument(
-        "--allow", action="append", default=[], metavar="WHAT", help="accept a result that is not reversible: rounds, conditional"
+        "--config", metavar="FILE", help="the model's config where SOURCE has none: a Keras file or to_json() text"
     )
     found.add_argument("--skip", action="append", default=[], metavar="GLOB", help="leave these layers out")
     found.add_argument("--only", action="append", default=[], metavar="GLOB", help="convert only these layers")
     _forms(found)
     found.add_argument("--pair", action=Pairs, default={}, metavar="LAYER=MODULE", help="a layer's place in the target")
     found.add_argument(
-        "--ignore-key", action="append", default=[], metavar="KEY", help="a config key that layoutx does not know and that does not matter"
+        "--ignore-key", action="append", default=[], metavar="KEY", help="an unknown config key that does not matter"
     )
     found.add_argument("--keep-order", action="store_true", help="the target flattens channels-last, as Keras does")
     found.add_argument("--no-live", action="store_true", help="prove with NumPy even where the framework is installed")
@@ -123,8 +128,8 @@ def _plan(several: Any) -> None:
     found.add_argument("source", metavar="SOURCE_FORM", help="keras.LSTM; `layoutx specs` lists all")
     found.add_argument("target", metavar="TARGET_FORM", help="torch.LSTM")
     found.add_argument("--size", action=Pairs, default={}, metavar="AXIS=N", help="the length of an axis")
-    found.add_argument("--config", action=Pairs, default={}, metavar="KEY=VALUE", help="the source layer's config")
-    found.add_argument("--target-config", action=Pairs, default={}, metavar="KEY=VALUE", help="the target layer's config")
+    found.add_argument("--config", action=Pairs, default={}, metavar="KEY=VALUE", help="the source's config")
+    found.add_argument("--target-config", action=Pairs, default={}, metavar="KEY=VALUE", help="the target's config")
     found.add_argument("--code", action="store_true", help="print NumPy source that does the same")
     _common(found)
 
@@ -134,12 +139,13 @@ def _specs(several: Any) -> None:
     found = _command(several, "specs", about, "layoutx specs show lstm", commands.specs)
     _common(found)
     inner = found.add_subparsers(metavar="show KIND | check [DIR ...]", parser_class=Parser)
-    shown = _command(inner, "show", "show a kind's roles and every form's layouts", "layoutx specs show lstm", commands.show_kind)
+    about = "show a kind's roles and every form's layouts"
+    shown = _command(inner, "show", about, "layoutx specs show lstm", commands.show_kind)
     shown.add_argument("kind", metavar="KIND", help="a kind (lstm) or a form (keras.LSTM)")
-    _common(shown)
+    _common(shown, inner=True)
     example = "layoutx specs check my_specs"
     checked = _command(inner, "check", "check all spec files, and those of more folders", example, commands.check)
     checked.add_argument("folders", metavar="DIR", nargs="*", help="folders of spec files")
-    _common(checked)
+    _common(checked, inner=True)
 
 

@@ -33,6 +33,7 @@ def convert(args: Namespace) -> int:
         None if args.dry_run else args.output,
         to=args.to,
         like=args.like,
+        config=args.config,
         allow=args.allow,
         skip=args.skip,
         only=args.only,

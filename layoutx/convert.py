@@ -18,7 +18,7 @@ from layoutx.files.save import can_write, save
 from layoutx.files.store import Store
 from layoutx.jobs import Job, Options, plan_between, plan_from_keyed, plan_into_keyed, plan_named
 from layoutx.model.keyed import Keyed
-from layoutx.model.load import keyed_of, model_of, template_of
+from layoutx.model.load import config_of, keyed_of, model_of, template_of
 from layoutx.model.record import ModelRecord
 from layoutx.report import Report, report_of
 from layoutx.run import Moved, move
@@ -33,6 +33,7 @@ def convert(
     *,
     to: str,
     like: Any = None,
+    config: Any = None,
     allow: Iterable[str] = (),
     skip: Sequence[str] = (),
     only: Sequence[str] = (),
@@ -52,6 +53,7 @@ def convert(
         to: "torch", "onnx" or "keras".
         like: the target: a file with its names (a template), a live model, or "package.module:callable",
             which is imported and called. Needed for `to="keras"`.
+        config: the model's config where the source holds weights only: a Keras file, a JSON file, a mapping.
         allow: consent to results that are not bit-reversible: "rounds", "conditional".
         skip, only: patterns of layer names.
         forms: layer -> form, where the file cannot tell ("conv2d_1": "keras.Conv2DTranspose").
@@ -79,11 +81,16 @@ def convert(
     store = open_store(path)
     refuse_twice(store, to)
     target = template_of(like, to, known) if like is not None else None
+    if isinstance(target, ModelRecord) and to != "keras":
+        raise UsageError(
+            "the target of a conversion to " + to + " is not a Keras model",
+            do="give the Keras model as --config if the source lacks it; --like names the target",
+        )
     template = target.store if isinstance(target, ModelRecord) else None
     if output is not None:
         can_write(output, template if to == "keras" else None)
         _not_itself(path, Path(output))
-    job = planned(store, to, target, known, options, input_shape)
+    job = planned(store, to, target, known, options, input_shape, config)
     moved = move(job, options, live=live)
     arrays = _arrays(moved, job, target, to)
     report = report_of(job, moved, known, source=_about(store, job), output=str(output or ""), target=to)
@@ -101,6 +108,7 @@ def planned(
     known: Registry,
     options: Options,
     input_shape: Sequence[int] | None = None,
+    config: Any = None,
 ) -> Job:
     """The job for a source file and a target.
 
@@ -109,7 +117,8 @@ def planned(
     """
     if store.format in KERAS_FORMATS:
         config_from = target if isinstance(target, ModelRecord) and store.config is None else None
-        model = model_of(store, known, options.forms, template=config_from, input_shape=input_shape)
+        given = config_of(config)
+        model = model_of(store, known, options.forms, template=config_from, config=given, input_shape=input_shape)
         if isinstance(target, Keyed):
             return plan_into_keyed(model, target, known, options)
         if isinstance(target, ModelRecord):

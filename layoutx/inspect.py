@@ -1,18 +1,16 @@
-"""What a model is made of: every layer with its form, every tensor with its index, its name in the file and its named axes."""
+"""What a model is made of, from a file or a live model: each layer with its form, each tensor with its named axes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from layoutx.certificate import certificate_of
 from layoutx.empty import NOTHING
-from layoutx.errors import LayoutxError, UsageError
+from layoutx.errors import LayoutxError
 from layoutx.files.open import open_store
 from layoutx.files.store import Store, Tensor
 from layoutx.model.bindings import bind_record, refine_of
@@ -21,189 +19,12 @@ from layoutx.model.load import live_model, model_of
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.state import state_records
 from layoutx.naming import with_sizes
-from layoutx.plan.plan import Array
-from layoutx.plan.run import view
-from layoutx.spec.bound import BoundForm, atom_text
+from layoutx.spec.bound import BoundForm
 from layoutx.spec.expand import axis_names
 from layoutx.spec.registry import Registry, registry
+from layoutx.views import LayerView, ModelView, TensorView
 
-UNREMARKABLE = (None, False, "channels_last", "keras", "tensorflow", [], {})
-
-
-@dataclass(frozen=True, slots=True)
-class TensorView:
-    """One stored tensor of a layer.
-
-    Attributes:
-        name: as the form calls it; key: as the file does.
-        index: in the layer's get_weights(); position: in the model's. None where the order is unknown.
-        text: `kernel (input 2000, output 32)`; without names where no form is known.
-        state: moved by training without a gradient (running statistics); frozen: the layer is not trained.
-    """
-
-    name: str
-    key: str
-    index: int
-    position: int | None
-    shape: tuple[int, ...]
-    dtype: str
-    text: str
-    state: bool = False
-    frozen: bool = False
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        total = 1
-        for length in self.shape:
-            total *= length
-        return total
-
-    @property
-    def role(self) -> str:
-        """"trainable", "frozen" or "state"."""
-        return "state" if self.state else "frozen" if self.frozen else "trainable"
-
-
-@dataclass(frozen=True, slots=True)
-class LayerView:
-    """One layer.
-
-    Attributes:
-        form: "" where the class is unknown or holds no weights.
-        config: what decides its tensors and its function, without defaults.
-        notes: why a form was chosen, where its inputs come from. problem: why it does not fit its form.
-    """
-
-    name: str
-    class_name: str
-    form: str
-    config: Mapping[str, Any]
-    tensors: tuple[TensorView, ...]
-    notes: tuple[str, ...] = ()
-    problem: str = ""
-    sources: Mapping[str, Tensor] = field(default=NOTHING, repr=False, compare=False)
-    bound: BoundForm | None = field(default=None, repr=False, compare=False)
-    last: Mapping[str, str] = field(default=NOTHING, repr=False, compare=False)
-
-    @property
-    def parameters(self) -> int:
-        """Numbers that the layer stores, state included."""
-        return sum(t.size for t in self.tensors)
-
-    def arrays(self) -> dict[str, Array]:
-        """Form tensor name -> the stored array, read now."""
-        return {name: tensor.read() for name, tensor in self.sources.items()}
-
-    def roles(self) -> dict[str, Array]:
-        """The layer's numbers under the names of its mathematics, in canonical axis order.
-
-        Raises:
-            UsageError: the layer's form is not known.
-        """
-        from layoutx.verify.roles import roles
-
-        return roles(self._form(), self.arrays(), self.last)
-
-    def part(self, name: str) -> Array:
-        """One role, or the block of one gate or direction: `kernel`, `w_input.f`, `w_input.backward.f`.
-
-        Returns:
-            A read-only view into the stored array, with the axes in the order in which they are stored:
-            `w_input.f` of a Keras LSTM is (input, hidden), of torch's (hidden, input). A role that has a
-            tensor of its own is that tensor.
-
-        Raises:
-            UsageError: no such part, with those that there are; or a role that lies in several blocks.
-        """
-        bound = self._form()
-        whole = [t for t in bound.tensors if {b.role for b in t.blocks} == {name}]
-        if len(whole) == 1 and sum(role == name for role, _ in bound.places) == len(whole[0].blocks):
-            block = self.sources[whole[0].name].read().view()
-            return _settled(block, whole[0].blocks[0].negated)
-        found = [(atom, place) for atom, place in bound.places.items() if name in _spellings(atom, bound)]
-        if len(found) != 1:
-            known = ", ".join(dict.fromkeys(_spellings(atom, bound)[-1] for atom in bound.places))
-            what = f"{self.name} has no part {name!r}" if not found else f"{name} of {self.name} lies in several blocks"
-            raise UsageError(what, why=f"its parts: {known}")
-        ((_, place),) = found
-        flat = np.ascontiguousarray(self.sources[place.tensor].read()).reshape(-1)
-        steps = sorted(place.block.strides.items(), key=lambda x: -abs(x[1]))
-        block = view(flat, place.block.offset, [(bound.sizes[axis], step) for axis, step in steps])
-        return _settled(block, place.block.negated)
-
-    def _form(self) -> BoundForm:
-        if self.bound is None:
-            raise UsageError(f"the form of {self.name} is not known", why=self.problem or "; ".join(self.notes))
-        return self.bound
-
-
-def _settled(block: Array, negated: bool) -> Array:
-    block = -block if negated else block
-    block.flags.writeable = False
-    return block
-
-
-def _spellings(atom: tuple[str, tuple[tuple[str, str], ...]], bound: BoundForm) -> tuple[str, ...]:
-    """The names of a part: with all its labels, and without those that the form has only one of."""
-    role, labels = atom
-    kept = [label for axis, label in labels if len(bound.labels.get(axis, ())) > 1]
-    names = [atom_text(atom), ".".join((role, *kept))]
-    for axis, label in labels:  # a framework's own letter: c for g
-        for alias in bound.kind.labels.get(axis, {}).get(label, ()):
-            names.insert(0, ".".join((role, *(alias if x == label else x for x in kept))))
-    return tuple(names)
-
-
-@dataclass(frozen=True)
-class ModelView:
-    """A model; `view["dense_1"]` is a layer, `print(view)` a table.
-
-    Attributes:
-        leftover: tensors that no layer owns -> why. certificate: of a file that layoutx wrote.
-    """
-
-    file: str
-    format: str
-    framework: str
-    version: str
-    layers: tuple[LayerView, ...]
-    leftover: Mapping[str, str] = NOTHING
-    certificate: Mapping[str, Any] | None = None
-    bytes: int = 0
-
-    def __getitem__(self, name: str) -> LayerView:
-        for layer in self.layers:
-            if layer.name == name:
-                return layer
-        raise UsageError(f"no layer is called {name!r}", why=f"the layers are {', '.join(x.name for x in self.layers)}")
-
-    def __iter__(self) -> Iterator[LayerView]:
-        return iter(self.layers)
-
-    def __len__(self) -> int:
-        return len(self.layers)
-
-    @property
-    def parameters(self) -> int:
-        """All numbers of all layers, state included; a tensor of two layers counts once."""
-        sizes = {t.key: t.size for layer in self.layers for t in layer.tensors}
-        return sum(sizes.values())
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything, as JSON."""
-        from layoutx.inspect_text import as_dict
-
-        return as_dict(self)
-
-    def text(self, width: int = 99, color: bool = False) -> str:
-        """The table for a terminal, at most `width` columns."""
-        from layoutx.inspect_text import as_text
-
-        return as_text(self, width, color)
-
-    def __str__(self) -> str:
-        return self.text()
+UNREMARKABLE: tuple[Any, ...] = (None, False, "channels_last", "keras", "tensorflow", [], {})
 
 
 def inspect(
@@ -228,11 +49,30 @@ def inspect(
     if isinstance(model, (str, PathLike)):
         store = open_store(Path(model))
         record = model_of(store, known, forms, input_shape=input_shape)
+        certified = _certified(store, record, known)
+        if certified and not forms:
+            record = _said(model_of(store, known, certified, input_shape=input_shape), certified)
     else:
         found = live_model(model, known)
         record = state_records(found, known) if isinstance(found, Keyed) else found
         store = record.store
     return view_of(record, store, known)
+
+
+def _certified(store: Store, model: ModelRecord, known: Registry) -> dict[str, str]:
+    """Layer -> form, as the file's certificate says it, for those that names and shapes do not decide."""
+    layers = (certificate_of(store) or {}).get("layers")
+    said = {}
+    for entry in layers if isinstance(layers, list) else ():
+        if isinstance(entry, dict) and isinstance(entry.get("name"), str) and entry.get("target") in known.forms:
+            said[entry["name"].replace("/", ".")] = str(entry["target"])
+    return {r.name: said[r.name] for r in model.layers if not r.form and r.tensors and r.name in said}
+
+
+def _said(model: ModelRecord, certified: Mapping[str, str]) -> ModelRecord:
+    note = "form from the file's certificate"
+    layers = tuple(replace(r, note=note) if r.name in certified else r for r in model.layers)
+    return replace(model, layers=layers)
 
 
 def view_of(model: ModelRecord, store: Store, known: Registry) -> ModelView:

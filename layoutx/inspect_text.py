@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from layoutx.tables import Cell, Line, Note, clean, grid, plural, prose, row, size_text
 
 if TYPE_CHECKING:
-    from layoutx.inspect import LayerView, ModelView, TensorView
+    from layoutx.views import LayerView, ModelView, TensorView
 
 MOST_LEFTOVERS = 8
 
@@ -161,8 +161,9 @@ def _rest(view: ModelView) -> Iterator[str]:
         yield f"{plural(count, 'more tensor')}, {clean(reason)}{listed}"
     unknown = [layer.name for layer in view.layers if layer.tensors and not layer.form]
     if unknown:
-        names_text = ", ".join(map(clean, unknown[:MOST_LEFTOVERS])) + (", ..." if len(unknown) > MOST_LEFTOVERS else "")
-        yield f"Of unknown class: {names_text}. Name a form with --form LAYER=FORM, or write a spec (docs/writing-a-spec.md)."
+        more = ", ..." if len(unknown) > MOST_LEFTOVERS else ""
+        yield f"Of unknown class: {', '.join(map(clean, unknown[:MOST_LEFTOVERS]))}{more}."
+        yield "Name a form with --form LAYER=FORM, or write a spec (docs/writing-a-spec.md)."
     if view.certificate is not None:
         yield from _certificate(view.certificate)
 

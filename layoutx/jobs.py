@@ -10,6 +10,7 @@ from layoutx.empty import NOTHING
 from layoutx.errors import ConversionError, LayoutxError, MatchError, UsageError, raise_all
 from layoutx.files.store import Tensor
 from layoutx.model.bindings import bind_record, refine_of
+from layoutx.model.followed import unfollowed
 from layoutx.model.keyed import Keyed
 from layoutx.model.match import Layer, Pair, pair
 from layoutx.model.record import LayerRecord, ModelRecord
@@ -138,6 +139,8 @@ def plan_named(model: ModelRecord, to: str, registry: Registry, options: Options
     """
     records, skipped = chosen(model, options)
     found, problems = bound_layers(records, registry, options)
+    if not options.keep_order:
+        problems += unfollowed(model, found, registry, to)
     layers = []
     for record, bound in found:
         try:
@@ -230,6 +233,8 @@ def _pairs(
 ) -> tuple[list[Pair], Found, dict[str, str]]:
     records, skipped = chosen(model, options)
     found, problems = bound_layers(records, registry, options)
+    if not options.keep_order:
+        problems += unfollowed(model, found, registry, keyed.framework)
     raise_all(problems, f"{len(problems)} layers cannot be converted to {keyed.framework}")
     layers = [Layer(r, b, refine_of(r, registry, keyed.framework, options.keep_order)) for r, b in found]
     pairs = pair(layers, keyed, registry, options.pairs, whole=whole and not skipped)

@@ -118,7 +118,7 @@ class _Slot:
         import numpy as np
 
         if not self.torch:
-            return np.array(self.variable)
+            return np.asarray(self.variable).copy()
         from layoutx.model.keyed import torch_tensor
 
         return torch_tensor("", self.variable).read().copy()

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from layoutx.tables import Cell, Line, Note, clean, grid, plural, prose, row, size_text
 
 if TYPE_CHECKING:
-    from layoutx.report import LayerLine, Report, TensorLine
+    from layoutx.report import Report
+    from layoutx.report_lines import LayerLine, TensorLine
     from layoutx.verify.proof import Proof
 
 OPTIMIZER = ("optimizer", "optimiser")
@@ -89,8 +90,9 @@ def _word(text: object) -> str:
 def _answer(report: Report) -> Iterator[tuple[str, str]]:
     name = clean(report.source.get("file", "")) or "the model"
     where = clean(Path(report.output).name) if report.output else "nothing written (dry run)"
-    yield f"{name} → {where} ({clean(report.target)}): {_same(report)}; {_exact(report)}.", "head"
-    about = [_word(report.source.get("framework", "")), clean(report.source.get("version", ""))]
+    yield f"{name} → {where}: {_same(report)}; {_exact(report)}.", "head"
+    source = (clean(report.source.get(key, "")) for key in ("framework", "version"))
+    about = [*source, "→", clean(report.target)]
     counts = [plural(len(report.layers) + len(report.weightless) + len(report.skipped), "layer")]
     counts.append(plural(report.tensors_total, "tensor"))
     if report.source.get("bytes"):
@@ -103,7 +105,7 @@ def _same(report: Report) -> str:
         return "the models compute the same"
     proved = sum(layer.proof.largest is not None for layer in report.layers)
     if proved == len(report.layers):
-        return "each layer computes the same"
+        return "every layer computes the same"
     return f"{proved} of {len(report.layers)} layers compared, and these compute the same"
 
 
@@ -111,7 +113,7 @@ def _exact(report: Report) -> str:
     filled = sum(t.exactness == "fills" for layer in report.layers for t in layer.tensors)
     return {
         "moves": "every number moved bit for bit",
-        "fills": f"all moved bit for bit, {plural(filled, 'tensor')} filled in",
+        "fills": f"bit for bit, {plural(filled, 'tensor')} filled in",
         "conditional": "what was left out changes nothing",
         "rounds": "some numbers were added and rounded, which is not reversible",
     }.get(report.exactness, report.exactness)
@@ -127,7 +129,7 @@ def _rows(report: Report) -> Iterator[Line]:
         for text, exactness, lines in collapsed(layer.tensors):
             yield row(*cells, Cell(clean(text), _style(lines)), Cell(exactness, exactness), proof)
             cells, proof = ["", "", ""], ""
-        if layer.reason:
+        if layer.reason and layer.reason != f"{layer.name} (same name)":
             yield Note(f"in the target: {clean(layer.reason)}", 6, "dim")
         for note in layer.notes:
             if often[note] == 1:
@@ -199,6 +201,9 @@ def _summary(report: Report) -> Iterator[str]:
         text = ", ".join(f"{clean(name)}{f' ×{count}' if count > 1 else ''}" for name, count in names.items())
         yield f"{plural(len(report.weightless), 'layer')} without weights: {text}."
     yield from _forward(report)
+    unsaid = [layer.name for layer in report.layers if not layer.settled]
+    if unsaid:
+        yield f"The source does not tell settings (eps, padding, strides, ...): compare those of {clean(_listed(unsaid))}."
     end = [f"{report.seconds:.2f} s."] if report.seconds is not None else []
     if report.output:
         end.append(f"Certificate in the file's metadata (layoutx inspect {clean(Path(report.output).name)}).")

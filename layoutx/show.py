@@ -33,21 +33,18 @@ def kinds_dict(known: Registry) -> dict[str, Any]:
 
 
 def kinds_text(known: Registry, width: int = 99, color: bool = False) -> str:
-    """A table of kinds by frameworks; frameworks beside the first three stand in the last column."""
-    names = frameworks(known)
-    main = [name for name in names if name in FIRST]
-    others = [name for name in names if name not in FIRST]
+    """A table of kinds by frameworks; those beside the first three stand in a line below."""
+    main = [name for name in frameworks(known) if name in FIRST]
     lines: list[Line] = []
     for kind in known.kinds.values():
-        cells = [_forms(known, kind, [name]) for name in main] + ([_forms(known, kind, others)] if others else [])
-        lines.append(row(Cell(clean(kind.name), "head"), *cells))
-    head = ["kind", *main, *(["others"] if others else [])]
-    top = f"{plural(len(known.kinds), 'kind')}, {plural(len(known.forms), 'form')}; `layoutx specs show KIND` shows one in full"
-    return prose(top, width, color) + "\n\n" + grid(head, lines, width, color)
-
-
-def _forms(known: Registry, kind: Kind, names: list[str]) -> str:
-    return "\n".join(clean(form.name) for name in names for form in known.forms_of(kind.name, name)) or "–"
+        columns = ["\n".join(clean(form.name) for form in known.forms_of(kind.name, name)) for name in main]
+        lines.append(row(Cell(clean(kind.name), "head"), *(text or "–" for text in columns)))
+        others = [clean(form.name) for form in kind.forms.values() if form.framework not in main]
+        if others:
+            lines.append(Note(f"also {', '.join(others)}", 6, "dim"))
+    counts = f"{plural(len(known.kinds), 'kind')}, {plural(len(known.forms), 'form')}"
+    top = f"{counts}; `layoutx specs show KIND` shows one in full"
+    return prose(top, width, color) + "\n\n" + grid(["kind", *main], lines, width, color)
 
 
 def kind_of(known: Registry, name: str) -> Kind:
@@ -73,7 +70,10 @@ def kind_dict(kind: Kind) -> dict[str, Any]:
         "kind": kind.name,
         "about": kind.about,
         "spec": kind.digest,
-        "roles": {r.name: {"axes": show_dims(r.axes), "absent": r.absent, "state": r.state, "about": r.about} for r in kind.roles.values()},
+        "roles": {
+            r.name: {"axes": show_dims(r.axes), "absent": r.absent, "state": r.state, "about": r.about}
+            for r in kind.roles.values()
+        },
         "facts": {name: {"default": fact.default, "why": fact.why} for name, fact in kind.facts.items()},
         "settings": dict(kind.settings),
         "forms": {form.name: _form_dict(form) for form in kind.forms.values()},
@@ -108,7 +108,7 @@ def kind_text(kind: Kind, width: int = 99, color: bool = False) -> str:
     parts = [
         prose(f"{kind.name}: {clean(kind.about, 600)}", width, color, "head"),
         grid(["role", "axes", "if absent", ""], (_role(role) for role in kind.roles.values()), width, color),
-        grid(["form", "tensor", "layout", "stored"], _form_rows(kind), width, color),
+        grid(["form, tensor", "layout", "stored when"], _form_rows(kind), width, color),
     ]
     about = list(_meanings(kind))
     if about:
@@ -130,45 +130,42 @@ def _style(name: str, state: bool = False) -> str:
 
 def _form_rows(kind: Kind) -> Iterator[Line]:
     for form in kind.forms.values():
-        first = Cell(clean(form.name), "head")
+        yield Note(f"{clean(form.name)}  {clean(form.about, 400)}".strip(), 2, "head")
         for spec in form.tensors:
             for at, case in enumerate(spec.cases):
-                name = clean(spec.name) if at == 0 else ""
-                yield row(first, name, _layout(case.value), Cell(_when(spec, case.when), "dim"))
-                first = Cell("")
+                name = Cell(f"  {clean(spec.name)}" if at == 0 else "", _style(spec.name))
+                yield row(name, _layout(case.value), Cell(_when(spec, case.when), "dim"))
         for text in _about(form):
             yield Note(text, 6, "dim")
 
 
 def _about(form: Form) -> Iterator[str]:
-    if form.about:
-        yield clean(form.about, 400)
-    facts = [f"{name}: {', '.join(_cases(cases))}" for name, cases in form.facts.items()]
-    settings = [f"{name}: {', '.join(_cases(cases))}" for name, cases in form.settings.items()]
     wanted = [f"{key}={_or(values)}" for key, values, _ in form.require]
-    for label, texts in (("facts", facts), ("settings", settings), ("only for", wanted)):
-        if texts:
-            yield clean(f"{label}  {'; '.join(texts)}", 600)
+    if wanted:
+        yield clean(f"only for {', '.join(wanted)}", 400)
+    for label, table in (("fact", form.facts), ("setting", form.settings)):
+        for name, cases in table.items():
+            yield clean(f"{label} {name}: {' | '.join(_cases(cases))}", 400)
     yield clean(f"{_witness(form)}; {form.source}" if form.source else _witness(form), 400)
 
 
 def _witness(form: Form) -> str:
-    from layoutx.report import witness_of
+    from layoutx.report_lines import witness_of
 
     return witness_of(form.name)
 
 
 def _cases(cases: Cases) -> list[str]:
-    """Each case in words: `tanh`, `config activation`, `1/6 when activation=hard_sigmoid`."""
+    """Each case in words: `tanh`, `activation of the config`, `hard_sigmoid_1/6 where activation=hard_sigmoid`."""
     texts = []
     for case in cases:
         value = case.value
         if isinstance(value, Reading):
-            text = f"{'1 - ' if value.complement else ''}{value.config}"
+            text = f"{'1 - ' if value.complement else ''}{value.config} of the config"
         else:
             text = _layout(value)
         when = _conditions(case.when)
-        texts.append(f"{text} when {when}" if when else text)
+        texts.append(f"{text} where {when}" if when else text)
     return texts
 
 
@@ -177,8 +174,8 @@ def _conditions(when: Mapping[str, tuple[Any, ...]]) -> str:
 
 
 def _or(values: tuple[Any, ...]) -> str:
-    shown = [str(value) for value in values[:3]] + (["..."] if len(values) > 3 else [])
-    return " or ".join(shown)
+    shown = [" ".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in values[:3]]
+    return " or ".join([*shown, *(["..."] if len(values) > 3 else [])])
 
 
 def _when(spec: TensorSpec, when: Mapping[str, tuple[Any, ...]]) -> str:

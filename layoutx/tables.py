@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rich.table import Table
     from rich.text import Text
 
 WIDTH = 99
@@ -81,7 +82,6 @@ def grid(head: Sequence[str], lines: Iterable[Line], width: int = WIDTH, color: 
     Columns are as wide as their widest line; where that is too much, the widest columns give way and
     their text wraps.
     """
-    from rich.table import Table
 
     lines = list(lines)
     sizes = _sizes([row(*head)] * any(head) + [x for x in lines if isinstance(x, Row)], len(head), width - 2)
@@ -124,7 +124,7 @@ def _text(cell: Cell | str) -> str:
     return cell if isinstance(cell, str) else cell.text
 
 
-def _table(sizes: Sequence[int], rows: Sequence[Row]) -> Table:  # noqa: F821
+def _table(sizes: Sequence[int], rows: Sequence[Row]) -> Table:
     from rich.table import Table
 
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, GAP, 0, 0), collapse_padding=True)
@@ -150,7 +150,7 @@ def _wrapped(note: Note, width: int) -> list[Text]:
     return [_styled(line, note.style) for line in lines or [""]]
 
 
-def _printed(parts: Sequence[Table | Text], width: int, color: bool) -> str:  # noqa: F821
+def _printed(parts: Sequence[Table | Text], width: int, color: bool) -> str:
     from rich.console import Console
     from rich.padding import Padding
     from rich.table import Table

@@ -31,7 +31,6 @@ SMALL: dict[int, Shape] = {1: (3,), 2: (3, 2), 3: (3, 2, 2)}  # of dilated ones
 SHORT: dict[int, Shape] = {1: (5,), 2: (5, 4), 3: (4, 3, 2)}  # of what is transposed
 SPACE: dict[int, Shape] = {1: (11,), 2: (11, 7), 3: (7, 5, 3)}
 EPS = 2.0**-7  # onnx keeps attributes in float32
-TRY=1
 WHERE = {"query": (2, 4, 13), "key": (2, 5, 17), "value": (2, 5, 19)}
 
 
@@ -115,13 +114,14 @@ def keras_convs(version: int) -> Iterator[Plan]:
             yield keras(f"{name}Transpose", short, filters=7, kernel_size=size, strides=2, output_padding=1)
         if rank == 2 and version == 2:  # TensorFlow has no other dilated one for the CPU
             yield keras(f"{name}Transpose", short, filters=7, kernel_size=small, dilation_rate=2)
-        if TRY:
-            c=dict(data_format="channels_first",kernel_size=size)
-            yield keras(name, (2,3,*SPACE[rank]), filters=7, **c)
-            yield keras(f"{name}Transpose", (2,3,*SHORT[rank]), filters=7, **c)
-            if rank<3:
-                yield keras(f"Depthwise{name}", (2,3,*SPACE[rank]), **c)
-                yield keras(f"Separable{name}", (2,3,*SPACE[rank]), filters=7, **c)
+    # TensorFlow computes few layers with channels_first on a CPU; SeparableConv1D of keras 3.15.1 does, but wrongly
+    first: dict[str, Any] = {"data_format": "channels_first", "kernel_size": [5, 3]}
+    yield keras("DepthwiseConv2D", (2, 3, 11, 7), depth_multiplier=2, **first)
+    if version == 2:
+        yield keras("Conv2DTranspose", (2, 3, 5, 4), filters=7, **first)
+    else:
+        yield keras("SeparableConv2D", (2, 3, 11, 7), filters=7, depth_multiplier=2, **first)
+        yield keras("Conv3D", (2, 3, 7, 5, 3), filters=7, **{**first, "kernel_size": [5, 3, 2]})
 
 
 def keras_norms(version: int) -> Iterator[Plan]:

@@ -9,6 +9,7 @@ from typing import Any
 from layoutx.empty import NOTHING
 from layoutx.errors import BindError
 from layoutx.model.record import LayerRecord
+from layoutx.spec.bind import tensor_names
 from layoutx.spec.guess import Guess, guess
 from layoutx.spec.registry import Registry
 
@@ -32,8 +33,10 @@ def identified(
     Raises:
         BindError: the user's form does not fit the tensors.
     """
-    if not record.tensors or (record.form and not form):
+    if not record.tensors:
         return record
+    if record.form and not form:
+        return _by_position(record, registry)
     if form:
         fitting = [g for g in guesses(record, registry, registry.form(form).framework, known) if g.form == form]
         if not fitting:
@@ -59,6 +62,15 @@ def guesses(record: LayerRecord, registry: Registry, framework: str, known: Mapp
         return guess(registry, framework, list(named.values()), hint, known)
     found = guess(registry, framework, named, hint, known)
     return found or guess(registry, framework, list(named.values()), hint, known)
+
+
+def _by_position(record: LayerRecord, registry: Registry) -> LayerRecord:
+    """A class of the user's own spec: the file may number or rename its tensors, their order is the class' own."""
+    kind = registry.kind_of(record.form)
+    names = tensor_names(kind, registry.form(record.form), record.config, record.instance)
+    if set(record.tensors) <= set(names) or len(record.tensors) != len(names):
+        return record
+    return replace(record, tensors=dict(zip(names, record.tensors.values(), strict=True)))
 
 
 def _with(record: LayerRecord, found: Guess, note: str) -> LayerRecord:

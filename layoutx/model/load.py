@@ -26,31 +26,55 @@ def model_of(
     forms: Mapping[str, str],
     *,
     template: ModelRecord | None = None,
+    config: Mapping[str, Any] | None = None,
     input_shape: Sequence[int] | None = None,
 ) -> ModelRecord:
     """The layers of a file; those whose class the file does not tell are identified by names and shapes.
 
     Args:
         forms: layer -> form, decided by the user.
-        template: a model whose config also describes this file.
+        template: a model whose config also describes this file; config: such a config itself.
         input_shape: the model's input without batch, where the config does not say it.
     """
     if store.format in KERAS_FORMATS:
         if input_shape is not None:
             store = replace(store, config=with_input_shape(store.config, input_shape))
-        model = records(store, lambda name: name in registry.forms, template=template)
+        model = records(store, lambda name: name in registry.forms, config=config, template=template)
     else:
         model = state_records(keyed_store(store), registry)
     unknown = [name for name in forms if all(r.name != name for r in model.layers)]
     if unknown:
         names = ", ".join(r.name for r in model.layers if r.tensors)
         raise UsageError(f"--form names no layer: {', '.join(unknown)}", why=f"the layers are {names}")
-    bare = store.format in KERAS_FORMATS and store.config is None and template is None
+    bare = store.format in KERAS_FORMATS and not (store.config or template or config)
     known = {"version": 2} if model.framework == "keras" and store.version.startswith("2") else {}
     layers = tuple(
         identified(r, registry, model.framework, forms.get(r.name, ""), guessing=bare, known=known) for r in model.layers
     )
     return replace(model, layers=layers)
+
+
+def config_of(source: str | Path | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """A model config: itself, that of a Keras file, or the text that `model.to_json()` gave.
+
+    Raises:
+        UsageError: a file that holds no model config.
+    """
+    import json
+
+    if source is None or isinstance(source, Mapping):
+        return source
+    path = Path(source)
+    if path.suffix == ".json" and path.is_file():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UsageError(f"{path.name} is not JSON", why=str(error)) from error
+        return found if isinstance(found, Mapping) else {"config": found}
+    store = open_store(path)
+    if store.config is None:
+        raise UsageError(f"{path.name} holds no model config", do="give a .keras or full .h5 file, or model.to_json() text")
+    return store.config
 
 
 def with_input_shape(config: Mapping[str, Any] | None, shape: Sequence[int]) -> Mapping[str, Any]:

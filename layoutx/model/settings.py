@@ -8,6 +8,7 @@ from typing import Any
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.schema import Reading, choose
 
+SHAPES = ("axis", "heads", "groups", "shared_axes", "equation")  # told by the layer's sizes and its data order
 NEUTRAL: tuple[Any, ...] = (None, False, "linear", "valid", "concat", 1, (), 0, 0.0)
 
 
@@ -18,7 +19,11 @@ def carry(source: BoundForm, target: BoundForm) -> list[str]:
     """
     lines = []
     for name, value in source.settings.items():
+        if name in SHAPES:
+            continue
         value = _plain(value)
+        if value is None:
+            continue
         if name == "padding":
             lines += _padding(value, source, target)
             continue

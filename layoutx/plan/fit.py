@@ -71,8 +71,11 @@ def _target(
     refine: Mapping[str, str],
     instance: Mapping[str, Any],
 ) -> BoundForm:
-    """Sizes come from the source; where the target is a real layer, from its own shapes, so that they can disagree."""
-    sizes = dict(source.sizes) if shapes is None else {}
+    """Sizes come from the source; where the target is a real layer whose shapes contradict them, from those shapes.
+
+    Shapes alone do not tell everything (the groups of a convolution): the source decides what they leave open.
+    """
+    sizes = dict(source.sizes)
     if shapes is None:
         target = bind(source.kind, form, config, sizes=sizes, refine=refine, instance=instance)
         idle = _idle(source, target)
@@ -80,10 +83,9 @@ def _target(
             target = bind(source.kind, form, config, sizes=sizes, refine=refine, instance=instance, omit=idle)
         return target
     try:
-        return bind(source.kind, form, config, shapes=shapes, refine=refine, instance=instance)
+        return bind(source.kind, form, config, shapes=shapes, sizes=sizes, refine=refine, instance=instance)
     except LayoutxError:
-        leaves = {name: size for name, size in source.sizes.items()}
-        return bind(source.kind, form, config, shapes=shapes, sizes=leaves, refine=refine, instance=instance)
+        return bind(source.kind, form, config, shapes=shapes, refine=refine, instance=instance)
 
 
 def _idle(source: BoundForm, target: BoundForm) -> list[str]:

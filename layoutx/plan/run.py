@@ -12,7 +12,7 @@ from layoutx.errors import BindError, ConsentError, ConversionError, LayoutxErro
 from layoutx.plan.plan import Array, Plan
 from layoutx.plan.steps import Add, Copy, Exactness, Fill, Guard, Step
 
-_NO_SIGN = {"int2", "int4", "uint2", "uint4", "float8_e8m0fnu", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e4m3b11fnuz"}
+_NO_SIGN = {"int2", "int4", "uint2", "uint4", "float8_e8m0fnu", *(f"float8_{x}fnuz" for x in ("e4m3", "e5m2", "e4m3b11"))}
 _BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 

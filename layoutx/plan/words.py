@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from layoutx.lang.show import show_dim
 from layoutx.lang.tree import Axis, Dim, Option, Product, Sum, walk
@@ -36,7 +37,8 @@ def _tensor(plan: Plan, tensor: BoundTensor) -> list[str]:
     lines = [f"{here}  →  {there}" if here else there]
     copies = [s for s in steps if isinstance(s, Copy)]
     if copies:
-        lines.append(f"  {order_change(plan, tensor, sources)}{_copies(copies)}")
+        spelled = {o.label: _spelled(o, plan.source.tensor(n).layout.text) for n in sources for o in _options(plan, n)}
+        lines.append(f"  {order_change(plan, tensor, sources)}{_copies(copies, spelled)}")
     for step in steps:
         if isinstance(step, Fill):
             lines.append(f"  filled with {step.value:g}: {_names(step)}")
@@ -47,15 +49,21 @@ def _tensor(plan: Plan, tensor: BoundTensor) -> list[str]:
     return lines
 
 
-def _copies(copies: Sequence[Copy]) -> str:
-    groups = "" if len(copies) == 1 else ": " + " ".join("{" + " ".join(map(_short, c.atoms)) + "}" for c in copies)
+def _options(plan: Plan, tensor: str) -> list[Option]:
+    nodes = walk(plan.source.tensor(tensor).layout.dims)
+    return [option for node in nodes if isinstance(node, Sum) and node.axis is not None for option in node.options]
+
+
+def _copies(copies: Sequence[Copy], spelled: Mapping[str, str]) -> str:
+    parts = ["{" + " ".join(_short(atom, spelled) for atom in c.atoms) + "}" for c in copies]
+    groups = "" if len(copies) == 1 else ": " + " ".join(parts)
     negated = ", sign changed" if any(c.negate for c in copies) else ""
     return f"{len(copies)} {'copy' if len(copies) == 1 else 'copies'}{groups}{negated}"
 
 
-def _short(atom: str) -> str:
-    role, _, label = atom.partition(".")
-    return label or role
+def _short(atom: str, spelled: Mapping[str, str]) -> str:
+    role, *labels = atom.split(".")
+    return ".".join(spelled.get(label, label) for label in labels) or role
 
 
 def described(tensor: BoundTensor, sizes: Mapping[str, int]) -> str:
@@ -83,22 +91,31 @@ def order_change(plan: Plan, tensor: BoundTensor, sources: Sequence[str]) -> str
     """`gates i f g o → i o f g`: enumerated axes whose order differs between the two sides."""
     texts = []
     there = orders(tensor)
-    here: dict[str, tuple[str, ...]] = {}
+    here: dict[str, Order] = {}
     for name in sources:
         here.update(orders(plan.source.tensor(name)))
     for axis, labels in there.items():
         before = here.get(axis)
-        if before is not None and before != labels:
-            texts.append(f"{axis}  {' '.join(before)}  →  {' '.join(labels)}   ")
+        if before is not None and before.labels != labels.labels:
+            texts.append(f"{axis}  {' '.join(before.spelled)}  →  {' '.join(labels.spelled)}   ")
     return "".join(texts)
 
 
-def orders(tensor: BoundTensor) -> dict[str, tuple[str, ...]]:
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The labels of an enumerated axis as stored: by the kind's names, and as the framework spells them."""
+
+    labels: tuple[str, ...]
+    spelled: tuple[str, ...]
+
+
+def orders(tensor: BoundTensor) -> dict[str, Order]:
     """Enumerated axis -> its labels in the stored order."""
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, Order] = {}
     for node in walk(tensor.layout.dims):
         if isinstance(node, Sum) and len(node.options) > 1:
-            found[node.axis or "parts"] = tuple(_spelled(option, tensor.layout.text) for option in node.options)
+            spelled = tuple(_spelled(option, tensor.layout.text) for option in node.options)
+            found[node.axis or "parts"] = Order(tuple(option.label for option in node.options), spelled)
     return found
 
 

@@ -11,7 +11,8 @@ from layoutx.errors import BindError, LayoutxError, raise_all
 from layoutx.lang.parse import parse_dims
 from layoutx.lang.place import Block, place, shape_of
 from layoutx.lang.show import show
-from layoutx.lang.tree import Axis, Dim, Option, Sum
+from layoutx.lang.sizes import extent
+from layoutx.lang.tree import Axis, Dim, Option, Product, Sum
 from layoutx.spec.bound import Atom, BoundForm, BoundTensor, Place, atom_text
 from layoutx.spec.draft import Draft, aliases_of, drafts_of, labels_of, rank_of, resolved, spatial_of
 from layoutx.spec.expand import expand, leaves
@@ -56,11 +57,28 @@ def bind(
     aliases = aliases_of(kind)
     drafts = [resolved(d, spatial, labels, aliases, refined, full, form) for d in drafts]
     solved = sizes_of(form, full, config, Open(kind, drafts, shapes, tuple(spatial), refined), dict(sizes))
+    full |= _sized(form, config, solved, spatial, refined)
     tensors, places = _places(kind, form, full, drafts, solved, spatial, labels, refined)
     facts = {name: _fact(form, name, full, known.default) for name, known in kind.facts.items()}
     settings = {name: _setting(cases, full) for name, cases in form.settings.items()}
     data = {name: choose(cases, full) or () for name, cases in form.data.items()}
     return BoundForm(form, kind, full, solved, tensors, places, facts, settings, labels, data)
+
+
+def _sized(
+    form: Form,
+    config: Mapping[str, Any],
+    sizes: Mapping[str, int],
+    spatial: Sequence[str],
+    refined: Mapping[str, tuple[Dim, ...]],
+) -> dict[str, int]:
+    """Config values that the sizes decide where nobody gave them: a default of 32 groups is not this layer's 7."""
+    found = {}
+    for key, dim in form.sizes:
+        default = form.config.get(key)
+        if key not in config and not isinstance(dim, tuple) and type(default) is int:
+            found[key] = extent(Product(expand((dim,), spatial, {}, {}, refined)), sizes)
+    return found
 
 
 def tensor_names(

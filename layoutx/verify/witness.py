@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -205,24 +206,40 @@ def _renamed(case: Case, form: Form, names: Sequence[str]) -> dict[str, Array]:
 
 
 def write(path: Path, cases: Sequence[Case]) -> None:
-    """Write cases to one compressed `.npz`: an array `cases` of JSON text, and `<number>/<group>/<name>`."""
-    about, arrays = [], {}
-    for number, case in enumerate(cases):
-        about.append({key: getattr(case, key) for key in ("form", "config", "refine", "framework", "version", "dtype")})
+    """Write cases to one compressed `.npz`.
+
+    `cases` is JSON text; all numbers of one group and dtype stand end to end in one array ("outputs float64"), since
+    a zip entry for each of a thousand small arrays would be larger than the arrays.
+    """
+    about: list[dict[str, Any]] = []
+    flat: dict[str, list[Array]] = {}
+    for case in cases:
+        known = {key: getattr(case, key) for key in ("form", "config", "refine", "framework", "version", "dtype")}
         for group in GROUPS:
-            arrays |= {f"{number}/{group}/{name}": array for name, array in getattr(case, group).items()}
-    text = np.frombuffer(json.dumps(about, indent=0).encode(), np.uint8)
+            held: Mapping[str, Array] = getattr(case, group)
+            known[group] = [[name, str(array.dtype), list(array.shape)] for name, array in held.items()]
+            for array in held.values():
+                flat.setdefault(f"{group} {array.dtype}", []).append(array.reshape(-1))
+        about.append(known)
+    text = np.frombuffer(json.dumps(about).encode(), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, cases=text, **arrays)
+    whole: dict[str, Any] = {key: np.concatenate(pieces) for key, pieces in flat.items()}
+    np.savez_compressed(path, cases=text, **whole)
 
 
 def read(path: Path) -> list[Case]:
     """The cases of one file, in the order in which they were written."""
     with np.load(path, allow_pickle=False) as file:
-        about = json.loads(file["cases"].tobytes().decode())
-        groups: list[dict[str, dict[str, Array]]] = [{group: {} for group in GROUPS} for _ in about]
-        for key in file.files:
-            if key != "cases":
-                number, group, name = key.split("/", 2)
-                groups[int(number)][group][name] = file[key]
-    return [Case(**known, **held) for known, held in zip(about, groups, strict=True)]
+        flat = {key: file[key] for key in file.files}
+    used = dict.fromkeys(flat, 0)
+    found = []
+    for known in json.loads(flat["cases"].tobytes().decode()):
+        for group in GROUPS:
+            held = {}
+            for name, dtype, shape in known[group]:
+                key, size = f"{group} {dtype}", prod(shape)
+                held[name] = flat[key][used[key] : used[key] + size].reshape(shape)
+                used[key] += size
+            known[group] = held
+        found.append(Case(**known))
+    return found

@@ -18,11 +18,11 @@ def test_an_lstm_shows_the_gate_letters_of_both_frameworks() -> None:
         "keras.LSTM → onnx.LSTM: fills, bit-exact and reversible; "
         "the target has numbers that the source need not store",
         "kernel (input 7, gate×hidden 20)  →  W (direction 1, gate×hidden 20, input 7)",
-        "  gate  i f c o  →  i o f c   2 copies: {i o} {f g}   moves",
+        "  gate  i f c o  →  i o f c   2 copies: {i o} {f c}   moves",
         "recurrent_kernel (hidden_prev 5, gate×hidden 20)  →  R (direction 1, gate×hidden 20, hidden_prev 5)",
-        "  gate  i f c o  →  i o f c   2 copies: {i o} {f g}   moves",
+        "  gate  i f c o  →  i o f c   2 copies: {i o} {f c}   moves",
         "bias (gate×hidden 20)  →  B (direction 1, b_input+b_recurrent×gate×hidden 40)",
-        "  gate  i f c o  →  i o f c   2 copies: {i o} {f g}",
+        "  gate  i f c o  →  i o f c   2 copies: {i o} {f c}",
         "  filled with 0: b_recurrent.i, b_recurrent.o, b_recurrent.f, b_recurrent.g   fills",
     ]
 
