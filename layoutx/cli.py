@@ -10,6 +10,7 @@ from layoutx.errors import LayoutxError
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}  # TensorFlow greets on stderr, where only errors belong
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,7 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _plain_streams()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow greets on stderr, where only errors belong
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
     try:
         status = _run(arguments)
         sys.stdout.flush()

@@ -210,4 +210,6 @@ def checked_text(known: Registry, problems: list[LayoutxError]) -> str:
     counts = f"{plural(len(known.kinds), 'kind')}, {plural(len(known.forms), 'form')}"
     if not problems:
         return f"{counts}: no problems"
-    return "\n".join([f"{counts}: {plural(len(problems), 'problem')}", *(clean(str(p), 2000) for p in problems)])
+    from layoutx.cli_errors import error_text
+
+    return "\n".join([f"{counts}: {plural(len(problems), 'problem')}", *map(error_text, problems)])

@@ -46,7 +46,7 @@ def _error(record: LayerRecord, rows: int, maps: Sequence[int], unwired: bool) -
     advice = "give the model's config (--config model.keras, or its to_json() text), or " if unwired else ""
     return ConversionError(
         f"the order of the {rows} input rows of {record.name} is not known",
-        where=f"{rows} is a multiple of a convolution's {' or '.join(map(str, maps))} channels: a flattened map, perhaps",
+        where=f"{rows} is a multiple of the {' or '.join(map(str, maps))} channels of a convolution",
         why=f"{why}; a flattened map has its rows as h w c in Keras, as c h w in a channels-first model",
         do=f"{advice}say that the rows stay as they are: --keep-order",
     )

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from layoutx.errors import ModelError
 from layoutx.files.store import NOTHING
+from layoutx.model.entry import bad_config, class_of, is_custom, is_operation, mapping_of, registered, shape_of
 
 MODELS = ("Sequential", "Functional", "Model")
 PARTS = ("layer", "backward_layer", "cell")  # config keys under which a wrapper keeps what it wraps
@@ -89,30 +89,30 @@ def graph_of(config: Mapping[str, Any], where: str = "model config") -> Graph:
 
     Raises ModelError with the place where the config is not what Keras writes.
     """
-    class_name, body = _class_of(config, where), config.get("config")
+    class_name, body = class_of(config, where), config.get("config")
     if isinstance(body, list):  # Sequential before Keras 2.2.3
         return _sequential(class_name, "", body, None, where)
     if not isinstance(body, Mapping):
-        raise _bad("A model's config is neither a list nor an object", where)
+        raise bad_config("A model's config is neither a list nor an object", where)
     layers = body.get("layers")
     name = str(body.get("name", ""))
     if not isinstance(layers, list):
         return Graph(name, class_name, wired=False)
     if "input_layers" in body:
         return _functional(class_name, name, body, layers, where)
-    shape = body.get("build_input_shape") or _dict(config.get("build_config")).get("input_shape")
+    shape = body.get("build_input_shape") or mapping_of(config.get("build_config")).get("input_shape")
     return _sequential(class_name, name, layers, shape, where)
 
 
 def node_of(entry: Any, where: str) -> Node:
     """One layer of a config, without its wiring; wrappers and nested models are opened."""
-    class_name = _class_of(entry, where)
+    class_name = class_of(entry, where)
     body = entry.get("config")
     inner = graph_of(entry, where) if _is_model(class_name, body) else None
     config: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
     name = entry.get("name") or config.get("name") or (inner.name if inner else "")
     if inner is None and not isinstance(body, Mapping):
-        raise _bad(f'The config of "{class_name}" is not an object', where)
+        raise bad_config(f'The config of "{class_name}" is not an object', where)
     parts = () if inner else tuple(_parts(config, f'{where}, layer "{name}"'))
     return Node(
         str(name),
@@ -121,11 +121,11 @@ def node_of(entry: Any, where: str) -> Node:
         (),
         inner,
         parts,
-        _custom(entry, class_name),
+        is_custom(entry, class_name),
         str(entry.get("shared_object_id") or ""),
-        _registered(entry, class_name),
-        _operation(entry, config),
-        _shape(config, entry),
+        registered(entry, class_name),
+        is_operation(entry, config),
+        shape_of(config, entry),
     )
 
 
@@ -192,12 +192,12 @@ def _functional(class_name: str, name: str, body: Mapping[str, Any], entries: li
     for i, entry in enumerate(entries):
         node = node_of(entry, f"{where}, layer {i}")
         if not node.name:
-            raise _bad(f"Layer {i} has no name", where)
+            raise bad_config(f"Layer {i} has no name", where)
         if node.name in nodes:
-            raise _bad(f'Two layers are named "{node.name}"', where)
+            raise bad_config(f'Two layers are named "{node.name}"', where)
         calls = entry.get("inbound_nodes", [])
         if not isinstance(calls, list):
-            raise _bad(f'inbound_nodes of layer "{node.name}" is not a list', where)
+            raise bad_config(f'inbound_nodes of layer "{node.name}" is not a list', where)
         nodes[node.name] = replace(node, calls=tuple(tuple(_refs(call)) for call in calls))
     offsets = _offsets(nodes, body)
     fixed = {
@@ -215,7 +215,7 @@ def _refs(value: Any, keyword: str = "") -> Iterator[Ref]:
     """Every tensor in one call's arguments: Keras 1 and 2 lists, Keras 3 `__keras_tensor__` objects."""
     if isinstance(value, Mapping):
         if value.get("class_name") == "__keras_tensor__":
-            history = _dict(value.get("config")).get("keras_history")
+            history = mapping_of(value.get("config")).get("keras_history")
             if isinstance(history, list) and len(history) == 3:
                 yield Ref(str(history[0]), int(history[1]), int(history[2]), keyword)
             return
@@ -256,63 +256,10 @@ def _offsets(nodes: Mapping[str, Node], body: Mapping[str, Any]) -> dict[str, in
 def _resolve(ref: Ref, nodes: Mapping[str, Node], offsets: Mapping[str, int], where: str) -> Ref:
     node = nodes.get(ref.layer)
     if node is None:
-        raise _bad(f'The wiring names a layer "{ref.layer}" that the model does not have', where)
+        raise bad_config(f'The wiring names a layer "{ref.layer}" that the model does not have', where)
     call = ref.call - offsets.get(ref.layer, 0)
     if not 0 <= call < max(1, len(node.calls)):
-        raise _bad(f'The wiring uses call {ref.call} of layer "{ref.layer}", which has {len(node.calls)} calls', where)
+        raise bad_config(
+            f'The wiring uses call {ref.call} of layer "{ref.layer}", which has {len(node.calls)} calls', where
+        )
     return replace(ref, call=call)
-
-
-def _class_of(entry: Any, where: str) -> str:
-    if not isinstance(entry, Mapping):
-        raise _bad("A layer's entry is not an object", where)
-    name = entry.get("class_name")
-    if not isinstance(name, str) or not name:
-        raise _bad("A layer's entry has no class_name", where)
-    return name
-
-
-def _custom(entry: Mapping[str, Any], class_name: str) -> bool:
-    """Whether the entry says that its class is not Keras' own class of that name."""
-    module, registered = entry.get("module"), entry.get("registered_name")
-    if ">" in class_name or (isinstance(registered, str) and ">" in registered):
-        return True
-    if module is None:  # legacy files say nothing; Keras 3 says `module: null` for a registered custom class
-        return isinstance(registered, str) and registered != class_name
-    return str(module).split(".")[0] not in ("keras", "tf_keras", "tensorflow", "keras_core")
-
-
-def _operation(entry: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
-    """Legacy files of Keras 3 do not say the module, but the config of a layer has `trainable` or `dtype`."""
-    if "module" in entry:
-        return ".ops." in str(entry["module"])
-    calls = entry.get("inbound_nodes")
-    new = isinstance(calls, list) and bool(calls) and isinstance(calls[0], Mapping) and "args" in calls[0]
-    return new and "trainable" not in config and "dtype" not in config and "layers" not in config
-
-
-def _registered(entry: Mapping[str, Any], class_name: str) -> str:
-    registered = entry.get("registered_name")
-    return registered if isinstance(registered, str) and ">" in registered else class_name if ">" in class_name else ""
-
-
-def _shape(config: Mapping[str, Any], entry: Mapping[str, Any]) -> tuple[int | None, ...] | None:
-    """Input shape without the batch; Keras 1 and 2 write batch_input_shape, Keras 3 batch_shape."""
-    for key in ("batch_input_shape", "batch_shape"):
-        shape = config.get(key)
-        if isinstance(shape, list) and shape:
-            return tuple(None if d is None else int(d) for d in shape[1:])
-    built = _dict(entry.get("build_config")).get("input_shape")
-    if isinstance(built, list) and built and all(d is None or isinstance(d, int) for d in built):
-        return tuple(built[1:])
-    return None
-
-
-def _dict(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _bad(what: str, where: str) -> ModelError:
-    return ModelError(
-        what, where=where, why="This is not a model config as Keras writes it.", do="Save the model again with Keras."
-    )

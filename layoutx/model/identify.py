@@ -1,4 +1,4 @@
-"""A layer whose class the file does not tell: its form from names and shapes, with the reason, or by the user's word."""
+"""A layer whose class the file does not tell: its form from names and shapes, with the reason, or as the user says."""
 
 from __future__ import annotations
 

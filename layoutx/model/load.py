@@ -1,4 +1,4 @@
-"""From a file, a live model or a callable's name to what a conversion works on: a model with records, or names alone."""
+"""From a file, a live model or a callable's name to what a conversion works on: records, or names alone."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def model_of(
     bare = store.format in KERAS_FORMATS and not (store.config or template or config)
     known = {"version": 2} if model.framework == "keras" and store.version.startswith("2") else {}
     layers = tuple(
-        identified(r, registry, model.framework, forms.get(r.name, ""), guessing=bare, known=known) for r in model.layers
+        identified(r, registry, model.framework, forms.get(r.name, ""), guessing=bare, known=known)
+        for r in model.layers
     )
     return replace(model, layers=layers)
 
@@ -73,7 +74,9 @@ def config_of(source: str | Path | Mapping[str, Any] | None) -> Mapping[str, Any
         return found if isinstance(found, Mapping) else {"config": found}
     store = open_store(path)
     if store.config is None:
-        raise UsageError(f"{path.name} holds no model config", do="give a .keras or full .h5 file, or model.to_json() text")
+        raise UsageError(
+            f"{path.name} holds no model config", do="give a .keras or full .h5 file, or model.to_json() text"
+        )
     return store.config
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from layoutx.errors import LayoutxError, MatchError, raise_all
 from layoutx.model.keyed import Keyed, prefixes
+from layoutx.model.order import family, keeps_order, positions
 from layoutx.model.record import LayerRecord
 from layoutx.plan.fit import configs
 from layoutx.spec.bind import bind
@@ -66,11 +67,17 @@ def pair(
     for name, prefix in fixed.items():
         if name in options:
             options[name] = [c for c in options[name] if c.prefix == prefix]
-    raise_all([_homeless(layer, keyed, registry) for layer in layers if not options[layer.record.name]], "layers without a place")
+    raise_all(
+        [_homeless(layer, keyed, registry) for layer in layers if not options[layer.record.name]],
+        "layers without a place",
+    )
     chosen = _by_name(layers, options)
-    chosen = _in_order(layers, options, chosen) or _by_elimination(layers, options, chosen)
+    if keeps_order(keyed):
+        chosen = _in_order(layers, options, chosen) or _by_elimination(layers, options, chosen)
+    else:
+        chosen = _by_number(layers, options, _by_elimination(layers, options, chosen))
     open_layers = [layer for layer in layers if layer.record.name not in chosen]
-    problems: list[LayoutxError] = [_ambiguous(layer, options[layer.record.name]) for layer in open_layers]
+    problems: list[LayoutxError] = [_ambiguous(layer, options[layer.record.name], keyed) for layer in open_layers]
     taken = {name for candidate, _ in chosen.values() for name in candidate.names.values()}
     unused = [name for name in keyed.tensors if name not in taken]
     if unused and whole and not problems:
@@ -88,7 +95,7 @@ def pair(
 def _candidates(layer: Layer, keyed: Keyed, registry: Registry) -> list[Candidate]:
     """All places where a layer's tensors are found by name and shape; the fullest config of each."""
     best: dict[tuple[str, ...], Candidate] = {}
-    order = {name: at for at, name in enumerate(keyed.tensors)}
+    order = positions(keyed)
     for form in registry.forms_of(layer.bound.kind.name, keyed.framework):
         for config, instance, shapes in _stored(layer, form):
             for prefix, names in _places(form, list(shapes), keyed):
@@ -99,7 +106,9 @@ def _candidates(layer: Layer, keyed: Keyed, registry: Registry) -> list[Candidat
                     continue
                 key = (prefix, *map(str, instance.values()), *([] if not form.modules else names.values()))
                 given = dict(known.config) if known is not None and known.form == form.name else {}
-                found = Candidate(form, {**config, **given}, instance, prefix, names, min(order[n] for n in names.values()))
+                found = Candidate(
+                    form, {**config, **given}, instance, prefix, names, min(order[n] for n in names.values())
+                )
                 if key not in best or len(names) > len(best[key].names):
                     best[key] = found
     return sorted(best.values(), key=lambda c: c.at)
@@ -151,11 +160,14 @@ def _consecutive(form: Form, names: Sequence[str], keyed: Keyed) -> Iterator[tup
     for at in range(len(paths) - len(slots) + 1):
         run = paths[at : at + len(slots)]
         if all(direct[path] == set(own[slot]) for path, slot in zip(run, slots, strict=True)):
-            yield run[0], {
-                f"{slot}.{last}": f"{path}.{last}" if path else last
-                for path, slot in zip(run, slots, strict=True)
-                for last in own[slot]
-            }
+            yield (
+                run[0],
+                {
+                    f"{slot}.{last}": f"{path}.{last}" if path else last
+                    for path, slot in zip(run, slots, strict=True)
+                    for last in own[slot]
+                },
+            )
 
 
 def plain(name: str) -> str:
@@ -189,7 +201,12 @@ def _free(candidates: Sequence[Candidate], chosen: Chosen) -> list[Candidate]:
     return [c for c in candidates if not taken & set(c.names.values())]
 
 
-def _in_order(layers: Sequence[Layer], options: Mapping[str, Sequence[Candidate]], chosen: Chosen) -> Chosen | None:
+def _in_order(
+    layers: Sequence[Layer],
+    options: Mapping[str, Sequence[Candidate]],
+    chosen: Chosen,
+    reason: str = "same order, shapes fit",
+) -> Chosen | None:
     """The one way to pair what is left so that both models keep their order and every place is used; else None."""
     rest = [layer for layer in layers if layer.record.name not in chosen]
     free = [_free(options[layer.record.name], chosen) for layer in rest]
@@ -206,8 +223,20 @@ def _in_order(layers: Sequence[Layer], options: Mapping[str, Sequence[Candidate]
     found = [path for paths in ways.values() for path in paths if _covers(path, names)]
     if len(found) != 1:
         return None
-    reason = "same order, shapes fit"
     return {**chosen, **{layer.record.name: (c, reason) for layer, c in zip(rest, found[0], strict=True)}}
+
+
+def _by_number(layers: Sequence[Layer], options: Mapping[str, Sequence[Candidate]], chosen: Chosen) -> Chosen:
+    """Layers whose places differ in nothing but the numbers in their names, paired in that order."""
+    families: dict[tuple[str, ...], list[Layer]] = {}
+    for layer in layers:
+        if layer.record.name not in chosen:
+            kinds = {family(c.names.values()) for c in _free(options[layer.record.name], chosen)}
+            if len(kinds) == 1:
+                families.setdefault(kinds.pop(), []).append(layer)
+    for own in families.values():
+        chosen = _in_order(own, options, chosen, "numbered in this order") or chosen
+    return chosen
 
 
 def _covers(path: Sequence[Candidate], names: set[str]) -> bool:
@@ -238,12 +267,14 @@ def _overlap(candidate: Candidate, others: Sequence[Candidate]) -> bool:
     return any(own & set(other.names.values()) for other in others)
 
 
-def _ambiguous(layer: Layer, candidates: Sequence[Candidate]) -> MatchError:
+def _ambiguous(layer: Layer, candidates: Sequence[Candidate], keyed: Keyed) -> MatchError:
     places = list(dict.fromkeys(c.prefix or "(top level)" for c in candidates))
     return MatchError(
         f"{layer.record.name} ({layer.record.class_name}) fits several places",
         where="candidates: " + ", ".join(places[:8]) + (", ..." if len(places) > 8 else ""),
-        why="names and order do not decide between them",
+        why="names and order do not decide between them"
+        if keeps_order(keyed)
+        else "the file is sorted by name, as safetensors does: its order says nothing",
         do=f"say which: --pair {layer.record.name}={places[0]}",
     )
 
@@ -256,7 +287,7 @@ def _homeless(layer: Layer, keyed: Keyed, registry: Registry) -> MatchError:
     return MatchError(
         f"no place in the {keyed.framework} model fits {layer.record.name} ({layer.record.class_name})",
         where=[f"{layer.record.name}: {', '.join(where)}", *near],
-        why=f"a {keyed.framework} {' or '.join(f.class_name for f in forms) or layer.bound.kind.name} of these sizes is not there",
+        why=f"a {' or '.join(f.class_name for f in forms) or layer.bound.kind.name} of these sizes is not there",
         do="correct the target model, or leave the layer out with --skip",
     )
 
@@ -273,5 +304,3 @@ def _nearest(layer: Layer, forms: Sequence[Form], keyed: Keyed) -> list[str]:
                     if there != shape:
                         found.append(f"{names[name]} is {there} there, it would have to be {shape}")
     return list(dict.fromkeys(found))[:4]
-
-

@@ -79,4 +79,6 @@ def _formed(record: LayerRecord, found: list[Guess]) -> LayerRecord:
     first = found[0]
     tensors = dict(zip(first.names, record.tensors.values(), strict=True))
     name = first.form.split(".", 1)[1]
-    return LayerRecord(record.name, name, first.form, first.config, tensors, record.instance, note=f"form from {first.why}")
+    return LayerRecord(
+        record.name, name, first.form, first.config, tensors, record.instance, note=f"form from {first.why}"
+    )

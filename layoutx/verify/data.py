@@ -15,6 +15,7 @@ from layoutx.lang.sizes import Equation, solve
 from layoutx.lang.tree import Axis, Dim, Layout, Option, Product, Sum, walk
 from layoutx.plan.plan import Array
 from layoutx.plan.run import view
+from layoutx.spec.bound import BoundForm
 from layoutx.spec.expand import count_spread, expand
 
 SPATIAL = ("s0", "s1", "s2", "s3")
@@ -104,6 +105,11 @@ CANONICAL: Mapping[str, Mapping[str, str]] = {
 def canonical_data(kind: str) -> dict[str, tuple[Dim, ...]]:
     """The order in which the NumPy reference takes and gives a kind's data: batch first, channels last."""
     return {name: parse_dims(text) for name, text in CANONICAL.get(kind, {}).items()}
+
+
+def data_order(bound: BoundForm) -> dict[str, tuple[Dim, ...]]:
+    """Axis orders of inputs and outputs; a form of one step (a cell) is run over time, in canonical order."""
+    return dict(bound.data) if "y" in bound.data else canonical_data(bound.kind.name)
 
 
 def _open(

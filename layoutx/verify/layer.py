@@ -12,7 +12,7 @@ from layoutx.plan.plan import Array
 from layoutx.spec.bind import bind
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.schema import Reading, choose
-from layoutx.verify.data import canonical_data, rearrange
+from layoutx.verify.data import canonical_data, data_order, rearrange
 from layoutx.verify.probe import spatial_rank, whole_sizes
 
 STATED = ("batch_first", "version")  # the runners have their own defaults for these
@@ -26,6 +26,7 @@ def run_live(
     dtype: str,
     last: Mapping[str, str] = NOTHING,
     refine: Mapping[str, str] = NOTHING,
+    keywords: Mapping[str, Any] = NOTHING,
 ) -> tuple[dict[str, Array], str]:
     """Outputs of one layer in its real framework, and the precision that they were computed in.
 
@@ -34,28 +35,29 @@ def run_live(
         probe: inputs in canonical order; outputs come back in that order.
         settings: the probe's settings (strides, dilation, padding, eps) in canonical words.
         last, refine: axis -> its dims in canonical order, and on this layer's side.
+        keywords: of the constructor, over those that follow from the layer and the settings.
     """
     from layoutx.verify.live import run
 
     first, tensors = _first_instance(bound, tensors)
-    config = live_config(first, settings, refine)
+    config = {**live_config(first, settings, refine), **keywords}
     if bound.form.framework == "onnx":
         from layoutx.verify.live.onnx_live import precision
 
         dtype = precision(bound.form.name, config, dtype)
-    order = canonical_data(bound.kind.name)
+    order, native = canonical_data(bound.kind.name), data_order(bound)
     labels = dict(bound.labels)
     data = {}
     for name, array in probe.items():
         data[name] = rearrange(
-            array, order[name], bound.data[name], bound.sizes, labels=labels, refine_here=last, refine_there=refine
+            array, order[name], native[name], bound.sizes, labels=labels, refine_here=last, refine_there=refine
         )
     found = run(bound.form.name, config, tensors, data, dtype)
     outputs = {}
     for name, array in found.items():
-        if name in order and name in bound.data:
+        if name in order and name in native:
             outputs[name] = rearrange(
-                array, bound.data[name], order[name], bound.sizes, labels=labels, refine_here=refine, refine_there=last
+                array, native[name], order[name], bound.sizes, labels=labels, refine_here=refine, refine_there=last
             )
     return outputs, dtype
 

@@ -148,7 +148,10 @@ def _reference(
 ) -> dict[str, Array]:
     from layoutx.verify.forward import forward
 
-    return forward(bound.kind.name, as_float(roles(bound, tensors, last), dtype), probe, bound.facts, settings)
+    facts = dict(bound.facts)
+    if bound.labels.get("direction") == ("backward",):  # onnx direction=reverse
+        facts["direction"] = "backward"
+    return forward(bound.kind.name, as_float(roles(bound, tensors, last), dtype), probe, facts, settings)
 
 
 def _computed(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,25 +12,20 @@ from typing import Any
 import numpy as np
 
 from layoutx.errors import VerificationError
-from layoutx.lang.tree import Dim
 from layoutx.model.einsum import parse
 from layoutx.plan.plan import Array
 from layoutx.spec.bind import bind, tensor_names
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.registry import Registry
 from layoutx.spec.schema import Form, Kind
-from layoutx.verify.data import canonical_data, rearrange
+from layoutx.verify.data import canonical_data, data_order, rearrange
 from layoutx.verify.forward import forward
 from layoutx.verify.forward.activations import activation
 from layoutx.verify.roles import as_float, roles
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 GROUPS = ("tensors", "inputs", "outputs")
-MERGES: Mapping[str, Callable[[Array], Array]] = {
-    "sum": partial(np.sum, axis=2),
-    "mul": partial(np.prod, axis=2),
-    "ave": partial(np.mean, axis=2),
-}
+MERGES: Mapping[str, Callable[..., Any]] = {"sum": np.sum, "mul": np.prod, "ave": np.mean}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +54,10 @@ class Case:
 
     @property
     def name(self) -> str:
-        """The form and every keyword: unique among all cases."""
-        given = " ".join(f"{key}={json.dumps(value)}" for key, value in self.config.items())
-        return f"{self.framework}: {self.form} {given}".strip()
+        """Framework, form, shape of the first input (onnx: and of the weights), every keyword: unique among all cases."""
+        given = [f"{key}={json.dumps(value)}" for key, value in self.config.items()]
+        own = [f"{key}{array.shape}" for key, array in self.tensors.items()] if self.framework == "onnx" else []
+        return " ".join([f"{self.framework}:", self.form, str(next(iter(self.inputs.values())).shape), *own, *given])
 
 
 def check(case: Case, reg: Registry) -> float:
@@ -75,6 +70,9 @@ def check(case: Case, reg: Registry) -> float:
         LayoutxError: the spec does not bind to the config and the weights.
     """
     found = compute(case, reg)
+    if found.keys() != case.outputs.keys():
+        names = ", ".join(case.outputs), ", ".join(found)
+        raise VerificationError(f"{case.framework} gave {names[0]}; by the spec there are {names[1]}", where=case.name)
     largest = 0.0
     for name, wanted in found.items():
         got = case.outputs[name]
@@ -84,8 +82,6 @@ def check(case: Case, reg: Registry) -> float:
             )
         scale = max(1.0, float(np.abs(got).max(initial=0.0)))
         largest = max(largest, float(np.abs(wanted - got).max(initial=0.0)) / scale)
-    if found.keys() != case.outputs.keys():
-        raise VerificationError(f"the outputs are {', '.join(case.outputs)}", where=case.name)
     return largest
 
 
@@ -109,12 +105,12 @@ def compute(case: Case, reg: Registry) -> dict[str, Array]:
         natively = {}
         for name, array in found.items():
             if name == "y" and merge is not None:  # no dims of a spec name this: the two directions are one
-                natively[name] = merge(array.reshape(*array.shape[:2], 2, -1))
+                natively[name] = np.asarray(merge(array.reshape(*array.shape[:2], 2, -1), axis=2))
             else:
                 natively[name] = rearrange(array, order[name], data_order(bound)[name], _sizes(bound),
                                            labels=bound.labels, refine_here=last, refine_there=stored)  # fmt: skip
         results.append(natively)
-    states = {name: np.concatenate([r[name] for r in results]) for name in results[0].keys() - {"y"}}
+    states = {name: np.concatenate([r[name] for r in results]) for name in results[0] if name != "y"}
     return {"y": results[-1]["y"], **states}
 
 
@@ -171,11 +167,6 @@ def refinement(case: Case) -> dict[str, str]:
         return dict(case.refine)
     letters = parse(str(case.config["equation"]), case.config.get("bias_axes"))
     return {"input": " ".join(letters.input), "output": " ".join(letters.output)}
-
-
-def data_order(bound: BoundForm) -> dict[str, tuple[Dim, ...]]:
-    """Axis orders of inputs and outputs; a form of one step (a cell) is run over time, in canonical order."""
-    return dict(bound.data) if "y" in bound.data else canonical_data(bound.kind.name)
 
 
 def _sizes(bound: BoundForm) -> dict[str, int]:

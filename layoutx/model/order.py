@@ -1,0 +1,41 @@
+"""What the order of a file's names tells: the model's own order, or only that a writer sorted them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from layoutx.certificate import KEY
+from layoutx.model.keyed import Keyed
+
+_NUMBER = re.compile(r"(\d+)")
+
+
+def keeps_order(keyed: Keyed) -> bool:
+    """Whether the names stand in the order in which the model defines its layers.
+
+    The safetensors library sorts by dtype and name (safetensors 0.4, `serialize`: wide dtypes first), and so
+    does every index over such files: a sorted file says nothing about its model. layoutx keeps the order.
+    """
+    store = keyed.store
+    if store is None or store.format != "safetensors" or KEY in store.metadata:
+        return True
+    by_dtype: dict[str, list[str]] = {}
+    for name, tensor in keyed.tensors.items():
+        by_dtype.setdefault(tensor.dtype.name, []).append(name)
+    return any(names != sorted(names) for names in by_dtype.values())
+
+
+def positions(keyed: Keyed) -> dict[str, int]:
+    """Name -> its place in the model's order; in a sorted file that of the numbers in the names."""
+    names = list(keyed.tensors) if keeps_order(keyed) else sorted(keyed.tensors, key=_natural)
+    return {name: at for at, name in enumerate(names)}
+
+
+def family(names: Iterable[str]) -> tuple[str, ...]:
+    """Names without their numbers: `blocks.3.norm1.weight` and `blocks.4.norm2.weight` are of one family."""
+    return tuple(_NUMBER.sub("#", name) for name in names)
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in _NUMBER.split(name)]

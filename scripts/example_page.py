@@ -1,0 +1,77 @@
+"""Fill the command blocks of docs/example.md with their real output; with --check, fail where the page is stale.
+
+A block starts with a line `$ layoutx ...` or `$ python ...` inside a ```console fence; what follows is replaced by the
+command's output, run from the repository root. Numbers that depend on the machine (times, rounding errors) are compared
+as patterns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("docs/example.md",)
+BLOCK = re.compile(r"```console\n(.*?)```", re.S)
+WIDTH = "96"
+
+
+def rendered(page: str, out: Path) -> str:
+    """The page with every command's output as it is now; `out` is the folder where the commands write."""
+    return BLOCK.sub(lambda match: f"```console\n{_block(match[1], out)}```", page)
+
+
+def _block(text: str, out: Path) -> str:
+    commands = [line for line in text.splitlines() if line.startswith("$ ")]
+    return "".join(f"{command}\n{_output(command[2:], out)}" for command in commands)
+
+
+def _output(command: str, out: Path) -> str:
+    words = shlex.split(command.replace("build/", f"{out}/"))
+    program = [sys.executable, "-m", "layoutx"] if words[0] == "layoutx" else [sys.executable]
+    env = {**os.environ, "COLUMNS": WIDTH, "NO_COLOR": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*program, *words[1:]], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    text = done.stdout if done.returncode == 0 else done.stdout + done.stderr
+    text = text.replace(f"{out}/", "build/")
+    return "\n".join(line.rstrip() for line in text.rstrip().splitlines()) + "\n"
+
+
+def settled(text: str) -> str:
+    """The text without what differs between machines: times, sizes of rounding errors, white space."""
+    text = re.sub(r"\b\d+\.\d+ s\b", "T s", text)
+    text = re.sub(r"\b\d(\.\d+)?e-\d+\b|\blive 0\b", "EPS", text)
+    text = re.sub(r"live EPS", "EPS", text)
+    text = re.sub(r"(torch|keras|onnx) \d+\.\d+\.\d+(\+\w+)?", r"\1 V", text)
+    return re.sub(r"\s+", " ", text)
+
+
+def main() -> int:
+    """Write the pages, or check them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    stale = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in PAGES:
+            path = ROOT / name
+            old = path.read_text(encoding="utf-8")
+            new = rendered(old, Path(folder))
+            if check and settled(old) != settled(new):
+                stale.append(name)
+                (Path(folder) / "new.md").write_text(new, encoding="utf-8")
+                subprocess.run(["diff", str(path), str(Path(folder) / "new.md")], check=False)
+            elif not check:
+                path.write_text(new, encoding="utf-8")
+    for name in stale:
+        print(f"{name} is stale: run python scripts/example_page.py")
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

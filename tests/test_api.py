@@ -1,0 +1,74 @@
+"""Plans and layers by hand, against what the frameworks' own definitions say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import layoutx as lx
+
+
+def test_a_plan_from_names_of_forms() -> None:
+    rng = np.random.default_rng(1)
+    plan = lx.plan("keras.LSTM", "torch.LSTM", sizes={"input": 7, "hidden": 5})
+    given = {
+        "kernel": rng.normal(size=(7, 20)),
+        "recurrent_kernel": rng.normal(size=(5, 20)),
+        "bias": rng.normal(size=20),
+    }
+    found = plan(given)
+    np.testing.assert_array_equal(found["weight_ih_l0"], given["kernel"].T)
+    np.testing.assert_array_equal(found["bias_hh_l0"], np.zeros(20))
+    back = plan.inverse()(found)
+    for name, array in given.items():
+        np.testing.assert_array_equal(back[name], array)
+    space: dict[str, object] = {}
+    exec(plan.code(), space)
+    np.testing.assert_array_equal(space["convert"](given)["weight_hh_l0"], found["weight_hh_l0"])  # type: ignore[operator]
+
+
+def test_a_plan_with_refined_axes() -> None:
+    sizes = {"h": 2, "w": 3, "c": 5, "output": 7}
+    plan = lx.plan(
+        "keras.Dense", "torch.Linear", sizes=sizes, refine={"input": "(h w c)"}, target_refine={"input": "(c h w)"}
+    )
+    kernel = np.arange(30 * 7.0).reshape(30, 7)
+    expected = kernel.reshape(2, 3, 5, 7).transpose(3, 2, 0, 1).reshape(7, 30)
+    np.testing.assert_array_equal(plan({"kernel": kernel, "bias": np.ones(7)})["weight"], expected)
+
+
+def test_a_plan_between_kinds_is_refused() -> None:
+    with pytest.raises(lx.ConversionError, match="compute different things"):
+        lx.plan("keras.Dense", "torch.LSTM", sizes={"input": 3, "output": 2})
+
+
+def test_a_misspelled_axis_is_refused() -> None:
+    with pytest.raises(lx.UsageError, match="dense has no axis 'ouput'"):
+        lx.plan("keras.Dense", "torch.Linear", sizes={"input": 3, "ouput": 2})
+
+
+def test_conv1d_by_hand() -> None:
+    rng = np.random.default_rng(2)
+    kernel, bias, x = rng.normal(size=(3, 5, 7)), rng.normal(size=7), rng.normal(size=(2, 11, 5))
+    windows = np.stack([x[:, i : i + 9] for i in range(3)], axis=2)
+    expected = np.einsum("btki,kio->bto", windows, kernel) + bias
+    found = lx.forward("keras.Conv1D", {"kernel": kernel, "bias": bias}, x)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    weight, first = kernel.transpose(2, 1, 0), x.transpose(0, 2, 1)
+    found = lx.forward("torch.Conv1d", {"weight": weight, "bias": bias}, first)
+    np.testing.assert_allclose(found, expected.transpose(0, 2, 1), rtol=1e-12)
+
+
+def test_dense_and_lstm_by_hand() -> None:
+    rng = np.random.default_rng(4)
+    kernel, x = rng.normal(size=(3, 2)), rng.normal(size=(5, 3))
+    np.testing.assert_allclose(lx.forward("keras.Dense", {"kernel": kernel}, x, {"use_bias": False}), x @ kernel, rtol=1e-12)
+    shapes = {"weight_ih_l0": (20, 7), "weight_hh_l0": (20, 5), "bias_ih_l0": (20,), "bias_hh_l0": (20,)}
+    tensors = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    y = lx.forward("torch.LSTM", tensors, rng.normal(size=(3, 2, 7)))
+    assert y.shape == (3, 2, 5)
+
+
+def test_data_that_a_form_does_not_take() -> None:
+    with pytest.raises(lx.UsageError, match="keras.Dense has no data 'z'"):
+        lx.forward("keras.Dense", {"kernel": np.ones((3, 2))}, {"z": np.ones((5, 3))}, {"use_bias": False})
