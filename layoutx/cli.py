@@ -10,7 +10,8 @@ from layoutx.errors import LayoutxError
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
-QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}  # TensorFlow greets on stderr, where only errors belong
+# TensorFlow greets on stderr, where only errors belong
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

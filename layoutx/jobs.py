@@ -12,7 +12,9 @@ from layoutx.files.store import Tensor
 from layoutx.model.bindings import bind_record, refine_of
 from layoutx.model.followed import unfollowed
 from layoutx.model.keyed import Keyed
-from layoutx.model.match import Layer, Pair, pair
+from layoutx.model.match import Pair, pair
+from layoutx.model.order import in_order
+from layoutx.model.places import Layer
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.plan.fit import fit
 from layoutx.plan.plan import Plan
@@ -237,7 +239,7 @@ def _pairs(
         problems += unfollowed(model, found, registry, keyed.framework)
     raise_all(problems, f"{len(problems)} layers cannot be converted to {keyed.framework}")
     layers = [Layer(r, b, refine_of(r, registry, keyed.framework, options.keep_order)) for r, b in found]
-    pairs = pair(layers, keyed, registry, options.pairs, whole=whole and not skipped)
+    pairs = pair(layers, keyed, registry, options.pairs, whole=whole and not skipped, ordered=in_order(model))
     return pairs, found, skipped
 
 

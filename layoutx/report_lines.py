@@ -116,12 +116,9 @@ def _class(layer: LayerJob) -> str:
 
 def witness_of(form: str) -> str:
     """Whether outputs of the real framework stand behind a form: "witnessed keras 3.15.1", "declared"."""
-    from importlib import import_module
+    from layoutx.verify.witnesses import witnessed
 
-    try:
-        return str(import_module("layoutx.verify.witnesses").witnessed(form))
-    except ModuleNotFoundError:
-        return "declared"
+    return witnessed(form)
 
 
 def _tensor(plan: Plan, tensor: BoundTensor, key: str, result: Result) -> TensorLine:
@@ -161,7 +158,8 @@ def _fills(plan: Plan) -> dict[str, str]:
         if isinstance(step, Fill):
             own = [s for s in plan.steps if getattr(s, "target", None) == step.target]
             whole = all(isinstance(s, Fill) for s in own)
-            found[step.target if whole else f"{', '.join(step.atoms)} of {step.target}"] = f"{step.value:g}"
+            atoms = step.atoms if len(step.atoms) < 5 else dict.fromkeys(atom.partition(".")[0] for atom in step.atoms)
+            found[step.target if whole else f"{', '.join(atoms)} of {step.target}"] = f"{step.value:g}"
     return found
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 OPTIMIZER = ("optimizer", "optimiser")
 MOST_LEFTOVERS = 8
-ALIKE = ("moves", "fills")
+SINCE = ", since "  # what comes before the reason why a framework was not used
 
 
 def as_dict(report: Report) -> dict[str, Any]:
@@ -129,6 +129,9 @@ def _rows(report: Report) -> Iterator[Line]:
         for text, exactness, lines in collapsed(layer.tensors):
             yield row(*cells, Cell(clean(text), _style(lines)), Cell(exactness, exactness), proof)
             cells, proof = ["", "", ""], ""
+        method, since, why = layer.proof.method.partition(SINCE)
+        if since:
+            yield Note(clean(f"computed with the {method}: {why}", 300), 6, "dim")
         if layer.reason and layer.reason != f"{layer.name} (same name)":
             yield Note(f"in the target: {clean(layer.reason)}", 6, "dim")
         for note in layer.notes:
@@ -203,7 +206,8 @@ def _summary(report: Report) -> Iterator[str]:
     yield from _forward(report)
     unsaid = [layer.name for layer in report.layers if not layer.settled]
     if unsaid:
-        yield f"The source does not tell settings (eps, padding, strides, ...): compare those of {clean(_listed(unsaid))}."
+        unsaid_names = clean(_listed(unsaid))
+        yield f"The source does not tell settings (eps, padding, strides, ...): compare those of {unsaid_names}."
     end = [f"{report.seconds:.2f} s."] if report.seconds is not None else []
     if report.output:
         end.append(f"Certificate in the file's metadata (layoutx inspect {clean(Path(report.output).name)}).")
@@ -220,7 +224,7 @@ def _forward(report: Report) -> Iterator[str]:
         yield f"Whole models not compared: {clean(end.note)}."
     methods: dict[tuple[str, str], float] = {}
     for layer in report.layers:
-        key = (layer.proof.method, layer.proof.dtype)
+        key = (layer.proof.method.partition(SINCE)[0], layer.proof.dtype)
         if layer.proof.largest is not None:
             methods[key] = max(methods.get(key, 0.0), layer.proof.largest)
     for (method, dtype), largest in methods.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -132,8 +133,25 @@ def _table(sizes: Sequence[int], rows: Sequence[Row]) -> Table:
         table.add_column(width=size, overflow="fold")
     for line in rows:
         cells = [cell if isinstance(cell, Cell) else Cell(cell) for cell in line.cells]
-        table.add_row(*(_styled(cell.text, cell.style) for cell in cells))
+        folded = (folded_text(cell.text, size) for cell, size in zip(cells, sizes, strict=False))
+        table.add_row(*(_styled(text, cell.style) for text, cell in zip(folded, cells, strict=True)))
     return table
+
+
+def folded_text(text: str, width: int) -> str:
+    """A text broken into lines at spaces, and else after "/" or inside a dotted name, rather than anywhere."""
+    from rich.cells import cell_len
+
+    lines = []
+    for line in text.split("\n"):
+        current = ""
+        for piece in re.split(r"(?<=[ /])|(?<=\.)(?=[A-Za-z])", line):
+            if current and cell_len(current + piece.rstrip()) > width:
+                lines.append(current.rstrip())
+                current = ""
+            current += piece
+        lines.append(current.rstrip() if current.strip() else current)
+    return "\n".join(lines)
 
 
 def _styled(text: str, style: str) -> Text:

@@ -1,8 +1,8 @@
 """Witnesses: what real layers of the installed frameworks compute, captured for every form.
 
-    python scripts/capture_witnesses.py                  write tests/witnesses/*.npz and specs/witnesses.json
-    python scripts/capture_witnesses.py --check          capture anew, compare with what is stored, write nothing
-    python scripts/capture_witnesses.py --only 'lstm.*'  files of this name only (kind.framework)
+python scripts/capture_witnesses.py                  write tests/witnesses/*.npz and specs/witnesses.json
+python scripts/capture_witnesses.py --check          capture anew, compare with what is stored, write nothing
+python scripts/capture_witnesses.py --only 'lstm.*'  files of this name only (kind.framework)
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ def differences(stored: Sequence[Case], captured: Sequence[Case]) -> list[str]:
             elif group != "outputs":
                 found += [f"{name}: other values in {k}" for k, a in held.items() if a.tobytes() != made[k].tobytes()]
             else:
-                found += [f"{name}: {k} differs by {d:.3g}" for k, d in apart(held, made).items() if not d <= SAME[new.dtype]]
+                found += [
+                    f"{name}: {k} differs by {d:.3g}" for k, d in apart(held, made).items() if not d <= SAME[new.dtype]
+                ]
     return found
 
 
@@ -143,7 +145,9 @@ def shapes_of(arrays: Mapping[str, np.ndarray[Any, Any]]) -> str:
 
 
 def apart(old: Mapping[str, np.ndarray[Any, Any]], new: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, float]:
-    return {k: float(np.abs(a - new[k]).max(initial=0.0) / max(1.0, np.abs(a).max(initial=0.0))) for k, a in old.items()}
+    return {
+        k: float(np.abs(a - new[k]).max(initial=0.0) / max(1.0, np.abs(a).max(initial=0.0))) for k, a in old.items()
+    }
 
 
 def index(reg: Registry) -> dict[str, Any]:

@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from layoutx.errors import ConversionError, LayoutxError, Problems  # noqa: E402
-from layoutx.lang.tree import Axis, walk  # noqa: E402
+from layoutx.lang.sizes import extent  # noqa: E402
+from layoutx.lang.tree import Axis, Product, walk  # noqa: E402
 from layoutx.plan.code import expression  # noqa: E402
 from layoutx.plan.fit import fit  # noqa: E402
 from layoutx.plan.plan import Plan  # noqa: E402
@@ -110,6 +111,11 @@ def sizes(kind: Kind, source: Form, target: Form, rank: int, config: Mapping[str
         for axis, cases in form.pin.items():
             if (size := choose(cases, full)) is not None:
                 found.update(dict.fromkeys(spatial if axis == "..." else (axis,), int(size)))
+    for form in (source, target):  # one config key for several dims, as embed_dim: they are as long as the product
+        for key, dim in form.sizes:
+            others = [d for name, d in form.sizes if name == key and isinstance(d, Product)]
+            if isinstance(dim, Axis) and others and dim.name in found:
+                found[dim.name] = extent(others[0], found)
     aliases = [*kind.same.items()]
     for form in (target, source):
         full = {**form.config, **(config if form is source else {})}

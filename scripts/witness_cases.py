@@ -15,7 +15,10 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Plan:
-    """One layer to capture. `tensors`: names and shapes where the framework cannot list them. `vocab`: x are indices below it."""
+    """One layer to capture.
+
+    `tensors`: names and shapes, where the framework cannot list them. `vocab`: x are indices below it.
+    """
 
     form: str
     config: Mapping[str, Any]
@@ -94,23 +97,39 @@ def keras_convs(version: int) -> Iterator[Plan]:
         yield keras(name, x, filters=7, kernel_size=small, dilation_rate=[2] * rank)
         if rank < 3:
             yield keras(name, (2, *SPACE[rank], 6), filters=10, kernel_size=size, groups=2)
-            yield keras(name, (2, *SPACE[rank], 6), filters=10, kernel_size=small, groups=2, use_bias=False, dilation_rate=2)
+            yield keras(
+                name, (2, *SPACE[rank], 6), filters=10, kernel_size=small, groups=2, use_bias=False, dilation_rate=2
+            )
             yield keras(f"Depthwise{name}", x, kernel_size=size)
             yield keras(f"Depthwise{name}", x, kernel_size=size, depth_multiplier=2, padding="same")
             yield keras(f"Depthwise{name}", x, kernel_size=size, depth_multiplier=2, use_bias=False, strides=2)
-            yield keras(f"Depthwise{name}", x, kernel_size=small, depth_multiplier=2, dilation_rate=2, activation="relu")
+            yield keras(
+                f"Depthwise{name}", x, kernel_size=small, depth_multiplier=2, dilation_rate=2, activation="relu"
+            )
             yield keras(f"Separable{name}", x, filters=7, kernel_size=size)
             yield keras(f"Separable{name}", x, filters=7, kernel_size=size, depth_multiplier=2, use_bias=False)
-            yield keras(f"Separable{name}", x, filters=7, kernel_size=size, depth_multiplier=2, padding="same", strides=2)
+            yield keras(
+                f"Separable{name}", x, filters=7, kernel_size=size, depth_multiplier=2, padding="same", strides=2
+            )
             yield keras(f"Separable{name}", x, filters=7, kernel_size=small, depth_multiplier=2, dilation_rate=2)
         if rank == 1:
             yield keras(name, x, filters=7, kernel_size=size, padding="causal", dilation_rate=2)
         short = (2, *SHORT[rank], 3)
         yield keras(f"{name}Transpose", short, filters=7, kernel_size=size)
         yield keras(f"{name}Transpose", short, filters=7, kernel_size=size, strides=[2] * rank, use_bias=False)
-        yield keras(f"{name}Transpose", short, filters=7, kernel_size=size, strides=[2] * rank, padding="same", activation="relu")
+        yield keras(
+            f"{name}Transpose",
+            short,
+            filters=7,
+            kernel_size=size,
+            strides=[2] * rank,
+            padding="same",
+            activation="relu",
+        )
         if rank < 3:
-            yield keras(f"{name}Transpose", short, filters=7, kernel_size=size, strides=2, padding="same", output_padding=0)
+            yield keras(
+                f"{name}Transpose", short, filters=7, kernel_size=size, strides=2, padding="same", output_padding=0
+            )
             yield keras(f"{name}Transpose", short, filters=7, kernel_size=size, strides=2, output_padding=1)
         if rank == 2 and version == 2:  # TensorFlow has no other dilated one for the CPU
             yield keras(f"{name}Transpose", short, filters=7, kernel_size=small, dilation_rate=2)
@@ -222,11 +241,12 @@ def torch_convs() -> Iterator[Plan]:
         yield torch(f"Conv{rank}d", (2, 3, *space), **dilated, padding="same")
         yield torch(f"Conv{rank}d", (2, 3, *space), **plain, padding="valid")
         yield torch(f"Conv{rank}d", (2, 3, *space), in_channels=3, out_channels=6, kernel_size=small, groups=3)
-        yield torch(
-            f"ConvTranspose{rank}d", (2, 3, *SHORT[rank]), **plain, stride=2, padding=1, output_padding=1
-        )
+        yield torch(f"ConvTranspose{rank}d", (2, 3, *SHORT[rank]), **plain, stride=2, padding=1, output_padding=1)
         for more in ({}, {"stride": 2, "padding": 1}, {"dilation": 2, "kernel_size": small}):
-            tensors = {"depthwise.weight": (6, 1, *more.get("kernel_size", size)), "pointwise.weight": (7, 6) + (1,) * rank}
+            tensors = {
+                "depthwise.weight": (6, 1, *more.get("kernel_size", size)),
+                "pointwise.weight": (7, 6) + (1,) * rank,
+            }
             config = {"in_channels": 3, "out_channels": 7, "depth_multiplier": 2, "kernel_size": size, **more}
             x = {"x": (2, 3, *space)}
             form = f"torch.SeparableConv{rank}d"
@@ -287,7 +307,12 @@ def torch_attention() -> Iterator[Plan]:
     first = {name: (shape[1], shape[0], shape[2]) for name, shape in same.items()}
     yield Plan(form, {**config, "batch_first": False, "_qkv_same_embed_dim": True}, first)
     for kv, value in ((6, 5), (3, 5), (2, 7)):
-        tensors = {"q_proj.weight": (30, 13), "q_proj.bias": (30,), "k_proj.weight": (kv * 5, 17), "k_proj.bias": (kv * 5,)}
+        tensors = {
+            "q_proj.weight": (30, 13),
+            "q_proj.bias": (30,),
+            "k_proj.weight": (kv * 5, 17),
+            "k_proj.bias": (kv * 5,),
+        }
         tensors |= {"v_proj.weight": (kv * value, 19), "v_proj.bias": (kv * value,)}
         tensors |= {"out_proj.weight": (11, 6 * value), "out_proj.bias": (11,)}
         for bias in (True, False):
@@ -325,7 +350,9 @@ def onnx_convs() -> Iterator[Plan]:
             yield onnx(name, (2, 3, *x), {"W": (*into, *size), "B": (out,)}, auto_pad="VALID")
         yield onnx("Conv", (2, 6, *space), {"W": (10, 3, *small), "B": (10,)}, group=2)
         yield onnx("ConvTranspose", (2, 6, *shorter), {"W": (6, 5, *small), "B": (10,)}, group=2)
-        yield onnx("ConvTranspose", (2, 3, *shorter), {"W": (3, 7, *size), "B": (7,)}, strides=two, output_padding=[1] * rank)
+        yield onnx(
+            "ConvTranspose", (2, 3, *shorter), {"W": (3, 7, *size), "B": (7,)}, strides=two, output_padding=[1] * rank
+        )
         tensors = {"depthwise.W": (6, 1, *size), "pointwise.W": (7, 6) + (1,) * rank}
         yield onnx("SeparableConv", (2, 3, *space), tensors, group=3)
         yield onnx("SeparableConv", (2, 3, *space), {**tensors, "pointwise.B": (7,)}, group=3, strides=two, pads=pads)
@@ -338,7 +365,9 @@ def onnx_norms() -> Iterator[Plan]:
         yield onnx("BatchNormalization", x, four, epsilon=EPS)
         yield onnx("InstanceNormalization", x, dict.fromkeys(("scale", "B"), (5,)), epsilon=EPS)
     yield onnx("GroupNormalization", (2, 6, 5), dict.fromkeys(("scale", "bias"), (6,)), num_groups=3, epsilon=EPS)
-    yield onnx("GroupNormalization", (2, 6, 5, 7), dict.fromkeys(("scale", "bias"), (6,)), num_groups=2, epsilon=2.0**-9)
+    yield onnx(
+        "GroupNormalization", (2, 6, 5, 7), dict.fromkeys(("scale", "bias"), (6,)), num_groups=2, epsilon=2.0**-9
+    )
     yield onnx("LayerNormalization", (2, 7), {"Scale": (7,), "B": (7,)}, epsilon=EPS)
     yield onnx("LayerNormalization", (2, 7), {"Scale": (7,)}, epsilon=EPS)
     x, two = {"x": (2, 7, 5)}, {"features": "h c"}

@@ -125,7 +125,8 @@ def test_an_unknown_class_is_shown_with_its_tensors(tmp_path: Path) -> None:
     assert "output  Mystery (unknown class)" in text
     assert "(48, 10)" in text
     assert "--form LAYER=FORM" in text
-    assert lx.inspect(source, forms={"output": "keras.Dense"})["output"].tensors[0].text == "kernel (input 48, output 10)"
+    named = lx.inspect(source, forms={"output": "keras.Dense"})
+    assert named["output"].tensors[0].text == "kernel (input 48, output 10)"
 
 
 def test_a_certificate_says_the_forms(tmp_path: Path) -> None:

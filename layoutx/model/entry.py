@@ -8,7 +8,6 @@ from typing import Any
 from layoutx.errors import ModelError
 
 
-
 def class_of(entry: Any, where: str) -> str:
     """The class name of a layer entry; ModelError where there is none."""
     if not isinstance(entry, Mapping):

@@ -8,10 +8,12 @@ from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import BindError
+from layoutx.lang.show import show
 from layoutx.model.record import LayerRecord
 from layoutx.spec.bind import tensor_names
 from layoutx.spec.guess import Guess, guess
 from layoutx.spec.registry import Registry
+from layoutx.spec.schema import choose
 
 
 def identified(
@@ -46,7 +48,7 @@ def identified(
         return record
     found = guesses(record, registry, framework, known)
     forms = list(dict.fromkeys(g.form for g in found))
-    if len(forms) == 1:
+    if found and len({_meaning(g, registry) for g in found}) == 1:
         return _with(record, found[0], f"form from {found[0].why}")
     if forms:
         choices = ", ".join(forms)
@@ -62,6 +64,15 @@ def guesses(record: LayerRecord, registry: Registry, framework: str, known: Mapp
         return guess(registry, framework, list(named.values()), hint, known)
     found = guess(registry, framework, named, hint, known)
     return found or guess(registry, framework, list(named.values()), hint, known)
+
+
+def _meaning(found: Guess, registry: Registry) -> tuple[str, ...]:
+    """What a guess makes of the tensors: two forms that store a kind alike (Dense, EinsumDense) are one."""
+    form = registry.form(found.form)
+    config = {**form.config, **found.config}
+    layouts = {spec.name: choose(spec.cases, config) for spec in form.tensors}
+    facts = [f"{name} {choose(cases, config)}" for name, cases in form.facts.items()]
+    return (form.kind, *(str(show(layout)) for n in found.names if (layout := layouts.get(n)) is not None), *facts)
 
 
 def _by_position(record: LayerRecord, registry: Registry) -> LayerRecord:

@@ -62,6 +62,9 @@ ATTRIBUTES = re.compile(
     r"(/cell|/layer|/(forward|backward)_layer(/cell)?|/_?(query|key|value|output|gate)_dense)$"
 )  # sub-objects of stock layers that hold the layer's own weights
 
+# sub-objects of stock layers in the order in which the layer lists their weights
+PARTS = ("forward_layer", "backward_layer", "query_dense", "key_dense", "gate_dense", "value_dense", "output_dense")
+
 
 def numbering(store: Store, graph: Graph, version: int) -> tuple[str, Number]:
     """The name of the layer container in this file, and the rule by which its children are numbered.
@@ -212,7 +215,8 @@ def by_groups(store: Store, used: Collection[str], note: str) -> tuple[list[Laye
         for owner, weights in _split(group, rest).items():
             groups[owner] = weights
     layers = []
-    for owner, tensors in groups.items():
+    for owner in groups if listed else sorted(groups, key=_natural):
+        tensors = groups[owner]
         shown = re.sub(r"(^|/)(layers|" + OLD + r")/", r"\1", owner) or "model"
         said = store.metadata.get(f"name:{owner}", store.metadata.get(f"name:{owner}/vars", "")) if owner else ""
         text = f"{note}; the file calls it {said}" if said else note
@@ -237,10 +241,21 @@ def _split(group: str, weights: list[tuple[str, Tensor]]) -> dict[str, dict[str,
 
 
 def _numeric(tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
-    """Numbered variables in numeric order (HDF5 lists them as text); named ones as they are."""
+    """Numbered variables in their layer's own order, which HDF5 loses as it sorts by name; named ones as they are."""
     if all(key.rsplit("/", 1)[-1].isdigit() for key in tensors):
-        return sorted(tensors.items(), key=lambda item: (_dir(item[0]), int(item[0].rsplit("/", 1)[-1])))
+        return sorted(tensors.items(), key=lambda item: _place(item[0]))
     return list(tensors.items())
+
+
+def _place(key: str) -> tuple[int, str, int]:
+    """Where a variable stands in its layer: forward before backward, the query first, then by number."""
+    first = key.split("/")[0].removeprefix("_")
+    return PARTS.index(first) if first in PARTS else len(PARTS), _dir(key), int(key.rsplit("/", 1)[-1])
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """`dense_2` before `dense_10`: the numbers count layers of a class in their order."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def hint(name: str) -> str:

@@ -133,8 +133,9 @@ def _sum(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Seq
     if not states or blocked is not None:
         return [blocked] if blocked is not None else _block(node)
     full = [s for s in states if len(s.last) == max(len(x.last) for x in states)]
+    full = [s for s in full if not s.lead] or full  # a Dense on a map keeps the map's own arrangement in a sum
     best = max(full, key=lambda s: sum(1 for d in s.last for a in axes_in(d) if a.size != 1))
-    alike = all(_shape_of(s) == _shape_of(best) or _broadcasts(s, best) for s in states)
+    alike = all(s.lead or _shape_of(s) == _shape_of(best) or _broadcasts(s, best) for s in states)
     doubt = next((s.doubt for s in states if s.doubt), "")
     return [
         replace(best, doubt=doubt or ("" if alike else f'{node.class_name} "{node.name}" of differently built axes'))
@@ -167,15 +168,18 @@ def _concatenate(flow: Flow, node: Node, name: str, states: Sequence[State], lab
         sizes = [size_of(d) for d in dims]
         merged: Dim = (flow.axis("t", name, None if None in sizes else sum(s for s in sizes if s is not None)),)
     else:
-        merged = (
-            Cat(
-                flow.axis("c", name, None).id,
-                tuple((_label(d, label), d, partner(s, d)) for s, d, label in zip(states, dims, labels, strict=True)),
-            ),
-        )
+        parts = [p for s, d, label in zip(states, dims, labels, strict=True) for p in _parts(s, d, label)]
+        merged = (Cat(flow.axis("c", name, None).id, tuple(parts)),)
     last = tuple(merged if i == at else d for i, d in enumerate(base.last))
     first = tuple(merged if i == position else d for i, d in enumerate(base.first))
     return [State(last, first, base.spatial, doubt=doubt, lead=next((s.lead for s in states if s.lead), ""))]
+
+
+def _parts(state: State, dim: Dim, label: str) -> Sequence[tuple[str, Dim, Dim]]:
+    """The pieces of one input: those of an earlier concatenation stay side by side, however deep the chain."""
+    if len(dim) == 1 and isinstance(dim[0], Cat):
+        return dim[0].parts
+    return [(_label(dim, label), dim, partner(state, dim))]
 
 
 def _label(dim: Dim, maker: str) -> str:
@@ -193,8 +197,8 @@ def _dense(flow: Flow, node: Node, name: str, states: Sequence[State], labels: S
     if state.blocked:  # the features are known again, the axes before them are not
         return [State(((new,),), ((new,),), lead=state.blocked)]
     lead = state.last if stock(node) == "Embedding" else state.last[:-1]
-    doubt = f'Dense "{node.name}" on a map' if state.spatial and len(lead) > 1 else ""
-    return [State((*lead, (new,)), (*lead, (new,)), doubt=doubt, lead=state.lead)]
+    on_map = f'Dense "{node.name}" on a map' if state.spatial and len(lead) > 1 else ""
+    return [State((*lead, (new,)), (*lead, (new,)), doubt=state.doubt, lead=state.lead or on_map)]
 
 
 def _rnn(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:

@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from layoutx.errors import LayoutxError, MatchError, raise_all
-from layoutx.model.keyed import Keyed, prefixes
-from layoutx.model.order import family, keeps_order, positions
+from layoutx.errors import LayoutxError, MatchError, UsageError, raise_all
+from layoutx.model.keyed import Keyed
+from layoutx.model.order import counted, family, keeps_order
+from layoutx.model.places import Candidate, Layer, candidates, plain
 from layoutx.model.record import LayerRecord
-from layoutx.plan.fit import configs
-from layoutx.spec.bind import bind
-from layoutx.spec.bound import BoundForm
+from layoutx.model.unmatched import ambiguous, homeless
 from layoutx.spec.registry import Registry
-from layoutx.spec.schema import Form
-
-MOST_INSTANCES = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One way to find a layer in a keyed model: form, config, instance, and where each tensor is."""
-
-    form: Form
-    config: Mapping[str, Any]
-    instance: Mapping[str, Any]
-    prefix: str
-    names: Mapping[str, str]
-    at: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,44 +23,43 @@ class Pair:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """A record with its bound form and the axes' order on the keyed side."""
-
-    record: LayerRecord
-    bound: BoundForm
-    refine: Mapping[str, str]
-
-
 def pair(
-    layers: Sequence[Layer], keyed: Keyed, registry: Registry, fixed: Mapping[str, str], *, whole: bool = True
+    layers: Sequence[Layer],
+    keyed: Keyed,
+    registry: Registry,
+    fixed: Mapping[str, str],
+    *,
+    whole: bool = True,
+    ordered: bool = True,
 ) -> list[Pair]:
     """Give every layer its place.
 
     Args:
-        layers: in model order, all of them with a form.
+        layers: all of them with a form, in model order where that is known.
         keyed: the other model.
         fixed: layer name -> module path, decided by the user.
         whole: every name of the keyed model must be taken by a layer.
+        ordered: the layers' order is the model's; else only the numbers in their names tell it.
 
     Raises:
+        UsageError: `fixed` names no layer.
         MatchError: layers without a place, places without a layer, or several ways to pair them; all together.
     """
-    options = {layer.record.name: _candidates(layer, keyed, registry) for layer in layers}
+    options = {layer.record.name: candidates(layer, keyed, registry) for layer in layers}
+    unknown = [name for name in fixed if name not in options]
+    if unknown:
+        raise UsageError(f"--pair names no layer: {', '.join(unknown)}", why=f"the layers are {', '.join(options)}")
     for name, prefix in fixed.items():
-        if name in options:
-            options[name] = [c for c in options[name] if c.prefix == prefix]
-    raise_all(
-        [_homeless(layer, keyed, registry) for layer in layers if not options[layer.record.name]],
-        "layers without a place",
-    )
+        options[name] = [c for c in options[name] if c.prefix == prefix]
+    lost = [layer for layer in layers if not options[layer.record.name]]
+    raise_all([homeless(x, keyed, registry, fixed.get(x.record.name)) for x in lost], "layers without a place")
     chosen = _by_name(layers, options)
-    if keeps_order(keyed):
+    if ordered and keeps_order(keyed):
         chosen = _in_order(layers, options, chosen) or _by_elimination(layers, options, chosen)
     else:
-        chosen = _by_number(layers, options, _by_elimination(layers, options, chosen))
+        chosen = _by_number(layers, options, _by_elimination(layers, options, chosen), ordered, keeps_order(keyed))
     open_layers = [layer for layer in layers if layer.record.name not in chosen]
-    problems: list[LayoutxError] = [_ambiguous(layer, options[layer.record.name], keyed) for layer in open_layers]
+    problems: list[LayoutxError] = [ambiguous(layer, options[layer.record.name], keyed) for layer in open_layers]
     taken = {name for candidate, _ in chosen.values() for name in candidate.names.values()}
     unused = [name for name in keyed.tensors if name not in taken]
     if unused and whole and not problems:
@@ -90,89 +72,6 @@ def pair(
         )
     raise_all(problems, "the two models could not be paired")
     return [Pair(layer.record, *chosen[layer.record.name]) for layer in layers]
-
-
-def _candidates(layer: Layer, keyed: Keyed, registry: Registry) -> list[Candidate]:
-    """All places where a layer's tensors are found by name and shape; the fullest config of each."""
-    best: dict[tuple[str, ...], Candidate] = {}
-    order = positions(keyed)
-    for form in registry.forms_of(layer.bound.kind.name, keyed.framework):
-        for config, instance, shapes in _stored(layer, form):
-            for prefix, names in _places(form, list(shapes), keyed):
-                known = keyed.modules.get(prefix)
-                if known is not None and known.form and known.form != form.name and not form.modules:
-                    continue
-                if any(keyed.tensors[names[n]].shape != shape for n, shape in shapes.items()):
-                    continue
-                key = (prefix, *map(str, instance.values()), *([] if not form.modules else names.values()))
-                given = dict(known.config) if known is not None and known.form == form.name else {}
-                found = Candidate(
-                    form, {**config, **given}, instance, prefix, names, min(order[n] for n in names.values())
-                )
-                if key not in best or len(names) > len(best[key].names):
-                    best[key] = found
-    return sorted(best.values(), key=lambda c: c.at)
-
-
-def _stored(layer: Layer, form: Form) -> Iterator[tuple[dict[str, Any], dict[str, Any], dict[str, tuple[int, ...]]]]:
-    """The names and shapes that a layer would have in a form, for each config that the form tells apart."""
-    seen: set[tuple[tuple[str, tuple[int, ...]], ...]] = set()
-    for config in configs(layer.bound.kind, form, {}, layer.bound.facts):
-        for number in range(MOST_INSTANCES if form.each else 1):
-            instance = {form.each: number} if form.each else {}
-            try:
-                target = bind(
-                    layer.bound.kind, form, config, sizes=layer.bound.sizes, refine=layer.refine, instance=instance
-                )
-            except LayoutxError:
-                break
-            shapes = {t.name: t.shape for t in target.tensors}
-            optional = [s.name for s in form.tensors if s.optional and s.name in shapes]
-            for omit in ([], optional) if optional else ([],):
-                kept = {n: s for n, s in shapes.items() if n not in omit}
-                key = tuple(kept.items())
-                if kept and key not in seen:
-                    seen.add(key)
-                    yield config, instance, kept
-
-
-def _places(form: Form, names: Sequence[str], keyed: Keyed) -> Iterator[tuple[str, dict[str, str]]]:
-    """Module paths under which all the names exist; a composite form may also lie in consecutive modules."""
-    tail = f".{names[0]}"
-    for full in keyed.tensors:
-        if full == names[0] or full.endswith(tail):
-            prefix = full[: -len(names[0])].rstrip(".")
-            found = {name: f"{prefix}.{name}" if prefix else name for name in names}
-            if all(name in keyed.tensors for name in found.values()):
-                yield prefix, found
-    if form.modules:
-        yield from _consecutive(form, names, keyed)
-
-
-def _consecutive(form: Form, names: Sequence[str], keyed: Keyed) -> Iterator[tuple[str, dict[str, str]]]:
-    slots = list(form.modules)
-    own = {slot: [n.removeprefix(f"{slot}.") for n in names if n.startswith(f"{slot}.")] for slot in slots}
-    paths = prefixes(keyed.tensors)
-    direct: dict[str, set[str]] = {path: set() for path in paths}
-    for name in keyed.tensors:
-        path, _, last = name.rpartition(".")
-        direct[path].add(last)
-    for at in range(len(paths) - len(slots) + 1):
-        run = paths[at : at + len(slots)]
-        if all(direct[path] == set(own[slot]) for path, slot in zip(run, slots, strict=True)):
-            yield (
-                run[0],
-                {
-                    f"{slot}.{last}": f"{path}.{last}" if path else last
-                    for path, slot in zip(run, slots, strict=True)
-                    for last in own[slot]
-                },
-            )
-
-
-def plain(name: str) -> str:
-    """A name without what frameworks add or change: case, underscores, the path's separators."""
-    return "".join(c for c in name.lower() if c.isalnum())
 
 
 Chosen = dict[str, tuple[Candidate, str]]
@@ -210,11 +109,11 @@ def _in_order(
     """The one way to pair what is left so that both models keep their order and every place is used; else None."""
     rest = [layer for layer in layers if layer.record.name not in chosen]
     free = [_free(options[layer.record.name], chosen) for layer in rest]
-    names = {full for candidates in free for c in candidates for full in c.names.values()}
+    names = {full for own in free for c in own for full in c.names.values()}
     ways: dict[int, list[list[Candidate]]] = {-1: [[]]}
-    for candidates in free:
+    for own in free:
         longer: dict[int, list[list[Candidate]]] = {}
-        for candidate in candidates:
+        for candidate in own:
             for last, paths in ways.items():
                 if last < candidate.at:
                     known = longer.setdefault(candidate.at, [])
@@ -226,16 +125,23 @@ def _in_order(
     return {**chosen, **{layer.record.name: (c, reason) for layer, c in zip(rest, found[0], strict=True)}}
 
 
-def _by_number(layers: Sequence[Layer], options: Mapping[str, Sequence[Candidate]], chosen: Chosen) -> Chosen:
-    """Layers whose places differ in nothing but the numbers in their names, paired in that order."""
-    families: dict[tuple[str, ...], list[Layer]] = {}
+def _by_number(
+    layers: Sequence[Layer], options: Mapping[str, Sequence[Candidate]], chosen: Chosen, ordered: bool, keeps: bool
+) -> Chosen:
+    """Layers paired in order where only numbers tell them apart, on each side whose own order is lost."""
+    families: dict[tuple[object, ...], list[Layer]] = {}
     for layer in layers:
         if layer.record.name not in chosen:
-            kinds = {family(c.names.values()) for c in _free(options[layer.record.name], chosen)}
-            if len(kinds) == 1:
-                families.setdefault(kinds.pop(), []).append(layer)
+            here = "" if ordered else counted(layer.record.name)
+            there = {() if keeps else family(c.names.values()) for c in _free(options[layer.record.name], chosen)}
+            if len(there) == 1:
+                families.setdefault((here, *there), []).append(layer)
     for own in families.values():
-        chosen = _in_order(own, options, chosen, "numbered in this order") or chosen
+        others = [layer for layer in layers if layer not in own]
+        free = _free([c for layer in own for c in options[layer.record.name]], chosen)
+        rivals = [c for layer in others if layer.record.name not in chosen for c in options[layer.record.name]]
+        if not any(_overlap(c, rivals) for c in free):
+            chosen = _in_order(own, options, chosen, "numbered in this order") or chosen
     return chosen
 
 
@@ -265,42 +171,3 @@ def _by_elimination(layers: Sequence[Layer], options: Mapping[str, Sequence[Cand
 def _overlap(candidate: Candidate, others: Sequence[Candidate]) -> bool:
     own = set(candidate.names.values())
     return any(own & set(other.names.values()) for other in others)
-
-
-def _ambiguous(layer: Layer, candidates: Sequence[Candidate], keyed: Keyed) -> MatchError:
-    places = list(dict.fromkeys(c.prefix or "(top level)" for c in candidates))
-    return MatchError(
-        f"{layer.record.name} ({layer.record.class_name}) fits several places",
-        where="candidates: " + ", ".join(places[:8]) + (", ..." if len(places) > 8 else ""),
-        why="names and order do not decide between them"
-        if keeps_order(keyed)
-        else "the file is sorted by name, as safetensors does: its order says nothing",
-        do=f"say which: --pair {layer.record.name}={places[0]}",
-    )
-
-
-def _homeless(layer: Layer, keyed: Keyed, registry: Registry) -> MatchError:
-    """Why a layer has no place: the nearest one by name, with the shapes that differ."""
-    where = [f"{t.name} {t.shape}" for t in layer.bound.tensors]
-    forms = registry.forms_of(layer.bound.kind.name, keyed.framework)
-    near = _nearest(layer, forms, keyed)
-    return MatchError(
-        f"no place in the {keyed.framework} model fits {layer.record.name} ({layer.record.class_name})",
-        where=[f"{layer.record.name}: {', '.join(where)}", *near],
-        why=f"a {' or '.join(f.class_name for f in forms) or layer.bound.kind.name} of these sizes is not there",
-        do="correct the target model, or leave the layer out with --skip",
-    )
-
-
-def _nearest(layer: Layer, forms: Sequence[Form], keyed: Keyed) -> list[str]:
-    found = []
-    for form in forms:
-        for _, _, shapes in _stored(layer, form):
-            for prefix, names in _places(form, list(shapes), keyed):
-                if plain(prefix.rpartition(".")[2]) != plain(layer.record.name.rpartition("/")[2]):
-                    continue
-                for name, shape in shapes.items():
-                    there = keyed.tensors[names[name]].shape
-                    if there != shape:
-                        found.append(f"{names[name]} is {there} there, it would have to be {shape}")
-    return list(dict.fromkeys(found))[:4]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from layoutx.certificate import KEY
+from layoutx.files.notes import KEY
 from layoutx.model.keyed import Keyed
+from layoutx.model.record import ModelRecord
 
 _NUMBER = re.compile(r"(\d+)")
 
@@ -26,6 +27,11 @@ def keeps_order(keyed: Keyed) -> bool:
     return any(names != sorted(names) for names in by_dtype.values())
 
 
+def in_order(model: ModelRecord) -> bool:
+    """Whether the layers stand in the model's order: HDF5 sorts the groups of a weights file without a config."""
+    return model.store.format in ("h5", "live") or any(record.inputs for record in model.layers)
+
+
 def positions(keyed: Keyed) -> dict[str, int]:
     """Name -> its place in the model's order; in a sorted file that of the numbers in the names."""
     names = list(keyed.tensors) if keeps_order(keyed) else sorted(keyed.tensors, key=_natural)
@@ -35,6 +41,11 @@ def positions(keyed: Keyed) -> dict[str, int]:
 def family(names: Iterable[str]) -> tuple[str, ...]:
     """Names without their numbers: `blocks.3.norm1.weight` and `blocks.4.norm2.weight` are of one family."""
     return tuple(_NUMBER.sub("#", name) for name in names)
+
+
+def counted(name: str) -> str:
+    """A Keras layer's name without its count: `dense`, `dense_1` and `dense_12` are of one series."""
+    return re.sub(r"_\d+(?=/|$)", "", name)
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

@@ -7,7 +7,7 @@ from itertools import islice, product
 from typing import Any
 
 from layoutx.empty import NOTHING
-from layoutx.errors import ConversionError, LayoutxError
+from layoutx.errors import BindError, ConversionError, LayoutxError
 from layoutx.plan.plan import Plan, plan
 from layoutx.plan.steps import Fill, Guard, count
 from layoutx.spec.bind import bind
@@ -106,13 +106,11 @@ def _nearest(source: BoundForm, form: Form, failures: Sequence[LayoutxError]) ->
     """The failure that says most: a refusal of the conversion itself before one of a mere config."""
     if not failures:
         return ConversionError(f"{form.name} has no config that could hold {source.form.name}")
-    refusals: list[LayoutxError] = [f for f in failures if isinstance(f, ConversionError)]
+    refusals = [f for f in failures if not isinstance(f, BindError)]
     return min(refusals or list(failures), key=lambda f: len(getattr(f, "problems", ())))
 
 
-def configs(
-    kind: Kind, form: Form, given: Mapping[str, Any], facts: Mapping[str, Any]
-) -> Iterator[dict[str, Any]]:
+def configs(kind: Kind, form: Form, given: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Configs that the form tells apart, its defaults first; the source's facts are written into them."""
     open_keys = {key: values for key, values in switches(form).items() if key not in given and key != VERSION}
     for values in islice(product(*open_keys.values()), MOST_CONFIGS):
@@ -131,8 +129,8 @@ def _facts_in(
         if facts.get(name) is None:
             continue
         named = [case for case in cases if case.value == facts[name]]
-        for case in named:  # the value has a spelling of its own under these config values
-            wanted = {key: values[0] for key, values in case.when.items() if full.get(key) not in values}
+        ways = [{key: values[0] for key, values in c.when.items() if full.get(key) not in values} for c in named]
+        for wanted in sorted(ways, key=len):  # the value has a spelling of its own: with the fewest other changes
             if not set(wanted) & {VERSION, *given}:
                 found.update(wanted)
                 break

@@ -9,7 +9,8 @@ from typing import Any
 
 from layoutx.errors import LayoutxError, Problems, SpecError
 from layoutx.lang.show import show
-from layoutx.lang.tree import Axis, Layout, Sum, roles_of, walk
+from layoutx.lang.sizes import extent
+from layoutx.lang.tree import Axis, Dim, Layout, Sum, roles_of, walk
 from layoutx.spec.bind import bind, role_leaves
 from layoutx.spec.bound import BoundForm, BoundTensor, atom_text
 from layoutx.spec.configs import conditions, reachable
@@ -188,6 +189,8 @@ def _bindings(kind: Kind, form: Form) -> Iterator[str]:
     spreads = any(n == "..." for n in _spread_words(form))
     ranks: Sequence[int] = (form.rank,) if form.rank is not None else sorted(kind.spread) if spreads else (0,)
     for rank, config in product(ranks, reachable(form)):
+        if config.get("rank", rank) != rank:
+            continue
         text = f" with {', '.join(f'{k}={v!r}' for k, v in config.items())}" if config else ""
         try:
             bound = bind(kind, form, config, sizes=_sizes(kind, form, config, rank))
@@ -221,7 +224,21 @@ def _sizes(kind: Kind, form: Form, config: Mapping[str, Any], rank: int) -> dict
     if "..." in fixed:
         fixed |= set(spatial)
         return {**_primes(sorted((_axes(kind) - _spatial_words(kind)) - fixed)), **dict.fromkeys(spatial, 1)}
-    return _primes(sorted(((_axes(kind) - _spatial_words(kind)) | set(spatial)) - fixed))
+    return _tied(form, _primes(sorted(((_axes(kind) - _spatial_words(kind)) | set(spatial)) - fixed)))
+
+
+def _tied(form: Form, sizes: dict[str, int]) -> dict[str, int]:
+    """Axes that share a config key with a product (embed_dim is heads × head size) take its size."""
+    by_key: dict[str, list[Dim]] = {}
+    for key, dim in form.sizes:
+        if not isinstance(dim, tuple):
+            by_key.setdefault(key, []).append(dim)
+    for dims in by_key.values():
+        products = [dim for dim in dims if not isinstance(dim, Axis)]
+        if products:
+            size = extent(products[0], sizes)
+            sizes |= {dim.name: size for dim in dims if isinstance(dim, Axis)}
+    return sizes
 
 
 def _primes(axes: Sequence[str]) -> dict[str, int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from layoutx.errors import BindError, SizeError
 from layoutx.lang.show import show, show_dims
-from layoutx.lang.sizes import Equation, solve
+from layoutx.lang.sizes import Equation, extent, solve
 from layoutx.lang.tree import Axis, Dim, Product, Sum
 from layoutx.spec.draft import Draft
 from layoutx.spec.expand import axis_names, expand
@@ -67,8 +67,24 @@ def sizes_of(
             equations += [replace(e, dim=_rename(e.dim, alias)) for e in _config_equations(key, dim, full, layer)]
             solved = solve(equations, given)
     solved |= {axis: solved[other] for axis, other in alias.items() if other in solved}
+    _one_number(form, solved)
     _all_known(form, needed - set(solved))
     return solved
+
+
+def _one_number(form: Form, solved: Mapping[str, int]) -> None:
+    """Dims that one config key gives are equal, whether or not the config is at hand (embed_dim of torch attention)."""
+    found: dict[str, tuple[Dim, int]] = {}
+    for key, dim in form.sizes:
+        if isinstance(dim, tuple) or not axis_names((dim,)) <= set(solved):
+            continue
+        size = extent(Product((dim,)), solved)
+        first, known = found.setdefault(key, (dim, size))
+        if known != size:
+            raise SizeError(
+                f"{form.name} has one {key} for {show_dims((first,))} and {show_dims((dim,))}",
+                where=f"{show_dims((first,))} is {known}, {show_dims((dim,))} is {size}",
+            )
 
 
 def _all_known(form: Form, missing: set[str]) -> None:

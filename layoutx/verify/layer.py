@@ -17,6 +17,8 @@ from layoutx.verify.probe import spatial_rank, whole_sizes
 
 STATED = ("batch_first", "version")  # the runners have their own defaults for these
 
+OWN = ("rank", "kernel_dims", "bias_dims")  # what only specs read: no keyword of a real layer
+
 
 def run_live(
     bound: BoundForm,
@@ -81,7 +83,7 @@ def live_config(bound: BoundForm, settings: Mapping[str, Any], refine: Mapping[s
     config = {
         key: value
         for key, value in bound.config.items()
-        if key in defaults and not key.startswith("_") and (value != defaults[key] or key in STATED)
+        if key in defaults and not key.startswith("_") and key not in OWN and (value != defaults[key] or key in STATED)
     }
     for key, dim in bound.form.sizes:
         dims = dim if isinstance(dim, tuple) else None
@@ -94,6 +96,11 @@ def live_config(bound: BoundForm, settings: Mapping[str, Any], refine: Mapping[s
         reading = choose(bound.form.settings.get(name, ()), bound.config)
         if isinstance(reading, Reading):
             config[reading.config] = _worded(name, value, reading, bound)
+    if "reset_after" in defaults:  # left out it means one thing in an old config, another to the constructor
+        config["reset_after"] = bound.facts["reset"] == "after"
+    if "shared_axes" in defaults:  # a slope of length one along an axis of the data is a shared one
+        spatial = bound.kind.spread.get(spatial_rank(bound), ())
+        config["shared_axes"] = [i + 1 for i, name in enumerate(spatial) if bound.sizes[name] == 1]
     if bound.form.each:
         config["num_layers"] = 1
         config["input_size"] = sizes["input"]

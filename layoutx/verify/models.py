@@ -60,9 +60,7 @@ def compare_models(source: Any, target: Any, model: Keyed | ModelRecord, inputs:
         expected = _run(first, arrays)
     except Exception as error:
         if given:
-            raise UsageError(
-                "the source does not run on these inputs", why=_said(error, 200)
-            ) from error
+            raise UsageError("the source does not run on these inputs", why=_said(error, 200)) from error
         return EndToEnd(note=f"the models were not run: {_said(error)}")
     return _best(first, second, arrays, expected)
 

@@ -1,4 +1,4 @@
-"""A spec against what a real framework computed: the captured outputs, found again from the weights with NumPy alone."""
+"""A spec against what a real framework computed: its outputs, found again from the weights with NumPy alone."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Framework, form, shape of the first input (onnx: and of the weights), every keyword: unique among all cases."""
+        """Framework, form, shape of the first input (onnx: and of the weights), every keyword: unique."""
         given = [f"{key}={json.dumps(value)}" for key, value in self.config.items()]
         own = [f"{key}{array.shape}" for key, array in self.tensors.items()] if self.framework == "onnx" else []
         return " ".join([f"{self.framework}:", self.form, str(next(iter(self.inputs.values())).shape), *own, *given])

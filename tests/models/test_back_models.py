@@ -11,9 +11,10 @@ import pytest
 import torch
 import torch_models
 from keras_models import MODELS, built, inputs_of, outputs_of, precision, trained
+from safetensors.torch import load_file, save_file
+
 from layoutx.convert import convert
 from layoutx.errors import Problems, UsageError
-from safetensors.torch import load_file, save_file
 
 NAMES = tuple(MODELS)
 

@@ -8,17 +8,24 @@ import numpy as np
 import pytest
 import torch
 import torch_models
-from keras_models import MODELS, inputs_of, outputs_of, trained
+from keras_models import MODELS, inputs_of, outputs_of, precision, trained
+from safetensors.torch import load_file
+
 from layoutx.convert import convert
 from layoutx.errors import ConversionError
-from safetensors.torch import load_file
 
 NAMES = tuple(MODELS)
 CHANNELS_FIRST = {name: name != "stacked_gru" for name in NAMES}
 RELATIVE = {"float64": 1e-9, "float32": 1e-5}
 
 
-def assert_same(name: str, module: torch.nn.Module, weights: dict, dtype: str = "float64", framework: str = "keras") -> None:
+def assert_same(
+    name: str,
+    module: torch.nn.Module,
+    weights: dict[str, torch.Tensor],
+    dtype: str = "float64",
+    framework: str = "keras",
+) -> None:
     """A module with converted weights gives what the trained model gives, on inputs that nobody trained on."""
     module = module.to(getattr(torch, dtype))
     module.load_state_dict(weights, strict=True)
@@ -87,7 +94,8 @@ def test_both_directions_have_names_of_their_own(saved, tmp_path: Path) -> None:
     convert(saved("bilstm"), out, to="torch", live=False)
     weights = load_file(out)
     lstm = torch.nn.LSTM(5, 7, bidirectional=True).double()
-    lstm.load_state_dict({n.removeprefix("first."): t for n, t in weights.items() if n.startswith("first.")}, strict=True)
+    own = {name.removeprefix("first."): value for name, value in weights.items() if name.startswith("first.")}
+    lstm.load_state_dict(own, strict=True)
 
 
 @pytest.mark.parametrize("name", ["cnn", "nested", "stacked_gru", "two_inputs"])
@@ -127,3 +135,19 @@ def test_the_certificate_stops_a_second_conversion(saved, tmp_path: Path) -> Non
     with pytest.raises(ConversionError, match="already holds torch weights"):
         convert(out, tmp_path / "again.safetensors", to="torch")
     assert not (tmp_path / "again.safetensors").exists()
+
+
+def test_a_network_of_keras_applications(tmp_path: Path) -> None:
+    """MobileNetV2: 105 layers with weights, depthwise convolutions and batch norms; every tensor finds a name."""
+    import keras
+
+    with precision(keras, "float32"):
+        model = keras.applications.MobileNetV2((32, 32, 3), alpha=0.35, weights=None, classes=7)
+    path, out = tmp_path / "mobilenet.keras", tmp_path / "out.safetensors"
+    model.save(path)
+    report = convert(path, out, to="torch", live=False)
+    weights = load_file(out)
+    assert report.tensors_used == len(model.weights) == 262
+    assert sum(value.numel() for name, value in weights.items() if "num_batches" not in name) == model.count_params()
+    kernel = model.get_layer("block_3_depthwise").get_weights()[0]
+    np.testing.assert_array_equal(weights["block_3_depthwise.weight"].numpy(), kernel.transpose(2, 3, 0, 1))

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch_models
 from keras_models import MODELS, built, inputs_of, outputs_of, precision, trained
+
 from layoutx.errors import ConsentError, ConversionError, Problems, VerificationError
 from layoutx.port import port
 

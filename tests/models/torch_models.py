@@ -190,7 +190,7 @@ MODELS = {
 
 
 def outputs_of(model: nn.Module, inputs: list[np.ndarray], first: bool = True) -> np.ndarray:
-    """What a module gives for inputs with channels last; maps, and series where `first`, are turned to channels first."""
+    """What a module gives for inputs with channels last; maps, and series where `first`, are turned."""
     dtype = next(p.dtype for p in model.parameters())
     turned = [np.moveaxis(x, -1, 1) if x.ndim == 4 or (x.ndim == 3 and first) else x for x in inputs]
     tensors = [torch.from_numpy(np.ascontiguousarray(x)) for x in turned]

@@ -94,46 +94,157 @@ def test_no_framework_is_imported() -> None:
 # Plants: a mistake in one line of a spec -> a case that must not fit any more.
 # (spec file, the line as it is, the line with a mistake, witness file, how the case's name ends)
 PLANTS = [
-    ("lstm", "w_input: input (gate[i f c o] hidden)", "w_input: input (gate[f i c o] hidden)", "lstm.keras", "units=3 version=3"),
-    ("lstm", "b_input: (gate[i f c o] hidden)", "b_input: (gate[i f o c] hidden)", "lstm.tf_keras", "units=3 version=2"),
+    (
+        "lstm",
+        "w_input: input (gate[i f c o] hidden)",
+        "w_input: input (gate[f i c o] hidden)",
+        "lstm.keras",
+        "units=3 version=3",
+    ),
+    (
+        "lstm",
+        "b_input: (gate[i f c o] hidden)",
+        "b_input: (gate[i f o c] hidden)",
+        "lstm.tf_keras",
+        "units=3 version=2",
+    ),
     ("lstm", "(gate[i f g o] hidden) hidden_prev", "(gate[i f o g] hidden) hidden_prev", "lstm.torch", "num_layers=2"),
-    ("lstm", "R: \"w_recurrent: direction[forward backward]", "R: \"w_recurrent: direction[backward forward]", "lstm.onnx",
-     "direction=\"bidirectional\""),
-    ("gru", "w_recurrent: hidden_prev (gate[z r h] hidden)", "w_recurrent: hidden_prev (gate[r z h] hidden)", "gru.keras",
-     "reset_after=false version=3"),
-    ("gru", "{b_input | b_recurrent} (gate[z r h] hidden)", "{b_recurrent | b_input} (gate[z r h] hidden)", "gru.keras",
-     "units=3 version=3"),
-    ("gru", "reset: [{is: after, when: {linear_before_reset: 1}}, {is: before}]", "reset: before", "gru.onnx",
-     "hidden_size=3 linear_before_reset=1"),
-    ("gru", "- {is: before, when: {reset_after: false}}", "- {is: after, when: {reset_after: false}}", "gru.keras",
-     "reset_after=false use_bias=false version=3"),
-    ("lstm", "hard_sigmoid_0.2, when: {recurrent_activation: hard_sigmoid, version: 2}",
-     "hard_sigmoid_1/6, when: {recurrent_activation: hard_sigmoid, version: 2}", "lstm.tf_keras",
-     "units=3 recurrent_activation=\"hard_sigmoid\" version=2"),
-    ("simple_rnn", "w_recurrent: hidden_prev hidden", "w_recurrent: hidden hidden_prev", "simple_rnn.keras", "units=3 version=3"),
-    ("conv", "kernel: (group out) in ...", "kernel: (out group) in ...", "conv.torch",
-     "in_channels=6 out_channels=10 kernel_size=[3, 2] groups=2"),
-    ("conv", "kernel: (group out) in ...", "kernel: (group out) in -...", "conv.onnx", "auto_pad=\"VALID\""),
-    ("conv", "kernel: ... group out", "kernel: ... out group", "conv.keras",
-     "kernel_size=[5, 3] depth_multiplier=2 padding=\"same\" version=3"),
-    ("conv_transpose", "kernel: ... out in", "kernel: -... out in", "conv_transpose.keras", "filters=7 kernel_size=[5, 3] version=3"),
-    ("conv_transpose", "output_padding: null, output_shape: null", "output_padding: 0, output_shape: null", "conv_transpose.onnx",
-     "auto_pad=\"SAME_UPPER\" strides=[2, 2]"),
-    ("separable_conv", "pointwise: 1... (channel mult) out", "pointwise: 1... (mult channel) out", "separable_conv.keras",
-     "filters=7 kernel_size=[5, 3] depth_multiplier=2 use_bias=false version=3"),
-    ("batch_norm", "gamma: {is: \"gamma: channel\"", "gamma: {is: \"beta: channel\"", "batch_norm.keras",
-     "center=false version=3"),
-    ("batch_norm", "eps: {config: epsilon}", "eps: 0.001", "batch_norm.tf_keras", "epsilon=0.0078125 momentum=0.75 version=2"),
-    ("batch_norm", "running_mean: {is: \"mean: channel\"", "running_mean: {is: \"variance: channel\"", "batch_norm.torch",
-     "num_features=5"),
-    ("group_norm", "gamma: (group channel)", "gamma: (channel group)", "group_norm.torch", "num_groups=2 num_channels=6 bias=false"),
-    ("dense", "kernel: output input\", when: {transB: 1}", "kernel: output input\", when: {transB: 0}", "dense.onnx", "transB=1"),
-    ("attention", "({w_q | w_k | w_v} kv head) embed_q", "({w_k | w_q | w_v} kv head) embed_q", "attention.torch",
-     "batch_first=false _qkv_same_embed_dim=true"),
-    ("attention", "w_q: embed_q (kv rep) head", "w_q: embed_q (rep kv) head", "attention.keras",
-     "num_key_value_heads=3 version=3 use_bias=false"),
+    (
+        "lstm",
+        'R: "w_recurrent: direction[forward backward]',
+        'R: "w_recurrent: direction[backward forward]',
+        "lstm.onnx",
+        'direction="bidirectional"',
+    ),
+    (
+        "gru",
+        "w_recurrent: hidden_prev (gate[z r h] hidden)",
+        "w_recurrent: hidden_prev (gate[r z h] hidden)",
+        "gru.keras",
+        "reset_after=false version=3",
+    ),
+    (
+        "gru",
+        "{b_input | b_recurrent} (gate[z r h] hidden)",
+        "{b_recurrent | b_input} (gate[z r h] hidden)",
+        "gru.keras",
+        "units=3 version=3",
+    ),
+    (
+        "gru",
+        "reset: [{is: after, when: {linear_before_reset: 1}}, {is: before}]",
+        "reset: before",
+        "gru.onnx",
+        "hidden_size=3 linear_before_reset=1",
+    ),
+    (
+        "gru",
+        "- {is: before, when: {reset_after: false}}",
+        "- {is: after, when: {reset_after: false}}",
+        "gru.keras",
+        "reset_after=false use_bias=false version=3",
+    ),
+    (
+        "lstm",
+        "hard_sigmoid_0.2, when: {recurrent_activation: hard_sigmoid, version: 2}",
+        "hard_sigmoid_1/6, when: {recurrent_activation: hard_sigmoid, version: 2}",
+        "lstm.tf_keras",
+        'units=3 recurrent_activation="hard_sigmoid" version=2',
+    ),
+    (
+        "simple_rnn",
+        "w_recurrent: hidden_prev hidden",
+        "w_recurrent: hidden hidden_prev",
+        "simple_rnn.keras",
+        "units=3 version=3",
+    ),
+    (
+        "conv",
+        "kernel: (group out) in ...",
+        "kernel: (out group) in ...",
+        "conv.torch",
+        "in_channels=6 out_channels=10 kernel_size=[3, 2] groups=2",
+    ),
+    ("conv", "kernel: (group out) in ...", "kernel: (group out) in -...", "conv.onnx", 'auto_pad="VALID"'),
+    (
+        "conv",
+        "kernel: ... group out",
+        "kernel: ... out group",
+        "conv.keras",
+        'kernel_size=[5, 3] depth_multiplier=2 padding="same" version=3',
+    ),
+    (
+        "conv_transpose",
+        "kernel: ... out in",
+        "kernel: -... out in",
+        "conv_transpose.keras",
+        "filters=7 kernel_size=[5, 3] version=3",
+    ),
+    (
+        "conv_transpose",
+        "output_padding: null, output_shape: null",
+        "output_padding: 0, output_shape: null",
+        "conv_transpose.onnx",
+        'auto_pad="SAME_UPPER" strides=[2, 2]',
+    ),
+    (
+        "separable_conv",
+        "pointwise: 1... (channel mult) out",
+        "pointwise: 1... (mult channel) out",
+        "separable_conv.keras",
+        "filters=7 kernel_size=[5, 3] depth_multiplier=2 use_bias=false version=3",
+    ),
+    (
+        "batch_norm",
+        'gamma: {is: "gamma: channel"',
+        'gamma: {is: "beta: channel"',
+        "batch_norm.keras",
+        "center=false version=3",
+    ),
+    (
+        "batch_norm",
+        "eps: {config: epsilon}",
+        "eps: 0.001",
+        "batch_norm.tf_keras",
+        "epsilon=0.0078125 momentum=0.75 version=2",
+    ),
+    (
+        "batch_norm",
+        'running_mean: {is: "mean: channel"',
+        'running_mean: {is: "variance: channel"',
+        "batch_norm.torch",
+        "num_features=5",
+    ),
+    (
+        "group_norm",
+        "gamma: (group channel)",
+        "gamma: (channel group)",
+        "group_norm.torch",
+        "num_groups=2 num_channels=6 bias=false",
+    ),
+    (
+        "dense",
+        'kernel: output input", when: {transB: 1}',
+        'kernel: output input", when: {transB: 0}',
+        "dense.onnx",
+        "transB=1",
+    ),
+    (
+        "attention",
+        "({w_q | w_k | w_v} kv head) embed_q",
+        "({w_k | w_q | w_v} kv head) embed_q",
+        "attention.torch",
+        "batch_first=false _qkv_same_embed_dim=true",
+    ),
+    (
+        "attention",
+        "w_q: embed_q (kv rep) head",
+        "w_q: embed_q (rep kv) head",
+        "attention.keras",
+        "num_key_value_heads=3 version=3 use_bias=false",
+    ),
     ("attention", "w_o: (kv rep value) out", "w_o: (kv value rep) out", "attention.onnx", "num_kv_heads=3"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: f"{plant[3]}: {plant[2][:40]}")
@@ -161,7 +272,9 @@ def test_a_mistake_in_a_spec_is_found(plant: tuple[str, str, str, str, str], tmp
 
 def test_a_beta_in_the_place_of_gamma_is_found(tmp_path: Path) -> None:
     text = (builtin_folder() / "layer_norm.yaml").read_text(encoding="utf-8")
-    swapped = re.sub("gamma: features|beta: features", lambda m: "beta: features" if "gamma" in m[0] else "gamma: features", text)
+    swapped = re.sub(
+        "gamma: features|beta: features", lambda m: "beta: features" if "gamma" in m[0] else "gamma: features", text
+    )
     assert swapped != text
     (tmp_path / "layer_norm.yaml").write_text(swapped, encoding="utf-8")
     planted = load_registry([tmp_path])

@@ -73,6 +73,8 @@ def _build(form: str, config: Mapping[str, Any], dtype: str) -> Any:
         inner = options(given.pop("layer", None) or {k: given.pop(k) for k in list(given) if k != "merge_mode"})
         inner = dict(inner.get("config", inner))
     inner["dtype"] = dtype
+    if name == "EinsumDense":
+        inner.pop("use_bias", None)  # a spec's own key: the layer says it by bias_axes
     if name in RECURRENT:
         inner.update(return_sequences=True, return_state=True)
     try:

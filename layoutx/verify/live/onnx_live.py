@@ -126,7 +126,7 @@ def _attention(attributes: dict[str, Any], weights: Arrays) -> list[Node]:
     return [
         *(node for source, name in project for node in _biased(source, f"{name}.", name, weights)),
         ("Attention", ["q", "k", "v"], ["mixed"], many),
-        *_biased("mixed", "out.", "y", weights),
+        *_biased("mixed", "out." if "out.B" in weights else "o.", "y", weights),
     ]
 
 
