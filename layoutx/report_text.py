@@ -219,7 +219,8 @@ def _forward(report: Report) -> Iterator[str]:
     end = report.end_to_end
     if end is not None and end.largest is not None:
         note = f" ({clean(end.note)})" if end.note else ""
-        yield f"Whole models in {end.dtype}: largest difference {end.largest:.1e}, outputs up to {end.scale:.2g}{note}."
+        found = f"largest difference {_size(end.largest)}, outputs up to {end.scale:.2g}{note}"
+        yield f"Whole models in {end.dtype}: {found}."
     elif end is not None:
         yield f"Whole models not compared: {clean(end.note)}."
     methods: dict[tuple[str, str], float] = {}
@@ -229,7 +230,7 @@ def _forward(report: Report) -> Iterator[str]:
             methods[key] = max(methods.get(key, 0.0), layer.proof.largest)
     for (method, dtype), largest in methods.items():
         how = f"the {method}" if method.startswith("NumPy") else method
-        yield f"Forward equality of each layer with {how} in {dtype}: largest difference {largest:.1e}."
+        yield f"Forward equality of each layer with {how} in {dtype}: largest difference {_size(largest)}."
     rest = [layer.name for layer in report.layers if layer.proof.largest is None]
     if rest:
         yield f"Outputs not compared: {clean(_listed(rest))}."
@@ -251,3 +252,7 @@ def collapsed(lines: Sequence[TensorLine]) -> list[tuple[str, str, list[TensorLi
 
 def _alike(line: TensorLine) -> bool:
     return line.fill is None and not line.order and list(line.sources.values()) == [line.dims]
+
+
+def _size(value: float) -> str:
+    return f"{value:.1e}" if value else "0"

@@ -76,6 +76,8 @@ def _best(first: Any, second: Any, arrays: Sequence[Array], expected: Sequence[A
             refused = refused or _said(error)
             continue
         end = _difference(expected, found, note)
+        if end.largest is None:
+            refused = refused or end.note
         if end.largest is not None and (best.largest is None or end.largest < best.largest):
             best = end
         if best.agrees:

@@ -91,7 +91,7 @@ def test_theano_kernels_are_back_to_front() -> None:
 
 
 def test_a_size_that_a_form_gives_two_axes_must_be_the_same() -> None:
-    sizes = {"kv": 2, "rep": 3, "head": 5, "value": 7, "embed_q": 7, "embed_k": 7, "embed_v": 7, "out": 11}
+    sizes = {"kv": 2, "rep": 3, "head": 5, "value": 7, "embed_q": 7, "embed_k": 7, "embed_v": 7, "out": 7}
     with pytest.raises(SizeError, match="head is 5, not 7") as caught:
         registry().bind("keras.GroupQueryAttention", {}, sizes=sizes)
     assert "keras.GroupQueryAttention gives value the size of head" in str(caught.value)
