@@ -142,7 +142,7 @@ def plan_dict(found: Plan) -> dict[str, Any]:
     """A plan as JSON: its tensors on both sides and every step with its loops."""
     from dataclasses import asdict
 
-    from layoutx.naming import dim_names
+    from layoutx.plan.naming import dim_names
 
     def side(bound: BoundForm) -> dict[str, Any]:
         tensors = {t.name: {"shape": list(t.shape), "axes": dim_names(bound, t)} for t in bound.tensors}

@@ -1,4 +1,4 @@
-"""A file of one framework becomes a file of another: planned whole, moved, proved, written, re-read, then put in place."""
+"""A file of one framework becomes a file of another: planned whole, moved, proved, written, re-read, put in place."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from layoutx.certificate import refuse_twice, sha256, to_metadata
 from layoutx.errors import ConversionError, LayoutxError, UsageError, raise_all
+from layoutx.files.certificate import refuse_twice, sha256, to_metadata
 from layoutx.files.open import open_store
 from layoutx.files.save import can_write, save
 from layoutx.files.store import Store
-from layoutx.jobs import Job, Options, plan_between, plan_from_keyed, plan_into_keyed, plan_named
+from layoutx.job.jobs import Job, Options, options_of
+from layoutx.job.named import plan_named
+from layoutx.job.paired import plan_between, plan_from_keyed, plan_into_keyed
+from layoutx.job.run import Moved, move
 from layoutx.model.keyed import Keyed
 from layoutx.model.load import config_of, keyed_of, model_of, template_of
 from layoutx.model.record import ModelRecord
 from layoutx.report import Report, report_of
-from layoutx.run import Moved, move
 from layoutx.spec.registry import Registry, registry
 
 KERAS_FORMATS = ("keras", "weights.h5", "h5")
@@ -71,9 +73,7 @@ def convert(
         UsageError: an impossible call. LayoutxError: everything that is wrong with the files, together; no
         output is written then.
     """
-    options = Options(
-        frozenset(allow), tuple(skip), tuple(only), dict(forms or {}), dict(pairs or {}), frozenset(ignore_keys), keep_order
-    )
+    options = options_of(allow, skip, only, forms, pairs, ignore_keys, keep_order)
     started = perf_counter()
     known = registry(tuple(str(p) for p in specs))
     _check_call(to, options, known)

@@ -8,9 +8,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from layoutx.certificate import certificate_of
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError
+from layoutx.files.certificate import certificate_of
 from layoutx.files.open import open_store
 from layoutx.files.store import Store, Tensor
 from layoutx.model.bindings import bind_record, refine_of
@@ -18,11 +18,11 @@ from layoutx.model.keyed import Keyed
 from layoutx.model.load import live_model, model_of
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.state import state_records
-from layoutx.naming import with_sizes
+from layoutx.plan.naming import with_sizes
+from layoutx.show.views import LayerView, ModelView, TensorView
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.expand import axis_names
 from layoutx.spec.registry import Registry, registry
-from layoutx.views import LayerView, ModelView, TensorView
 
 UNREMARKABLE: tuple[Any, ...] = (None, False, "channels_last", "keras", "tensorflow", [], {})
 

@@ -10,13 +10,14 @@ from typing import Any
 
 from layoutx.errors import ConsentError, ConversionError, LayoutxError, UsageError, VerificationError, raise_all
 from layoutx.files.open import open_store
-from layoutx.jobs import Job, Options, plan_between, plan_from_keyed, plan_into_keyed
+from layoutx.job.jobs import Job, Options, options_of
+from layoutx.job.paired import plan_between, plan_from_keyed, plan_into_keyed
+from layoutx.job.run import move
 from layoutx.model.keyed import Keyed
 from layoutx.model.load import KERAS_FORMATS, keyed_of, live_model, model_of
 from layoutx.model.record import ModelRecord
 from layoutx.plan.plan import Array
 from layoutx.report import Report, report_of
-from layoutx.run import move
 from layoutx.spec.registry import Registry, registry
 from layoutx.verify.models import EndToEnd, compare_models
 
@@ -35,6 +36,7 @@ def port(
     keep_order: bool = False,
     specs: Sequence[str | PathLike[str]] = (),
     live: bool = True,
+    compare: bool = True,
 ) -> Report:
     """Load the weights of one model into another, whose own layers, names and order stay.
 
@@ -43,6 +45,7 @@ def port(
         target: a live torch module or Keras model; changed in place, and only if everything holds.
         inputs: what both models are run on, in the source's axis order: an array, a list of them, or None
             for random inputs of the source's own shapes. Channels-last maps are turned for a channels-first target.
+        compare: run both models; False: only the layers are proved, each on its own.
         allow, skip, only, forms, pairs, ignore_keys, keep_order, specs, live: as for `convert`.
 
     Returns:
@@ -53,9 +56,7 @@ def port(
         LayoutxError: everything that prevents the port, together; the target is then unchanged.
         VerificationError: the two models' outputs differ; the target has its old weights again.
     """
-    options = Options(
-        frozenset(allow), tuple(skip), tuple(only), dict(forms or {}), dict(pairs or {}), frozenset(ignore_keys), keep_order
-    )
+    options = options_of(allow, skip, only, forms, pairs, ignore_keys, keep_order)
     known = registry(tuple(str(p) for p in specs))
     here = _source(source, known, options)
     there = live_model(target, known)
@@ -69,7 +70,7 @@ def port(
     old = {name: slots[name].read() for name in arrays}
     try:
         _write(arrays, slots)
-        return replace(report, end_to_end=_compared(source, target, here, inputs, bool(job.skipped)))
+        return replace(report, end_to_end=_compared(source, target, here, inputs, compare, job))
     except BaseException:
         _write(old, slots)
         raise
@@ -149,7 +150,9 @@ class _Slot:
 
 def _slots(target: Any) -> dict[str, _Slot]:
     if hasattr(target, "state_dict"):
-        return {name: _Slot(value) for name, value in target.state_dict(keep_vars=True).items() if hasattr(value, "copy_")}
+        return {
+            name: _Slot(value) for name, value in target.state_dict(keep_vars=True).items() if hasattr(value, "copy_")
+        }
     from layoutx.model.keras_live import variables
 
     return {name: _Slot(value) for name, value in variables(target).items()}
@@ -180,7 +183,7 @@ def _write(arrays: Mapping[str, Array], slots: Mapping[str, _Slot]) -> None:
         slots[name].write(array)
 
 
-def _compared(source: Any, target: Any, here: Keyed | ModelRecord, inputs: Any, partial: bool) -> EndToEnd:
+def _compared(source: Any, target: Any, here: Keyed | ModelRecord, inputs: Any, compare: bool, job: Job) -> EndToEnd:
     """Run both models; what was left out by the user makes a comparison pointless.
 
     Raises:
@@ -188,14 +191,19 @@ def _compared(source: Any, target: Any, here: Keyed | ModelRecord, inputs: Any, 
     """
     if isinstance(source, (str, Path)):
         return EndToEnd(note="the source is a file: its model cannot be run")
-    if partial:
+    if not compare:
+        return EndToEnd(note="not asked for")
+    if job.skipped:
         return EndToEnd(note="layers were left out: the two models need not agree")
     end = compare_models(source, target, here, inputs)
     if end.agrees is False:
+        found = (
+            end.note if end.largest is None else f"largest difference {end.largest:.3g}, outputs up to {end.scale:.3g}"
+        )
         raise VerificationError(
             "the two models do not compute the same",
-            where=f"largest difference {end.largest:.3g} at outputs up to {end.scale:.3g} ({end.dtype})",
-            why="every layer was proved on its own: what differs lies between them (padding, activation, order of axes, eps)",
-            do="compare the settings in the report of a port with live=False, inputs omitted and skip=(), or give inputs",
+            where=f"{found} ({end.dtype})" if end.dtype else found,
+            why="each layer was proved on its own: what differs lies between them (padding, activation, axes, eps)",
+            do="compare=False ports without running the models; its report lists the settings to carry",
         )
     return end

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from layoutx.empty import NOTHING
-from layoutx.jobs import Job, LayerJob
+from layoutx.job.jobs import Job, LayerJob
+from layoutx.job.run import Moved
 from layoutx.plan.run import Result
 from layoutx.plan.steps import Exactness
-from layoutx.report_lines import LayerLine, layer_line
-from layoutx.run import Moved
+from layoutx.show.report_lines import LayerLine, layer_line
 from layoutx.spec.registry import Registry
 from layoutx.verify.models import EndToEnd
 from layoutx.version import VERSION
@@ -58,7 +58,7 @@ class Report:
 
     @property
     def round_trip(self) -> str:
-        """"bit-exact" where every layer's way back is; else which are not."""
+        """ "bit-exact" where every layer's way back is; else which are not."""
         found = {x.name: x.proof.round_trip for x in self.layers if not x.proof.round_trip.startswith("bit-exact")}
         return "; ".join(f"{name}: {why}" for name, why in found.items()) or "bit-exact"
 
@@ -79,13 +79,13 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON."""
-        from layoutx.report_text import as_dict
+        from layoutx.show.report_text import as_dict
 
         return as_dict(self)
 
     def text(self, width: int = 99, color: bool = False) -> str:
         """The report for a terminal, at most `width` columns."""
-        from layoutx.report_text import as_text
+        from layoutx.show.report_text import as_text
 
         return as_text(self, width, color)
 

@@ -18,7 +18,7 @@ from edited import DIGITS, edited, layer, renamed
 from safetensors.numpy import load_file, save_file
 
 from layoutx.cli import main
-from layoutx.cli_options import parser
+from layoutx.cli.options import parser
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = [["inspect"], ["convert"], ["plan"], ["specs"], ["specs", "show"], ["specs", "check"]]
@@ -382,7 +382,7 @@ def test_an_interrupt_is_quiet(capsys: Out, monkeypatch: pytest.MonkeyPatch) -> 
     def interrupted(*_: object, **__: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(sys.modules["layoutx.cli_options"].commands, "inspect", interrupted)
+    monkeypatch.setattr(sys.modules["layoutx.cli.options"].commands, "inspect", interrupted)
     assert run(capsys, "inspect", DIGITS, status=130) == ("", "")
 
 
@@ -396,7 +396,7 @@ def test_a_plain_encoding_is_no_error() -> None:
 
 @pytest.mark.parametrize(("variables", "colour"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
 def test_colour_is_for_terminals(variables: dict[str, str], colour: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    from layoutx import commands
+    from layoutx.cli import commands
 
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")

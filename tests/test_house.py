@@ -18,7 +18,7 @@ PACKAGE = ROOT / "layoutx"
 
 # Bottom first. A module may import its own layer and those below; the first entry that covers its name is its layer.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("layoutx.errors", "layoutx.empty"),
+    ("layoutx.errors", "layoutx.empty", "layoutx.version"),
     ("layoutx.lang",),
     ("layoutx.files.store", "layoutx.model.record"),  # data only
     ("layoutx.spec",),
@@ -26,7 +26,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("layoutx.files",),
     ("layoutx.model",),
     ("layoutx.verify",),
-    ("layoutx.convert", "layoutx.port", "layoutx.inspect", "layoutx.report"),
+    ("layoutx.job",),
+    ("layoutx.convert", "layoutx.port", "layoutx.inspect", "layoutx.report", "layoutx.api", "layoutx.show"),
     ("layoutx",),  # the public names, and what this list does not know yet
     ("layoutx.cli", "layoutx.__main__"),
 )

@@ -12,7 +12,7 @@ from edited import DIGITS, edited, layer
 from safetensors.numpy import save_file
 
 import layoutx as lx
-from layoutx.views import ModelView
+from layoutx.show.views import ModelView
 
 
 @pytest.fixture(scope="module")

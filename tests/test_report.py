@@ -10,11 +10,11 @@ import pytest
 from edited import DIGITS
 
 import layoutx as lx
-from layoutx.certificate import certificate_of
+from layoutx.files.certificate import certificate_of
 from layoutx.files.open import open_store
-from layoutx.report_lines import TensorLine
-from layoutx.report_text import collapsed
-from layoutx.tables import Note, clean, grid, row
+from layoutx.show.report_lines import TensorLine
+from layoutx.show.report_text import collapsed
+from layoutx.show.tables import Note, clean, grid, row
 
 
 @pytest.fixture(scope="module")

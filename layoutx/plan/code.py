@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from layoutx.lang.sizes import extent
 from layoutx.lang.tree import Axis, Dim, Product, Sum
 from layoutx.plan.plan import Plan
 from layoutx.plan.steps import Add, Copy, Fill
@@ -198,7 +197,9 @@ def _blocks(plan: Plan, tensor: BoundTensor) -> list[str]:
                 terms = []
                 for term in step.terms:
                     of = _index(term.offset, [(x.size, s) for x, s in zip(step.loops, term.strides, strict=True)])
-                    terms.append(f"{'-' if term.negate else ''}source[{term.source!r}].ravel()[{of}].astype(np.float64)")
+                    terms.append(
+                        f"{'-' if term.negate else ''}source[{term.source!r}].ravel()[{of}].astype(np.float64)"
+                    )
                 lines.append(f"out[{to}] = {' + '.join(terms)}")
             case _:
                 pass
@@ -220,5 +221,3 @@ def _index(offset: int, loops: Sequence[tuple[int, int]]) -> str:
         tail = "[:" + ", None" * (len(loops) - at - 1) + "]" if at < len(loops) - 1 else ""
         terms.append(f"{step} * np.arange({size}){tail}" if step != 1 else f"np.arange({size}){tail}")
     return " + ".join(([str(offset)] if offset else []) + terms)
-
-

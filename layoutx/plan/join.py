@@ -52,7 +52,11 @@ def join(source: BoundForm, target: BoundForm) -> list[Step]:
 def _text(atom: Atom, source: BoundForm, target: BoundForm) -> str:
     """`w_input.f`: labels that neither side has a choice of are left out."""
     role, labels = atom
-    shown = [label for axis, label in labels if len({*source.labels.get(axis, ()), *target.labels.get(axis, (label, ""))}) > 1]
+    shown = [
+        label
+        for axis, label in labels
+        if len({*source.labels.get(axis, ()), *target.labels.get(axis, (label, ""))}) > 1
+    ]
     return ".".join((role, *shown))
 
 
@@ -106,7 +110,12 @@ def _shapes(bound: BoundForm, axis: str) -> str:
 def _loops(target: Block | None, source: Block | None, sizes: Mapping[str, int]) -> Loops:
     axes = dict.fromkeys([*(target.strides if target else ()), *(source.strides if source else ())])
     return tuple(
-        Loop(axis, sizes[axis], target.strides.get(axis, 0) if target else 0, source.strides.get(axis, 0) if source else 0)
+        Loop(
+            axis,
+            sizes[axis],
+            target.strides.get(axis, 0) if target else 0,
+            source.strides.get(axis, 0) if source else 0,
+        )
         for axis in axes
     )
 
@@ -211,4 +220,6 @@ def _add(atom: Atom, terms: Sequence[Atom], place: Place, source: BoundForm, tar
         found = source.places[term]
         strides = tuple(found.block.strides.get(loop.axis, 0) for loop in loops)
         summands.append(Term(found.tensor, found.block.offset, strides, found.block.negated != place.block.negated))
-    return Add(place.tensor, place.block.offset, loops, tuple(summands), tuple(_text(term, source, target) for term in terms))
+    return Add(
+        place.tensor, place.block.offset, loops, tuple(summands), tuple(_text(term, source, target) for term in terms)
+    )

@@ -1,4 +1,4 @@
-"""Every target element is written once, every source element is accounted for: checked on index sets, not by running."""
+"""Every target element is written once, every source element accounted for: checked on index sets, not by running."""
 
 from __future__ import annotations
 
@@ -40,7 +40,11 @@ def prove(steps: Sequence[Step], source: BoundForm, target: BoundForm) -> None:
 
 
 def _gap(what: str) -> LayoutxError:
-    return ConversionError(what, why="the layouts of the two forms do not fit together", do="this is a fault of a spec: `layoutx specs check`")
+    return ConversionError(
+        what,
+        why="the layouts of the two forms do not fit together",
+        do="this is a fault of a spec: `layoutx specs check`",
+    )
 
 
 def _writes(step: Step) -> Iterator[tuple[str, Box]]:

@@ -1,4 +1,4 @@
-"""Execution: raw bits moved by strided copies, into new arrays or straight into given ones. Inputs are never touched."""
+"""Execution: raw bits moved by strided copies, into new arrays or given ones; inputs are never touched."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from layoutx.errors import BindError, ConsentError, ConversionError, LayoutxErro
 from layoutx.plan.plan import Array, Plan
 from layoutx.plan.steps import Add, Copy, Exactness, Fill, Guard, Step
 
-_NO_SIGN = {"int2", "int4", "uint2", "uint4", "float8_e8m0fnu", *(f"float8_{x}fnuz" for x in ("e4m3", "e5m2", "e4m3b11"))}
+_NO_SIGN = {
+    "int2",
+    "int4",
+    "uint2",
+    "uint4",
+    "float8_e8m0fnu",
+    *(f"float8_{x}fnuz" for x in ("e4m3", "e5m2", "e4m3b11")),
+}
 _BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
@@ -22,7 +29,7 @@ class Result:
 
     Attributes:
         tensors: target name -> array.
-        rounded: target name -> largest absolute rounding error of its sums, where a sum of two non-zero numbers was stored.
+        rounded: target name -> largest absolute rounding error of its sums of two or more non-zero numbers.
         guards: one line for each guard that held, because its values were what absence means.
         narrowed: target name -> (source dtype, target dtype) where a narrower type was asked for.
     """
@@ -252,7 +259,9 @@ def _guards(plan: Plan, flat: Mapping[str, Array]) -> list[str]:
 
 def _convert(array: Array, given: Array, name: str, result: Result) -> None:
     if array.dtype == given.dtype:
-        np.copyto(bits(given) if given.flags.c_contiguous else given, bits(array) if given.flags.c_contiguous else array)
+        np.copyto(
+            bits(given) if given.flags.c_contiguous else given, bits(array) if given.flags.c_contiguous else array
+        )
         return
     if not np.can_cast(array.dtype, given.dtype, "safe"):
         result.narrowed[name] = (str(array.dtype), str(given.dtype))

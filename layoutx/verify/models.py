@@ -76,13 +76,15 @@ def _best(first: Any, second: Any, arrays: Sequence[Array], expected: Sequence[A
             refused = refused or _said(error)
             continue
         end = _difference(expected, found, note)
-        if end.largest is None:
-            refused = refused or end.note
+        if end.largest is None and best.largest is None:
+            best = end  # outputs of other shapes: no comparison, and not the same
         if end.largest is not None and (best.largest is None or end.largest < best.largest):
             best = end
         if best.agrees:
             return best
-    return best if best.largest is not None else EndToEnd(note=f"the models were not run on the same inputs: {refused}")
+    if best.agrees is None:
+        return EndToEnd(note=f"the models were not run on the same inputs: {refused}")
+    return best
 
 
 def _arrangements(arrays: Sequence[Array], other_framework: bool) -> Iterator[tuple[list[Array], str]]:
@@ -101,13 +103,13 @@ def _arrangements(arrays: Sequence[Array], other_framework: bool) -> Iterator[tu
 
 def _difference(expected: Sequence[Array], found: Sequence[Array], note: str) -> EndToEnd:
     if len(expected) != len(found):
-        return EndToEnd(note=f"{len(expected)} outputs against {len(found)}")
+        return EndToEnd(agrees=False, note=f"{len(expected)} outputs against {len(found)}")
     largest, scale, worst = 0.0, 0.0, "float64"
     for left, right in zip(expected, found, strict=True):
         if left.shape != right.shape and left.ndim > 2:
             right = np.moveaxis(right, 1, -1)
         if left.shape != right.shape:
-            return EndToEnd(note=f"output shapes {left.shape} and {right.shape}")
+            return EndToEnd(agrees=False, note=f"outputs of shapes {left.shape} and {right.shape}")
         for array in (left, right):
             name = array.dtype.name
             worst = name if name in RELATIVE and RELATIVE[name] > RELATIVE[worst] else worst

@@ -6,8 +6,8 @@ import pytest
 
 from layoutx.errors import BindError, LayoutxError, SizeError
 from layoutx.lang.show import show_dims
-from layoutx.spec.sizing import UndeterminedError
 from layoutx.spec.registry import registry
+from layoutx.spec.sizing import UndeterminedError
 
 
 def test_spatial_axes_are_counted_from_the_sizes_that_are_given() -> None:

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from layoutx.tables import Cell, Line, Note, clean, grid, plural, prose, row, size_text
+from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row, size_text
 
 if TYPE_CHECKING:
-    from layoutx.views import LayerView, ModelView, TensorView
+    from layoutx.show.views import LayerView, ModelView, TensorView
 
 MOST_LEFTOVERS = 8
 

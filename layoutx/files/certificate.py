@@ -40,7 +40,9 @@ def refuse_twice(store: Store, to: str) -> None:
     """
     found = certificate_of(store)
     if found is not None and found.get("target") == to:
-        made = f"from {found.get('source', {}).get('file', 'another file')} ({found.get('source', {}).get('framework')})"
+        made = (
+            f"from {found.get('source', {}).get('file', 'another file')} ({found.get('source', {}).get('framework')})"
+        )
         raise ConversionError(
             f"{store.path.name} already holds {to} weights, made by layoutx {made}",
             why="converting it again would permute its numbers a second time",

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from layoutx.errors import UsageError
 from layoutx.lang.show import show, show_dims
 from layoutx.lang.tree import Layout
+from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row
 from layoutx.spec.registry import Registry
 from layoutx.spec.schema import Cases, Form, Kind, Reading, Role, TensorSpec
-from layoutx.tables import Cell, Line, Note, clean, grid, plural, prose, row
 
 if TYPE_CHECKING:
     from layoutx.errors import LayoutxError
@@ -150,7 +150,7 @@ def _about(form: Form) -> Iterator[str]:
 
 
 def _witness(form: Form) -> str:
-    from layoutx.report_lines import witness_of
+    from layoutx.show.report_lines import witness_of
 
     return witness_of(form.name)
 
@@ -210,6 +210,6 @@ def checked_text(known: Registry, problems: list[LayoutxError]) -> str:
     counts = f"{plural(len(known.kinds), 'kind')}, {plural(len(known.forms), 'form')}"
     if not problems:
         return f"{counts}: no problems"
-    from layoutx.cli_errors import error_text
+    from layoutx.show.errors import error_text
 
     return "\n".join([f"{counts}: {plural(len(problems), 'problem')}", *map(error_text, problems)])

@@ -1,11 +1,11 @@
-"""A job carried out: each layer read, moved, checked for consent, and proved; one layer in memory besides the result."""
+"""A job carried out: each layer read, moved, checked for consent, and proved."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from layoutx.errors import LayoutxError, raise_all
-from layoutx.jobs import Job, LayerJob, Options
+from layoutx.job.jobs import Job, LayerJob, Options
 from layoutx.plan.plan import Array
 from layoutx.plan.run import Result, consent
 from layoutx.plan.run import run as run_plan
@@ -51,7 +51,12 @@ def _layer(layer: LayerJob, options: Options, moved: Moved, live: bool) -> None:
     name = layer.record.name
     moved.results[name] = result
     moved.proofs[name] = prove_layer(
-        layer.plan, source, result.tensors, result.exactness(layer.plan), live=live, last=layer.last, refine=layer.refine
+        layer.plan,
+        source,
+        result.tensors,
+        result.exactness(layer.plan),
+        live=live,
+        last=layer.last,
+        refine=layer.refine,
     )
     moved.arrays.update({layer.targets[n]: array for n, array in result.tensors.items()})
-

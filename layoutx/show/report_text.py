@@ -8,11 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layoutx.tables import Cell, Line, Note, clean, grid, plural, prose, row, size_text
+from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row, size_text
 
 if TYPE_CHECKING:
     from layoutx.report import Report
-    from layoutx.report_lines import LayerLine, TensorLine
+    from layoutx.show.report_lines import LayerLine, TensorLine
     from layoutx.verify.proof import Proof
 
 OPTIMIZER = ("optimizer", "optimiser")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import SUPPRESS, Action, ArgumentParser, RawDescriptionHelpFormatter
 from typing import Any, NoReturn
 
-from layoutx import commands
+from layoutx.cli import commands
 from layoutx.errors import UsageError
 from layoutx.version import VERSION
 
@@ -147,5 +147,3 @@ def _specs(several: Any) -> None:
     checked = _command(inner, "check", "check all spec files, and those of more folders", example, commands.check)
     checked.add_argument("folders", metavar="DIR", nargs="*", help="folders of spec files")
     _common(checked, inner=True)
-
-

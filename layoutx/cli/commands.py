@@ -73,7 +73,7 @@ def plan(args: Namespace) -> int:
 
 def specs(args: Namespace) -> int:
     """`layoutx specs`."""
-    from layoutx.show import kinds_dict, kinds_text
+    from layoutx.show.specs import kinds_dict, kinds_text
     from layoutx.spec.registry import registry
 
     known = registry(tuple(args.specs))
@@ -83,7 +83,7 @@ def specs(args: Namespace) -> int:
 
 def show_kind(args: Namespace) -> int:
     """`layoutx specs show KIND`."""
-    from layoutx.show import kind_dict, kind_of, kind_text
+    from layoutx.show.specs import kind_dict, kind_of, kind_text
     from layoutx.spec.registry import registry
 
     kind = kind_of(registry(tuple(args.specs)), args.kind)
@@ -93,7 +93,7 @@ def show_kind(args: Namespace) -> int:
 
 def check(args: Namespace) -> int:
     """`layoutx specs check [DIR ...]`: 1 where a spec has a problem."""
-    from layoutx.show import checked_text
+    from layoutx.show.specs import checked_text
     from layoutx.spec.check import check_registry
     from layoutx.spec.registry import registry
 

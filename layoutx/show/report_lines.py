@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from layoutx.empty import NOTHING
-from layoutx.jobs import LayerJob
+from layoutx.job.jobs import LayerJob
+from layoutx.job.run import Moved
 from layoutx.lang.parse import parse_dims
 from layoutx.lang.show import show, show_dims
 from layoutx.model.record import Refinement
 from layoutx.model.settings import carry
-from layoutx.naming import dim_names
+from layoutx.plan.naming import dim_names
 from layoutx.plan.plan import Plan
 from layoutx.plan.run import Result
 from layoutx.plan.steps import Add, Copy, Drop, Fill
 from layoutx.plan.words import order_change
-from layoutx.run import Moved
 from layoutx.spec.bound import BoundForm, BoundTensor
 from layoutx.verify.proof import Proof
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from layoutx.errors import LayoutSyntaxError, LayoutxError, Problems
-from layoutx.tables import clean
+from layoutx.show.tables import clean
 
 LONGEST = 2000
 

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    from layoutx.cli_options import parser
+    from layoutx.cli.options import parser
 
     as_json = "--json" in arguments
     try:
@@ -50,7 +50,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _complain(error: LayoutxError, as_json: bool) -> None:
-    from layoutx.cli_errors import error_json, error_text
+    from layoutx.show.errors import error_json, error_text
 
     sys.stdout.flush()
     print(error_json(error) if as_json else error_text(error), file=sys.stderr)

@@ -47,7 +47,7 @@ class TensorView:
 
     @property
     def role(self) -> str:
-        """"trainable", "frozen" or "state"."""
+        """ "trainable", "frozen" or "state"."""
         return "state" if self.state else "frozen" if self.frozen else "trainable"
 
 
@@ -178,13 +178,13 @@ class ModelView:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON."""
-        from layoutx.inspect_text import as_dict
+        from layoutx.show.inspect_text import as_dict
 
         return as_dict(self)
 
     def text(self, width: int = 99, color: bool = False) -> str:
         """The table for a terminal, at most `width` columns."""
-        from layoutx.inspect_text import as_text
+        from layoutx.show.inspect_text import as_text
 
         return as_text(self, width, color)
 

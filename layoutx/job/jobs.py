@@ -1,0 +1,153 @@
+"""What a conversion will do, as data: the user's decisions, and for each layer its plan and its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from layoutx.empty import NOTHING
+from layoutx.errors import ConversionError, LayoutxError, UsageError
+from layoutx.files.store import Tensor
+from layoutx.model.bindings import bind_record
+from layoutx.model.record import LayerRecord, ModelRecord
+from layoutx.plan.plan import Plan
+from layoutx.spec.bound import BoundForm
+from layoutx.spec.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user decides about a conversion."""
+
+    allow: frozenset[str] = frozenset()
+    skip: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    forms: Mapping[str, str] = NOTHING
+    pairs: Mapping[str, str] = NOTHING
+    ignore_keys: frozenset[str] = frozenset()
+    keep_order: bool = False
+
+
+def options_of(
+    allow: Iterable[str] = (),
+    skip: Iterable[str] = (),
+    only: Iterable[str] = (),
+    forms: Mapping[str, str] | None = None,
+    pairs: Mapping[str, str] | None = None,
+    ignore_keys: Iterable[str] = (),
+    keep_order: bool = False,
+) -> Options:
+    """Options from what callers write; see `layoutx.convert.convert` for their meaning."""
+    return Options(
+        frozenset(allow),
+        tuple(skip),
+        tuple(only),
+        dict(forms or {}),
+        dict(pairs or {}),
+        frozenset(ignore_keys),
+        keep_order,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LayerJob:
+    """One layer of the conversion.
+
+    Attributes:
+        record: the layer as the model with a config describes it.
+        plan: from the source form to the target form.
+        sources: source form tensor name -> the stored tensor.
+        targets: target form tensor name -> its name in the output.
+        reason: how the pairing came about; "" where the target takes the source's names.
+        refine: axis -> its dims on the target's side; last: in the order of the NumPy reference.
+    """
+
+    record: LayerRecord
+    plan: Plan
+    sources: Mapping[str, Tensor]
+    targets: Mapping[str, str]
+    reason: str = ""
+    refine: Mapping[str, str] = NOTHING
+    last: Mapping[str, str] = NOTHING
+
+
+@dataclass(frozen=True)
+class Job:
+    """A whole conversion, before any weight is read.
+
+    Attributes:
+        source, target: framework names.
+        layers: in model order.
+        weightless: records without tensors, for the report.
+        skipped: layer -> why it was left out.
+        leftover: source tensor -> why no layer owns it.
+        order: output names in the order in which they are written.
+        kept: output names that are not written from the source, with the tensor that stays (a tied name).
+    """
+
+    source: str
+    target: str
+    layers: tuple[LayerJob, ...]
+    weightless: tuple[LayerRecord, ...] = ()
+    skipped: Mapping[str, str] = NOTHING
+    leftover: Mapping[str, str] = NOTHING
+    order: tuple[str, ...] = ()
+    tied: Mapping[str, str] = field(default_factory=dict)
+
+
+def chosen(model: ModelRecord, options: Options) -> tuple[list[LayerRecord], dict[str, str]]:
+    """The layers with tensors that are to be converted, and why the others are not.
+
+    Raises:
+        UsageError: a pattern that matches no layer.
+    """
+    names = [r.name for r in model.layers]
+    for pattern in (*options.skip, *options.only):
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UsageError(f"no layer is called {pattern!r}", why=f"the layers are {', '.join(names[:20])}")
+    kept, skipped = [], {}
+    for record in model.layers:
+        if not record.tensors:
+            continue
+        if any(fnmatchcase(record.name, p) for p in options.skip):
+            skipped[record.name] = "left out by --skip"
+        elif options.only and not any(fnmatchcase(record.name, p) for p in options.only):
+            skipped[record.name] = "not in --only"
+        else:
+            kept.append(record)
+    return kept, skipped
+
+
+def _unformed(record: LayerRecord) -> ConversionError:
+    tensors = ", ".join(f"{n} {t.shape}" for n, t in record.tensors.items())
+    what = f"layer {record.name}: layoutx has no form for the class {record.class_name or 'unknown'}"
+    return ConversionError(
+        what,
+        where=f"tensors: {tensors}",
+        why=record.note,
+        do=f"name its form (--form {record.name}=FORM), leave it out (--skip {record.name}), or add a spec "
+        "(docs/writing-a-spec.md)",
+    )
+
+
+def bound_layers(
+    records: Sequence[LayerRecord], registry: Registry, options: Options
+) -> tuple[list[tuple[LayerRecord, BoundForm]], list[LayoutxError]]:
+    """Every layer bound to its form; the problems of all of them."""
+    found, problems = [], list[LayoutxError]()
+    for record in records:
+        if not record.form:
+            problems.append(_unformed(record))
+            continue
+        try:
+            found.append((record, bind_record(record, registry, ignore=options.ignore_keys)))
+        except LayoutxError as error:
+            problems.append(error)
+    return found, problems
+
+
+def job_of(model: ModelRecord, to: str, layers: Sequence[LayerJob], skipped: Mapping[str, str]) -> Job:
+    order = tuple(name for layer in layers for name in layer.targets.values())
+    weightless = tuple(r for r in model.layers if not r.tensors)
+    return Job(model.framework, to, tuple(layers), weightless, skipped, dict(model.leftover), order)

@@ -1,0 +1,71 @@
+"""A job whose output takes the source's layer names: `<layer>.<tensor>`, in the first form that holds each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from layoutx.errors import ConversionError, LayoutxError, raise_all
+from layoutx.job.jobs import Job, LayerJob, Options, bound_layers, chosen, job_of
+from layoutx.model.bindings import refine_of
+from layoutx.model.followed import unfollowed
+from layoutx.model.record import LayerRecord, ModelRecord
+from layoutx.plan.fit import fit
+from layoutx.spec.bound import BoundForm
+from layoutx.spec.registry import Registry
+
+
+def plan_named(model: ModelRecord, to: str, registry: Registry, options: Options) -> Job:
+    """A job whose output takes the source's layer names: `<layer>.<tensor>`.
+
+    Raises:
+        LayoutxError: layers without a form, or that the target cannot hold; all of them together.
+    """
+    records, skipped = chosen(model, options)
+    found, problems = bound_layers(records, registry, options)
+    if not options.keep_order:
+        problems += unfollowed(model, found, registry, to)
+    layers = []
+    for record, bound in found:
+        try:
+            layers.append(_named(record, bound, to, registry, options))
+        except LayoutxError as error:
+            problems.append(error.at(f"layer {record.name} ({record.class_name})"))
+    raise_all(problems, f"{len(problems)} layers cannot be converted to {to}")
+    _distinct(layers)
+    return job_of(model, to, layers, skipped)
+
+
+def _named(record: LayerRecord, bound: BoundForm, to: str, registry: Registry, options: Options) -> LayerJob:
+    """The first of the target's forms, in the spec's order, that can hold the layer."""
+    forms = registry.forms_of(bound.kind.name, to)
+    if not forms:
+        raise ConversionError(
+            f"{to} has no form for the kind {bound.kind.name}",
+            why=f"specs/{bound.kind.name}.yaml describes none",
+            do="leave the layer out with --skip, or add the form (docs/writing-a-spec.md)",
+        )
+    refine = refine_of(record, registry, to, options.keep_order)
+    failures: list[LayoutxError] = []
+    rank = record.config.get("rank")
+    for form in sorted(forms, key=lambda f: None not in (f.rank, rank) and f.rank != max(int(rank or 1), 1)):
+        try:
+            plan = fit(bound, form, refine=refine)
+        except LayoutxError as error:
+            failures.append(error)
+            continue
+        path = record.name.replace("/", ".")
+        targets = {t.name: f"{path}.{t.name}" for t in plan.target.tensors}
+        last = refine_of(record, registry, "keras")
+        return LayerJob(record, plan, record.tensors, targets, "", refine, last)
+    raise failures[0]
+
+
+def _distinct(layers: Sequence[LayerJob]) -> None:
+    owner: dict[str, str] = {}
+    problems: list[LayoutxError] = []
+    for layer in layers:
+        for name in layer.targets.values():
+            if name in owner:
+                problems.append(ConversionError(f"{name} would be written by {owner[name]} and {layer.record.name}"))
+            owner[name] = layer.record.name
+    raise_all(problems, "output names clash")

@@ -1,0 +1,140 @@
+"""A job into a model that has names of its own: every layer is paired with its place there first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from layoutx.errors import LayoutxError, MatchError, raise_all
+from layoutx.job.jobs import Job, LayerJob, Options, bound_layers, chosen, job_of
+from layoutx.model.bindings import refine_of
+from layoutx.model.followed import unfollowed
+from layoutx.model.keyed import Keyed
+from layoutx.model.match import Pair, pair
+from layoutx.model.order import in_order
+from layoutx.model.places import Layer
+from layoutx.model.record import LayerRecord, ModelRecord
+from layoutx.plan.fit import fit
+from layoutx.plan.plan import Plan
+from layoutx.spec.bind import bind
+from layoutx.spec.bound import BoundForm
+from layoutx.spec.registry import Registry
+
+Found = list[tuple[LayerRecord, BoundForm]]
+
+
+def plan_into_keyed(model: ModelRecord, keyed: Keyed, registry: Registry, options: Options) -> Job:
+    """A job from a model with a config into a state dict or live module: the target's own names and order."""
+    pairs, found, skipped = _pairs(model, keyed, registry, options, whole=True)
+    problems: list[LayoutxError] = []
+    layers = []
+    for (record, bound), match in zip(found, pairs, strict=True):
+        shapes = {name: keyed.tensors[full].shape for name, full in match.candidate.names.items()}
+        refine = refine_of(record, registry, keyed.framework, options.keep_order)
+        try:
+            plan = _fit_pair(bound, match, shapes, refine)
+        except LayoutxError as error:
+            problems.append(error.at(f"layer {record.name} ({record.class_name})"))
+            continue
+        last = refine_of(record, registry, "keras")
+        layers.append(LayerJob(record, plan, record.tensors, match.candidate.names, _where(match), refine, last))
+    raise_all(problems, f"{len(problems)} layers cannot be converted to {keyed.framework}")
+    job = job_of(model, keyed.framework, layers, skipped)
+    written = set(job.order)
+    return replace(job, order=tuple(n for n in keyed.tensors if n in written), tied=dict(keyed.tied))
+
+
+def _fit_pair(bound: BoundForm, match: Pair, shapes: Mapping[str, tuple[int, ...]], refine: Mapping[str, str]) -> Plan:
+    candidate = match.candidate
+    known = {k: v for k, v in candidate.config.items() if k in candidate.form.config}
+    return fit(bound, candidate.form, known, shapes=shapes, refine=refine, instance=candidate.instance)
+
+
+def _where(match: Pair) -> str:
+    return f"{match.candidate.prefix or 'top level'} ({match.reason})"
+
+
+def _pairs(
+    model: ModelRecord, keyed: Keyed, registry: Registry, options: Options, whole: bool
+) -> tuple[list[Pair], Found, dict[str, str]]:
+    records, skipped = chosen(model, options)
+    found, problems = bound_layers(records, registry, options)
+    if not options.keep_order:
+        problems += unfollowed(model, found, registry, keyed.framework)
+    raise_all(problems, f"{len(problems)} layers cannot be converted to {keyed.framework}")
+    layers = [Layer(r, b, refine_of(r, registry, keyed.framework, options.keep_order)) for r, b in found]
+    pairs = pair(layers, keyed, registry, options.pairs, whole=whole and not skipped, ordered=in_order(model))
+    return pairs, found, skipped
+
+
+def plan_from_keyed(keyed: Keyed, model: ModelRecord, registry: Registry, options: Options) -> Job:
+    """A job from a state dict or live module into a model with a config (a Keras file): the template's names.
+
+    Every tensor of the template must be written, except those of layers left out by the user.
+    """
+    pairs, found, skipped = _pairs(model, keyed, registry, options, whole=True)
+    problems: list[LayoutxError] = []
+    layers = []
+    for (record, bound), match in zip(found, pairs, strict=True):
+        try:
+            source = _keyed_bound(match, keyed, bound, refine_of(record, registry, keyed.framework, options.keep_order))
+            refine = refine_of(record, registry, bound.form.framework)
+            shapes = {t.name: t.shape for t in bound.tensors}
+            plan = fit(source, bound.form, bound.config, shapes=shapes, refine=refine, instance=record.instance)
+        except LayoutxError as error:
+            problems.append(error.at(f"layer {record.name} ({record.class_name})"))
+            continue
+        sources = {name: keyed.tensors[full] for name, full in match.candidate.names.items()}
+        targets = {name: tensor.name for name, tensor in record.tensors.items()}
+        layers.append(LayerJob(record, plan, sources, targets, _where(match), refine, refine))
+    raise_all(problems, f"{len(problems)} layers cannot be converted to {model.framework}")
+    return replace(job_of(model, model.framework, layers, skipped), source=keyed.framework, leftover={})
+
+
+def _keyed_bound(match: Pair, keyed: Keyed, bound: BoundForm, refine: Mapping[str, str]) -> BoundForm:
+    candidate = match.candidate
+    shapes = {name: keyed.tensors[full].shape for name, full in candidate.names.items()}
+    return bind(
+        bound.kind,
+        candidate.form,
+        candidate.config,
+        shapes=shapes,
+        sizes=bound.sizes,
+        refine=refine,
+        instance=candidate.instance,
+    )
+
+
+def plan_between(source: ModelRecord, target: ModelRecord, registry: Registry, options: Options) -> Job:
+    """A job between two models that both have configs (two Keras files): by name, else by order within a kind."""
+    records, skipped = chosen(source, options)
+    found, problems = bound_layers(records, registry, options)
+    goals, more = bound_layers([r for r in target.layers if r.tensors], registry, options)
+    raise_all([*problems, *more], "layers without a usable form")
+    layers: list[LayerJob] = []
+    for (record, bound), (goal, there) in zip(found, _aligned(found, goals), strict=True):
+        try:
+            refine = refine_of(goal, registry, there.form.framework)
+            shapes = {t.name: t.shape for t in there.tensors}
+            plan = fit(bound, there.form, there.config, shapes=shapes, refine=refine, instance=goal.instance)
+        except LayoutxError as error:
+            problems.append(error.at(f"layer {record.name} ({record.class_name})"))
+            continue
+        targets = {name: tensor.name for name, tensor in goal.tensors.items()}
+        layers.append(LayerJob(record, plan, record.tensors, targets, goal.name, refine, refine))
+    raise_all(problems, f"{len(problems)} layers cannot be converted")
+    return job_of(source, target.framework, layers, skipped)
+
+
+def _aligned(found: Found, goals: Found) -> Found:
+    by_name = {record.name: (record, bound) for record, bound in goals}
+    if all(record.name in by_name and by_name[record.name][1].kind == bound.kind for record, bound in found):
+        return [by_name[record.name] for record, _ in found]
+    kinds = [bound.kind.name for _, bound in found]
+    if kinds != [bound.kind.name for _, bound in goals]:
+        raise MatchError(
+            "the two models do not have the same layers",
+            where=[f"source: {', '.join(kinds)}", f"target: {', '.join(b.kind.name for _, b in goals)}"],
+            do="leave layers out with --skip",
+        )
+    return goals

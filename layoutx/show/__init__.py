@@ -1,0 +1,1 @@
+"""Terminal texts and tables: the registry, a report, an inspected file, an error."""
