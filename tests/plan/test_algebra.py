@@ -73,12 +73,17 @@ def test_two_steps_are_one(case: Case) -> None:
     first, second, whole = planned(case, 0, 1), planned(case, 1, 2), planned(case, 0, 2)
     if first is None or second is None or whole is None or first.exactness not in EXACT:
         return
+    if any(isinstance(step, Drop) for step in first.steps):  # B has no place for what was dropped
+        return
     given_arrays = whole_numbers(first)
     try:
         by_two = run(second, run(first, given_arrays).tensors).tensors
     except (ConversionError, Problems):  # what B was filled with is not what C wants to be left out
         return
-    same_bits(by_two, run(whole, given_arrays).tensors)
+    at_once = run(whole, given_arrays).tensors
+    assert by_two.keys() == at_once.keys()
+    for name, array in by_two.items():  # as values: a zero that B was filled with may change its sign on the way to C
+        np.testing.assert_array_equal(array, at_once[name])
 
 
 @settings(max_examples=150, derandomize=True)
