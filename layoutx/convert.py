@@ -181,6 +181,7 @@ def _arrays(moved: Moved, job: Job, target: Keyed | ModelRecord | None, to: str)
         rest = [n for n in target.tensors if n not in arrays]
         arrays.update({n: target.tensors[n].read() for n in rest if job.skipped})
         arrays.update({tied: arrays[kept] for tied, kept in target.tied.items() if kept in arrays})
+        arrays = {name: arrays[name] for name in dict.fromkeys((*target.tensors, *arrays)) if name in arrays}
     if isinstance(target, ModelRecord) and to == "keras":
         arrays = _completed(arrays, job, target)
     return arrays

@@ -28,7 +28,7 @@ def unfollowed(
     errors = []
     for record, bound in found:
         rows = bound.sizes.get("input", 0)
-        if bound.kind.name != "dense" or "input" in record.refine or not (unwired or LOST in record.note):
+        if not rows or "input" in record.refine or not (unwired or LOST in record.note):
             continue
         maps = sorted(c for c in channels if rows % c == 0 and rows > c)
         if maps:

@@ -129,12 +129,12 @@ def live_model(model: Any, registry: Registry) -> Keyed | ModelRecord:
     Raises:
         UsageError: neither of the two.
     """
-    if hasattr(model, "state_dict") and hasattr(model, "named_modules"):
-        return keyed_module(model, lambda name: _keys(name, registry))
     if hasattr(model, "layers") and hasattr(model, "get_weights"):
         from layoutx.model.keras_live import live_records
 
         return live_records(model, lambda name: name in registry.forms)
+    if hasattr(model, "state_dict") and hasattr(model, "named_modules"):
+        return keyed_module(model, lambda name: _keys(name, registry))
     raise UsageError(f"a {type(model).__name__} is neither a torch module nor a Keras model")
 
 

@@ -53,7 +53,7 @@ def pair(
         options[name] = [c for c in options[name] if c.prefix == prefix]
     lost = [layer for layer in layers if not options[layer.record.name]]
     raise_all([homeless(x, keyed, registry, fixed.get(x.record.name)) for x in lost], "layers without a place")
-    chosen = _by_name(layers, options)
+    chosen = _no_offset(layers, _by_name(layers, options))
     if ordered and keeps_order(keyed):
         chosen = _in_order(layers, options, chosen) or _by_elimination(layers, options, chosen)
     else:
@@ -93,6 +93,13 @@ def _by_name(layers: Sequence[Layer], options: Mapping[str, Sequence[Candidate]]
             owners.setdefault(full, []).append(name)
     clashing = {name for names in owners.values() if len(names) > 1 for name in names}
     return {name: found for name, found in chosen.items() if name not in clashing}
+
+
+def _no_offset(layers: Sequence[Layer], chosen: Chosen) -> Chosen:
+    """Keras counts `dense, dense_1`, others `dense1, dense2`: where the first of a series has no namesake, and a number
+    was added by Keras, the names of that series say nothing."""
+    open_series = {counted(layer.record.name) for layer in layers if layer.record.name not in chosen}
+    return {name: found for name, found in chosen.items() if counted(name) == name or counted(name) not in open_series}
 
 
 def _free(candidates: Sequence[Candidate], chosen: Chosen) -> list[Candidate]:

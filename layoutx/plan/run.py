@@ -46,7 +46,7 @@ class Result:
         if lossy:
             return Exactness.ROUNDS
         if known is Exactness.ROUNDS:  # every sum had one non-zero term at most: a copy, and zeros left out
-            return Exactness.FILLS
+            return Exactness.CONDITIONAL if tensor is None and self.guards else Exactness.FILLS
         return known
 
 

@@ -114,8 +114,9 @@ def _difference(expected: Sequence[Array], found: Sequence[Array], note: str) ->
             name = array.dtype.name
             worst = name if name in RELATIVE and RELATIVE[name] > RELATIVE[worst] else worst
         if left.size:
-            largest = max(largest, float(np.abs(left.astype(np.float64) - right.astype(np.float64)).max()))
-            scale = max(scale, float(np.abs(left.astype(np.float64)).max()))
+            difference = np.abs(left.astype(np.float64) - right.astype(np.float64))
+            largest = float(np.maximum(largest, difference.max()))  # unlike max(), keeps a NaN
+            scale = float(np.maximum(scale, np.abs(left.astype(np.float64)).max()))
     agrees = bool(largest <= RELATIVE[worst] * max(scale, 1e-6))
     return EndToEnd(largest, scale, worst, agrees, note)
 
@@ -167,7 +168,7 @@ def _run(model: Any, arrays: Sequence[Array]) -> list[Array]:
 
     floats = [p.dtype for p in model.parameters() if p.dtype.is_floating_point]
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    training = model.training
+    training = [module for module in model.modules() if module.training]
     model.eval()
     try:
         with torch.no_grad():
@@ -175,7 +176,8 @@ def _run(model: Any, arrays: Sequence[Array]) -> list[Array]:
             tensors = [t.to(floats[0]) if t.dtype.is_floating_point and floats else t for t in tensors]
             return _flat(model(*tensors))
     finally:
-        model.train(training)
+        for module in training:
+            module.training = True
 
 
 def _said(error: Exception, most: int = 120) -> str:
