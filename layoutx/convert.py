@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from layoutx.errors import ConversionError, LayoutxError, UsageError, raise_all
+from layoutx.empty import NOTHING
+from layoutx.errors import ConsentError, ConversionError, LayoutxError, UsageError, raise_all
 from layoutx.files.certificate import refuse_twice, sha256, to_metadata
 from layoutx.files.open import open_store
 from layoutx.files.save import can_write, save
@@ -53,8 +54,8 @@ def convert(
         source: `.keras`, `.weights.h5`, `.h5`, `.safetensors`, its index, `.pt`, `.npz`.
         output: the ending says the format; None plans, moves and proves without writing.
         to: "torch", "onnx" or "keras".
-        like: the target: a file with its names (a template), a live model, or "package.module:callable",
-            which is imported and called. Needed for `to="keras"`.
+        like: the target: a file with its names (a template), a live torch module, or "package.module:callable",
+            which is imported and called. Needed, as a Keras file, for `to="keras"`.
         config: the model's config where the source holds weights only: a Keras file, a JSON file, a mapping.
         allow: consent to results that are not bit-reversible: "rounds", "conditional".
         skip, only: patterns of layer names.
@@ -80,19 +81,22 @@ def convert(
     path = Path(source)
     store = open_store(path)
     refuse_twice(store, to)
-    target = template_of(like, to, known) if like is not None else None
-    if isinstance(target, ModelRecord) and to != "keras":
-        raise UsageError(
-            "the target of a conversion to " + to + " is not a Keras model",
-            do="give the Keras model as --config if the source lacks it; --like names the target",
-        )
+    from_keras = store.format in KERAS_FORMATS
+    if config is not None and not from_keras:
+        raise UsageError(f"{path.name} is not a Keras file: a model config says nothing about it")
+    target = template_of(like, to, known, NOTHING if from_keras else options.forms) if like is not None else None
+    _check_target(target, to)
     template = target.store if isinstance(target, ModelRecord) else None
     if output is not None:
         can_write(output, template if to == "keras" else None)
         _not_itself(path, Path(output))
     job = planned(store, to, target, known, options, input_shape, config)
+    if not job.layers:
+        raise UsageError(
+            f"nothing of {path.name} is left to convert", why="; ".join(map(": ".join, job.skipped.items()))
+        )
     moved = move(job, options, live=live)
-    arrays = _arrays(moved, job, target, to)
+    arrays = _arrays(moved, job, target, options)
     report = report_of(job, moved, known, source=_about(store, job), output=str(output or ""), target=to)
     if output is not None:
         digest = {"sha256": sha256(path)} if path.is_file() else {}
@@ -138,6 +142,22 @@ def planned(
     return plan_named(model, to, known, options)
 
 
+def _check_target(target: Keyed | ModelRecord | None, to: str) -> None:
+    """Refuse a template of another framework, and a live Keras model where a file's structure is needed."""
+    if isinstance(target, ModelRecord) and to != "keras":
+        raise UsageError(
+            f"the target of a conversion to {to} is not a Keras model",
+            do="give the Keras model as --config if the source lacks it; --like names the target",
+        )
+    if isinstance(target, ModelRecord) and not target.store.path.is_file():
+        raise UsageError(
+            "a Keras file is written in the structure of a Keras file, not of a live model",
+            do='save the model first, model.save("template.keras"), or use lx.port(source, model)',
+        )
+    if isinstance(target, Keyed) and target.framework != to:
+        raise UsageError(f"the target is a {target.framework} model, the conversion one to {to}")
+
+
 def _needs_like(to: str) -> UsageError:
     return UsageError(
         f"a conversion to {to} needs the target model",
@@ -150,9 +170,6 @@ def _check_call(to: str, options: Options, known: Registry) -> None:
     frameworks = sorted({f.framework for f in known.forms.values()})
     if to not in frameworks:
         raise UsageError(f"no framework is called {to!r}", why=f"known: {', '.join(frameworks)}")
-    wrong = options.allow - {"rounds", "conditional"}
-    if wrong:
-        raise UsageError(f"{', '.join(sorted(wrong))} cannot be allowed", do="allow rounds or conditional")
     for form in options.forms.values():
         known.form(form)
 
@@ -174,7 +191,10 @@ def _about(store: Store, job: Job) -> dict[str, Any]:
     }
 
 
-def _arrays(moved: Moved, job: Job, target: Keyed | ModelRecord | None, to: str) -> dict[str, np.ndarray[Any, Any]]:
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+def _arrays(moved: Moved, job: Job, target: Keyed | ModelRecord | None, options: Options) -> Arrays:
     """The output's tensors in the target's order; a Keras template lends what is no weight (seeds of dropout)."""
     arrays = {name: moved.arrays[name] for name in job.order if name in moved.arrays}
     if isinstance(target, Keyed):
@@ -182,14 +202,38 @@ def _arrays(moved: Moved, job: Job, target: Keyed | ModelRecord | None, to: str)
         arrays.update({n: target.tensors[n].read() for n in rest if job.skipped})
         arrays.update({tied: arrays[kept] for tied, kept in target.tied.items() if kept in arrays})
         arrays = {name: arrays[name] for name in dict.fromkeys((*target.tensors, *arrays)) if name in arrays}
-    if isinstance(target, ModelRecord) and to == "keras":
-        arrays = _completed(arrays, job, target)
+    if isinstance(target, ModelRecord):
+        arrays = _completed(_in_dtypes(arrays, job, moved, target, options), job, target)
     return arrays
 
 
-def _completed(
-    arrays: dict[str, np.ndarray[Any, Any]], job: Job, target: ModelRecord
-) -> dict[str, np.ndarray[Any, Any]]:
+def _in_dtypes(arrays: Arrays, job: Job, moved: Moved, target: ModelRecord, options: Options) -> Arrays:
+    """Arrays in the dtypes of a Keras template, into which Keras would cast them silently when it loads the file.
+
+    Raises:
+        ConsentError: a narrower dtype without consent; all tensors together.
+    """
+    wanted = target.store.tensors
+    narrower = []
+    for layer in job.layers:
+        for name, full in layer.targets.items():
+            have, want = arrays[full].dtype, wanted[full].dtype
+            if have == want:
+                continue
+            if not np.can_cast(have, want, "safe"):
+                narrower.append(f"{full}: {have} to {want}")
+                moved.results[layer.record.name].narrowed[name] = (str(have), str(want))
+            arrays[full] = arrays[full].astype(want)
+    if narrower and "rounds" not in options.allow:
+        raise ConsentError(
+            f"the template's dtype is narrower for {len(narrower)} tensors",
+            where=narrower[:6],
+            do="allow it with --allow rounds (allow={'rounds'} in Python), or give a template of the source's dtype",
+        )
+    return arrays
+
+
+def _completed(arrays: Arrays, job: Job, target: ModelRecord) -> Arrays:
     from layoutx.files.keras_write import weights_of
 
     problems: list[LayoutxError] = []

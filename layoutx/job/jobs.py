@@ -38,7 +38,18 @@ def options_of(
     ignore_keys: Iterable[str] = (),
     keep_order: bool = False,
 ) -> Options:
-    """Options from what callers write; see `layoutx.convert.convert` for their meaning."""
+    """Options from what callers write; see `layoutx.convert.convert` for their meaning.
+
+    Raises:
+        UsageError: one text where a list of texts is meant; consent to something that there is not.
+    """
+    for name, given in (("allow", allow), ("skip", skip), ("only", only), ("ignore_keys", ignore_keys)):
+        if isinstance(given, str):
+            raise UsageError(f"{name} is a list of texts, not one text", do=f"write {name}=[{given!r}]")
+    allow = tuple(allow)
+    wrong = sorted(set(allow) - {"rounds", "conditional"})
+    if wrong:
+        raise UsageError(f"{', '.join(wrong)} cannot be allowed", do="allow rounds or conditional")
     return Options(
         frozenset(allow),
         tuple(skip),
@@ -83,7 +94,7 @@ class Job:
         skipped: layer -> why it was left out.
         leftover: source tensor -> why no layer owns it.
         order: output names in the order in which they are written.
-        kept: output names that are not written from the source, with the tensor that stays (a tied name).
+        tied: output names that share the numbers of another one.
     """
 
     source: str

@@ -112,7 +112,15 @@ def plan_between(source: ModelRecord, target: ModelRecord, registry: Registry, o
     goals, more = bound_layers([r for r in target.layers if r.tensors], registry, options)
     raise_all([*problems, *more], "layers without a usable form")
     layers: list[LayerJob] = []
-    for (record, bound), (goal, there) in zip(found, _aligned(found, goals), strict=True):
+    aligned = _aligned(found, goals)
+    left = [record.name for record, _ in goals if all(record is not goal for goal, _ in aligned)]
+    if left and not skipped:
+        raise MatchError(
+            f"{len(left)} layers of the target have no layer in the source",
+            where=", ".join(left[:8]),
+            do="give the model that has them, or say what is left out with --skip",
+        )
+    for (record, bound), (goal, there) in zip(found, aligned, strict=True):
         try:
             refine = refine_of(goal, registry, there.form.framework)
             shapes = {t.name: t.shape for t in there.tensors}
@@ -135,6 +143,6 @@ def _aligned(found: Found, goals: Found) -> Found:
         raise MatchError(
             "the two models do not have the same layers",
             where=[f"source: {', '.join(kinds)}", f"target: {', '.join(b.kind.name for _, b in goals)}"],
-            do="leave layers out with --skip",
+            do="leave layers of the source out with --skip; the others are then found by their names",
         )
     return goals

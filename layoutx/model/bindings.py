@@ -40,7 +40,7 @@ def bind_record(
     form = registry.form(record.form)
     sizes = {leaf: size for r in record.refine.values() for leaf, size in r.sizes.items()}
     try:
-        _known_keys(form, record.config, registry, ignore)
+        check_keys(form, record.config, registry, ignore)
         return registry.bind(
             record.form,
             {**record.config, **config},
@@ -53,10 +53,14 @@ def bind_record(
         raise error.at(f"layer {record.name} ({record.class_name})") from error
 
 
-def _known_keys(form: Form, config: Mapping[str, Any], registry: Registry, ignore: frozenset[str]) -> None:
-    """Refuse config keys that the spec does not know: they might change the function."""
+def check_keys(form: Form, config: Mapping[str, Any], registry: Registry, ignore: frozenset[str] = frozenset()) -> None:
+    """Refuse config keys that the spec does not know: they might change the function.
+
+    Raises:
+        BindError: keys that are neither read nor listed as harmless, unless they are None or False.
+    """
     known = {*form.config, *form.ignore, *registry.framework(form.framework).ignore, *OWN_KEYS, *ignore}
-    unknown = [key for key, value in config.items() if key not in known and value not in (None, False)]
+    unknown = [key for key, value in config.items() if key not in known and value is not None and value is not False]
     if unknown:
         shown = ", ".join(f"{key}={config[key]!r}"[:60] for key in unknown)
         raise BindError(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from layoutx.empty import NOTHING
 from layoutx.errors import ModelError, UsageError
 from layoutx.files.open import open_store
 from layoutx.files.store import Store
@@ -42,14 +43,25 @@ def model_of(
         model = records(store, lambda name: name in registry.forms, config=config, template=template)
     else:
         model = state_records(keyed_store(store), registry)
+    bare = store.format in KERAS_FORMATS and not (store.config or template or config)
+    return with_forms(model, registry, forms, guessing=bare)
+
+
+def with_forms(
+    model: ModelRecord, registry: Registry, forms: Mapping[str, str], *, guessing: bool = False
+) -> ModelRecord:
+    """A model whose layers have the forms that the user gave, or that names and shapes tell.
+
+    Raises:
+        UsageError: a form for a layer that there is not.
+    """
     unknown = [name for name in forms if all(r.name != name for r in model.layers)]
     if unknown:
         names = ", ".join(r.name for r in model.layers if r.tensors)
         raise UsageError(f"--form names no layer: {', '.join(unknown)}", why=f"the layers are {names}")
-    bare = store.format in KERAS_FORMATS and not (store.config or template or config)
-    known = {"version": 2} if model.framework == "keras" and store.version.startswith("2") else {}
+    known = {"version": 2} if model.framework == "keras" and model.version.startswith("2") else {}
     layers = tuple(
-        identified(r, registry, model.framework, forms.get(r.name, ""), guessing=bare, known=known)
+        identified(r, registry, model.framework, forms.get(r.name, ""), guessing=guessing, known=known)
         for r in model.layers
     )
     return replace(model, layers=layers)
@@ -65,6 +77,10 @@ def config_of(source: str | Path | Mapping[str, Any] | None) -> Mapping[str, Any
 
     if source is None or isinstance(source, Mapping):
         return source
+    if not isinstance(source, (str, Path)):
+        raise UsageError(
+            f"a {type(source).__name__} is not a model config", do="give a Keras file, a JSON file or a mapping"
+        )
     path = Path(source)
     if path.suffix == ".json" and path.is_file():
         try:
@@ -106,25 +122,26 @@ def keyed_of(store: Store, framework: str = "torch") -> Keyed:
     return keyed_store(store, framework)
 
 
-def template_of(like: Any, to: str, registry: Registry) -> Keyed | ModelRecord:
+def template_of(like: Any, to: str, registry: Registry, forms: Mapping[str, str] = NOTHING) -> Keyed | ModelRecord:
     """The target of a conversion.
 
     Args:
         like: a path, "package.module:callable" (imported and called: the one place that runs code), a
             live torch module or a live Keras model.
+        forms: layer of the template -> form, decided by the user.
     """
     if isinstance(like, str) and not Path(like).exists() and ":" in like:
         like = call(like)
     if isinstance(like, (str, Path)):
         store = open_store(like)
         if store.format in KERAS_FORMATS:
-            return model_of(store, registry, {})
+            return model_of(store, registry, forms)
         return keyed_store(store, to)
-    return live_model(like, registry)
+    return live_model(like, registry, forms)
 
 
-def live_model(model: Any, registry: Registry) -> Keyed | ModelRecord:
-    """A live torch module or Keras model.
+def live_model(model: Any, registry: Registry, forms: Mapping[str, str] = NOTHING) -> Keyed | ModelRecord:
+    """A live torch module or Keras model; `forms` are the user's for layers of a Keras model.
 
     Raises:
         UsageError: neither of the two.
@@ -132,7 +149,7 @@ def live_model(model: Any, registry: Registry) -> Keyed | ModelRecord:
     if hasattr(model, "layers") and hasattr(model, "get_weights"):
         from layoutx.model.keras_live import live_records
 
-        return live_records(model, lambda name: name in registry.forms)
+        return with_forms(live_records(model, lambda name: name in registry.forms), registry, forms)
     if hasattr(model, "state_dict") and hasattr(model, "named_modules"):
         return keyed_module(model, lambda name: _keys(name, registry))
     raise UsageError(f"a {type(model).__name__} is neither a torch module nor a Keras model")
@@ -159,9 +176,10 @@ def call(name: str) -> Any:
         found: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"{name} cannot be imported", why=str(error), do="give package.module:callable") from error
+    except Exception as error:  # the module's own code ran
+        why = f"{type(error).__name__}: {error}"
+        raise UsageError(f"{name} cannot be imported", why=why, do="give package.module:callable") from error
     try:
         return found()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(f"{name}() failed", why=f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,76 @@
+"""What a target may be: its framework, its dtype, its layers; and consent that is spelled as it is meant."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from layoutx.convert import convert
+from layoutx.errors import ConsentError, LayoutxError, MatchError, UsageError
+from layoutx.files.open import open_store
+
+keras = pytest.importorskip("keras")
+torch = pytest.importorskip("torch")
+
+
+def dense(units: int, dtype: str = "float32", extra: bool = False):
+    layers = [keras.layers.Dense(units, name="a", dtype=dtype)]
+    layers += [keras.layers.Dense(3, name="more", dtype=dtype)] if extra else []
+    model = keras.Sequential([keras.Input((7,), dtype=dtype), *layers])
+    rng = np.random.default_rng(3)
+    model.set_weights([rng.normal(size=w.shape) for w in model.get_weights()])
+    return model
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "m.keras"
+    dense(5).save(path)
+    return path
+
+
+def test_a_torch_module_is_no_target_for_onnx(source, tmp_path):
+    target = torch.nn.Sequential()
+    target.add_module("a", torch.nn.Linear(7, 5))
+    with pytest.raises(UsageError, match="the target is a torch model, the conversion one to onnx"):
+        convert(source, tmp_path / "o.safetensors", to="onnx", like=target)
+    assert not (tmp_path / "o.safetensors").exists()
+
+
+def test_a_live_keras_model_lends_no_file_structure(source, tmp_path):
+    with pytest.raises(UsageError, match="not of a live model"):
+        convert(source, tmp_path / "o.weights.h5", to="keras", like=dense(5))
+
+
+def test_a_template_with_one_layer_more_is_refused(source, tmp_path):
+    dense(5, extra=True).save(tmp_path / "t.keras")
+    with pytest.raises(MatchError, match="1 layers of the target have no layer in the source") as caught:
+        convert(source, tmp_path / "o.keras", to="keras", like=tmp_path / "t.keras")
+    assert "more" in str(caught.value)
+    assert not (tmp_path / "o.keras").exists()
+
+
+def test_a_narrower_template_needs_consent(source, tmp_path):
+    dense(5, dtype="float16").save(tmp_path / "t.keras")
+    with pytest.raises(ConsentError, match="narrower for 2 tensors"):
+        convert(source, tmp_path / "o.keras", to="keras", like=tmp_path / "t.keras")
+    report = convert(source, tmp_path / "o.keras", to="keras", like=tmp_path / "t.keras", allow=["rounds"])
+    assert "rounds" in str(report)
+    assert {t.dtype for t in open_store(tmp_path / "o.keras").tensors.values()} == {np.dtype("float16")}
+
+
+def test_nothing_left_to_convert_is_no_success(source, tmp_path):
+    with pytest.raises(UsageError, match=r"nothing of m\.keras is left to convert"):
+        convert(source, tmp_path / "o.safetensors", to="torch", skip=["*"])
+
+
+@pytest.mark.parametrize("wrong", [{"allow": "rounds"}, {"skip": "a"}, {"allow": ["round"]}])
+def test_options_are_lists_of_known_words(source, wrong):
+    with pytest.raises(UsageError):
+        convert(source, None, to="torch", **wrong)
+
+
+def test_a_config_for_a_file_without_keras_is_refused(source, tmp_path):
+    convert(source, tmp_path / "o.safetensors", to="torch")
+    with pytest.raises(LayoutxError, match="is not a Keras file"):
+        convert(tmp_path / "o.safetensors", None, to="onnx", config=source)
