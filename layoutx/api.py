@@ -93,7 +93,7 @@ def forward(
     *,
     specs: Sequence[str | PathLike[str]] = (),
 ) -> Array:
-    """What a layer computes, by hand, in NumPy.
+    """What a layer computes with its whole config, by hand, in NumPy: its activation, padding and direction too.
 
     Args:
         form: "keras.Conv1D".
@@ -111,31 +111,28 @@ def forward(
     """
     import numpy as np
 
-    from layoutx.verify.data import canonical_data, rearrange
-    from layoutx.verify.forward import forward as compute
-    from layoutx.verify.roles import roles
+    from layoutx.verify.data import canonical_data
+    from layoutx.verify.reference import canonically, forward_layer, natively
 
     known = registry(tuple(str(p) for p in specs))
     arrays = {name: np.asarray(array) for name, array in tensors.items()}
     bound = known.bind(form, config, shapes={name: array.shape for name, array in arrays.items()})
     order = canonical_data(bound.kind.name)
     given = x if isinstance(x, Mapping) else {"x" if "x" in order else next(iter(order), "x"): x}
-    data = {
-        name: rearrange(np.asarray(array), _dims(bound, name), order[name], bound.sizes, labels=bound.labels)
-        for name, array in given.items()
-    }
-    y = compute(bound.kind.name, roles(bound, arrays), data, bound.facts, bound.settings)["y"]
-    return rearrange(y, order["y"], _dims(bound, "y"), bound.sizes, labels=bound.labels)
+    data = {name: np.asarray(array) for name, array in given.items()}
+    _known(bound, [*data, "y"])
+    return natively(bound, {"y": forward_layer(bound, arrays, canonically(bound, data))["y"]})["y"]
 
 
-def _dims(bound: BoundForm, name: str) -> tuple[Any, ...]:
+def _known(bound: BoundForm, names: Sequence[str]) -> None:
     from layoutx.errors import UsageError
-    from layoutx.verify.data import canonical_data
+    from layoutx.verify.data import canonical_data, data_order
 
-    if name not in bound.data or name not in canonical_data(bound.kind.name):
-        known = ", ".join(n for n in bound.data if n in canonical_data(bound.kind.name))
-        raise UsageError(f"{bound.form.name} has no data {name!r}", why=f"it takes and gives {known or 'nothing'}")
-    return bound.data[name]
+    known = [name for name in data_order(bound) if name in canonical_data(bound.kind.name)]
+    for name in names:
+        if name not in known:
+            what = f"{bound.form.name} has no data {name!r}"
+            raise UsageError(what, why=f"it takes and gives {', '.join(known) or 'nothing'}")
 
 
 def plan_dict(found: Plan) -> dict[str, Any]:

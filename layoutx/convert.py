@@ -43,7 +43,7 @@ def convert(
     forms: Mapping[str, str] | None = None,
     pairs: Mapping[str, str] | None = None,
     ignore_keys: Collection[str] = (),
-    keep_order: bool = False,
+    keep_order: bool | Sequence[str] = False,
     input_shape: Sequence[int] | None = None,
     specs: Sequence[str | PathLike[str]] = (),
     live: bool = True,
@@ -62,7 +62,8 @@ def convert(
         forms: layer -> form, where the file cannot tell ("conv2d_1": "keras.Conv2DTranspose").
         pairs: layer -> module path of the target, where names and order do not decide.
         ignore_keys: config keys that layoutx does not know and that do not matter.
-        keep_order: the target flattens channels-last, as Keras does: rows after a Flatten stay.
+        keep_order: the target flattens channels-last, as Keras does: rows after a Flatten stay. True, or
+            patterns of the layers of which that is so.
         input_shape: the model's input without batch, where the config does not say it.
         specs: more spec folders.
         live: compute the proof with the target's framework where it is installed.
@@ -82,6 +83,8 @@ def convert(
     store = open_store(path)
     refuse_twice(store, to)
     from_keras = store.format in KERAS_FORMATS
+    if options.pairs and like is None:
+        raise UsageError("--pair names places in a target", do="give the target with --like")
     if config is not None and not from_keras:
         raise UsageError(f"{path.name} is not a Keras file: a model config says nothing about it")
     target = template_of(like, to, known, NOTHING if from_keras else options.forms) if like is not None else None

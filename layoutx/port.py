@@ -33,7 +33,7 @@ def port(
     forms: Mapping[str, str] | None = None,
     pairs: Mapping[str, str] | None = None,
     ignore_keys: Collection[str] = (),
-    keep_order: bool = False,
+    keep_order: bool | Sequence[str] = False,
     specs: Sequence[str | PathLike[str]] = (),
     live: bool = True,
     compare: bool = True,

@@ -114,7 +114,15 @@ def _convert(several: Any) -> None:
     found.add_argument(
         "--ignore-key", action="append", default=[], metavar="KEY", help="an unknown config key that does not matter"
     )
-    found.add_argument("--keep-order", action="store_true", help="the target flattens channels-last, as Keras does")
+    found.add_argument(
+        "--keep-order",
+        nargs="?",
+        const="*",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="the target flattens channels-last, as Keras does: rows stay (of all layers, or of these)",
+    )
     found.add_argument("--no-live", action="store_true", help="prove with NumPy even where the framework is installed")
     found.add_argument("--dry-run", action="store_true", help="plan, move and prove, but write nothing")
     found.add_argument("--quiet", action="store_true", help="print nothing but errors")

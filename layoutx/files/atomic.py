@@ -19,6 +19,12 @@ def check_place(path: Path) -> None:
     Raises:
         UsageError: the folder does not exist or cannot be written, or the output is a folder.
     """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        pass  # said below in other words
+    except (OSError, ValueError) as error:  # a name that is too long, or that holds a zero byte
+        raise UsageError(f"the output cannot be called {path.name[:40]!r}...", why=str(error)[:80]) from error
     if path.is_dir():
         raise UsageError(f"the output {path.name or path} is a folder", where=str(path), do="name a file in it")
     if not path.parent.is_dir():
@@ -43,9 +49,14 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     check_place(path)
     target = Path(os.path.realpath(path))  # a link stays a link: its target is replaced
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    temporary = target.with_name(f".{target.name[:120]}.{secrets.token_hex(4)}.tmp")
     try:
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    except OSError as error:
+        raise UsageError(
+            f"no file can be made beside {target.name}", where=str(target.parent), why=str(error)
+        ) from error
+    try:
         yield temporary
         if target.exists():
             temporary.chmod(stat.S_IMODE(target.stat().st_mode))

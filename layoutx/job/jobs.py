@@ -26,7 +26,11 @@ class Options:
     forms: Mapping[str, str] = NOTHING
     pairs: Mapping[str, str] = NOTHING
     ignore_keys: frozenset[str] = frozenset()
-    keep_order: bool = False
+    keep_order: tuple[str, ...] = ()
+
+    def keeps(self, layer: str) -> bool:
+        """Whether the rows of this layer stay in the source's order."""
+        return any(fnmatchcase(layer, pattern) for pattern in self.keep_order)
 
 
 def options_of(
@@ -36,14 +40,15 @@ def options_of(
     forms: Mapping[str, str] | None = None,
     pairs: Mapping[str, str] | None = None,
     ignore_keys: Iterable[str] = (),
-    keep_order: bool = False,
+    keep_order: bool | Iterable[str] = False,
 ) -> Options:
     """Options from what callers write; see `layoutx.convert.convert` for their meaning.
 
     Raises:
         UsageError: one text where a list of texts is meant; consent to something that there is not.
     """
-    for name, given in (("allow", allow), ("skip", skip), ("only", only), ("ignore_keys", ignore_keys)):
+    texts = {"allow": allow, "skip": skip, "only": only, "ignore_keys": ignore_keys, "keep_order": keep_order}
+    for name, given in texts.items():
         if isinstance(given, str):
             raise UsageError(f"{name} is a list of texts, not one text", do=f"write {name}=[{given!r}]")
     allow = tuple(allow)
@@ -57,7 +62,7 @@ def options_of(
         dict(forms or {}),
         dict(pairs or {}),
         frozenset(ignore_keys),
-        keep_order,
+        (("*",) if keep_order else ()) if isinstance(keep_order, bool) else tuple(keep_order),
     )
 
 

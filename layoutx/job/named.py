@@ -22,8 +22,7 @@ def plan_named(model: ModelRecord, to: str, registry: Registry, options: Options
     """
     records, skipped = chosen(model, options)
     found, problems = bound_layers(records, registry, options)
-    if not options.keep_order:
-        problems += unfollowed(model, found, registry, to)
+    problems += unfollowed(model, [f for f in found if not options.keeps(f[0].name)], registry, to)
     layers = []
     for record, bound in found:
         try:
@@ -44,7 +43,7 @@ def _named(record: LayerRecord, bound: BoundForm, to: str, registry: Registry, o
             why=f"specs/{bound.kind.name}.yaml describes none",
             do="leave the layer out with --skip, or add the form (docs/writing-a-spec.md)",
         )
-    refine = refine_of(record, registry, to, options.keep_order)
+    refine = refine_of(record, registry, to, options.keeps(record.name))
     failures: list[LayoutxError] = []
     rank = record.config.get("rank")
     for form in sorted(forms, key=lambda f: None not in (f.rank, rank) and f.rank != max(int(rank or 1), 1)):

@@ -30,7 +30,7 @@ def plan_into_keyed(model: ModelRecord, keyed: Keyed, registry: Registry, option
     layers = []
     for (record, bound), match in zip(found, pairs, strict=True):
         shapes = {name: keyed.tensors[full].shape for name, full in match.candidate.names.items()}
-        refine = refine_of(record, registry, keyed.framework, options.keep_order)
+        refine = refine_of(record, registry, keyed.framework, options.keeps(record.name))
         try:
             plan = _fit_pair(bound, match, shapes, refine)
         except LayoutxError as error:
@@ -59,10 +59,9 @@ def _pairs(
 ) -> tuple[list[Pair], Found, dict[str, str]]:
     records, skipped = chosen(model, options)
     found, problems = bound_layers(records, registry, options)
-    if not options.keep_order:
-        problems += unfollowed(model, found, registry, keyed.framework)
+    problems += unfollowed(model, [f for f in found if not options.keeps(f[0].name)], registry, keyed.framework)
     raise_all(problems, f"{len(problems)} layers cannot be converted to {keyed.framework}")
-    layers = [Layer(r, b, refine_of(r, registry, keyed.framework, options.keep_order)) for r, b in found]
+    layers = [Layer(r, b, refine_of(r, registry, keyed.framework, options.keeps(r.name))) for r, b in found]
     pairs = pair(layers, keyed, registry, options.pairs, whole=whole and not skipped, ordered=in_order(model))
     return pairs, found, skipped
 
@@ -77,7 +76,9 @@ def plan_from_keyed(keyed: Keyed, model: ModelRecord, registry: Registry, option
     layers = []
     for (record, bound), match in zip(found, pairs, strict=True):
         try:
-            source = _keyed_bound(match, keyed, bound, refine_of(record, registry, keyed.framework, options.keep_order))
+            source = _keyed_bound(
+                match, keyed, bound, refine_of(record, registry, keyed.framework, options.keeps(record.name))
+            )
             refine = refine_of(record, registry, bound.form.framework)
             shapes = {t.name: t.shape for t in bound.tensors}
             plan = fit(source, bound.form, bound.config, shapes=shapes, refine=refine, instance=record.instance)

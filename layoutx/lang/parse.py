@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass
 
 from layoutx.errors import LayoutSyntaxError
-from layoutx.lang.tree import Axis, Dim, Head, Layout, Option, Product, Spread, Sum, Unit
+from layoutx.lang.tree import Axis, Dim, Head, Layout, Option, Product, Spread, Sum, Unit, walk
 
 _TOKEN = re.compile(r"\s*(?:(?P<dots>\.\.\.)|(?P<name>[A-Za-z_]\w*)|(?P<number>\d+)|(?P<mark>[-.:()\[\]{}|]))")
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
+MOST_NESTED = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ def parse(text: str) -> Layout:
     head = reader.head()
     dims = reader.dims(until="")
     layout = Layout(head, dims, text)
-    if head is None and not any(isinstance(d, Sum) and d.axis is None for d in _walk_products(dims)):
+    if head is None and not any(isinstance(d, Sum) and d.axis is None for d in walk(dims)):
         raise _error(
             text, 0, "a layout starts with its role", "write `role: dims`, or braces `{role | role}` among the dims"
         )
@@ -47,18 +48,6 @@ def parse_dims(text: str) -> tuple[Dim, ...]:
         LayoutSyntaxError: with the text and a caret under the offending character.
     """
     return _Reader(text).dims(until="")
-
-
-def _walk_products(dims: tuple[Dim, ...]) -> list[Dim]:
-    found: list[Dim] = []
-    for dim in dims:
-        found.append(dim)
-        if isinstance(dim, Product):
-            found += _walk_products(dim.dims)
-        elif isinstance(dim, Sum):
-            for option in dim.options:
-                found += _walk_products(option.dims)
-    return found
 
 
 def _error(text: str, at: int, what: str, do: str = "") -> LayoutSyntaxError:
@@ -88,6 +77,7 @@ class _Reader:
         self.text = text
         self.tokens = _tokens(text)
         self.at = 0
+        self.nested = -1  # the dims of the whole text are 0 brackets deep
 
     def peek(self, ahead: int = 0) -> str:
         index = self.at + ahead
@@ -107,11 +97,6 @@ class _Reader:
         token = self.tokens[self.at]
         self.at += 1
         return token
-
-    def expect(self, mark: str, what: str) -> _Token:
-        if self.peek() != mark:
-            raise _error(self.text, self.here(), f"expected {mark!r} {what}, found {self.found()}")
-        return self.next()
 
     def name(self, what: str) -> _Token:
         if self.kind() != "name":
@@ -143,8 +128,12 @@ class _Reader:
     def dims(self, until: str) -> tuple[Dim, ...]:
         """Dims up to one of the marks in `until` (not consumed), or to the end of the text."""
         found: list[Dim] = []
+        self.nested += 1
+        if self.nested > MOST_NESTED:
+            raise _error(self.text, self.here(), f"brackets are nested more than {MOST_NESTED} deep")
         while self.at < len(self.tokens) and self.peek() not in (until or "\0"):
             found.append(self.dim())
+        self.nested -= 1
         return tuple(found)
 
     def dim(self) -> Dim:

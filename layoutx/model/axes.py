@@ -40,7 +40,8 @@ class State:
     `last` are the dimensions as Keras has them, `first` as a channels-first framework has them, over
     the same axes. `spatial`: it is a map (or sequence) of a convolutional layer. `blocked` names the
     layer through which nothing can be followed (the dims then mean nothing); `doubt` says what a user
-    of the axes must be told; `lead`: the layer because of which only the last axis is known.
+    of the axes must be told; `lead`: the layer because of which only the last axis is known. `vector`: the
+    size of the flattened map that entered the blocking layer, which may have passed it on.
     """
 
     last: tuple[Dim, ...] = ()
@@ -49,6 +50,7 @@ class State:
     blocked: str = ""
     doubt: str = ""
     lead: str = ""
+    vector: int | None = None
 
 
 @dataclass(slots=True)

@@ -81,7 +81,8 @@ def einsum_record(record: LayerRecord) -> LayerRecord:
     if refusal or kernel is None:
         return replace(record, form="", note="; ".join(n for n in (record.note, refusal) if n))
     sizes = dict(zip(parsed.kernel, kernel.shape, strict=True))
-    config = {**record.config, "kernel_dims": " ".join(parsed.kernel), "bias_dims": " ".join(parsed.bias)}
+    words = {"kernel_dims": " ".join(parsed.kernel), "bias_dims": " ".join(parsed.bias), "use_bias": bool(axes)}
+    config = {**record.config, **words}
     refine: Mapping[str, Refinement] = {
         side: _side(axes_, sizes, equation) for side, axes_ in (("input", parsed.input), ("output", parsed.output))
     }

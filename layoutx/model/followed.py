@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from layoutx.errors import ConversionError
@@ -10,43 +11,67 @@ from layoutx.spec.bound import BoundForm
 from layoutx.spec.registry import Registry
 
 MAPS = ("conv", "conv_transpose", "separable_conv")
-LOST = "could not be followed"
+AXES = ("input", "channel", "features")  # what a flattened map would meet
+_LOST = re.compile(r"\b(?!output)(\w+) axis could not be followed")
 
 
 def unfollowed(
     model: ModelRecord, found: Sequence[tuple[LayerRecord, BoundForm]], registry: Registry, framework: str
 ) -> list[ConversionError]:
-    """One error for each Dense whose rows may be a flattened map in an order that nobody can tell.
+    """One error for each layer whose input may be a flattened map in an order that nobody can tell.
 
-    That is so where the model's wiring is unknown, or lost in a layer that layoutx does not know; and only
-    where the rows are a multiple of the channels of some convolution, for a target that keeps channels first.
+    That is so where the wiring was lost in a layer that layoutx does not know, in a model that has maps; and
+    in a file without wiring, where the input is no other layer's width. Only for a target that keeps
+    channels first.
     """
     if registry.framework(framework).channels == registry.framework(model.framework).channels:
         return []
     unwired = len(found) > 1 and not any(record.inputs for record in model.layers)
-    channels = {n for _, bound in found if bound.kind.name in MAPS and (n := _channels(bound)) > 1}
+    maps = any(_makes_maps(record) for record in model.layers)
     errors = []
     for record, bound in found:
-        rows = bound.sizes.get("input", 0)
-        if not rows or "input" in record.refine or not (unwired or LOST in record.note):
+        lost = _LOST.search(record.note)
+        axis = lost[1] if lost else next((a for a in AXES if a in bound.sizes), "")
+        if not maps or not axis or axis in record.refine:
             continue
-        maps = sorted(c for c in channels if rows % c == 0 and rows > c)
-        if maps:
-            errors.append(_error(record, rows, maps, unwired))
+        size = bound.sizes.get(axis, 0)
+        if lost or (unwired and bound.kind.name not in MAPS and size not in _widths(found, record)):
+            errors.append(_error(record, size, axis, unwired))
     return errors
 
 
-def _channels(bound: BoundForm) -> int:
-    sizes = bound.sizes
-    return sizes["out"] * (sizes.get("group", 1) if bound.kind.name != "separable_conv" else 1)
+def _makes_maps(record: LayerRecord) -> bool:
+    """Whether a layer has to do with maps: a convolution or pooling, or an input of rank 3 without the batch."""
+    shape = record.config.get("batch_shape") or record.config.get("batch_input_shape") or ()
+    return len(shape) > 3 or any(word in record.class_name for word in ("Conv", "Pool", "UpSampl", "Padding2D"))
 
 
-def _error(record: LayerRecord, rows: int, maps: Sequence[int], unwired: bool) -> ConversionError:
+def _widths(found: Sequence[tuple[LayerRecord, BoundForm]], besides: LayerRecord) -> set[int]:
+    """The numbers of features that other layers give: an input of another size is something flattened or joined."""
+    widths: set[int] = set()
+    for record, bound in found:
+        if record is besides:
+            continue
+        sizes = bound.sizes
+        groups = sizes.get("group", 1) if bound.kind.name in ("conv", "conv_transpose") else 1
+        directions = len(bound.labels.get("direction", ("forward",)))
+        for axis, times in (("output", 1), ("out", groups), ("hidden", directions), ("dim", 1)):
+            if axis in sizes:
+                widths.add(sizes[axis] * times)
+    return widths
+
+
+def _error(record: LayerRecord, size: int, axis: str, unwired: bool) -> ConversionError:
     why = "the file holds no model config, so what feeds the layer is unknown" if unwired else record.note
     advice = "give the model's config (--config model.keras, or its to_json() text), or " if unwired else ""
+    what = (
+        f"the order of the {size} {axis} rows of {record.name} is not known"
+        if size
+        else (f"the order of the {axis} axis of {record.name} is not known")
+    )
     return ConversionError(
-        f"the order of the {rows} input rows of {record.name} is not known",
-        where=f"{rows} is a multiple of the {' or '.join(map(str, maps))} channels of a convolution",
-        why=f"{why}; a flattened map has its rows as h w c in Keras, as c h w in a channels-first model",
-        do=f"{advice}say that the rows stay as they are: --keep-order",
+        what,
+        where="it may be a flattened map",
+        why=f"{why}; a flattened map lies as h w c in Keras, as c h w in a channels-first model",
+        do=f"{advice}say that the order stays as it is: --keep-order {record.name}",
     )

@@ -105,6 +105,7 @@ def _open(
             )
         return
     form, config = form_of(inner)
+    note = note or (unlike_directions(inner) if stock(inner) == "Bidirectional" else "")
     yield Leaf(name, top, node, group, pieces(node, version), form, {**config, "version": version}, note, path)
 
 
@@ -124,11 +125,30 @@ def form_of(node: Node) -> tuple[str, Mapping[str, Any]]:
     if name == "Bidirectional":
         inner = node.part("layer")
         form, config = form_of(inner) if inner is not None else ("", NOTHING)
-        if form.removeprefix("keras.") not in RNNS:
+        if form.removeprefix("keras.") not in RNNS or unlike_directions(node):
             return "", node.config
         merge = {"merge_mode": node.config.get("merge_mode", "concat")}
         return "keras.Bidirectional." + form.removeprefix("keras."), {**config, **merge}
     return f"keras.{name or node.registered or node.class_name}", node.config
+
+
+def unlike_directions(node: Node) -> str:
+    """Why the two layers of a Bidirectional are not one layer read in two directions; "" where they are.
+
+    Keras gives a `backward_layer` of its own where the user did; it must be the other with go_backwards turned.
+    """
+    forward, backward = node.part("layer"), node.part("backward_layer")
+    if forward is None:
+        return ""
+    if forward.config.get("go_backwards"):
+        return "its forward layer reads backwards"
+    if backward is None:
+        return ""
+    if stock(backward) != stock(forward):
+        return f"its backward layer is another class, {backward.class_name}"
+    same = ("units", "activation", "recurrent_activation", "use_bias", "reset_after", "return_sequences")
+    other = [key for key in same if forward.config.get(key) != backward.config.get(key)]
+    return f"its backward layer differs in {', '.join(other)}" if other else ""
 
 
 def _outer(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from layoutx.model.axes import Cat, Dim, State, axes_in, identifier, size_of
+from layoutx.model.axes import Cat, Dim, State, axes_in, identifier, same_order, size_of
 from layoutx.model.graph import Node
 from layoutx.model.keras_leaves import snake
 from layoutx.model.keras_reshape import flatten, permute, reshape
@@ -47,6 +47,12 @@ SAME = frozenset(
         "Identity",
         "SpectralNormalization",
         "InputLayer",
+        "RandomFlip",  # augmentation: at inference the input itself
+        "RandomRotation",
+        "RandomZoom",
+        "RandomTranslation",
+        "RandomContrast",
+        "RandomBrightness",
     ]
 )
 SUMS = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
@@ -115,7 +121,13 @@ def _block(node: Node) -> list[State]:
 
 
 def _unknown(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
-    return _block(node)
+    """A layer of which nothing is known; from vectors that hold no map it cannot make a flattened map."""
+    if not states or any(s.blocked or len(s.last) != 1 for s in states):
+        return _block(node)
+    if all(same_order(s.last[0], s.first[0]) and not s.doubt for s in states):
+        new: Dim = (flow.axis("n", name, None),)
+        return [State((new,), (new,))]
+    return [replace(_block(node)[0], vector=size_of(states[0].last[0]) if len(states) == 1 else None)]
 
 
 def _same(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:

@@ -49,7 +49,8 @@ def _kind(node: Node) -> str:
 
 def _feature_use(flow: Flow, record: str, axis: str, state: State, total: int | None) -> None:
     if state.blocked:
-        flow.note(record, f"{UNFOLLOWED} {state.blocked}")
+        if None in (state.vector, total) or state.vector == total:  # of another size: not the vector passed on
+            flow.note(record, f"{UNFOLLOWED} {state.blocked}")
         return
     if state.doubt:
         flow.note(record, f"{UNFOLLOWED} {state.doubt}")

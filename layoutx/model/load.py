@@ -9,6 +9,7 @@ from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import ModelError, UsageError
+from layoutx.files.certificate import certificate_of
 from layoutx.files.open import open_store
 from layoutx.files.store import Store
 from layoutx.model.identify import identified
@@ -42,7 +43,7 @@ def model_of(
             store = replace(store, config=with_input_shape(store.config, input_shape))
         model = records(store, lambda name: name in registry.forms, config=config, template=template)
     else:
-        model = state_records(keyed_store(store), registry)
+        model = state_records(keyed_of(store), registry)
     bare = store.format in KERAS_FORMATS and not (store.config or template or config)
     return with_forms(model, registry, forms, guessing=bare)
 
@@ -117,9 +118,11 @@ def with_input_shape(config: Mapping[str, Any] | None, shape: Sequence[int]) -> 
     return {**dict(config or {}), "config": found}
 
 
-def keyed_of(store: Store, framework: str = "torch") -> Keyed:
-    """A file of named tensors (safetensors, torch, npz)."""
-    return keyed_store(store, framework)
+def keyed_of(store: Store) -> Keyed:
+    """A file of named tensors (safetensors, torch, npz): names of torch, unless its certificate says otherwise."""
+    found = certificate_of(store) or {}
+    framework = str(found.get("target", "torch"))
+    return keyed_store(store, framework if framework in ("torch", "onnx") else "torch")
 
 
 def template_of(like: Any, to: str, registry: Registry, forms: Mapping[str, str] = NOTHING) -> Keyed | ModelRecord:

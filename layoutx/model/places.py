@@ -74,7 +74,7 @@ def stored(layer: Layer, form: Form, keyed: Keyed) -> Iterator[Stored]:
     """One for each config that the form tells apart; of instances only those that the keyed model has names for."""
     seen: set[tuple[tuple[str, tuple[int, ...]], ...]] = set()
     ends = {name.rpartition(".")[2] for name in keyed.tensors}
-    for config in configs(layer.bound.kind, form, {}, layer.bound.facts):
+    for config in configs(form, {}, layer.bound.facts):
         for number in range(MOST_INSTANCES if form.each else 1):
             instance = {form.each: number} if form.each else {}
             try:

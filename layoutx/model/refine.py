@@ -74,13 +74,11 @@ def _note_splits(flow: Flow) -> None:
     for parent in {a.id: a for a in flow.parents.values()}.values():
         made = flow.records.get(parent.origin)
         last, first = flow.splits[parent.id]
-        if (
-            made is not None
-            and made.tensors
-            and not same_order(last, first)
-            and (parent.origin, "output") not in flow.uses
-        ):
-            flow.note(made.name, "output axis could not be followed: a Reshape makes a map of it")
+        if (parent.origin, "output") in flow.uses or same_order(last, first):
+            continue
+        flow.splits[parent.id] = (last, last)  # the vector stays as it is for all who read it
+        if made is not None and made.tensors:
+            flow.note(made.name, "output axis stays as it is, though a Reshape makes a map of it")
 
 
 def _inner(node: Node) -> object:

@@ -9,7 +9,7 @@ from layoutx.spec.bound import BoundForm
 from layoutx.spec.schema import Reading, choose
 
 SHAPES = ("axis", "heads", "groups", "shared_axes", "equation")  # told by the layer's sizes and its data order
-NEUTRAL: tuple[Any, ...] = (None, False, "linear", "valid", "concat", 1, (), 0, 0.0)
+NEUTRAL: tuple[Any, ...] = (None, False, "linear", "valid", "concat", 1, (), 0)
 
 
 def carry(source: BoundForm, target: BoundForm) -> list[str]:
@@ -19,8 +19,8 @@ def carry(source: BoundForm, target: BoundForm) -> list[str]:
     """
     lines = []
     for name, value in source.settings.items():
-        if name in SHAPES:
-            continue
+        if name in SHAPES or (name == "output_padding" and source.settings.get("padding") == "same"):
+            continue  # told by the sizes; or part of the rule for padding="same"
         value = _plain(value)
         if value is None:
             continue
@@ -29,7 +29,7 @@ def carry(source: BoundForm, target: BoundForm) -> list[str]:
             continue
         there = reading_of(target, name)
         if there is None:
-            if value not in NEUTRAL and not _ones(value):
+            if not _neutral(value):
                 about = source.kind.settings.get(name, "")
                 reading = reading_of(source, name)
                 key = reading.config if reading else name
@@ -70,7 +70,7 @@ def _spelled(value: Any, reading: Reading) -> Any:
 
 def _padding(value: Any, source: BoundForm, target: BoundForm) -> list[str]:
     """Padding by name depends on strides and kernel; only the symmetric part can be an option of torch."""
-    if target.form.framework == source.form.framework or value in NEUTRAL:
+    if target.form.framework == source.form.framework or _neutral(value):
         return []
     kernel = [source.sizes[axis] for axis in _spatial(source)]
     strides = _each(source.settings.get("strides"), len(kernel))
@@ -81,7 +81,7 @@ def _padding(value: Any, source: BoundForm, target: BoundForm) -> list[str]:
     if value != "same":
         return [f"padding={_show(value)}"]
     if "transpose" in source.kind.name:
-        return ['padding="same": crop the output to input length × stride, the odd element from the end']
+        return [_same_transposed(kernel, strides, source.settings.get("output_padding"))]
     if all(s == 1 for s in strides):
         return [f'padding="same"{_same_pairs(reach)}']
     pads = [max(k + 1 - s, 0) for k, s in zip(reach, strides, strict=True)]
@@ -90,6 +90,20 @@ def _padding(value: Any, source: BoundForm, target: BoundForm) -> list[str]:
         f'padding="same" at stride {_show(tuple(strides))} pads {pairs} where the input is a multiple of the stride: '
         "use F.pad before it; padding=int would pad both ends alike"
     ]
+
+
+def _same_transposed(kernel: Sequence[int], strides: Sequence[int], given: Any) -> str:
+    """Keras' "same" of a transposed convolution as a crop of torch's output without padding (layouts.md, part 3)."""
+    if given is None:
+        crops = [max(k - s, 0) // 2 for k, s in zip(kernel, strides, strict=True)]
+        length = "input length × stride"
+    else:
+        extra = _each(given, len(kernel))
+        crops = [max(2 * (k // 2) - p, 0) // 2 for k, p in zip(kernel, extra, strict=True)]
+        lost = " ".join(str(k - 2 * (k // 2) + p) for k, p in zip(kernel, extra, strict=True))
+        length = f"(input length - 1) × stride + {lost}"
+    start = " ".join(map(str, crops))
+    return f'padding="same": run without padding, then crop to {length}, starting at {start}; padding=int would differ'
 
 
 def _same_pairs(reach: Sequence[int]) -> str:
@@ -113,6 +127,13 @@ def _plain(value: Any) -> Any:
 def _expanded(value: Any) -> Any:
     """(2, 2) and 2 are one setting."""
     return value[0] if isinstance(value, tuple) and value and len(set(value)) == 1 else value
+
+
+def _neutral(value: Any) -> bool:
+    """Whether a setting asks for nothing; true is not the number one here."""
+    return _ones(value) or any(
+        value == other and isinstance(value, bool) == isinstance(other, bool) for other in NEUTRAL
+    )
 
 
 def _ones(value: Any) -> bool:

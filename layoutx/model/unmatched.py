@@ -33,7 +33,7 @@ def homeless(layer: Layer, keyed: Keyed, registry: Registry, only: str | None = 
     bound = layer.bound
     forms = registry.forms_of(bound.kind.name, keyed.framework)
     ways = [way for form in forms for way in stored(layer, form, keyed)]
-    own = f"{layer.record.name}: " + ", ".join(described(t, bound.sizes) for t in bound.tensors)
+    own = f"{layer.record.name}: " + ", ".join(described(t) for t in bound.tensors)
     classes = " or ".join(dict.fromkeys(f.class_name for f in forms)) or bound.kind.name
     near = _nearest(layer, ways, keyed, only)
     if only is not None and not near and not any(n == only or n.startswith(f"{only}.") for n in keyed.tensors):

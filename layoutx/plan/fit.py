@@ -13,7 +13,7 @@ from layoutx.plan.steps import Fill, Guard, count
 from layoutx.spec.bind import bind
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.configs import switches
-from layoutx.spec.schema import Form, Kind, Reading, holds
+from layoutx.spec.schema import Form, Reading, holds
 
 MOST_CONFIGS = 256
 VERSION = "version"  # of the framework: never chosen, only given
@@ -45,7 +45,7 @@ def fit(
     best: Plan | None = None
     rank: tuple[int, int, int] | None = None
     failures: list[LayoutxError] = []
-    for candidate in configs(source.kind, form, config, source.facts):
+    for candidate in configs(form, config, source.facts):
         try:
             target = _target(source, form, candidate, shapes, refine, instance)
             found = plan(source, target)
@@ -110,7 +110,7 @@ def _nearest(source: BoundForm, form: Form, failures: Sequence[LayoutxError]) ->
     return min(refusals or list(failures), key=lambda f: len(getattr(f, "problems", ())))
 
 
-def configs(kind: Kind, form: Form, given: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def configs(form: Form, given: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Configs that the form tells apart, its defaults first; the source's facts are written into them."""
     open_keys = {key: values for key, values in switches(form).items() if key not in given and key != VERSION}
     for values in islice(product(*open_keys.values()), MOST_CONFIGS):

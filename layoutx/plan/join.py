@@ -209,11 +209,11 @@ def _sum(
             copy = _copy(atom, source.places[terms[0]], place, source, target)
             found[atom] = (copy, set(terms))
         else:
-            found[atom] = (_add(atom, terms, place, source, target), set(terms))
+            found[atom] = (_add(terms, place, source, target), set(terms))
     return found
 
 
-def _add(atom: Atom, terms: Sequence[Atom], place: Place, source: BoundForm, target: BoundForm) -> Add:
+def _add(terms: Sequence[Atom], place: Place, source: BoundForm, target: BoundForm) -> Add:
     loops = _loops(place.block, None, target.sizes)
     summands = []
     for term in terms:

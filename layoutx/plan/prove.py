@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from math import gcd
+from math import gcd, prod
 
 import numpy as np
 
@@ -29,11 +29,11 @@ def prove(steps: Sequence[Step], source: BoundForm, target: BoundForm) -> None:
             read[name].append(box)
     problems: list[LayoutxError] = []
     for tensor in target.tensors:
-        total = int(np.prod(tensor.shape, dtype=np.int64))
+        total = prod(tensor.shape)
         if not tiles(total, written[tensor.name]):
             problems.append(_gap(f"{target.form.name} {tensor.name} {tensor.shape} is not written exactly once"))
     for tensor in source.tensors:
-        total = int(np.prod(tensor.shape, dtype=np.int64))
+        total = prod(tensor.shape)
         if not tiles(total, list(dict.fromkeys(read[tensor.name]))):
             problems.append(_gap(f"{source.form.name} {tensor.name} {tensor.shape} is not wholly accounted for"))
     raise_all(problems, "the plan does not cover its tensors")

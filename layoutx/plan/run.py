@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from layoutx.errors import BindError, ConsentError, ConversionError, LayoutxError, VerificationError, raise_all
+from layoutx.errors import ConsentError, ConversionError, LayoutxError, VerificationError, raise_all
+from layoutx.plan.given import checked, dtype_of
 from layoutx.plan.plan import Array, Plan
 from layoutx.plan.steps import Add, Copy, Exactness, Fill, Guard, Step
+from layoutx.plan.sums import Sum, added
 
 _NO_SIGN = {
     "int2",
@@ -54,27 +56,29 @@ def run(plan: Plan, tensors: Mapping[str, Array], out: Mapping[str, Array] | Non
     """Run a plan.
 
     Args:
-        tensors: source tensor name -> array of the planned shape, any strides, any dtype.
+        tensors: source tensor name -> array (or array-like) of the planned shape, any strides, any numeric dtype.
         out: target tensor name -> array to write into (C-contiguous or not); its dtype is kept, and
             wider floats are filled exactly. None: new arrays of the source's dtype.
 
     Raises:
-        BindError: missing arrays or other shapes than planned.
-        ConversionError: guards that do not hold; all of them together.
+        BindError: missing arrays, other shapes than planned, arrays that hold no numbers.
+        ConversionError: guards that do not hold, sums that overflow (all of them together); dtypes without a
+            common one. Nothing has been written then.
     """
-    _check(plan, tensors, out)
-    flat = {t.name: np.ascontiguousarray(tensors[t.name]).reshape(-1) for t in plan.source.tensors}
+    flat = {name: np.ascontiguousarray(array).reshape(-1) for name, array in checked(plan, tensors, out).items()}
     guards = _guards(plan, flat)
     result = Result({}, guards=guards)
+    steps_of = {t.name: [s for s in plan.steps if getattr(s, "target", None) == t.name] for t in plan.target.tensors}
+    dtypes = {t.name: dtype_of(steps_of[t.name], flat, t.dtype) for t in plan.target.tensors}
+    sums = _sums(plan, flat, dtypes)
     for tensor in plan.target.tensors:
-        steps = [s for s in plan.steps if getattr(s, "target", None) == tensor.name]
-        dtype = _dtype(steps, flat, tensor.dtype)
+        dtype = dtypes[tensor.name]
         given = out[tensor.name] if out is not None else None
         if given is not None and given.flags.c_contiguous and given.dtype == dtype:
             array = given
         else:
             array = np.empty(tensor.shape, dtype)
-        _write(array, steps, flat, result)
+        _write(array, steps_of[tensor.name], flat, sums, result)
         if given is not None and array is not given:
             _convert(array, given, tensor.name, result)
             array = given
@@ -110,44 +114,9 @@ def consent(plan: Plan, result: Result, allow: Iterable[str], layer: str = "") -
         raise ConsentError("the target's dtype is narrower", where=where + lines, do="allow it with --allow rounds")
 
 
-def _check(plan: Plan, tensors: Mapping[str, Array], out: Mapping[str, Array] | None) -> None:
-    problems: list[LayoutxError] = []
-    sides: Sequence[tuple[Any, Mapping[str, Array] | None]] = ((plan.source, tensors), (plan.target, out))
-    for bound, given in sides:
-        if given is None:
-            continue
-        for tensor in bound.tensors:
-            if tensor.name not in given:
-                problems.append(BindError(f"{bound.form.name} needs the tensor {tensor.name} {tensor.shape}"))
-            elif tuple(given[tensor.name].shape) != tensor.shape:
-                found = tuple(given[tensor.name].shape)
-                problems.append(
-                    BindError(f"{tensor.name} has shape {found}, the plan is for {tensor.shape}", where=bound.form.name)
-                )
-        known = {t.name for t in bound.tensors}
-        extra = [name for name in given if name not in known]
-        if extra:
-            problems.append(BindError(f"{bound.form.name} has no tensor {', '.join(extra)}"))
-    raise_all(problems, "the arrays do not fit the plan")
-
-
-def _dtype(steps: Sequence[Step], flat: Mapping[str, Array], declared: str) -> np.dtype[Any]:
-    if declared:
-        return np.dtype(declared)
-    names = [s.source for s in steps if isinstance(s, Copy)]
-    names += [term.source for s in steps if isinstance(s, Add) for term in s.terms]
-    found = list(dict.fromkeys(flat[name].dtype.newbyteorder("=") for name in names))
-    if not found:  # only fills: the layer's own floating type
-        found = list(dict.fromkeys(a.dtype.newbyteorder("=") for a in flat.values() if a.dtype.kind not in "iub"))
-    if not found:
-        return np.dtype(np.float32)
-    widest: np.dtype[Any] = found[0]
-    for other in found[1:]:
-        widest = np.promote_types(widest, other)
-    return widest
-
-
-def _write(array: Array, steps: Sequence[Step], flat: Mapping[str, Array], result: Result) -> None:
+def _write(
+    array: Array, steps: Sequence[Step], flat: Mapping[str, Array], sums: Mapping[Add, Sum], result: Result
+) -> None:
     if array.size == 0:
         return
     target = array.reshape(-1)
@@ -158,9 +127,10 @@ def _write(array: Array, steps: Sequence[Step], flat: Mapping[str, Array], resul
             case Fill():
                 view(target, step.target_offset, [(x.size, x.target) for x in step.loops])[...] = step.value
             case Add():
-                error = _add(target, flat, step)
-                if error is not None:
-                    result.rounded[step.target] = max(error, result.rounded.get(step.target, 0.0))
+                summed = sums[step]
+                view(target, step.target_offset, [(x.size, x.target) for x in step.loops])[...] = summed.values
+                if summed.error is not None:
+                    result.rounded[step.target] = max(summed.error, result.rounded.get(step.target, 0.0))
             case _:
                 pass
 
@@ -206,30 +176,36 @@ def _flip_sign(to: Array, of: Array, dtype: np.dtype[Any]) -> None:
     np.bitwise_xor(of, np.array(1 << (8 * dtype.itemsize - 1), of.dtype), out=to)  # every float has its sign on top
 
 
-def _add(target: Array, flat: Mapping[str, Array], step: Add) -> float | None:
-    """Write the sum; the rounding error, or None where each element had at most one non-zero term."""
-    to = view(target, step.target_offset, [(x.size, x.target) for x in step.loops])
-    wide = np.complex128 if target.dtype.kind == "c" else np.float64
-    total = np.zeros(to.shape, wide)
-    nonzero = np.zeros(to.shape, np.int64)
-    plain = np.zeros(to.shape, target.dtype)
-    for at, term in enumerate(step.terms):
-        source = flat[term.source].astype(target.dtype, copy=False)
-        of = view(source, term.offset, list(zip([x.size for x in step.loops], term.strides, strict=True)))
-        value = np.asarray(-of if term.negate else of)
-        with np.errstate(invalid="ignore"):  # a signalling NaN
-            total += value.astype(wide)
-        filled = np.asarray(value != 0)
-        np.copyto(plain, value, where=filled if at else True)
-        nonzero += filled
-    with np.errstate(over="ignore"):  # a sum too large for the target is infinite, and its error with it
-        summed = total.astype(target.dtype)
-    both = nonzero > 1
-    to[...] = np.where(both, summed, plain)  # one non-zero term is copied, not added
-    if not both.any():
-        return None
-    with np.errstate(invalid="ignore"):
-        return float(np.nanmax(np.abs(summed.astype(wide) - total)[both], initial=0.0))
+def _sums(plan: Plan, flat: Mapping[str, Array], dtypes: Mapping[str, np.dtype[Any]]) -> dict[Add, Sum]:
+    """All sums of a plan, before anything is written: one that overflows leaves the destination alone."""
+    found: dict[Add, Sum] = {}
+    problems: list[LayoutxError] = []
+    for step in plan.steps:
+        if not isinstance(step, Add):
+            continue
+        dtype = dtypes[step.target]
+        lengths = [x.size for x in step.loops]
+        terms = []
+        for term in step.terms:
+            source = flat[term.source].astype(dtype, copy=False)
+            of = view(source, term.offset, list(zip(lengths, term.strides, strict=True)))
+            terms.append(np.asarray(-of if term.negate else of))
+        found[step] = added(terms, dtype)
+        wrong = found[step].overflowed
+        if wrong.any():
+            at = tuple(int(i[0]) for i in np.nonzero(wrong)) if wrong.ndim else ()
+            names = " + ".join(term.source for term in step.terms)
+            problems.append(
+                ConversionError(
+                    f"{plan.target.form.name} {step.target}: {int(wrong.sum())} of {wrong.size} sums are too large "
+                    f"for {dtype}",
+                    where=f"{names}: the first at {at}: {' + '.join(str(term[at]) for term in terms)}",
+                    why="finite numbers would become infinite or NaN",
+                    do="store the source in a wider dtype first, as float32 or float64",
+                )
+            )
+    raise_all(problems, "sums that are too large")
+    return found
 
 
 def _guards(plan: Plan, flat: Mapping[str, Array]) -> list[str]:

@@ -9,7 +9,7 @@ from layoutx.lang.show import show_dim
 from layoutx.lang.tree import Axis, Dim, Option, Product, Sum, walk
 from layoutx.plan.plan import Plan
 from layoutx.plan.steps import Add, Copy, Drop, Fill, Guard, Step
-from layoutx.spec.bound import BoundForm, BoundTensor
+from layoutx.spec.bound import BoundTensor
 
 
 def words(plan: Plan) -> str:
@@ -32,8 +32,8 @@ def _names(step: Step) -> str:
 def _tensor(plan: Plan, tensor: BoundTensor) -> list[str]:
     steps = [s for s in plan.steps if getattr(s, "target", None) == tensor.name]
     sources = list(dict.fromkeys(s.source for s in steps if isinstance(s, Copy)))
-    there = described(tensor, plan.target.sizes)
-    here = ", ".join(described(plan.source.tensor(name), plan.source.sizes) for name in sources)
+    there = described(tensor)
+    here = ", ".join(described(plan.source.tensor(name)) for name in sources)
     lines = [f"{here}  →  {there}" if here else there]
     copies = [s for s in steps if isinstance(s, Copy)]
     if copies:
@@ -66,7 +66,7 @@ def _short(atom: str, spelled: Mapping[str, str]) -> str:
     return ".".join(spelled.get(label, label) for label in labels) or role
 
 
-def described(tensor: BoundTensor, sizes: Mapping[str, int]) -> str:
+def described(tensor: BoundTensor) -> str:
     """`kernel (input 7, gate×hidden 20)`: a stored tensor with its named dimensions."""
     dims = ", ".join(f"{dim_name(d)} {n}" for d, n in zip(tensor.layout.dims, tensor.shape, strict=True))
     return f"{tensor.name} ({dims})"
@@ -123,8 +123,3 @@ def _spelled(option: Option, text: str) -> str:
     """A label as the spec wrote it for this framework: Keras says c where torch says g."""
     start, end = option.span
     return text[start:end] if text[start:end].isidentifier() else option.label
-
-
-def shapes(bound: BoundForm) -> str:
-    """All tensors of a bound form with their named dimensions."""
-    return "; ".join(described(t, bound.sizes) for t in bound.tensors)

@@ -55,7 +55,7 @@ def bind(
     rank = rank_of(kind, form, full, drafts, shapes, sizes)
     spatial = spatial_of(kind, rank)
     aliases = aliases_of(kind)
-    drafts = [resolved(d, spatial, labels, aliases, refined, full, form) for d in drafts]
+    drafts = [resolved(d, spatial, labels, aliases, refined) for d in drafts]
     solved = sizes_of(form, full, config, Open(kind, drafts, shapes, tuple(spatial), refined), dict(sizes))
     full |= _sized(form, config, solved, spatial, refined)
     tensors, places = _places(kind, form, full, drafts, solved, spatial, labels, refined)

@@ -37,6 +37,17 @@ def drafts_of(
     shapes: Mapping[str, Sequence[int]] | None,
     omit: Collection[str],
 ) -> list[Draft]:
+    """The tensors of a layer with this config, in the order in which its framework lists them.
+
+    Args:
+        labels: enumerated axis -> the labels that this layer has; a tensor named by `{axis}` stands once for each.
+        instance: the value of the form's `each` axis.
+        shapes: tensor name -> stored shape, where the tensors are at hand; optional ones not in it are absent.
+        omit: optional tensors that this layer does not have.
+
+    Raises:
+        BindError: `shapes` names other tensors than the form has with this config.
+    """
     drafts: list[Draft] = []
     for spec in form.tensors:
         layout = choose(spec.cases, config)
@@ -71,6 +82,11 @@ def _name(template: str, form: Form, carried: Mapping[str, str], instance: Mappi
         axis = match[1]
         if axis in carried:
             return form.names.get(axis, {}).get(carried[axis], carried[axis])
+        if axis not in instance:
+            raise BindError(
+                f"{{{axis}}} in a tensor's name is no axis with labels and not what `each` names",
+                where=f"{form.name}: {template}",
+            )
         return str(instance[axis])
 
     return _FIELD.sub(spell, template)
@@ -112,6 +128,7 @@ def rank_of(
 
 
 def spatial_of(kind: Kind, rank: int | None) -> tuple[str, ...]:
+    """The names that `...` stands for in a layer of so many spatial axes; () where it has none."""
     if rank is None:
         return ()
     if rank in kind.spread:
@@ -125,9 +142,12 @@ def resolved(
     labels: Mapping[str, tuple[str, ...]],
     aliases: Mapping[str, str],
     refined: Mapping[str, tuple[Dim, ...]],
-    config: Mapping[str, Any],
-    form: Form,
 ) -> Draft:
+    """A draft with its dims expanded, and its labels those of its name, of its head and of axes with one label only.
+
+    Raises:
+        BindError: the head of its layout names a label that this form does not have.
+    """
     dims = expand(draft.layout.dims, spatial, labels, aliases, refined)
     fixed = dict(draft.labels)
     if draft.layout.head is not None:
@@ -152,4 +172,5 @@ def labels_of(kind: Kind, form: Form, config: Mapping[str, Any]) -> dict[str, tu
 
 
 def aliases_of(kind: Kind) -> dict[str, str]:
+    """A framework's spelling of a label -> the kind's own label, over all enumerated axes."""
     return {alias: label for labels in kind.labels.values() for label, aliases in labels.items() for alias in aliases}

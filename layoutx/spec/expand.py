@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from layoutx.errors import BindError
 from layoutx.lang.show import show_dim
-from layoutx.lang.tree import Axis, Dim, Layout, Option, Product, Spread, Sum, Unit, walk
+from layoutx.lang.tree import Axis, Dim, Option, Product, Spread, Sum, Unit, walk
 
 Refined = Mapping[str, tuple[Dim, ...]]
 
@@ -74,17 +73,6 @@ def _expand_sum(
             continue
         options.append(Option(label, expand(option.dims, spatial, labels, aliases, refined), option.span))
     return Sum(node.axis, tuple(options), node.span)
-
-
-def expand_layout(
-    layout: Layout,
-    spatial: Sequence[str],
-    labels: Mapping[str, Sequence[str]],
-    aliases: Mapping[str, str],
-    refined: Refined,
-) -> Layout:
-    """`expand` for a whole layout."""
-    return replace(layout, dims=expand(layout.dims, spatial, labels, aliases, refined))
 
 
 def leaves(dims: Sequence[Dim]) -> list[tuple[dict[str, str], tuple[str, ...]]]:

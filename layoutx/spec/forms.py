@@ -7,7 +7,7 @@ from typing import Any
 from layoutx.errors import LayoutSyntaxError, SpecError
 from layoutx.lang.parse import parse
 from layoutx.lang.tree import Dim
-from layoutx.spec.pieces import Place, cases_of, each_case, listed, reading_of
+from layoutx.spec.pieces import Place, cases_of, each_case, listed, reading_of, shown
 from layoutx.spec.schema import Cases, Form, TensorSpec
 from layoutx.spec.strict import Lines
 
@@ -27,8 +27,9 @@ def _merged(name: str, raw: Lines, place: Place, seen: tuple[str, ...] = ()) -> 
     base_name = own.get("extends")
     if base_name is None:
         return own
-    if base_name not in raw or base_name in seen:
-        raise place.error(own.lines["extends"], f"{name} extends {base_name}, which is not another form of this file")
+    if not isinstance(base_name, str) or base_name not in raw or base_name in (name, *seen):
+        base = base_name if isinstance(base_name, str) else shown(base_name)
+        raise place.error(own.lines["extends"], f"{name} extends {base}, which is not another form of this file")
     merged = Lines(own.line)
     for source in (_merged(base_name, raw, place, (*seen, name)), own):
         for key, value in source.items():
@@ -44,34 +45,57 @@ def _merged(name: str, raw: Lines, place: Place, seen: tuple[str, ...] = ()) -> 
 
 
 def forms_of(kind: str, name: str, raw: Lines, place: Place) -> list[Form]:
+    """The forms under one name of a spec file's `forms`: one, or one a rank where the name has `{N}`.
+
+    Raises:
+        SpecError: with file and line.
+    """
     body = _merged(name, raw, place)
     line = raw.lines[name]
     if "." not in name:
         raise place.error(line, f"the form {name!r} is <framework>.<class>")
     ranks = raw[name].get("rank", body.get("rank") if "{N}" in name else None)
-    if "{N}" in name and not isinstance(ranks, list):
+    many = "{N}" in name
+    if many and not (isinstance(ranks, list) and all(map(_is_int, ranks))):
         raise place.error(line, f"{name} needs `rank: [..]`, the numbers of spatial axes")
-    variants = [(name.replace("{N}", str(n)), n) for n in ranks] if "{N}" in name else [(name, ranks)]
+    if not many and ranks is not None and not _is_int(ranks):
+        raise place.error(line, f"the rank of {name} is the number of its spatial axes, not {shown(ranks)}")
+    variants = [(name.replace("{N}", str(n)), n) for n in ranks] if many else [(name, ranks)]
     return [_form(kind, full, rank, body, place, line) for full, rank in variants]
 
 
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _form(kind: str, name: str, rank: int | None, body: Lines, place: Place, line: int) -> Form:
+    def whole(value: Any, at: int) -> int:
+        if not _is_int(value) or value < 1:
+            raise place.error(at, f"an axis is pinned to its length, not to {shown(value)}")
+        return int(value)
+
+    def axis(value: Any, at: int) -> str:
+        if not isinstance(value, str):
+            raise place.error(at, f"an axis is equal to another axis, not to {shown(value)}")
+        return value
+
     sub = Substitution(rank)
+    names = place.mapping(body, "names")
     return Form(
         name=name,
         kind=kind,
-        about=str(body.get("about", "")),
-        source=str(body.get("source", "")),
+        about=place.text(body, "about"),
+        source=place.text(body, "source"),
         rank=rank,
         config=dict(place.mapping(body, "config")),
-        ignore=frozenset(map(str, body.get("ignore") or ())),
+        ignore=frozenset(place.words(body.get("ignore"), body.lines.get("ignore", line))),
         sizes=_sizes(place.mapping(body, "sizes"), place),
-        only=each_case(place.mapping(body, "only"), place, lambda v, _: tuple(map(str, v))),
-        pin=each_case(place.mapping(body, "pin"), place, lambda v, _: v),
-        equal=each_case(place.mapping(body, "equal"), place, lambda v, _: v),
-        names={axis: {k: str(v) for k, v in m.items()} for axis, m in place.mapping(body, "names").items()},
-        each=str(body.get("each", "")),
-        modules={k: sub.name(str(v)) for k, v in place.mapping(body, "modules").items()},
+        only=each_case(place.mapping(body, "only"), place, place.words),
+        pin=each_case(place.mapping(body, "pin"), place, whole),
+        equal=each_case(place.mapping(body, "equal"), place, axis),
+        names={axis: place.texts(names, axis) for axis in names},
+        each=place.text(body, "each"),
+        modules={k: sub.name(v) for k, v in place.texts(body, "modules").items()},
         require=_require(place.mapping(body, "require"), place),
         facts=each_case(place.mapping(body, "facts"), place, lambda v, at: reading_of(v, place)),
         settings=each_case(place.mapping(body, "settings"), place, lambda v, _: reading_of(v, place)),
@@ -108,7 +132,9 @@ def _require(mapping: Lines, place: Place) -> tuple[tuple[str, tuple[Any, ...], 
         why = ""
         if isinstance(value, Lines):
             place.keys(value, ("is", "why"), "a requirement")
-            why, value = str(value.get("why", "")), value["is"]
+            if "is" not in value:
+                raise place.error(mapping.lines[key], f"the requirement on {key!r} says what it is: {{is, why}}")
+            why, value = place.text(value, "why"), value["is"]
         found.append((key, listed(value), why))
     return tuple(found)
 
@@ -120,7 +146,7 @@ def _data(mapping: Lines, place: Place) -> dict[str, Cases]:
 def _tensors(mapping: Lines, place: Place) -> tuple[TensorSpec, ...]:
     def layout(text: Any, line: int) -> Any:
         if not isinstance(text, str):
-            raise place.error(line, f"a layout is a quoted text, not {text!r}")
+            raise place.error(line, f"a layout is a quoted text, not {shown(text)}")
         try:
             return parse(text)
         except LayoutSyntaxError as error:
@@ -129,7 +155,9 @@ def _tensors(mapping: Lines, place: Place) -> tuple[TensorSpec, ...]:
     found = []
     for name, value in mapping.items():
         entries = [e for e in (value if isinstance(value, list) else [value]) if isinstance(e, Lines)]
-        optional = any(bool(e.get("optional", False)) for e in entries)
-        dtype, dims_from = (next((str(e[key]) for e in entries if key in e), "") for key in ("dtype", "dims_from"))
-        found.append(TensorSpec(name, cases_of(value, place, mapping.lines[name], layout), optional, dtype, dims_from))
+        cases = cases_of(value, place, mapping.lines[name], layout, ("optional", "dtype", "dims_from"))
+        optional = True in [place.flag(e, "optional") for e in entries]  # each is checked
+        dtype = next(filter(None, [place.dtype(e) for e in entries]), "")
+        dims_from = next(filter(None, [place.text(e, "dims_from") for e in entries]), "")
+        found.append(TensorSpec(name, cases, optional, dtype, dims_from))
     return tuple(found)

@@ -42,12 +42,18 @@ def parse_spec(text: str, name: str) -> Kind | Framework:
 
 def _framework(document: Lines, place: Place) -> Framework:
     place.keys(document, ("framework", "ignore", "classes", "channels"), "a framework")
-    return Framework(
-        str(document["framework"]),
-        frozenset(map(str, document.get("ignore") or ())),
-        dict(place.mapping(document, "classes")),
-        str(document.get("channels", "last")),
-    )
+    channels = place.text(document, "channels", "last")
+    if channels not in ("first", "last"):
+        raise place.error(document.lines["channels"], "channels are `first` or `last`")
+    ignore = place.words(document.get("ignore"), document.lines.get("ignore", 1))
+    return Framework(_name(document, "framework", place), frozenset(ignore), place.texts(document, "classes"), channels)
+
+
+def _name(document: Lines, key: str, place: Place) -> str:
+    name = place.text(document, key)
+    if not name:
+        raise place.error(document.lines[key], f"a {key} has a name")
+    return name
 
 
 def _kind(document: Lines, place: Place, digest: str) -> Kind:
@@ -55,13 +61,11 @@ def _kind(document: Lines, place: Place, digest: str) -> Kind:
     labels, same = _axes(place.mapping(document, "axes"), place)
     roles_map = place.mapping(document, "roles")
     roles = {name: _role(name, roles_map, place) for name in roles_map}
-    spread = {
-        int(rank): tuple(str(text).split())
-        for rank, text in place.mapping(document, "spread").items()
-        if rank.isdigit()
-    }
-    facts = {name: _fact_kind(value, place, document) for name, value in place.mapping(document, "facts").items()}
-    kind = str(document["kind"])
+    facts = {name: _fact_kind(value, place) for name, value in place.mapping(document, "facts").items()}
+    gauge = document.get("gauge") or []
+    if not isinstance(gauge, list):
+        raise place.error(document.lines["gauge"], "`gauge` is a list: [{sum: [role, role]}]")
+    kind = _name(document, "kind", place)
     forms: dict[str, Form] = {}
     problems: list[LayoutxError] = []
     raw = place.mapping(document, "forms")
@@ -76,18 +80,27 @@ def _kind(document: Lines, place: Place, digest: str) -> Kind:
     raise_all(problems, f"{place.name} has problems")
     return Kind(
         kind,
-        str(document.get("about", "")),
+        place.text(document, "about"),
         roles,
         forms,
         labels,
         same,
-        spread,
-        tuple(_gauge(entry, place, document) for entry in document.get("gauge") or ()),
+        _spread(place.texts(document, "spread"), place, document),
+        tuple(_gauge(entry, place, document) for entry in gauge),
         facts,
-        {key: str(value) for key, value in place.mapping(document, "settings").items()},
+        place.texts(document, "settings"),
         place.name,
         digest,
     )
+
+
+def _spread(spread: dict[str, str], place: Place, document: Lines) -> dict[int, tuple[str, ...]]:
+    """Number of spatial axes -> their names."""
+    lines = place.mapping(document, "spread").lines
+    for rank, names in spread.items():
+        if not rank.isdecimal() or len(names.split()) != int(rank):
+            raise place.error(lines[rank], f"spread {rank} is a number, and the names of so many axes: {names!r}")
+    return {int(rank): tuple(names.split()) for rank, names in spread.items()}
 
 
 def _axes(axes: Lines, place: Place) -> tuple[dict[str, dict[str, tuple[str, ...]]], dict[str, str]]:
@@ -97,7 +110,7 @@ def _axes(axes: Lines, place: Place) -> tuple[dict[str, dict[str, tuple[str, ...
         if isinstance(value, str):
             same[axis] = value
         elif isinstance(value, Lines):
-            labels[axis] = {label: tuple(map(str, aliases or ())) for label, aliases in value.items()}
+            labels[axis] = {label: place.words(aliases, value.lines[label]) for label, aliases in value.items()}
         else:
             raise place.error(
                 axes.lines[axis], f"the axis {axis} is a mapping of labels, or the axis whose size it has"
@@ -112,17 +125,17 @@ def _role(name: str, roles: Lines, place: Place) -> Role:
     if not isinstance(value, Lines) or "axes" not in value:
         raise place.error(line, f"the role {name} is its axes, or a mapping with `axes`")
     place.keys(value, ("axes", "absent", "dtype", "drop", "state", "about"), f"the role {name}")
-    absent = str(value.get("absent", ""))
+    absent = place.text(value, "absent")
     if absent not in ("", "zeros", "ones"):
         raise place.error(value.lines["absent"], "an absent role is `zeros` or `ones`")
     return Role(
         name,
         place.dims(value["axes"], value.lines["axes"]),
         absent,
-        str(value.get("dtype", "")),
-        str(value.get("drop", "")),
-        bool(value.get("state", False)),
-        str(value.get("about", "")),
+        place.dtype(value),
+        place.text(value, "drop"),
+        place.flag(value, "state"),
+        place.text(value, "about"),
     )
 
 
@@ -130,12 +143,13 @@ def _gauge(entry: Any, place: Place, document: Lines) -> Gauge:
     if not isinstance(entry, Lines) or not isinstance(entry.get("sum"), list):
         raise place.error(document.lines["gauge"], "a gauge is {sum: [role, role]}")
     place.keys(entry, ("sum", "labels", "when"), "a gauge")
-    labels = {axis: tuple(map(str, names)) for axis, names in place.mapping(entry, "labels").items()}
-    return Gauge(tuple(map(str, entry["sum"])), labels, when_of(entry, place))
+    found = place.mapping(entry, "labels")
+    labels = {axis: place.words(names, found.lines[axis]) for axis, names in found.items()}
+    return Gauge(place.words(entry["sum"], entry.lines["sum"]), labels, when_of(entry, place))
 
 
-def _fact_kind(value: Any, place: Place, document: Lines) -> FactKind:
+def _fact_kind(value: Any, place: Place) -> FactKind:
     if isinstance(value, Lines):
         place.keys(value, ("default", "why"), "a fact")
-        return FactKind(value.get("default"), str(value.get("why", "")))
+        return FactKind(value.get("default"), place.text(value, "why"))
     return FactKind(value)

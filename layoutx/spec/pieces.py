@@ -8,6 +8,7 @@ from typing import Any
 from layoutx.errors import LayoutSyntaxError, SpecError
 from layoutx.lang.parse import parse_dims
 from layoutx.lang.tree import Dim
+from layoutx.spec.dtypes import named
 from layoutx.spec.schema import Case, Cases, Reading, When
 from layoutx.spec.strict import Lines
 
@@ -19,6 +20,7 @@ class Place:
         self.name = name
 
     def error(self, line: int, what: str, do: str = "") -> SpecError:
+        """The error for a line of this file; the caller raises it."""
         return SpecError(what, where=f"{self.name}:{line}", do=do)
 
     def keys(self, mapping: Lines, allowed: Iterable[str], what: str) -> None:
@@ -37,50 +39,113 @@ class Place:
             raise self.error(owner.lines[key], f"{key!r} is a mapping")
         return value
 
+    def words(self, value: Any, line: int) -> tuple[str, ...]:
+        """A list of texts; () where there is nothing. A bare text is refused, for it is a list of its letters."""
+        if value is None:
+            return ()
+        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+            raise self.error(line, f"a list of words is needed, not {shown(value)}", "write [a, b]; numbers in quotes")
+        return tuple(value)
+
+    def text(self, owner: Lines, key: str, default: str = "") -> str:
+        """The text under a key; `default` where the key is missing."""
+        value = owner.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, str):
+            raise self.error(owner.lines[key], f"{key!r} is a text, not {shown(value)}")
+        return value
+
+    def texts(self, owner: Lines, key: str) -> dict[str, str]:
+        """The mapping of words to texts under a key."""
+        found = self.mapping(owner, key)
+        for name in found:
+            if not isinstance(found[name], str):
+                raise self.error(found.lines[name], f"{key}.{name} is a text, not {shown(found[name])}")
+        return dict(found)
+
+    def flag(self, owner: Lines, key: str) -> bool:
+        """The boolean under a key; False where the key is missing."""
+        value = owner.get(key, False)
+        if not isinstance(value, bool):
+            raise self.error(owner.lines[key], f"{key!r} is true or false, not {shown(value)}")
+        return value
+
+    def dtype(self, owner: Lines, key: str = "dtype") -> str:
+        """The name of a numeric dtype under a key; "" where the key is missing."""
+        name = self.text(owner, key)
+        if name and named(name) is None:
+            do = "write it as NumPy or ml_dtypes does: int64, float32, bfloat16"
+            raise self.error(owner.lines[key], f"{name!r} is not a dtype of numbers", do)
+        return name
+
     def dims(self, text: Any, line: int) -> tuple[Dim, ...]:
+        """Layout dims without a head, as the axes of a role."""
         if not isinstance(text, str):
-            raise self.error(line, f"layout dims are a quoted text, not {text!r}")
+            raise self.error(line, f"layout dims are a quoted text, not {shown(text)}")
         try:
             return parse_dims(text)
         except LayoutSyntaxError as error:
             raise SpecError(error.what, where=(f"{self.name}:{line}", *error.where), do=error.do) from error
 
 
+def shown(value: Any) -> str:
+    """A value as errors quote it, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
 def when_of(owner: Lines, place: Place) -> When:
+    """The condition under `when`: config key -> the values under which it holds; {} (always) where it is missing."""
     found = place.mapping(owner, "when")
+    for key, value in found.items():
+        if isinstance(value, dict):
+            raise place.error(found.lines[key], f"a condition on {key!r} is a value, or a list of values")
     return {key: listed(value) for key, value in found.items()}
 
 
 def listed(value: Any) -> tuple[Any, ...]:
+    """The values of a list (lists among them as tuples, as configs are compared), or the one value."""
     return tuple(tuple(v) if isinstance(v, list) else v for v in value) if isinstance(value, list) else (value,)
 
 
-def cases_of(value: Any, place: Place, line: int, convert: Any) -> Cases:
-    """A constant, one `{is, when}`, or a list of them."""
-    entries = value if isinstance(value, list) and value and all(is_case(v) for v in value) else [value]
+def cases_of(value: Any, place: Place, line: int, convert: Any, more: Iterable[str] = ()) -> Cases:
+    """A constant, one `{is, when}`, or a list of them.
+
+    Args:
+        convert: (value, line) -> the value of a case in its own type.
+        more: further keys that a case may have here.
+    """
+    several = isinstance(value, list) and any(is_case(v) for v in value)
     cases = []
-    for entry in entries:
+    for entry in value if several else [value]:
         if is_case(entry):
-            extra = set(entry) - {"is", "when", "optional", "dtype", "dims_from"}
-            if extra:
-                raise place.error(entry.line, f"a case has no key {sorted(extra)[0]!r}", "it may have is, when")
-            cases.append(Case(convert(entry["is"], entry.line), when_of(entry, place)))
+            place.keys(entry, ("is", "when", *more), "a case")
+            cases.append(Case(convert(entry["is"], entry.lines["is"]), when_of(entry, place)))
+        elif several:
+            raise place.error(line, f"each of several cases is {{is, when}}, not {shown(entry)}")
         else:
             cases.append(Case(convert(entry, line)))
     return tuple(cases)
 
 
 def is_case(value: Any) -> bool:
+    """Whether a value is conditional: a mapping with `is`."""
     return isinstance(value, Lines) and "is" in value
 
 
 def each_case(mapping: Lines, place: Place, convert: Any) -> dict[str, Cases]:
+    """`cases_of` for every value of a mapping."""
     return {key: cases_of(value, place, mapping.lines[key], convert) for key, value in mapping.items()}
 
 
 def reading_of(value: Any, place: Place) -> Any:
+    """How a fact or a setting is read from a config (`{config, values, complement, note}`), or a constant as it is."""
     if isinstance(value, Lines):
         place.keys(value, ("config", "values", "complement", "note"), "a reading of a config")
+        key = place.text(value, "config")
+        if not key:
+            raise place.error(value.line, "a reading of a config says which key: {config: key}")
         values: Mapping[str, Any] = dict(place.mapping(value, "values"))
-        return Reading(str(value["config"]), values, bool(value.get("complement", False)), str(value.get("note", "")))
+        return Reading(key, values, place.flag(value, "complement"), place.text(value, "note"))
     return value

@@ -72,9 +72,16 @@ def builtin_folder() -> Path:
 
 
 def spec_folders(extra: Sequence[str | Path] = ()) -> tuple[Path, ...]:
-    """layoutx's folder, those of installed packages, of the environment, and the given ones, in this order."""
+    """layoutx's folder, those of installed packages, of the environment, and the given ones, in this order.
+
+    A folder that is named twice stands where it was named first.
+    """
     named = [Path(p) for p in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if p]
-    return (builtin_folder(), *_installed(), *named, *(Path(p) for p in extra))
+    folders = (builtin_folder(), *_installed(), *named, *(Path(p) for p in extra))
+    first: dict[Path, Path] = {}
+    for folder in folders:
+        first.setdefault(folder.resolve(), folder)
+    return tuple(first.values())
 
 
 def _installed() -> list[Path]:
@@ -151,6 +158,23 @@ def _extended(kind: Kind, extra: Kind, problems: list[LayoutxError]) -> Kind:
     for name in extra.forms:
         if name in kind.forms:
             problems.append(SpecError(f"the form {name} is described twice", where=(kind.file, extra.file)))
+    own = {
+        "about": extra.about,
+        "axes": extra.labels or extra.same,
+        "spread": extra.spread,
+        "gauge": extra.gauge,
+        "facts": extra.facts,
+        "settings": extra.settings,
+    }
+    for key in (key for key, value in own.items() if value):
+        problems.append(
+            SpecError(
+                f"`{key}` belongs to the kind {kind.name!r}, which {Path(kind.file).name} describes",
+                where=extra.file,
+                why="a file without `roles` adds forms to a kind, and nothing else",
+                do=f"leave `{key}` out, or describe a kind of your own with `roles`",
+            )
+        )
     return replace(kind, forms={**kind.forms, **extra.forms})
 
 

@@ -42,14 +42,15 @@ def load_yaml(text: str, name: str) -> Lines:
                 line = event.start_mark.line + 1 if event.start_mark else 1
                 raise SpecError("anchors and aliases are not used in specs", where=f"{name}:{line}")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        value = _build(node, name) if isinstance(node, yaml.MappingNode) else None
+    except RecursionError as error:
+        raise SpecError("brackets are nested too deeply", where=f"{name}:1") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
         raise SpecError(f"not YAML: {getattr(error, 'problem', None) or error}", where=f"{name}:{line}") from error
-    if not isinstance(node, yaml.MappingNode):
+    if not isinstance(value, Lines):
         raise SpecError("a spec file is a mapping that starts with `kind:`", where=f"{name}:1")
-    value = _build(node, name)
-    assert isinstance(value, Lines)
     return value
 
 
@@ -87,7 +88,9 @@ def _scalar(node: Any, where: str) -> Any:
             )
         return text == "true"
     if kind == "int":
-        if not re.fullmatch(r"[-+]?\d+", text) or (text.lstrip("-+").startswith("0") and len(text.lstrip("-+")) > 1):
+        if not re.fullmatch(r"[-+]?\d{1,4000}", text) or (
+            text.lstrip("-+").startswith("0") and len(text.lstrip("-+")) > 1
+        ):
             raise SpecError(
                 f"{text} is read as another number by YAML", where=where, do="write it in decimal, or in quotes"
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -18,14 +18,11 @@ from layoutx.spec.bind import bind, tensor_names
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.registry import Registry
 from layoutx.spec.schema import Form, Kind
-from layoutx.verify.data import canonical_data, data_order, rearrange
-from layoutx.verify.forward import forward
-from layoutx.verify.forward.activations import activation
-from layoutx.verify.roles import as_float, roles
+from layoutx.verify.reference import canonically, forward_layer, natively, span
+from layoutx.verify.roles import as_float
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 GROUPS = ("tensors", "inputs", "outputs")
-MERGES: Mapping[str, Callable[..., Any]] = {"sum": np.sum, "mul": np.prod, "ave": np.mean}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +60,7 @@ class Case:
 def check(case: Case, reg: Registry) -> float:
     """Largest difference between what the spec and the NumPy reference compute and what the framework did.
 
-    The difference is relative to the largest output (absolute where that is below one).
+    The difference is relative to the largest output, or to the largest weight where that is larger and below one.
 
     Raises:
         VerificationError: the spec's tensors are not the layer's, in name or order; an output has another shape.
@@ -80,7 +77,7 @@ def check(case: Case, reg: Registry) -> float:
             raise VerificationError(
                 f"{name} has shape {got.shape} in {case.framework} and {wanted.shape} by the spec", where=case.name
             )
-        scale = max(1.0, float(np.abs(got).max(initial=0.0)))
+        scale = max(span(case.tensors), float(np.abs(got).max(initial=0.0))) or 1.0
         largest = float(np.maximum(largest, np.abs(wanted - got).max(initial=0.0) / scale))  # keeps a NaN
     return largest
 
@@ -90,45 +87,14 @@ def compute(case: Case, reg: Registry) -> dict[str, Array]:
     stored = refinement(case)
     last = {axis: f"({text})" for axis, text in stored.items()}
     layers = bind_case(case, reg)
-    first = layers[0][0]
-    order = canonical_data(first.kind.name)
-    x = {
-        name: rearrange(array, data_order(first)[name], order[name], _sizes(first),
-                        labels=first.labels, refine_here=stored, refine_there=last)
-        for name, array in as_float(case.inputs, "float64").items()
-    }  # fmt: skip
+    x = canonically(layers[0][0], as_float(case.inputs, "float64"), stored, last)
     results = []
     for bound, tensors in layers:
-        found = forward_layer(bound, tensors, x, last)
+        found = forward_layer(bound, tensors, x, last, dtype="float64")
         x = {"x": found["y"]}
-        merge = MERGES.get(str(bound.settings.get("merge_mode")))
-        natively = {}
-        for name, array in found.items():
-            if name == "y" and merge is not None:  # no dims of a spec name this: the two directions are one
-                natively[name] = np.asarray(merge(array.reshape(*array.shape[:2], 2, -1), axis=2))
-            else:
-                natively[name] = rearrange(array, order[name], data_order(bound)[name], _sizes(bound),
-                                           labels=bound.labels, refine_here=last, refine_there=stored)  # fmt: skip
-        results.append(natively)
+        results.append(natively(bound, found, stored, last))
     states = {name: np.concatenate([r[name] for r in results]) for name in results[0] if name != "y"}
     return {"y": results[-1]["y"], **states}
-
-
-def forward_layer(
-    bound: BoundForm, tensors: Mapping[str, Array], x: Mapping[str, Array], last: Mapping[str, str]
-) -> dict[str, Array]:
-    """One layer with all its settings, by the NumPy reference: canonical data in, canonical data out."""
-    facts = dict(bound.facts)
-    if bound.labels.get("direction") == ("backward",):
-        facts["direction"] = "backward"
-    settings = dict(bound.settings)
-    if settings.get("go_backwards"):
-        x = {"x": x["x"][:, ::-1]}
-    values = as_float(roles(bound, tensors, last), "float64")
-    found = forward(bound.kind.name, values, x, facts, settings)
-    if settings.get("activation") is not None:
-        found["y"] = activation(str(settings["activation"]))(found["y"])
-    return found
 
 
 def bind_case(case: Case, reg: Registry) -> list[tuple[BoundForm, dict[str, Array]]]:
@@ -167,11 +133,6 @@ def refinement(case: Case) -> dict[str, str]:
         return dict(case.refine)
     letters = parse(str(case.config["equation"]), case.config.get("bias_axes"))
     return {"input": " ".join(letters.input), "output": " ".join(letters.output)}
-
-
-def _sizes(bound: BoundForm) -> dict[str, int]:
-    """Sizes of the data's axes; one slope of a PReLU may serve all channels, so the data says how many there are."""
-    return {} if bound.kind.name == "prelu" else dict(bound.sizes)
 
 
 def _instances(

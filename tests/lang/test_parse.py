@@ -199,3 +199,13 @@ def test_any_text_is_read_or_refused_with_a_caret(text: str) -> None:
         assert len(caret) <= len(text) + 1
     else:
         assert parse(show(layout)) == layout
+
+
+@pytest.mark.parametrize("bracket", ["(", "{a: ", "n{a: "])
+def test_brackets_are_not_nested_without_end(bracket: str) -> None:
+    close = {"(": ")", "{a: ": "}", "n{a: ": "}"}[bracket]
+    parse("w: " + bracket * 50 + close * 50)
+    for text in (bracket * 51 + close * 51, bracket * 3000):
+        with pytest.raises(LayoutSyntaxError, match="brackets are nested more than 50 deep") as caught:
+            parse("w: " + text)
+        assert caught.value.where[1] == " " * (3 + len((bracket * 51).rstrip()) + bracket.count(" ")) + "^"

@@ -19,6 +19,7 @@ from layoutx.plan.plan import Plan, plan
 from layoutx.plan.prove import prove
 from layoutx.plan.run import consent, run
 from layoutx.plan.steps import Add, Copy, Drop, Exactness, Loop, Term
+from layoutx.plan.sums import added
 from layoutx.spec.bind import bind
 from layoutx.spec.load import parse_spec
 from scripts import golden_plans
@@ -372,11 +373,59 @@ def test_the_text_of_a_consent() -> None:
         consent(made, run(made, given_arrays), {"conditional"}, layer="encoder.rnn")
 
 
-def test_a_sum_too_large_for_its_dtype_says_so() -> None:
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bfloat16", "float8_e4m3fn", "float8_e5m2"])
+def test_a_sum_too_large_for_its_dtype_is_refused_before_anything_is_written(dtype: str) -> None:
+    """Infinite, or NaN where the dtype has no infinity (float8_e4m3fn); consent does not help."""
     made = torch_to_keras()
-    given_arrays = lstm_arrays(made, "float16")
-    given_arrays["bias_ih_l0"][0] = given_arrays["bias_hh_l0"][0] = 60000
-    assert run(made, given_arrays).rounded["bias"] == np.inf
+    given_arrays = lstm_arrays(made, dtype)
+    largest = ml_dtypes.finfo(given_arrays["bias_ih_l0"].dtype).max
+    given_arrays["bias_ih_l0"][2] = given_arrays["bias_hh_l0"][2] = largest
+    shown = str(given_arrays["bias_ih_l0"][2])
+    out = {t.name: np.full(t.shape, 7, given_arrays["bias_ih_l0"].dtype) for t in made.target.tensors}
+    with pytest.raises(ConversionError) as caught:
+        run(made, given_arrays, out)
+    assert str(caught.value).splitlines() == [
+        f"keras.LSTM bias: 1 of 5 sums are too large for {dtype}",
+        f"  bias_ih_l0 + bias_hh_l0: the first at (2,): {shown} + {shown}",
+        "  finite numbers would become infinite or NaN",
+        "  store the source in a wider dtype first, as float32 or float64",
+    ]
+    with pytest.raises(ConversionError, match="too large"):
+        made(given_arrays, allow={"rounds"})
+    for array in out.values():
+        np.testing.assert_array_equal(array.astype("f8"), np.full(array.shape, 7.0))
+
+
+def test_infinities_and_nans_of_the_source_are_added_as_they_are() -> None:
+    made = torch_to_keras()
+    given_arrays = lstm_arrays(made)
+    given_arrays["bias_ih_l0"][:2] = np.inf, np.nan
+    result = run(made, given_arrays)
+    assert result.tensors["bias"][0] == np.inf
+    assert np.isnan(result.tensors["bias"][1])
+    assert 0 < result.rounded["bias"] < 1e-6
+
+
+def test_a_float64_sum_is_not_measured_against_itself() -> None:
+    made = torch_to_keras()
+    given_arrays = {name: array.astype("f8") for name, array in lstm_arrays(made).items()}
+    here, there = given_arrays["bias_ih_l0"], given_arrays["bias_hh_l0"]
+    here[:], there[:] = 3.0, 2.0
+    assert run(made, given_arrays).rounded["bias"] == 0.0  # added, but nothing was lost
+    here[3], there[3] = 1.0, 2.0**-60
+    result = run(made, given_arrays)
+    assert result.tensors["bias"][3] == 1.0
+    assert result.rounded["bias"] == 2.0**-60
+
+
+def test_three_terms_are_rounded_once() -> None:
+    """1 + 2**-11 + 2**-11 rounds to 1 after each addition in float16, and to 1 + 2**-10 at the end."""
+    terms = [np.array([x], np.float16) for x in (1.0, 2.0**-11, 2.0**-11)]
+    assert terms[0] + terms[1] + terms[2] == 1.0  # what the test would show if each addition rounded
+    summed = added(terms, np.dtype(np.float16))
+    assert (summed.values[0], summed.error) == (1.0 + 2.0**-10, 0.0)
+    wide = [np.array([x]) for x in (1e16, 1.0, 1.0)]
+    assert added(wide, np.dtype(np.float64)).error == 2.0  # two numbers of 1.0 are lost in turn
 
 
 def test_sums_of_complex_numbers_keep_both_parts() -> None:
@@ -398,6 +447,47 @@ def test_arrays_that_do_not_fit_are_all_named() -> None:
     ]
     with pytest.raises(BindError, match=r"torch\.Linear needs the tensor bias"):
         run(made, {"kernel": np.ones((7, 5)), "bias": np.ones(5)}, {"weight": np.ones((5, 7))})
+
+
+def test_arrays_without_numbers_are_refused_by_name() -> None:
+    made = fit(SPECS.bind("keras.Dense", sizes={"input": 7, "output": 5}), SPECS.form("torch.Linear"))
+    text, objects = np.full((7, 5), "a"), np.full(5, None)
+    with pytest.raises(Problems) as caught:
+        made({"kernel": text, "bias": objects})
+    assert str(caught.value).splitlines() == [
+        "the arrays do not fit the plan:",
+        "BindError: kernel has dtype <U1: numbers are needed",
+        "  keras.Dense",
+        "BindError: bias has dtype object: numbers are needed",
+        "  keras.Dense",
+    ]
+    with pytest.raises(BindError, match="kernel is a list that is no array"):
+        made({"kernel": [[1.0], [2.0, 3.0]], "bias": np.ones(5)})
+    with pytest.raises(Problems, match="weight is a list: arrays are needed to write into"):
+        run(made, {"kernel": np.ones((7, 5)), "bias": np.ones(5)}, {"weight": [1], "bias": [1]})
+    found = made({"kernel": np.ones((7, 5)), "bias": [2.0, 3.0, 5.0, 7.0, 11.0]})
+    np.testing.assert_array_equal(found["bias"], [2.0, 3.0, 5.0, 7.0, 11.0])
+
+
+def test_dtypes_without_a_common_one_are_named() -> None:
+    made = torch_to_keras()
+    given_arrays = lstm_arrays(made)
+    given_arrays["bias_ih_l0"] = given_arrays["bias_ih_l0"].astype(ml_dtypes.bfloat16)
+    given_arrays["bias_hh_l0"] = given_arrays["bias_hh_l0"].astype(np.float16)
+    with pytest.raises(ConversionError) as caught:
+        run(made, given_arrays)
+    assert str(caught.value).splitlines() == [
+        "bfloat16 and float16 go into one tensor and have no dtype in common",
+        "  bias_ih_l0: bfloat16",
+        "  bias_hh_l0: float16",
+        "  store both in one dtype first, as float32",
+    ]
+
+
+def test_sizes_beyond_64_bits_are_proved() -> None:
+    sizes = {"input": 2**35 + 1, "output": 2**33}
+    source, target = (SPECS.bind(name, sizes=sizes) for name in ("keras.Dense", "torch.Linear"))
+    assert plan(source, target).exactness is Exactness.MOVES
 
 
 def test_the_proof_notices_a_wrong_step() -> None:

@@ -29,7 +29,8 @@ from layoutx.verify.forward.activations import activation
 from layoutx.verify.layer import run_live
 from layoutx.verify.probe import spatial_rank
 from layoutx.verify.proof import round_trip
-from layoutx.verify.witness import MERGES, Case, bind_case, forward_layer, read, refinement
+from layoutx.verify.reference import MERGES, forward_layer
+from layoutx.verify.witness import Case, bind_case, read, refinement
 from tests.verify.refusals import refusal
 
 FILES = sorted((Path(__file__).resolve().parent.parent / "witnesses").glob("*.npz"))
@@ -118,7 +119,7 @@ def converted(case: Case, form: Form, config: Mapping[str, Any]) -> str:
             found["y"] = activation(str(source.settings["activation"]))(found["y"])
         results.append(found)
         if changed:
-            reference.append(forward_layer(rebound(source, settings), tensors, x, last))
+            reference.append(forward_layer(rebound(source, settings), tensors, x, last, dtype="float64"))
         x = {"x": found["y"]}
     merge = MERGES.get(str(first.settings.get("merge_mode")))
     y = results[-1]["y"]
