@@ -201,8 +201,7 @@ def _arrays(moved: Moved, job: Job, target: Keyed | ModelRecord | None, options:
     """The output's tensors in the target's order; a Keras template lends what is no weight (seeds of dropout)."""
     arrays = {name: moved.arrays[name] for name in job.order if name in moved.arrays}
     if isinstance(target, Keyed):
-        rest = [n for n in target.tensors if n not in arrays]
-        arrays.update({n: target.tensors[n].read() for n in rest if job.skipped})
+        arrays.update({n: tensor.read() for n, tensor in target.tensors.items() if n not in arrays})
         arrays.update({tied: arrays[kept] for tied, kept in target.tied.items() if kept in arrays})
         arrays = {name: arrays[name] for name in dict.fromkeys((*target.tensors, *arrays)) if name in arrays}
     if isinstance(target, ModelRecord):

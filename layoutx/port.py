@@ -12,8 +12,9 @@ from layoutx.errors import ConsentError, ConversionError, LayoutxError, UsageErr
 from layoutx.files.open import open_store
 from layoutx.job.jobs import Job, Options, options_of
 from layoutx.job.paired import plan_between, plan_from_keyed, plan_into_keyed
-from layoutx.job.run import move
-from layoutx.model.keyed import Keyed
+from layoutx.job.run import Moved, move
+from layoutx.model.keras_live import dtype_of, is_keras, variables
+from layoutx.model.keyed import Keyed, torch_tensor
 from layoutx.model.load import KERAS_FORMATS, keyed_of, live_model, model_of
 from layoutx.model.record import ModelRecord
 from layoutx.plan.plan import Array
@@ -64,8 +65,8 @@ def port(
     moved = move(job, options, live=live)
     arrays = {**moved.arrays, **{tied: moved.arrays[kept] for tied, kept in job.tied.items() if kept in moved.arrays}}
     slots = _slots(target)
-    _fits(arrays, slots, options)
-    about = {"file": _name(source), "format": "live", "framework": job.source, "tensors": len(_tensors(here))}
+    _narrowed(_fits(arrays, slots, options), job, moved)
+    about = {"file": _name(source), "format": "live", "framework": job.source, "tensors": _many(here, job)}
     report = report_of(job, moved, known, source=about, output=_name(target), target=job.target)
     old = {name: slots[name].read() for name in arrays}
     try:
@@ -99,8 +100,12 @@ def _job(here: Keyed | ModelRecord, there: Keyed | ModelRecord, known: Registry,
     )
 
 
-def _tensors(model: Keyed | ModelRecord) -> Mapping[str, Any]:
-    return model.tensors if isinstance(model, Keyed) else model.store.tensors
+def _many(model: Keyed | ModelRecord, job: Job) -> int:
+    """How many tensors the source has; tied ones count where the target has a layer for each."""
+    if isinstance(model, ModelRecord):
+        return len(model.store.tensors)
+    used = {tensor.name for layer in job.layers for tensor in layer.sources.values()}
+    return len(used | set(model.distinct().tensors))
 
 
 def _name(model: Any) -> str:
@@ -110,9 +115,9 @@ def _name(model: Any) -> str:
 class _Slot:
     """One variable of a live model: read as an array, written from one."""
 
-    def __init__(self, variable: Any) -> None:
+    def __init__(self, variable: Any, torch: bool) -> None:
         self.variable = variable
-        self.torch = hasattr(variable, "data_ptr")
+        self.torch = torch
 
     def read(self) -> Array:
         """A copy of its values."""
@@ -120,19 +125,13 @@ class _Slot:
 
         if not self.torch:
             return np.asarray(self.variable).copy()
-        from layoutx.model.keyed import torch_tensor
-
         return torch_tensor("", self.variable).read().copy()
 
     @property
     def dtype(self) -> Any:
         """Its dtype as NumPy sees it."""
         if not self.torch:
-            from layoutx.model.keras_live import dtype_of
-
             return dtype_of(self.variable)
-        from layoutx.model.keyed import torch_tensor
-
         return torch_tensor("", self.variable).dtype
 
     def write(self, array: Array) -> None:
@@ -149,33 +148,41 @@ class _Slot:
 
 
 def _slots(target: Any) -> dict[str, _Slot]:
-    if hasattr(target, "state_dict"):
-        return {
-            name: _Slot(value) for name, value in target.state_dict(keep_vars=True).items() if hasattr(value, "copy_")
-        }
-    from layoutx.model.keras_live import variables
-
-    return {name: _Slot(value) for name, value in variables(target).items()}
+    if is_keras(target):
+        return {name: _Slot(value, False) for name, value in variables(target).items()}
+    state = target.state_dict(keep_vars=True)
+    return {name: _Slot(value, True) for name, value in state.items() if hasattr(value, "copy_")}
 
 
-def _fits(arrays: Mapping[str, Array], slots: Mapping[str, _Slot], options: Options) -> None:
-    """Refuse missing slots, and narrower dtypes without consent, before anything is written."""
+def _fits(arrays: Mapping[str, Array], slots: Mapping[str, _Slot], options: Options) -> dict[str, tuple[str, str]]:
+    """Refuse missing slots, and narrower dtypes without consent, before anything is written; what becomes narrower."""
     import numpy as np
 
     problems: list[LayoutxError] = []
-    narrower = []
+    narrower: dict[str, tuple[str, str]] = {}
     for name, array in arrays.items():
         if name not in slots:
             problems.append(ConversionError(f"the target has no variable {name}"))
         elif array.dtype != slots[name].dtype and not np.can_cast(array.dtype, slots[name].dtype, "safe"):
-            narrower.append(f"{name}: {array.dtype} to {slots[name].dtype}")
+            narrower[name] = (str(array.dtype), str(slots[name].dtype))
     raise_all(problems, "the target does not take these weights")
     if narrower and "rounds" not in options.allow:
         raise ConsentError(
             f"the target's dtype is narrower for {len(narrower)} tensors",
-            where=narrower[:6],
+            where=[f"{name}: {a} to {b}" for name, (a, b) in list(narrower.items())[:6]],
             do="allow it with allow={'rounds'}, or widen the target first",
         )
+    return narrower
+
+
+def _narrowed(narrower: Mapping[str, tuple[str, str]], job: Job, moved: Moved) -> None:
+    """Tell the layers' results: what is rounded into the target does not come back as it was."""
+    for layer in job.layers:
+        name = layer.record.name
+        own = {n: narrower[full] for n, full in layer.targets.items() if full in narrower}
+        if own:
+            moved.results[name].narrowed.update(own)
+            moved.proofs[name] = replace(moved.proofs[name], round_trip="not reversible: rounded")
 
 
 def _write(arrays: Mapping[str, Array], slots: Mapping[str, _Slot]) -> None:

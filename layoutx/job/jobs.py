@@ -112,15 +112,21 @@ class Job:
     tied: Mapping[str, str] = field(default_factory=dict)
 
 
-def chosen(model: ModelRecord, options: Options) -> tuple[list[LayerRecord], dict[str, str]]:
+def chosen(
+    model: ModelRecord, options: Options, others: Iterable[str] = ()
+) -> tuple[list[LayerRecord], dict[str, str]]:
     """The layers with tensors that are to be converted, and why the others are not.
+
+    Args:
+        others: names of the target, which `skip` may mean as well.
 
     Raises:
         UsageError: a pattern that matches no layer.
     """
     names = [r.name for r in model.layers]
-    for pattern in (*options.skip, *options.only):
-        if not any(fnmatchcase(name, pattern) for name in names):
+    meant = [*names, *others]
+    for pattern in (*options.skip, *options.only, *options.keep_order):
+        if not any(fnmatchcase(name, pattern) for name in meant):
             raise UsageError(f"no layer is called {pattern!r}", why=f"the layers are {', '.join(names[:20])}")
     kept, skipped = [], {}
     for record in model.layers:

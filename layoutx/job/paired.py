@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from fnmatch import fnmatchcase
 
 from layoutx.errors import LayoutxError, MatchError, raise_all
 from layoutx.job.jobs import Job, LayerJob, Options, bound_layers, chosen, job_of
@@ -25,7 +26,7 @@ Found = list[tuple[LayerRecord, BoundForm]]
 
 def plan_into_keyed(model: ModelRecord, keyed: Keyed, registry: Registry, options: Options) -> Job:
     """A job from a model with a config into a state dict or live module: the target's own names and order."""
-    pairs, found, skipped = _pairs(model, keyed, registry, options, whole=True)
+    pairs, found, skipped = _pairs(model, keyed.distinct(), registry, options, whole=True)
     problems: list[LayoutxError] = []
     layers = []
     for (record, bound), match in zip(found, pairs, strict=True):
@@ -57,12 +58,15 @@ def _where(match: Pair) -> str:
 def _pairs(
     model: ModelRecord, keyed: Keyed, registry: Registry, options: Options, whole: bool
 ) -> tuple[list[Pair], Found, dict[str, str]]:
-    records, skipped = chosen(model, options)
+    records, skipped = chosen(model, options, keyed.tensors)
     found, problems = bound_layers(records, registry, options)
     problems += unfollowed(model, [f for f in found if not options.keeps(f[0].name)], registry, keyed.framework)
     raise_all(problems, f"{len(problems)} layers cannot be converted to {keyed.framework}")
     layers = [Layer(r, b, refine_of(r, registry, keyed.framework, options.keeps(r.name))) for r, b in found]
-    pairs = pair(layers, keyed, registry, options.pairs, whole=whole and not skipped, ordered=in_order(model))
+    spare = [name for name in keyed.tensors if any(fnmatchcase(name, p) for p in options.skip)]
+    pairs = pair(
+        layers, keyed, registry, options.pairs, whole=whole and not skipped, ordered=in_order(model), spare=spare
+    )
     return pairs, found, skipped
 
 
@@ -71,7 +75,12 @@ def plan_from_keyed(keyed: Keyed, model: ModelRecord, registry: Registry, option
 
     Every tensor of the template must be written, except those of layers left out by the user.
     """
-    pairs, found, skipped = _pairs(model, keyed, registry, options, whole=True)
+    try:  # a tied tensor is one layer that is called twice, or else two layers of the same weights
+        pairs, found, skipped = _pairs(model, keyed.distinct(), registry, options, whole=True)
+    except LayoutxError:
+        if not keyed.tied:
+            raise
+        pairs, found, skipped = _pairs(model, keyed, registry, options, whole=True)
     problems: list[LayoutxError] = []
     layers = []
     for (record, bound), match in zip(found, pairs, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +19,36 @@ def live_records(model: Any, known: Callable[[str], bool]) -> ModelRecord:
     return records(live_store(model), known)
 
 
+def is_keras(model: Any) -> bool:
+    """Whether a live model is one of Keras: with the torch backend it is a torch module as well."""
+    return hasattr(model, "layers") and hasattr(model, "get_weights")
+
+
 def live_store(model: Any) -> Store:
     """A live model in the form of a legacy file: one group a layer, its weights in the legacy order."""
     tensors: dict[str, Tensor] = {}
-    groups: dict[str, tuple[str, ...]] = {}
-    for layer in model.layers:
-        names = []
-        for variable in [*layer.trainable_weights, *layer.non_trainable_weights]:
-            name = f"{layer.name}/{_path(variable)}"
-            while name in tensors:
-                name += "'"
-            tensors[name] = _tensor(name, variable)
-            names.append(name)
-        groups[layer.name] = tuple(names)
+    groups: dict[str, tuple[str, ...]] = {layer.name: () for layer in model.layers}
+    for group, name, variable in _named(model):
+        tensors[name] = _tensor(name, variable)
+        groups[group] += (name,)
     return Store(Path(f"<{model.name}>"), "h5", tensors, config=_config(model), version=_version(model), groups=groups)
 
 
 def variables(model: Any) -> dict[str, Any]:
     """Tensor name in `live_store` -> the model's own variable."""
-    found: dict[str, Any] = {}
+    return {name: variable for _, name, variable in _named(model)}
+
+
+def _named(model: Any) -> Iterator[tuple[str, str, Any]]:
+    """(layer, name, variable) of each variable in the legacy order; every name is given once."""
+    seen: set[str] = set()
     for layer in model.layers:
         for variable in [*layer.trainable_weights, *layer.non_trainable_weights]:
             name = f"{layer.name}/{_path(variable)}"
-            while name in found:
+            while name in seen:
                 name += "'"
-            found[name] = variable
-    return found
+            seen.add(name)
+            yield layer.name, name, variable
 
 
 def _path(variable: Any) -> str:

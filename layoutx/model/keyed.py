@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from layoutx.empty import NOTHING
-from layoutx.errors import ModelError
+from layoutx.errors import LayoutxError, ModelError, raise_all
 from layoutx.files.store import Store, Tensor
 
 
@@ -26,9 +26,9 @@ class Keyed:
 
     Attributes:
         framework: "torch" or "onnx".
-        tensors: full name -> tensor, in the model's own order.
+        tensors: full name -> tensor, in the model's own order; tied ones too.
         modules: module path -> what is known of it; empty for a bare state dict.
-        tied: full name -> the name of the same tensor that is kept.
+        tied: full name -> the first name of the same tensor.
     """
 
     framework: str
@@ -36,6 +36,10 @@ class Keyed:
     modules: Mapping[str, Module] = NOTHING
     tied: Mapping[str, str] = NOTHING
     store: Store | None = None
+
+    def distinct(self) -> Keyed:
+        """The model with each tensor once, under its first name: what has to be written, and what has to be used."""
+        return replace(self, tensors={n: t for n, t in self.tensors.items() if n not in self.tied})
 
     def under(self, prefix: str) -> dict[str, str]:
         """Names below a module path -> full names; the whole model for ""."""
@@ -59,19 +63,28 @@ def keyed_module(module: Any, known: Callable[[str], Collection[str] | None]) ->
     Args:
         module: a `torch.nn.Module`.
         known: form name -> the config keys that its spec reads, with defaults; None for no such form.
+
+    Raises:
+        ModelError: tensors that do not hold plain numbers (sparse, quantized), or parameters without a shape.
     """
     tensors: dict[str, Tensor] = {}
     tied: dict[str, str] = {}
     seen: dict[tuple[int, tuple[int, ...], tuple[int, ...]], str] = {}
+    problems: list[LayoutxError] = []
     for name, value in module.state_dict(keep_vars=True).items():
-        if not hasattr(value, "data_ptr"):
+        if not hasattr(value, "copy_"):
             continue
-        key = (value.data_ptr(), tuple(value.shape), tuple(value.stride()))
-        if value.numel() and key in seen:
-            tied[name] = seen[key]
+        try:
+            tensors[name] = torch_tensor(name, value)
+        except ModelError as error:
+            problems.append(error)
             continue
-        seen[key] = name
-        tensors[name] = torch_tensor(name, value)
+        if value.numel() and not value.is_meta:  # tensors without memory are at the same place, and not the same
+            key = (value.data_ptr(), tuple(value.shape), tuple(value.stride()))
+            first = seen.setdefault(key, name)
+            if first != name:
+                tied[name] = first
+    raise_all(problems, "the module does not hold plain numbers everywhere")
     modules = {}
     for path, child in module.named_modules():
         form = f"torch.{type(child).__name__}"
@@ -90,12 +103,25 @@ def _plain(value: Any) -> Any:
 
 
 def torch_tensor(name: str, value: Any) -> Tensor:
-    """A live torch tensor as a lazy one; read without a copy where it lies on the CPU row by row."""
+    """A live torch tensor as a lazy one; read without a copy where it lies on the CPU row by row.
+
+    Raises:
+        ModelError: it holds no plain numbers, or has no shape yet; on reading: it has no values.
+    """
     from layoutx.files.torch_file import array_of, dtype_of, need_torch
 
     torch = need_torch()
+    if torch.nn.parameter.is_lazy(value):
+        why, do = "a lazy module knows its shapes only after a first call", "call the module on an input first"
+        raise ModelError(f"{name} has no shape yet", why=why, do=do)
     settled = value.detach()
     dtype = dtype_of(torch, settled.dtype)
-    if dtype is None:
-        raise ModelError(f"{name} does not hold plain numbers", where=f"dtype {settled.dtype}")
-    return Tensor(name, dtype, tuple(settled.shape), lambda: array_of(torch, settled.cpu(), dtype))
+    if dtype is None or settled.layout != torch.strided or settled.is_quantized:
+        raise ModelError(f"{name} does not hold plain numbers", where=f"{settled.dtype}, {settled.layout}")
+
+    def read() -> Any:
+        if settled.is_meta:
+            raise ModelError(f"{name} has no values", why="it is on the meta device", do="load the module's weights")
+        return array_of(torch, settled.cpu(), dtype)
+
+    return Tensor(name, dtype, tuple(settled.shape), read)

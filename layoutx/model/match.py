@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from layoutx.errors import LayoutxError, MatchError, UsageError, raise_all
@@ -31,6 +31,7 @@ def pair(
     *,
     whole: bool = True,
     ordered: bool = True,
+    spare: Collection[str] = (),
 ) -> list[Pair]:
     """Give every layer its place.
 
@@ -40,6 +41,7 @@ def pair(
         fixed: layer name -> module path, decided by the user.
         whole: every name of the keyed model must be taken by a layer.
         ordered: the layers' order is the model's; else only the numbers in their names tell it.
+        spare: names of the keyed model that may stay as they are.
 
     Raises:
         UsageError: `fixed` names no layer.
@@ -61,13 +63,13 @@ def pair(
     open_layers = [layer for layer in layers if layer.record.name not in chosen]
     problems: list[LayoutxError] = [ambiguous(layer, options[layer.record.name], keyed) for layer in open_layers]
     taken = {name for candidate, _ in chosen.values() for name in candidate.names.values()}
-    unused = [name for name in keyed.tensors if name not in taken]
+    unused = [name for name in keyed.tensors if name not in taken and name not in spare]
     if unused and whole and not problems:
         problems.append(
             MatchError(
                 f"{len(unused)} tensors of the {keyed.framework} model have no layer",
                 where=", ".join(unused[:8]) + (", ..." if len(unused) > 8 else ""),
-                do="leave layers out with --skip, or pair them with --pair LAYER=MODULE",
+                do=f"leave it as it is (a buffer, say): --skip {unused[0]}; or pair it: --pair LAYER=MODULE",
             )
         )
     raise_all(problems, "the two models could not be paired")

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from layoutx.errors import UsageError
-from layoutx.model.keyed import Keyed
+from layoutx.model.keras_live import is_keras
+from layoutx.model.keyed import Keyed, torch_tensor
 from layoutx.model.record import ModelRecord
 from layoutx.plan.plan import Array
 
@@ -47,7 +48,7 @@ def compare_models(source: Any, target: Any, model: Keyed | ModelRecord, inputs:
         inputs: one array or several, in the source's own axis order; None: random ones.
 
     Raises:
-        UsageError: the given inputs cannot be run by the source.
+        UsageError: the given inputs cannot be run by the source or the target.
     """
     keras = next((m for m in (source, target) if not _is_torch(m)), None)
     given = inputs is not None
@@ -62,12 +63,12 @@ def compare_models(source: Any, target: Any, model: Keyed | ModelRecord, inputs:
         if given:
             raise UsageError("the source does not run on these inputs", why=_said(error, 200)) from error
         return EndToEnd(note=f"the models were not run: {_said(error)}")
-    return _best(first, second, arrays, expected)
+    return _best(first, second, arrays, expected, given)
 
 
-def _best(first: Any, second: Any, arrays: Sequence[Array], expected: Sequence[Array]) -> EndToEnd:
+def _best(first: Any, second: Any, arrays: Sequence[Array], expected: Sequence[Array], given: bool) -> EndToEnd:
     """The comparison under the arrangement of axes that the second model takes and that agrees best."""
-    best = EndToEnd()
+    ends: list[EndToEnd] = []
     refused = ""
     for turned, note in _arrangements(arrays, _is_torch(first) != _is_torch(second)):
         try:
@@ -75,16 +76,14 @@ def _best(first: Any, second: Any, arrays: Sequence[Array], expected: Sequence[A
         except Exception as error:  # a wrong arrangement, or a model that cannot run at all
             refused = refused or _said(error)
             continue
-        end = _difference(expected, found, note)
-        if end.largest is None and best.largest is None:
-            best = end  # outputs of other shapes: no comparison, and not the same
-        if end.largest is not None and (best.largest is None or end.largest < best.largest):
-            best = end
-        if best.agrees:
-            return best
-    if best.agrees is None:
-        return EndToEnd(note=f"the models were not run on the same inputs: {refused}")
-    return best
+        ends.append(_difference(expected, found, note))
+        if ends[-1].agrees:
+            return ends[-1]
+    if ends:  # outputs of other shapes are no comparison, and not the same
+        return min(ends, key=lambda end: np.inf if end.largest is None or np.isnan(end.largest) else end.largest)
+    if given:
+        raise UsageError("the target does not run on these inputs", why=refused)
+    return EndToEnd(note=f"the models were not run on the same inputs: {refused}")
 
 
 def _arrangements(arrays: Sequence[Array], other_framework: bool) -> Iterator[tuple[list[Array], str]]:
@@ -106,19 +105,27 @@ def _difference(expected: Sequence[Array], found: Sequence[Array], note: str) ->
         return EndToEnd(agrees=False, note=f"{len(expected)} outputs against {len(found)}")
     largest, scale, worst = 0.0, 0.0, "float64"
     for left, right in zip(expected, found, strict=True):
-        if left.shape != right.shape and left.ndim > 2:
-            right = np.moveaxis(right, 1, -1)
-        if left.shape != right.shape:
+        apart = [_apart(left, turned) for turned in _turned(right) if turned.shape == left.shape]
+        if not apart:
             return EndToEnd(agrees=False, note=f"outputs of shapes {left.shape} and {right.shape}")
         for array in (left, right):
             name = array.dtype.name
             worst = name if name in RELATIVE and RELATIVE[name] > RELATIVE[worst] else worst
-        if left.size:
-            difference = np.abs(left.astype(np.float64) - right.astype(np.float64))
-            largest = float(np.maximum(largest, difference.max()))  # unlike max(), keeps a NaN
-            scale = float(np.maximum(scale, np.abs(left.astype(np.float64)).max()))
+        largest = float(np.maximum(largest, min(apart)))  # unlike max(), keeps a NaN
+        scale = float(np.maximum(scale, np.abs(left.astype(np.float64)).max(initial=0.0)))
+    if largest == 0.0 and scale == 0.0:
+        return EndToEnd(largest, scale, worst, None, "all outputs are zero")
     agrees = bool(largest <= RELATIVE[worst] * max(scale, 1e-6))
     return EndToEnd(largest, scale, worst, agrees, note)
+
+
+def _turned(output: Array) -> list[Array]:
+    """An output as it is, and with its channels at the other end: shapes do not tell where lengths are equal."""
+    return [output] if output.ndim < 3 else [output, np.moveaxis(output, 1, -1), np.moveaxis(output, -1, 1)]
+
+
+def _apart(left: Array, right: Array) -> float:
+    return float(np.abs(left.astype(np.float64) - right.astype(np.float64)).max(initial=0.0))
 
 
 def probes(model: Any, record: Keyed | ModelRecord) -> list[Array]:
@@ -150,7 +157,7 @@ def _vocabularies(record: Keyed | ModelRecord) -> dict[str, int]:
 
 
 def _is_torch(model: Any) -> bool:
-    return hasattr(model, "state_dict")
+    return hasattr(model, "state_dict") and not is_keras(model)
 
 
 def _listed(inputs: Any) -> list[Array]:
@@ -189,4 +196,4 @@ def _flat(outputs: Any) -> list[Array]:
         outputs = list(outputs.values())
     if isinstance(outputs, (list, tuple)):
         return [array for output in outputs for array in _flat(output)]
-    return [np.asarray(outputs.detach().cpu() if hasattr(outputs, "detach") else outputs)]
+    return [torch_tensor("an output", outputs).read() if hasattr(outputs, "detach") else np.asarray(outputs)]

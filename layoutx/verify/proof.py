@@ -87,7 +87,7 @@ def _rounded_once(plan: Plan, before: Mapping[str, Array], after: Mapping[str, A
     """
     import ml_dtypes
 
-    summed = {role: gauge.roles for gauge in plan.source.kind.gauges for role in gauge.roles}
+    summed = {role: gauge.roles for gauge in plan.source.kind.gauge for role in gauge.roles}
     for name in before.keys() & after.keys():
         own = [role for role in summed.get(name, (name,)) if role in before and role in after]
         with np.errstate(invalid="ignore"):  # infinite weights

@@ -83,5 +83,7 @@ def _sizes(bound: BoundForm) -> dict[str, int]:
 
 def span(tensors: Mapping[str, Array]) -> float:
     """The largest weight where all are below one, else one: outputs below it are compared with it, not with zero."""
-    sizes = [float(np.abs(a.astype(np.float64)).max(initial=0.0)) for a in tensors.values() if a.dtype.kind not in "iub"]
+    sizes = [
+        float(np.abs(a.astype(np.float64)).max(initial=0.0)) for a in tensors.values() if a.dtype.kind not in "iub"
+    ]
     return min(1.0, max(sizes, default=1.0))

@@ -74,3 +74,26 @@ def test_a_config_for_a_file_without_keras_is_refused(source, tmp_path):
     convert(source, tmp_path / "o.safetensors", to="torch")
     with pytest.raises(LayoutxError, match="is not a Keras file"):
         convert(tmp_path / "o.safetensors", None, to="onnx", config=source)
+
+
+def test_a_buffer_of_the_target_may_stay(tmp_path):
+    model = dense(5)
+    target = torch.nn.Module()
+    target.a = torch.nn.Linear(7, 5)
+    target.register_buffer("positions", torch.arange(3.0))
+    model.save(tmp_path / "m.keras")
+    with pytest.raises(MatchError, match="1 tensors of the torch model have no layer") as caught:
+        convert(tmp_path / "m.keras", tmp_path / "o.safetensors", to="torch", like=target)
+    assert "--skip positions" in str(caught.value)
+    convert(tmp_path / "m.keras", tmp_path / "o.safetensors", to="torch", like=target, skip=["positions"])
+    written = open_store(tmp_path / "o.safetensors").tensors
+    np.testing.assert_array_equal(written["positions"].read(), np.arange(3.0))
+    np.testing.assert_array_equal(written["a.weight"].read(), model.get_weights()[0].T)
+
+
+def test_onnx_names_come_back(source, tmp_path):
+    convert(source, tmp_path / "o.npz", to="onnx")
+    convert(tmp_path / "o.npz", tmp_path / "back.keras", to="keras", like=source)
+    before, after = open_store(source).tensors, open_store(tmp_path / "back.keras").tensors
+    for name in ("layers/dense/vars/0", "layers/dense/vars/1"):
+        np.testing.assert_array_equal(after[name].read(), before[name].read())

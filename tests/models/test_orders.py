@@ -1,0 +1,96 @@
+"""Orders that a user meets: vectors made into maps, maps that get lost on the way, layers read backwards."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from layoutx.convert import convert
+from layoutx.errors import LayoutxError
+from layoutx.files.open import open_store
+
+keras = pytest.importorskip("keras")
+L = keras.layers
+
+
+def converted(model, folder, **options):
+    model.save(folder / "m.keras")
+    report = convert(folder / "m.keras", folder / "o.safetensors", to="torch", live=False, **options)
+    return {n: t.read() for n, t in open_store(folder / "o.safetensors").tensors.items()}, str(report)
+
+
+def test_a_vector_made_into_a_map_stays_a_vector_for_others(tmp_path):
+    x = keras.Input((48,))
+    flat = L.Flatten()(L.Conv2D(5, 3)(L.Reshape((4, 4, 3))(x)))
+    model = keras.Model(x, L.Dense(7, name="d")(L.Concatenate()([flat, x])))
+    kernel = model.get_layer("d").get_weights()[0]
+    arrays, _ = converted(model, tmp_path)
+    np.testing.assert_array_equal(arrays["d.weight"][:, 20:], kernel[20:].T)
+    np.testing.assert_array_equal(
+        arrays["d.weight"][:, :20], kernel[:20].reshape(2, 2, 5, 7).transpose(2, 0, 1, 3).reshape(20, 7).T
+    )
+
+
+def sliced():
+    x = keras.Input((7, 7, 3))
+    return keras.Model(x, L.Dense(4, name="lost")(L.Flatten()(L.Conv2D(8, 3)(x)[..., :3])))
+
+
+def joined():
+    x = keras.Input((7, 7, 3))
+    both = keras.ops.concatenate([L.Conv2D(8, 3)(x), L.Conv2D(3, 3)(x)], -1)
+    return keras.Model(x, L.Dense(4, name="lost")(L.Flatten()(both)))
+
+
+def normed():
+    x = keras.Input((5, 5, 3))
+    return keras.Model(x, L.BatchNormalization(name="lost")(L.Flatten()(L.Conv2D(6, 3)(x)[..., :4])))
+
+
+def read():
+    steps = [L.Conv2D(5, 3, padding="same"), L.Reshape((8, 30)), L.LSTM(5, name="lost")]
+    return keras.Sequential([keras.Input((8, 6, 3)), *steps])
+
+
+@pytest.mark.parametrize("build", [sliced, joined, normed, read])
+def test_a_lost_order_is_refused_and_kept_on_request(build, tmp_path):
+    with pytest.raises(LayoutxError, match=r"of lost is not known") as caught:
+        converted(build(), tmp_path)
+    assert "--keep-order lost" in str(caught.value)
+    assert not (tmp_path / "o.safetensors").exists()
+    arrays, _ = converted(build(), tmp_path, keep_order=["lost"])
+    assert any(name.startswith("lost.") for name in arrays)
+
+
+def test_augmentation_is_followed(tmp_path):
+    model = keras.Sequential([keras.Input((6, 5, 3)), L.RandomFlip(), L.Flatten(), L.Dense(4, name="d")])
+    kernel = model.get_layer("d").get_weights()[0]
+    arrays, _ = converted(model, tmp_path)
+    expected = kernel.reshape(6, 5, 3, 4).transpose(2, 0, 1, 3).reshape(90, 4).T
+    np.testing.assert_array_equal(arrays["d.weight"], expected)
+
+
+def test_a_backward_layer_of_its_own_must_be_the_other_turned(tmp_path):
+    def model(**more):
+        back = L.LSTM(5, return_sequences=True, go_backwards=True, **more)
+        wrapped = L.Bidirectional(L.LSTM(5, return_sequences=True), backward_layer=back, name="bi")
+        return keras.Sequential([keras.Input((4, 7)), wrapped])
+
+    arrays, _ = converted(model(), tmp_path)
+    assert "bi.weight_ih_l0_reverse" in arrays
+    with pytest.raises(LayoutxError, match="layer bi") as caught:
+        converted(model(activation="relu"), tmp_path)
+    assert "its backward layer differs in activation" in str(caught.value)
+
+
+def test_what_no_option_holds_is_said(tmp_path):
+    model = keras.Sequential([keras.Input((5, 7)), L.LSTM(3, go_backwards=True)])
+    assert "go_backwards=True" in converted(model, tmp_path)[1]
+    model = keras.Sequential([keras.Input((5,)), L.Embedding(11, 7, mask_zero=True)])
+    assert "mask_zero=True" in converted(model, tmp_path)[1]
+
+
+def test_einsum_dense_without_bias(tmp_path):
+    model = keras.Sequential([keras.Input((5, 7)), L.EinsumDense("abc,cd->abd", (None, 6), name="e")])
+    arrays, _ = converted(model, tmp_path)
+    np.testing.assert_array_equal(arrays["e.weight"], model.get_layer("e").get_weights()[0].T)
