@@ -49,7 +49,9 @@ def plan(
 
     known = registry(tuple(str(p) for p in specs))
     goal = known.form(target)
-    given = _sizes(known, source, sizes)
+    given = _sizes(known, source, sizes, {**refine, **target_refine})
+    _known_config(known, source, config)
+    _known_config(known, target, target_config)
     bound = known.bind(source, config, sizes=given, refine=refine)
     if goal.kind != bound.kind.name:
         from layoutx.errors import ConversionError
@@ -62,7 +64,23 @@ def plan(
     return fit(bound, goal, target_config, refine=target_refine, instance=instance)
 
 
-def _sizes(known: Registry, source: str, sizes: Mapping[str, int]) -> dict[str, int]:
+def _known_config(known: Registry, name: str, config: Mapping[str, Any]) -> None:
+    """Refuse keys that the form does not read, and values that are no booleans where booleans are meant."""
+    from layoutx.errors import BindError
+    from layoutx.model.bindings import check_keys
+
+    form = known.form(name)
+    check_keys(form, config, known)
+    wrong = [
+        f"{key}={value!r}"
+        for key, value in config.items()
+        if isinstance(form.config.get(key), bool) and not isinstance(value, (bool, int))
+    ]
+    if wrong:
+        raise BindError(f"{name}: {', '.join(wrong)} is neither true nor false")
+
+
+def _sizes(known: Registry, source: str, sizes: Mapping[str, int], refine: Mapping[str, str]) -> dict[str, int]:
     """The sizes, with axes that are no axes of the kind refused: a typing error would be silent otherwise."""
     from layoutx.errors import UsageError
     from layoutx.spec.expand import axis_names
@@ -73,14 +91,16 @@ def _sizes(known: Registry, source: str, sizes: Mapping[str, int]) -> dict[str, 
     wrong = [f"{name}={size}" for name, size in sizes.items() if size < 0]
     if wrong:
         raise UsageError(f"a size is at least 0: {', '.join(wrong)}")
-    # leaves of a refined axis have names of their own; they are told by being no axis and no near miss
     import difflib
 
+    from layoutx.lang.parse import parse_dims
+
+    axes |= {name for text in refine.values() for name in axis_names(parse_dims(text))}
     for name in sizes:
-        near = difflib.get_close_matches(name, axes, n=1, cutoff=0.75)
-        if name not in axes and near:
+        if name not in axes:
+            near = difflib.get_close_matches(name, axes, n=1, cutoff=0.6)
             listed = ", ".join(sorted(axes))
-            do = f"did you mean {near[0]}?"
+            do = f"did you mean {near[0]}?" if near else ""
             raise UsageError(f"{kind.name} has no axis {name!r}", why=f"its axes: {listed}", do=do)
     return dict(sizes)
 
@@ -116,6 +136,7 @@ def forward(
 
     known = registry(tuple(str(p) for p in specs))
     arrays = {name: np.asarray(array) for name, array in tensors.items()}
+    _known_config(known, form, config)
     bound = known.bind(form, config, shapes={name: array.shape for name, array in arrays.items()})
     order = canonical_data(bound.kind.name)
     given = x if isinstance(x, Mapping) else {"x" if "x" in order else next(iter(order), "x"): x}

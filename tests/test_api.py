@@ -73,3 +73,42 @@ def test_dense_and_lstm_by_hand() -> None:
 def test_data_that_a_form_does_not_take() -> None:
     with pytest.raises(lx.UsageError, match=r"keras\.Dense has no data 'z'"):
         lx.forward("keras.Dense", {"kernel": np.ones((3, 2))}, {"z": np.ones((5, 3))}, {"use_bias": False})
+
+
+def test_the_activation_is_what_a_layer_computes() -> None:
+    rng = np.random.default_rng(5)
+    kernel, bias, x = rng.normal(size=(3, 2)), rng.normal(size=2), rng.normal(size=(7, 3))
+    config = {"activation": "relu"}
+    y = lx.forward("keras.Dense", {"kernel": kernel, "bias": bias}, x, config)
+    assert (x @ kernel + bias < 0).any()
+    np.testing.assert_allclose(y, np.maximum(x @ kernel + bias, 0.0), rtol=1e-12)
+    strided = {**config, "strides": 2, "padding": "same"}
+    y = lx.forward("keras.Conv1D", {"kernel": kernel[None], "bias": bias}, x[None], strided)
+    np.testing.assert_allclose(y[0], np.maximum(x[::2] @ kernel + bias, 0.0), rtol=1e-12)
+
+
+def lstm(rng: np.random.Generator, prefix: str = "") -> dict[str, np.ndarray]:
+    """Weights of a keras LSTM, 3 -> 2."""
+    shapes = {"kernel": (3, 8), "recurrent_kernel": (2, 8), "bias": (8,)}
+    return {prefix + name: rng.normal(size=shape) for name, shape in shapes.items()}
+
+
+def test_the_way_an_lstm_reads_is_what_it_computes() -> None:
+    rng = np.random.default_rng(6)
+    tensors, x = lstm(rng), rng.normal(size=(5, 7, 3))
+    backward = lx.forward("keras.LSTM", tensors, x, {"go_backwards": True})
+    np.testing.assert_array_equal(backward, lx.forward("keras.LSTM", tensors, x[:, ::-1]))
+    plan = lx.plan("keras.LSTM", "onnx.LSTM", sizes={"input": 3, "hidden": 2})
+    given = plan(tensors)
+    reverse = lx.forward("onnx.LSTM", given, x.swapaxes(0, 1), {"direction": "reverse"})
+    np.testing.assert_allclose(reverse[:, 0].swapaxes(0, 1), backward[:, ::-1], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("mode", "join"), [("sum", np.add), ("mul", np.multiply), ("ave", lambda a, b: (a + b) / 2)])
+def test_merged_directions(mode: str, join) -> None:  # type: ignore[no-untyped-def]
+    rng = np.random.default_rng(7)
+    tensors, x = {**lstm(rng, "forward_layer/"), **lstm(rng, "backward_layer/")}, rng.normal(size=(5, 7, 3))
+    both = lx.forward("keras.Bidirectional.LSTM", tensors, x)
+    assert both.shape == (5, 7, 4)
+    merged = lx.forward("keras.Bidirectional.LSTM", tensors, x, {"merge_mode": mode})
+    np.testing.assert_allclose(merged, join(both[..., :2], both[..., 2:]), rtol=1e-12)

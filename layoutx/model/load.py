@@ -14,6 +14,7 @@ from layoutx.files.open import open_store
 from layoutx.files.store import Store
 from layoutx.model.identify import identified
 from layoutx.model.keras import records
+from layoutx.model.keras_live import is_keras, live_records
 from layoutx.model.keyed import Keyed, keyed_module, keyed_store
 from layoutx.model.record import ModelRecord
 from layoutx.model.state import state_records
@@ -149,9 +150,7 @@ def live_model(model: Any, registry: Registry, forms: Mapping[str, str] = NOTHIN
     Raises:
         UsageError: neither of the two.
     """
-    if hasattr(model, "layers") and hasattr(model, "get_weights"):
-        from layoutx.model.keras_live import live_records
-
+    if is_keras(model):
         return with_forms(live_records(model, lambda name: name in registry.forms), registry, forms)
     if hasattr(model, "state_dict") and hasattr(model, "named_modules"):
         return keyed_module(model, lambda name: _keys(name, registry))

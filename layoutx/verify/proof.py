@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,12 @@ import numpy as np
 
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError, VerificationError
+from layoutx.lang.tree import Axis
 from layoutx.plan.plan import Array, Plan
 from layoutx.plan.run import run as run_plan
 from layoutx.plan.steps import Drop, Exactness
 from layoutx.spec.bound import BoundForm
+from layoutx.spec.schema import holds
 from layoutx.verify.layer import run_live
 from layoutx.verify.probe import probe_data, probe_settings
 from layoutx.verify.reference import forward_layer, span
@@ -80,33 +82,55 @@ def prove_layer(
 
 
 def _rounded_once(plan: Plan, before: Mapping[str, Array], after: Mapping[str, Array]) -> None:
-    """Check roles: all are the same, but where only a sum counts, which is the exact sum rounded once.
+    """Check roles: all hold the same values, but where only a sum counts, which is the exact sum rounded once.
 
     Raises:
         VerificationError: another value, or a sum further away than one rounding.
     """
-    import ml_dtypes
-
-    summed = {role: gauge.roles for gauge in plan.source.kind.gauge for role in gauge.roles}
     for name in before.keys() & after.keys():
-        own = [role for role in summed.get(name, (name,)) if role in before and role in after]
-        with np.errstate(invalid="ignore"):  # infinite weights
-            exact = np.asarray(sum(before[role].astype(np.float64) for role in own))
-            stored = np.asarray(sum(after[role].astype(np.float64) for role in own))
-            apart = np.abs(stored - exact)
-        number = ml_dtypes.finfo(after[name].dtype) if after[name].dtype.kind not in "iub" else None
-        room = 0.0 * exact if number is None or len(own) == 1 else float(number.eps) * np.abs(exact) + _least(number)
-        wrong = np.isfinite(exact) & ~(apart <= room)
+        apart, room = _difference(plan.source, name, before, after)
+        wrong = ~(apart <= room)
         if wrong.any():
             raise VerificationError(
-                f"{' + '.join(own)} is not what the source holds",
+                f"{name} is not what {plan.source.form.name} holds",
                 where=f"{int(wrong.sum())} of {wrong.size} values are further away than one rounding",
                 do="this is a fault of layoutx: please report it",
             )
 
 
-def _least(number: Any) -> float:
-    return float(number.smallest_subnormal)
+def _difference(
+    bound: BoundForm, name: str, before: Mapping[str, Array], after: Mapping[str, Array]
+) -> tuple[Array, Array]:
+    """How far a role's values are from the source's, and how far they may be; sums where only these count."""
+    import ml_dtypes
+
+    exact, stored = before[name].astype(np.float64), after[name].astype(np.float64)
+    room = np.zeros(exact.shape)
+    for gauge in bound.kind.gauge:
+        own = [role for role in gauge.roles if role in before and role in after]
+        if name not in own or not holds(gauge.when, bound.facts):
+            continue
+        here = _labelled(bound, name, gauge.labels)
+        numbers = [ml_dtypes.finfo(after[role].dtype) for role in own]
+        with np.errstate(invalid="ignore"):  # infinite weights
+            total = np.asarray(sum(before[role].astype(np.float64) for role in own))
+            exact = np.where(here, total, exact)
+            stored = np.where(here, np.asarray(sum(after[role].astype(np.float64) for role in own)), stored)
+        step = max(float(number.eps) for number in numbers), max(float(n.smallest_subnormal) for n in numbers)
+        room = np.where(here, step[0] * np.abs(total) + step[1], room)
+    with np.errstate(invalid="ignore"):
+        apart = np.nan_to_num(np.abs(stored - exact), nan=np.inf, posinf=np.inf)
+    return np.where((exact == stored) | np.isnan(exact), 0.0, apart), room
+
+
+def _labelled(bound: BoundForm, role: str, labels: Mapping[str, Sequence[str]]) -> Array:
+    """Where a role's array has these labels on its enumerated axes; broadcasts against it."""
+    axes = [dim.name if isinstance(dim, Axis) else "" for dim in bound.kind.roles[role].axes]
+    here = np.ones((1,) * len(axes), bool)
+    for axis, allowed in labels.items():
+        shape = [-1 if name == axis else 1 for name in axes]
+        here = here & np.array([label in allowed for label in bound.labels[axis]]).reshape(shape)
+    return here
 
 
 def round_trip(plan: Plan, source: Mapping[str, Array], target: Mapping[str, Array], exactness: Exactness) -> str:
@@ -176,11 +200,11 @@ def forward_proof(
     found, method, dtype = _computed(plan.target, target, probe, settings, dtype, live, last, refine)
     largest, scale = _apart(expected, found)
     held = forward_layer(plan.target, target, probe, last, settings=settings, dtype=dtype) if rounds else expected
-    judged, size = _apart(held, found)
-    if not judged <= TOLERANCE[dtype] * max(size, span(target), LEAST):
+    judged, height = _apart(held, found)
+    if not judged <= TOLERANCE[dtype] * max(height, span(target), LEAST):
         raise VerificationError(
             f"{plan.target.form.name} does not compute what {plan.source.form.name} does",
-            where=f"largest difference {judged:.3g}, outputs up to {size:.3g}, in {dtype} with {method}",
+            where=f"largest difference {judged:.3g}, outputs up to {height:.3g}, in {dtype} with {method}",
             do="this is a fault of a spec: please report it; --skip leaves the layer out",
         )
     return Proof(trip, method, largest, scale, dtype)
@@ -196,7 +220,7 @@ def _apart(expected: Mapping[str, Array], found: Mapping[str, Array]) -> tuple[f
     if not common:
         what = f"the source computes {', '.join(expected)}, the target {', '.join(found) or 'nothing'}"
         raise VerificationError("there is no output to compare", where=what)
-    largest, scale = 0.0, 0.0
+    largest = scale = 0.0
     for name in common:
         if expected[name].shape != found[name].shape:
             raise VerificationError(f"{name} has shape {found[name].shape} after, {expected[name].shape} before")

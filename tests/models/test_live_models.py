@@ -1,0 +1,157 @@
+"""Live models of special kinds: tied, lazy, sparse and meta tensors, narrow dtypes, Keras on torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from keras_models import precision
+from torch import nn
+
+from layoutx.errors import ModelError, UsageError
+from layoutx.model.keyed import Keyed, keyed_module
+from layoutx.port import port
+
+
+def keras_dense(*names: str, dtype: str = "float32"):  # type: ignore[no-untyped-def]
+    """Dense layers of these names, 5 -> 5 each; a name that stands twice is one layer called twice."""
+    import keras
+
+    with precision(keras, dtype):
+        own = {name: keras.layers.Dense(5, bias_initializer="normal", name=name) for name in names}
+        x = given = keras.Input((5,))
+        for name in names:
+            x = own[name](x)
+        return keras.Model(given, x)
+
+
+class Two(nn.Module):
+    """Two linear layers a and b."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 5), nn.Linear(5, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, 5) -> (batch, 5)."""
+        return self.b(self.a(x))
+
+
+def keyed(module: nn.Module) -> Keyed:
+    return keyed_module(module, lambda name: None)
+
+
+def test_tied_torch_weights_into_two_keras_layers() -> None:
+    module = Two()
+    module.b.weight = module.a.weight
+    model = keras_dense("a", "b")
+    report = port(module, model)
+    assert report.end_to_end.agrees is True
+    assert report.tensors_used == report.tensors_total == 4
+    for name in ("a", "b"):
+        np.testing.assert_array_equal(model.get_layer(name).get_weights()[0], module.a.weight.detach().numpy().T)
+
+
+def test_one_keras_layer_called_twice_is_a_tied_torch_layer() -> None:
+    module = Two()
+    module.b = module.a
+    model = keras_dense("a", "a")
+    report = port(module, model)
+    assert report.end_to_end.agrees is True
+    assert report.tensors_used == report.tensors_total == 2
+    assert keyed(module).tied == {"b.weight": "a.weight", "b.bias": "a.bias"}
+    assert list(keyed(module).distinct().tensors) == ["a.weight", "a.bias"]
+    other = Two()
+    other.b = other.a
+    assert port(model, other).end_to_end.agrees is True
+    np.testing.assert_array_equal(other.b.weight.detach().numpy(), module.a.weight.detach().numpy())
+
+
+def test_tensors_without_memory_are_not_tied() -> None:
+    with torch.device("meta"):
+        module = Two()
+    found = keyed(module)
+    assert found.tied == {}
+    assert found.tensors["b.weight"].shape == (5, 5)
+    with pytest.raises(ModelError, match=r"b\.weight has no values"):
+        found.tensors["b.weight"].read()
+
+
+def test_lazy_and_sparse_tensors_are_named() -> None:
+    module = nn.Sequential()
+    module.lazy = nn.LazyLinear(3)
+    module.register_buffer("adjacency", torch.eye(3).to_sparse())
+    with pytest.raises(ModelError) as caught:
+        keyed(nn.Sequential(nn.LazyLinear(3, bias=False)))
+    assert "0.weight has no shape yet" in str(caught.value)
+    with pytest.raises(Exception, match="adjacency does not hold plain numbers") as both:
+        keyed(module)
+    assert "lazy.bias has no shape yet" in str(both.value)
+
+
+def test_narrowing_is_rounding_in_the_report() -> None:
+    model, module = keras_dense("a", "b", dtype="float64"), Two()
+    report = port(model, module, allow={"rounds"})
+    assert report.exactness == "rounds"
+    assert report.round_trip == "a: not reversible: rounded; b: not reversible: rounded"
+    assert port(keras_dense("a", "b"), Two()).exactness == "moves"
+
+
+def test_inputs_that_the_target_does_not_take() -> None:
+    class Picky(Two):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if len(x) != 2:
+                raise ValueError("two at a time")
+            return super().forward(x)
+
+    module = Picky()
+    before = module.a.weight.detach().clone()
+    with pytest.raises(UsageError, match="the target does not run on these inputs") as caught:
+        port(keras_dense("a", "b"), module, np.ones((3, 5), np.float32))
+    assert "two at a time" in str(caught.value)
+    np.testing.assert_array_equal(module.a.weight.detach().numpy(), before.numpy())
+
+
+def test_training_flags_of_single_modules_stay() -> None:
+    module = Two()
+    module.drop = nn.Dropout(0.5)
+    module.train()
+    module.drop.eval()
+    port(keras_dense("a", "b"), module)
+    assert [m.training for m in module.modules()] == [True, True, True, False]
+
+
+def test_bfloat16_modules() -> None:
+    model, module = keras_dense("a", "b"), Two().bfloat16()
+    end = port(model, module, allow={"rounds"}).end_to_end
+    assert (end.agrees, end.dtype) == (True, "bfloat16")
+
+
+KERAS_ON_TORCH = """
+import keras, layoutx, torch
+def two():
+    layers = [keras.layers.Dense(5, bias_initializer="normal", name=name) for name in "ab"]
+    return keras.Sequential([keras.Input((5,)), *layers])
+class Two(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = torch.nn.Linear(5, 5), torch.nn.Linear(5, 5)
+    def forward(self, x):
+        return self.b(self.a(x))
+model, module = two(), Two()
+assert layoutx.port(model, module).end_to_end.agrees
+assert layoutx.port(Two(), model).end_to_end.agrees
+assert layoutx.port(two(), model).end_to_end.agrees
+print("done")
+"""
+
+
+def test_keras_on_torch() -> None:
+    import os
+
+    env = {**os.environ, "KERAS_BACKEND": "torch"}
+    done = subprocess.run([sys.executable, "-c", KERAS_ON_TORCH], env=env, capture_output=True, text=True, check=False)
+    assert done.stdout.strip().endswith("done"), done.stderr[-2000:]
