@@ -10,7 +10,7 @@ from layoutx.model.axes import Cat, Dim, State, axes_in, identifier, same_order,
 from layoutx.model.graph import Node
 from layoutx.model.keras_leaves import snake
 from layoutx.model.keras_reshape import flatten, permute, reshape
-from layoutx.model.keras_slots import RNNS, stock
+from layoutx.model.keras_slots import RNNS, UNTOUCHED, stock
 from layoutx.model.keras_spatial import as_map, channels_first, spatial_rule
 from layoutx.model.keras_uses import partner
 
@@ -19,40 +19,15 @@ if TYPE_CHECKING:
 
 Rule = Callable[["Flow", Node, str, Sequence[State], Sequence[str]], list[State]]
 
-SAME = frozenset(
+SAME = UNTOUCHED | frozenset(
     [
-        "Activation",
-        "ReLU",
-        "LeakyReLU",
         "PReLU",
-        "ELU",
-        "ThresholdedReLU",
-        "Softmax",
-        "Dropout",
-        "SpatialDropout1D",
-        "SpatialDropout2D",
-        "SpatialDropout3D",
-        "GaussianDropout",
-        "GaussianNoise",
-        "AlphaDropout",
-        "ActivityRegularization",
-        "Masking",
         "BatchNormalization",
         "LayerNormalization",
         "GroupNormalization",
         "RMSNormalization",
-        "UnitNormalization",
-        "Rescaling",
         "Normalization",
-        "Identity",
         "SpectralNormalization",
-        "InputLayer",
-        "RandomFlip",  # augmentation: at inference the input itself
-        "RandomRotation",
-        "RandomZoom",
-        "RandomTranslation",
-        "RandomContrast",
-        "RandomBrightness",
     ]
 )
 SUMS = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")

@@ -25,7 +25,7 @@ RENAMED = {
     "Convolution2DTranspose": "Conv2DTranspose",
     "Deconvolution2D": "Conv2DTranspose",
 }  # class names of Keras 2 files that mean a stock class under another name
-PLAIN = frozenset(
+UNTOUCHED = frozenset(
     [
         "InputLayer",
         "Activation",
@@ -43,6 +43,19 @@ PLAIN = frozenset(
         "AlphaDropout",
         "ActivityRegularization",
         "Masking",
+        "Rescaling",
+        "UnitNormalization",
+        "Identity",
+        "RandomFlip",
+        "RandomRotation",
+        "RandomZoom",
+        "RandomTranslation",
+        "RandomContrast",
+        "RandomBrightness",
+    ]
+)  # never own a weight and leave the axes of their input as they are (augmentation: at inference)
+PLAIN = UNTOUCHED | frozenset(
+    [
         "Flatten",
         "Reshape",
         "Permute",
@@ -78,16 +91,10 @@ PLAIN = frozenset(
         "UpSampling1D",
         "UpSampling2D",
         "UpSampling3D",
-        "Rescaling",
-        "UnitNormalization",
-        "Identity",
         "TFOpLambda",
         "SlicingOpLambda",
         "Resizing",
         "CenterCrop",
-        "RandomFlip",
-        "RandomRotation",
-        "RandomZoom",
         "GetItem",
     ]
 )  # stock classes that never own a weight
