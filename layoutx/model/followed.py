@@ -27,7 +27,7 @@ def unfollowed(
     if registry.framework(framework).channels == registry.framework(model.framework).channels:
         return []
     unwired = len(found) > 1 and not any(record.inputs for record in model.layers)
-    maps = any(_makes_maps(record) for record in model.layers)
+    maps = any(_makes_maps(record) for record in model.layers) or any(b.kind.name in MAPS for _, b in found)
     errors = []
     for record, bound in found:
         lost = _LOST.search(record.note)

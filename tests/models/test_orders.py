@@ -94,3 +94,14 @@ def test_einsum_dense_without_bias(tmp_path):
     model = keras.Sequential([keras.Input((5, 7)), L.EinsumDense("abc,cd->abd", (None, 6), name="e")])
     arrays, _ = converted(model, tmp_path)
     np.testing.assert_array_equal(arrays["e.weight"], model.get_layer("e").get_weights()[0].T)
+
+
+def test_layers_of_any_name_make_maps(tmp_path):
+    """A legacy weights-only file knows layer names alone; those of the user need not say Conv."""
+    tf_keras = pytest.importorskip("tf_keras")
+    steps = [tf_keras.layers.Conv2D(4, 3, name="c"), tf_keras.layers.Flatten(), tf_keras.layers.Dense(3, name="d")]
+    model = tf_keras.Sequential([tf_keras.Input((7, 5, 2)), *steps])
+    model.save_weights(tmp_path / "w.h5")
+    form = {"c": "keras.Conv2D", "d": "keras.Dense"}
+    with pytest.raises(LayoutxError, match="the order of the 60 input rows of d is not known"):
+        convert(tmp_path / "w.h5", None, to="torch", live=False, forms=form)
