@@ -214,6 +214,7 @@ def _in_dtypes(arrays: Arrays, job: Job, moved: Moved, target: ModelRecord, opti
 
     Raises:
         ConsentError: a narrower dtype without consent; all tensors together.
+        ConversionError: a finite value that the narrower dtype turns into infinity.
     """
     wanted = target.store.tensors
     narrower = []
@@ -225,7 +226,12 @@ def _in_dtypes(arrays: Arrays, job: Job, moved: Moved, target: ModelRecord, opti
             if not np.can_cast(have, want, "safe"):
                 narrower.append(f"{full}: {have} to {want}")
                 moved.results[layer.record.name].narrowed[name] = (str(have), str(want))
-            arrays[full] = arrays[full].astype(want)
+            with np.errstate(over="ignore"):
+                cast = arrays[full].astype(want)
+            if have.kind == "f" and not np.isfinite(cast[np.isfinite(arrays[full])]).all():
+                what = f"{full} does not fit into {want}"
+                raise ConversionError(what, where=f"largest value {np.nanmax(np.abs(arrays[full])):.3g}, as {have}")
+            arrays[full] = cast
     if narrower and "rounds" not in options.allow:
         raise ConsentError(
             f"the template's dtype is narrower for {len(narrower)} tensors",

@@ -97,3 +97,13 @@ def test_onnx_names_come_back(source, tmp_path):
     before, after = open_store(source).tensors, open_store(tmp_path / "back.keras").tensors
     for name in ("layers/dense/vars/0", "layers/dense/vars/1"):
         np.testing.assert_array_equal(after[name].read(), before[name].read())
+
+
+def test_a_value_that_a_narrower_dtype_cannot_hold(tmp_path):
+    model = dense(5)
+    model.set_weights([w * 1e6 for w in model.get_weights()])
+    model.save(tmp_path / "m.keras")
+    dense(5, dtype="float16").save(tmp_path / "t.keras")
+    with pytest.raises(LayoutxError, match="does not fit into float16"):
+        convert(tmp_path / "m.keras", tmp_path / "o.keras", to="keras", like=tmp_path / "t.keras", allow=["rounds"])
+    assert not (tmp_path / "o.keras").exists()
