@@ -47,7 +47,7 @@ def plan(
     """
     from layoutx.plan.fit import fit
 
-    known = registry(tuple(str(p) for p in specs))
+    known = registry(specs)
     goal = known.form(target)
     given = _sizes(known, source, sizes, {**refine, **target_refine})
     _known_config(known, source, config)
@@ -134,7 +134,7 @@ def forward(
     from layoutx.verify.data import canonical_data
     from layoutx.verify.reference import canonically, forward_layer, natively
 
-    known = registry(tuple(str(p) for p in specs))
+    known = registry(specs)
     arrays = {name: np.asarray(array) for name, array in tensors.items()}
     _known_config(known, form, config)
     bound = known.bind(form, config, shapes={name: array.shape for name, array in arrays.items()})

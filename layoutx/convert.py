@@ -19,15 +19,13 @@ from layoutx.files.save import can_write, save
 from layoutx.files.store import Store
 from layoutx.job.jobs import Job, Options, options_of
 from layoutx.job.named import plan_named
-from layoutx.job.paired import plan_between, plan_from_keyed, plan_into_keyed
+from layoutx.job.paired import plan_pair
 from layoutx.job.run import Moved, move
 from layoutx.model.keyed import Keyed
-from layoutx.model.load import config_of, keyed_of, model_of, template_of
+from layoutx.model.load import KERAS_FORMATS, config_of, keyed_of, model_of, template_of
 from layoutx.model.record import ModelRecord
 from layoutx.report import Report, report_of
 from layoutx.spec.registry import Registry, registry
-
-KERAS_FORMATS = ("keras", "weights.h5", "h5")
 
 
 def convert(
@@ -77,7 +75,7 @@ def convert(
     """
     options = options_of(allow, skip, only, forms, pairs, ignore_keys, keep_order)
     started = perf_counter()
-    known = registry(tuple(str(p) for p in specs))
+    known = registry(specs)
     _check_call(to, options, known)
     path = Path(source)
     store = open_store(path)
@@ -122,26 +120,22 @@ def planned(
     Raises:
         LayoutxError: what cannot be done, all of it together.
     """
+    lent = target if isinstance(target, ModelRecord) and store.config is None else None
     if store.format in KERAS_FORMATS:
-        config_from = target if isinstance(target, ModelRecord) and store.config is None else None
         given = config_of(config)
-        model = model_of(store, known, options.forms, template=config_from, config=given, input_shape=input_shape)
-        if isinstance(target, Keyed):
-            return plan_into_keyed(model, target, known, options)
-        if isinstance(target, ModelRecord):
-            return plan_between(model, target, known, options)
-        if to == "keras":
-            raise _needs_like(to)
-        return plan_named(model, to, known, options)
-    if isinstance(target, ModelRecord):
-        return plan_from_keyed(keyed_of(store), target, known, options)
+        model = model_of(store, known, options.forms, template=lent, config=given, input_shape=input_shape)
+    elif isinstance(target, ModelRecord):
+        return plan_pair(keyed_of(store), target, known, options)
+    elif to == "keras":
+        raise _needs_like(to)
+    else:
+        model = model_of(store, known, options.forms)
+        if model.framework == to:
+            raise UsageError(f"{store.path.name} already holds names of {to}", do="choose another --to")
+    if target is not None:
+        return plan_pair(model, target, known, options)
     if to == "keras":
         raise _needs_like(to)
-    model = model_of(store, known, options.forms)
-    if model.framework == to:
-        raise UsageError(f"{store.path.name} already holds names of {to}", do="choose another --to")
-    if isinstance(target, Keyed):
-        return plan_into_keyed(model, target, known, options)
     return plan_named(model, to, known, options)
 
 

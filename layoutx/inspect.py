@@ -45,7 +45,7 @@ def inspect(
     Raises:
         UsageError: no such file. FileError, ModelError: it cannot be read.
     """
-    known = registry(tuple(str(p) for p in specs))
+    known = registry(specs)
     if isinstance(model, (str, PathLike)):
         store = open_store(Path(model))
         record = model_of(store, known, forms, input_shape=input_shape)

@@ -8,10 +8,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from layoutx.errors import ConsentError, ConversionError, LayoutxError, UsageError, VerificationError, raise_all
+from layoutx.errors import ConsentError, ConversionError, LayoutxError, VerificationError, raise_all
 from layoutx.files.open import open_store
 from layoutx.job.jobs import Job, Options, options_of
-from layoutx.job.paired import plan_between, plan_from_keyed, plan_into_keyed
+from layoutx.job.paired import plan_pair
 from layoutx.job.run import Moved, move
 from layoutx.model.keras_live import dtype_of, is_keras, variables
 from layoutx.model.keyed import Keyed, torch_tensor
@@ -58,10 +58,10 @@ def port(
         VerificationError: the two models' outputs differ; the target has its old weights again.
     """
     options = options_of(allow, skip, only, forms, pairs, ignore_keys, keep_order)
-    known = registry(tuple(str(p) for p in specs))
+    known = registry(specs)
     here = _source(source, known, options)
     there = live_model(target, known)
-    job = _job(here, there, known, options)
+    job = plan_pair(here, there, known, options)
     moved = move(job, options, live=live)
     arrays = {**moved.arrays, **{tied: moved.arrays[kept] for tied, kept in job.tied.items() if kept in moved.arrays}}
     slots = _slots(target)
@@ -84,20 +84,6 @@ def _source(source: Any, known: Registry, options: Options) -> Keyed | ModelReco
     if store.format in KERAS_FORMATS:
         return model_of(store, known, options.forms)
     return keyed_of(store)
-
-
-def _job(here: Keyed | ModelRecord, there: Keyed | ModelRecord, known: Registry, options: Options) -> Job:
-    if isinstance(here, ModelRecord):
-        if isinstance(there, Keyed):
-            return plan_into_keyed(here, there, known, options)
-        return plan_between(here, there, known, options)
-    if isinstance(there, ModelRecord):
-        return plan_from_keyed(here, there, known, options)
-    raise UsageError(
-        "both models are known by names only",
-        why="two torch models need no change of layout",
-        do="use target.load_state_dict(source.state_dict())",
-    )
 
 
 def _many(model: Keyed | ModelRecord, job: Job) -> int:

@@ -7,6 +7,7 @@ from typing import Any, cast
 import numpy as np
 
 from layoutx.errors import UsageError
+from layoutx.spec.dtypes import is_numeric as is_numeric
 
 Array = np.ndarray[Any, Any]
 DType = np.dtype[Any]
@@ -29,11 +30,6 @@ def named(name: str) -> DType | None:
 def is_extra(dtype: DType) -> bool:
     """Whether NumPy itself does not know the dtype (`ml_dtypes`), so that `.npy` and HDF5 lose its name."""
     return dtype.isbuiltin == 2
-
-
-def is_numeric(dtype: DType) -> bool:
-    """Whether one element is one number: no text, object, date, bare bytes or record."""
-    return is_extra(dtype) or dtype.kind in "biufc"
 
 
 def native(dtype: DType) -> DType:

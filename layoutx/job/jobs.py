@@ -10,6 +10,7 @@ from layoutx.empty import NOTHING
 from layoutx.errors import ConversionError, LayoutxError, UsageError
 from layoutx.files.store import Tensor
 from layoutx.model.bindings import bind_record
+from layoutx.model.followed import unfollowed
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.plan.plan import Plan
 from layoutx.spec.bound import BoundForm
@@ -167,6 +168,19 @@ def bound_layers(
         except LayoutxError as error:
             problems.append(error)
     return found, problems
+
+
+def layers_for(
+    model: ModelRecord, to: str, registry: Registry, options: Options, others: Iterable[str] = ()
+) -> tuple[list[tuple[LayerRecord, BoundForm]], list[LayoutxError], dict[str, str]]:
+    """The layers to convert, bound; the problems of all of them; and layers left out with the reason.
+
+    A layer whose order nobody can tell is a problem, unless the user said that it stays.
+    """
+    records, skipped = chosen(model, options, others)
+    found, problems = bound_layers(records, registry, options)
+    problems += unfollowed(model, [f for f in found if not options.keeps(f[0].name)], registry, to)
+    return found, problems, skipped
 
 
 def job_of(model: ModelRecord, to: str, layers: Sequence[LayerJob], skipped: Mapping[str, str]) -> Job:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from layoutx.errors import ConversionError, LayoutxError, raise_all
-from layoutx.job.jobs import Job, LayerJob, Options, bound_layers, chosen, job_of
+from layoutx.job.jobs import Job, LayerJob, Options, job_of, layers_for
 from layoutx.model.bindings import refine_of
-from layoutx.model.followed import unfollowed
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.plan.fit import fit
 from layoutx.spec.bound import BoundForm
@@ -20,15 +19,13 @@ def plan_named(model: ModelRecord, to: str, registry: Registry, options: Options
     Raises:
         LayoutxError: layers without a form, or that the target cannot hold; all of them together.
     """
-    records, skipped = chosen(model, options)
-    found, problems = bound_layers(records, registry, options)
-    problems += unfollowed(model, [f for f in found if not options.keeps(f[0].name)], registry, to)
+    found, problems, skipped = layers_for(model, to, registry, options)
     layers = []
     for record, bound in found:
         try:
             layers.append(_named(record, bound, to, registry, options))
         except LayoutxError as error:
-            problems.append(error.at(f"layer {record.name} ({record.class_name})"))
+            problems.append(error.at(record.place))
     raise_all(problems, f"{len(problems)} layers cannot be converted to {to}")
     _distinct(layers)
     return job_of(model, to, layers, skipped)

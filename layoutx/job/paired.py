@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
-from layoutx.errors import LayoutxError, MatchError, raise_all
-from layoutx.job.jobs import Job, LayerJob, Options, bound_layers, chosen, job_of
+from layoutx.errors import LayoutxError, MatchError, UsageError, raise_all
+from layoutx.job.jobs import Job, LayerJob, Options, bound_layers, chosen, job_of, layers_for
 from layoutx.model.bindings import refine_of
-from layoutx.model.followed import unfollowed
 from layoutx.model.keyed import Keyed
 from layoutx.model.match import Pair, pair
 from layoutx.model.order import in_order
@@ -24,9 +23,29 @@ from layoutx.spec.registry import Registry
 Found = list[tuple[LayerRecord, BoundForm]]
 
 
+def plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registry: Registry, options: Options) -> Job:
+    """A job between any two models, of which one at least has a config.
+
+    Raises:
+        UsageError: both are known by names only.
+        LayoutxError: what cannot be done, all of it together.
+    """
+    if isinstance(source, ModelRecord):
+        if isinstance(target, Keyed):
+            return plan_into_keyed(source, target, registry, options)
+        return plan_between(source, target, registry, options)
+    if isinstance(target, ModelRecord):
+        return plan_from_keyed(source, target, registry, options)
+    raise UsageError(
+        "both models are known by names only",
+        why="two torch models need no change of layout",
+        do="use target.load_state_dict(source.state_dict())",
+    )
+
+
 def plan_into_keyed(model: ModelRecord, keyed: Keyed, registry: Registry, options: Options) -> Job:
     """A job from a model with a config into a state dict or live module: the target's own names and order."""
-    pairs, found, skipped = _pairs(model, keyed.distinct(), registry, options, whole=True)
+    pairs, found, skipped = _pairs(model, keyed.distinct(), registry, options)
     problems: list[LayoutxError] = []
     layers = []
     for (record, bound), match in zip(found, pairs, strict=True):
@@ -35,7 +54,7 @@ def plan_into_keyed(model: ModelRecord, keyed: Keyed, registry: Registry, option
         try:
             plan = _fit_pair(bound, match, shapes, refine)
         except LayoutxError as error:
-            problems.append(error.at(f"layer {record.name} ({record.class_name})"))
+            problems.append(error.at(record.place))
             continue
         last = refine_of(record, registry, "keras")
         layers.append(LayerJob(record, plan, record.tensors, match.candidate.names, _where(match), refine, last))
@@ -56,17 +75,13 @@ def _where(match: Pair) -> str:
 
 
 def _pairs(
-    model: ModelRecord, keyed: Keyed, registry: Registry, options: Options, whole: bool
+    model: ModelRecord, keyed: Keyed, registry: Registry, options: Options
 ) -> tuple[list[Pair], Found, dict[str, str]]:
-    records, skipped = chosen(model, options, keyed.tensors)
-    found, problems = bound_layers(records, registry, options)
-    problems += unfollowed(model, [f for f in found if not options.keeps(f[0].name)], registry, keyed.framework)
+    found, problems, skipped = layers_for(model, keyed.framework, registry, options, keyed.tensors)
     raise_all(problems, f"{len(problems)} layers cannot be converted to {keyed.framework}")
     layers = [Layer(r, b, refine_of(r, registry, keyed.framework, options.keeps(r.name))) for r, b in found]
     spare = [name for name in keyed.tensors if any(fnmatchcase(name, p) for p in options.skip)]
-    pairs = pair(
-        layers, keyed, registry, options.pairs, whole=whole and not skipped, ordered=in_order(model), spare=spare
-    )
+    pairs = pair(layers, keyed, registry, options.pairs, whole=not skipped, ordered=in_order(model), spare=spare)
     return pairs, found, skipped
 
 
@@ -76,11 +91,11 @@ def plan_from_keyed(keyed: Keyed, model: ModelRecord, registry: Registry, option
     Every tensor of the template must be written, except those of layers left out by the user.
     """
     try:  # a tied tensor is one layer that is called twice, or else two layers of the same weights
-        pairs, found, skipped = _pairs(model, keyed.distinct(), registry, options, whole=True)
+        pairs, found, skipped = _pairs(model, keyed.distinct(), registry, options)
     except LayoutxError:
         if not keyed.tied:
             raise
-        pairs, found, skipped = _pairs(model, keyed, registry, options, whole=True)
+        pairs, found, skipped = _pairs(model, keyed, registry, options)
     problems: list[LayoutxError] = []
     layers = []
     for (record, bound), match in zip(found, pairs, strict=True):
@@ -92,7 +107,7 @@ def plan_from_keyed(keyed: Keyed, model: ModelRecord, registry: Registry, option
             shapes = {t.name: t.shape for t in bound.tensors}
             plan = fit(source, bound.form, bound.config, shapes=shapes, refine=refine, instance=record.instance)
         except LayoutxError as error:
-            problems.append(error.at(f"layer {record.name} ({record.class_name})"))
+            problems.append(error.at(record.place))
             continue
         sources = {name: keyed.tensors[full] for name, full in match.candidate.names.items()}
         targets = {name: tensor.name for name, tensor in record.tensors.items()}
@@ -136,7 +151,7 @@ def plan_between(source: ModelRecord, target: ModelRecord, registry: Registry, o
             shapes = {t.name: t.shape for t in there.tensors}
             plan = fit(bound, there.form, there.config, shapes=shapes, refine=refine, instance=goal.instance)
         except LayoutxError as error:
-            problems.append(error.at(f"layer {record.name} ({record.class_name})"))
+            problems.append(error.at(record.place))
             continue
         targets = {name: tensor.name for name, tensor in goal.tensors.items()}
         layers.append(LayerJob(record, plan, record.tensors, targets, goal.name, refine, refine))

@@ -39,7 +39,7 @@ def move(job: Job, options: Options, *, live: bool = True) -> Moved:
         try:
             _layer(layer, options, moved, live)
         except LayoutxError as error:
-            problems.append(error.at(f"layer {layer.record.name} ({layer.record.class_name})"))
+            problems.append(error.at(layer.record.place))
     raise_all(problems, f"{len(problems)} layers were not converted")
     return moved
 

@@ -50,7 +50,7 @@ def bind_record(
             instance=record.instance,
         )
     except LayoutxError as error:
-        raise error.at(f"layer {record.name} ({record.class_name})") from error
+        raise error.at(record.place) from error
 
 
 def check_keys(form: Form, config: Mapping[str, Any], registry: Registry, ignore: frozenset[str] = frozenset()) -> None:

@@ -51,6 +51,11 @@ class LayerRecord:
     inputs: tuple[str, ...] = ()
     note: str = ""
 
+    @property
+    def place(self) -> str:
+        """What errors call it: `layer conv1 (Conv2D)`."""
+        return f"layer {self.name} ({self.class_name})"
+
 
 @dataclass(frozen=True, slots=True)
 class ModelRecord:

@@ -71,7 +71,7 @@ def builtin_folder() -> Path:
     raise SpecError("the spec files of layoutx are missing", where=str(package / "specs"), do="install layoutx again")
 
 
-def spec_folders(extra: Sequence[str | Path] = ()) -> tuple[Path, ...]:
+def spec_folders(extra: Sequence[str | os.PathLike[str]] = ()) -> tuple[Path, ...]:
     """layoutx's folder, those of installed packages, of the environment, and the given ones, in this order.
 
     A folder that is named twice stands where it was named first.
@@ -183,6 +183,6 @@ def _cached(folders: tuple[Path, ...]) -> Registry:
     return load_registry(folders)
 
 
-def registry(extra: Sequence[str | Path] = ()) -> Registry:
+def registry(extra: Sequence[str | os.PathLike[str]] = ()) -> Registry:
     """The registry of this process for the given extra folders; loaded once."""
     return _cached(spec_folders(extra))
