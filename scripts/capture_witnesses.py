@@ -83,7 +83,7 @@ def grouped(reg: Registry) -> dict[str, list[Plan]]:
 
 
 def framework(plan: Plan) -> str:
-    """`keras`, `tf_keras`, `torch` or `onnx`."""
+    """`keras`, `tf_keras`, `torch`, `onnx`, `flax`, ..."""
     return "tf_keras" if plan.config.get("version") == 2 else plan.form.partition(".")[0]
 
 

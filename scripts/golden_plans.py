@@ -24,6 +24,7 @@ from layoutx.plan.code import expression  # noqa: E402
 from layoutx.plan.fit import fit  # noqa: E402
 from layoutx.plan.plan import Plan  # noqa: E402
 from layoutx.plan.steps import Add, Copy, Drop, Fill, Guard, Step  # noqa: E402
+from layoutx.plan.words import formula  # noqa: E402
 from layoutx.spec.bind import bind  # noqa: E402
 from layoutx.spec.registry import Registry, builtin_folder, load_registry  # noqa: E402
 from layoutx.spec.schema import Form, Kind, choose  # noqa: E402
@@ -31,6 +32,7 @@ from layoutx.spec.schema import Form, Kind, choose  # noqa: E402
 GOLDEN = ROOT / "tests" / "golden"
 PRIMES = (7, 5, 3, 2, 11, 13, 17, 19, 23)
 USUAL_RANK = 2
+MAIN, HUB = ("keras", "torch", "onnx"), "torch"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -84,11 +86,19 @@ def golden(kind: Kind) -> str:
 
 
 def pairs(kind: Kind) -> Iterator[tuple[Form, Form, int]]:
-    """Ordered pairs of forms for the same number of spatial axes; nothing is converted to a framework of the past."""
+    """Ordered pairs of forms for the same number of spatial axes.
+
+    All pairs of Keras, torch and onnx; every other form with the hub only, both ways: a number of lines that grows with
+    the forms and not with their square. docs/matrix has all pairs.
+    """
+    first = next(
+        (f.framework for f in kind.forms.values() if f.framework == HUB), next(iter(kind.forms.values())).framework
+    )
     for source in kind.forms.values():
         for target in kind.forms.values():
             ranks = {form.rank for form in (source, target)} - {None}
-            if source is not target and len(ranks) < 2 and target.framework in ("keras", "torch", "onnx"):
+            shown = {source.framework, target.framework} <= set(MAIN) or first in (source.framework, target.framework)
+            if source is not target and len(ranks) < 2 and shown:
                 yield source, target, ranks.pop() if ranks else USUAL_RANK if kind.spread else 0
 
 
@@ -178,7 +188,8 @@ def short(step: Step) -> str:
             return f"{step.target} = {step.value:g} {atoms} {loops(step)}"
         case Add():
             terms = " + ".join(f"{'-' if x.negate else ''}{x.source}[{x.offset}]" for x in step.terms)
-            return f"{step.target} <- {terms} {atoms} {loops(step)}"
+            made = "" if step.shifts_only and not step.constant else f" ({formula(step)})"
+            return f"{step.target} <- {terms}{made} {atoms} {loops(step)}"
         case Guard():
             return f"only if {step.source} {atoms} is {step.value:g}"
         case Drop():

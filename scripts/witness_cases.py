@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 Shape = tuple[int, ...]
@@ -34,6 +36,7 @@ SMALL: dict[int, Shape] = {1: (3,), 2: (3, 2), 3: (3, 2, 2)}  # of dilated ones
 SHORT: dict[int, Shape] = {1: (5,), 2: (5, 4), 3: (4, 3, 2)}  # of what is transposed
 SPACE: dict[int, Shape] = {1: (11,), 2: (11, 7), 3: (7, 5, 3)}
 EPS = 2.0**-7  # onnx keeps attributes in float32
+OTHERS = tuple(sorted(p.stem.removeprefix("witnesses_") for p in Path(__file__).parent.glob("witnesses_*.py")))
 WHERE = {"query": (2, 4, 13), "key": (2, 5, 17), "value": (2, 5, 19)}
 
 
@@ -55,6 +58,8 @@ def cases() -> Iterator[Plan]:
     yield from onnx_norms()
     yield from onnx_recurrent()
     yield from onnx_attention()
+    for name in OTHERS:
+        yield from import_module(f"witnesses_{name}").cases()
 
 
 def keras_plain(version: int) -> Iterator[Plan]:
@@ -294,6 +299,9 @@ def torch_recurrent() -> Iterator[Plan]:
         yield torch(name, (5, 2, 7), **sizes, batch_first=False, num_layers=2, bidirectional=True, bias=False)
         for more in ({}, {"bias": False}, *relu):
             yield torch(f"{name}Cell", (2, 5, 7), **sizes, **more)
+    wide = {"input_size": 7, "hidden_size": 5, "proj_size": 3}
+    for more in ({}, {"bias": False}, {"bidirectional": True}, {"bidirectional": True, "num_layers": 2}):
+        yield torch("LSTM", (2, 11, 7), **wide, batch_first=True, **more)
 
 
 def torch_attention() -> Iterator[Plan]:
@@ -393,6 +401,11 @@ def onnx_recurrent() -> Iterator[Plan]:
             relu = ["Relu"] if name == "RNN" else [a.replace("Tanh", "Relu") for a in activations]
             yield onnx(name, (5, 2, 7), one, hidden_size=3, activations=relu, **reset)
             yield onnx(name, (5, 2, 7), both, hidden_size=3, direction="bidirectional", activations=relu * 2, **reset)
+            if name == "LSTM":
+                yield onnx(name, (5, 2, 7), {**one, "P": (1, 9)}, hidden_size=3)
+                yield onnx(name, (5, 2, 7), {**both, "P": (2, 9)}, hidden_size=3, direction="bidirectional")
+                without = {key: shape for key, shape in one.items() if key != "B"}
+                yield onnx(name, (5, 2, 7), {**without, "P": (1, 9)}, hidden_size=3, direction="reverse")
             if name != "RNN":
                 hard = ["HardSigmoid", *activations[1:]]
                 yield onnx(name, (5, 2, 7), one, hidden_size=3, activations=hard, **reset)

@@ -191,8 +191,9 @@ class _Reader:
         opened = self.next().start
         options = []
         while self.peek() != "]":
+            negated = self.minus()
             label = self.name("a label")
-            options.append(Option(label.text, (), (label.start, label.end)))
+            options.append(Option(label.text, (), negated, (label.start, label.end)))
         if not options:
             raise _error(
                 self.text, opened, "no labels between the brackets", f"write the stored order, {token.text}[...]"
@@ -205,6 +206,7 @@ class _Reader:
         opened = self.next().start
         options = []
         while True:
+            negated = self.minus()
             label = self.name("a role" if axis is None else "a label")
             dims: tuple[Dim, ...] = ()
             if self.peek() == ":":
@@ -217,13 +219,20 @@ class _Reader:
                     f"expected ':' after the label {label.text!r}",
                     "a piece of an axis is `label: dims`",
                 )
-            options.append(Option(label.text, dims, (label.start, label.end)))
+            options.append(Option(label.text, dims, negated, (label.start, label.end)))
             if self.peek() != "|":
                 break
             self.next()
         node = Sum(axis, tuple(options), (start, self.close("{", opened)))
         self.distinct(node)
         return node
+
+    def minus(self) -> bool:
+        """Whether a minus stands here; it is consumed."""
+        if self.peek() != "-":
+            return False
+        self.next()
+        return True
 
     def distinct(self, node: Sum) -> None:
         seen: set[str] = set()

@@ -39,6 +39,7 @@ class _Piece:
     labels: Mapping[str, str]
     offset: int
     strides: Mapping[str, int]
+    negated: bool = False
 
 
 _WHOLE = _Piece("", {}, 0, {})
@@ -71,7 +72,13 @@ def place(layout: Layout, sizes: Mapping[str, int], labels: Mapping[str, str] | 
         merged = {**(labels or {}), **piece.labels}
         role = piece.role or (head.role if head else "")
         blocks.append(
-            Block(role, tuple(sorted(merged.items())), piece.offset, piece.strides, bool(head and head.negated))
+            Block(
+                role,
+                tuple(sorted(merged.items())),
+                piece.offset,
+                piece.strides,
+                bool(head and head.negated) != piece.negated,
+            )
         )
     return blocks
 
@@ -91,7 +98,7 @@ def _row_major(dims: Sequence[Dim], sizes: Mapping[str, int]) -> tuple[list[_Pie
 
 
 def _join(choice: Sequence[_Piece], steps: Sequence[int], dims: Sequence[Dim]) -> _Piece:
-    role, offset = "", 0
+    role, offset, negated = "", 0, False
     labels: dict[str, str] = {}
     strides: dict[str, int] = {}
     for piece, step in zip(choice, steps, strict=True):
@@ -100,10 +107,11 @@ def _join(choice: Sequence[_Piece], steps: Sequence[int], dims: Sequence[Dim]) -
             name = ", ".join(sorted(again)) or "the role"
             raise SizeError(f"{name} stands twice in one layout", where=" ".join(show_dim(d) for d in dims))
         role = role or piece.role
+        negated ^= piece.negated
         offset += piece.offset * step
         labels.update(piece.labels)
         strides.update({axis: stride * step for axis, stride in piece.strides.items()})
-    return _Piece(role, labels, offset, strides)
+    return _Piece(role, labels, offset, strides, negated)
 
 
 def _pieces(dim: Dim, sizes: Mapping[str, int]) -> tuple[list[_Piece], int]:
@@ -130,6 +138,6 @@ def _sum(node: Sum, sizes: Mapping[str, int]) -> tuple[list[_Piece], int]:
             if node.axis is not None:
                 labels[node.axis] = option.label
             role = piece.role if node.axis is not None else option.label
-            pieces.append(_Piece(role, labels, at + piece.offset, piece.strides))
+            pieces.append(_Piece(role, labels, at + piece.offset, piece.strides, piece.negated != option.negated))
         at += span
     return pieces, at

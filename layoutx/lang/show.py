@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layoutx.lang.tree import Axis, Dim, Layout, Product, Spread, Sum, Unit
+from layoutx.lang.tree import Axis, Dim, Layout, Option, Product, Spread, Sum, Unit
 
 
 def show(layout: Layout) -> str:
@@ -41,7 +41,11 @@ def show_dim(dim: Dim) -> str:
 
 def _show_sum(node: Sum) -> str:
     if node.axis is not None and not any(option.dims for option in node.options):
-        return f"{node.axis}[{' '.join(option.label for option in node.options)}]"
+        return f"{node.axis}[{' '.join(_label(option) for option in node.options)}]"
     colon = ":" if node.axis is not None else ""
-    parts = (f"{o.label}: {show_dims(o.dims)}" if o.dims else f"{o.label}{colon}" for o in node.options)
+    parts = (f"{_label(o)}: {show_dims(o.dims)}" if o.dims else f"{_label(o)}{colon}" for o in node.options)
     return f"{node.axis or ''}{{{' | '.join(parts)}}}"
+
+
+def _label(option: Option) -> str:
+    return f"-{option.label}" if option.negated else option.label

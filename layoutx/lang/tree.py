@@ -47,10 +47,14 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option of a sum: a label (or a role, where the sum has no axis) and the dims of its block."""
+    """One option of a sum: a label (or a role, where the sum has no axis) and the dims of its block.
+
+    `negated`: the values of this option are stored with the sign changed.
+    """
 
     label: str
     dims: tuple[Dim, ...] = ()
+    negated: bool = False
     span: tuple[int, int] = _span()
 
 

@@ -10,6 +10,7 @@ from layoutx.lang.tree import Axis, Dim, Product, Sum
 from layoutx.plan.plan import Plan
 from layoutx.plan.steps import Add, Copy, Fill
 from layoutx.spec.bound import BoundTensor
+from layoutx.spec.values import ValueMap
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,14 +198,27 @@ def _blocks(plan: Plan, tensor: BoundTensor) -> list[str]:
                 terms = []
                 for term in step.terms:
                     of = _index(term.offset, [(x.size, s) for x, s in zip(step.loops, term.strides, strict=True)])
-                    terms.append(
-                        f"{'-' if term.negate else ''}source[{term.source!r}].ravel()[{of}].astype(np.float64)"
-                    )
-                lines.append(f"out[{to}] = {' + '.join(terms)}")
+                    of = f"{'-' if term.negate else ''}source[{term.source!r}].ravel()[{of}].astype(np.float64)"
+                    terms.append(_meaning(of, term.value))
+                lines.append(f"out[{to}] = {_stored(' + '.join(terms), step)}")
             case _:
                 pass
     lines.append(f"{name} = out.reshape({_tuple(tensor.shape) if tensor.shape else '()'})")
     return lines
+
+
+def _meaning(text: str, value: ValueMap) -> str:
+    text = f"({text}) ** {value.power}" if value.power != 1 else text
+    text = f"{value.times!r} * {text}" if value.times != 1.0 else text
+    return f"{text} + {value.add!r}" if value.add else text
+
+
+def _stored(text: str, step: Add) -> str:
+    value = step.value
+    text = f"{text} - {value.add!r}" if value.add else text
+    text = f"({text}) / {value.times!r}" if value.times != 1.0 else text
+    text = f"np.sqrt({text})" if value.power != 1 else text
+    return f"-({text})" if step.negate else text
 
 
 def _index(offset: int, loops: Sequence[tuple[int, int]]) -> str:

@@ -8,12 +8,15 @@ from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import BindError, ConversionError, LayoutxError
+from layoutx.lang.sizes import extent
+from layoutx.lang.tree import Product
 from layoutx.plan.plan import Plan, plan
 from layoutx.plan.steps import Fill, Guard, count
 from layoutx.spec.bind import bind
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.configs import switches
-from layoutx.spec.schema import Form, Reading, holds
+from layoutx.spec.expand import axis_names
+from layoutx.spec.schema import Form, Others, Reading, holds
 
 MOST_CONFIGS = 256
 VERSION = "version"  # of the framework: never chosen, only given
@@ -45,7 +48,7 @@ def fit(
     best: Plan | None = None
     rank: tuple[int, int, int] | None = None
     failures: list[LayoutxError] = []
-    for candidate in configs(form, config, source.facts):
+    for candidate in configs(form, {**_sized(form, source), **config}, source.facts):
         try:
             target = _target(source, form, candidate, shapes, refine, instance)
             found = plan(source, target)
@@ -61,6 +64,16 @@ def fit(
     if best is None:
         raise _nearest(source, form, failures)
     return best
+
+
+def _sized(form: Form, source: BoundForm) -> dict[str, Any]:
+    """Config values that are sizes, where tensors depend on them and the source has that axis: proj_size."""
+    decisive, known = switches(form), {axis for place in source.places.values() for axis in place.block.strides}
+    found = {}
+    for key, dim in form.sizes:
+        if key in decisive and not isinstance(dim, tuple) and axis_names((dim,)) <= known:
+            found[key] = extent(Product((dim,)), source.sizes)
+    return found
 
 
 def _target(
@@ -129,7 +142,8 @@ def _facts_in(
         if facts.get(name) is None:
             continue
         named = [case for case in cases if case.value == facts[name]]
-        ways = [{key: values[0] for key, values in c.when.items() if full.get(key) not in values} for c in named]
+        said = [case.when for case in named if not any(isinstance(values, Others) for values in case.when.values())]
+        ways = [{key: values[0] for key, values in when.items() if full.get(key) not in values} for when in said]
         for wanted in sorted(ways, key=len):  # the value has a spelling of its own: with the fewest other changes
             if not set(wanted) & {VERSION, *given}:
                 found.update(wanted)

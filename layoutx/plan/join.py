@@ -8,7 +8,8 @@ from layoutx.errors import ConversionError, LayoutxError, raise_all
 from layoutx.lang.place import Block
 from layoutx.plan.steps import Add, Copy, Drop, Fill, Guard, Loop, Loops, Step, Term
 from layoutx.spec.bound import Atom, BoundForm, Place
-from layoutx.spec.schema import Gauge, holds
+from layoutx.spec.schema import Gauge, Others, holds
+from layoutx.spec.values import SAME
 
 _VALUES = {"zeros": 0.0, "ones": 1.0}
 
@@ -30,7 +31,7 @@ def join(source: BoundForm, target: BoundForm) -> list[Step]:
             steps.append(found)
             used |= atoms
         elif atom in source.places:
-            steps.append(_copy(atom, source.places[atom], place, source, target))
+            steps.append(_move(atom, place, source, target))
             used.add(atom)
         else:
             step = _absent(atom, place, source, target)
@@ -74,7 +75,7 @@ def _facts(source: BoundForm, target: BoundForm) -> Iterator[LayoutxError]:
 def _remedy(name: str, value: object, target: BoundForm) -> str:
     """How the target could be given the source's fact, if its config decides it."""
     for case in target.form.facts.get(name, ()):
-        if case.value == value and case.when:
+        if case.value == value and case.when and not any(isinstance(v, Others) for v in case.when.values()):
             wanted = ", ".join(f"{key}={values[0]!r}" for key, values in case.when.items())
             return f"use {wanted} on the target layer"
         if case.value == value:  # what the form computes unless its config says otherwise
@@ -120,6 +121,14 @@ def _loops(target: Block | None, source: Block | None, sizes: Mapping[str, int])
     )
 
 
+def _move(atom: Atom, there: Place, source: BoundForm, target: BoundForm, term: Atom | None = None) -> Copy | Add:
+    """The numbers of one atom (or of the `term` that takes its place): a copy where both sides store them alike."""
+    term = term or atom
+    if source.maps.get(term, SAME) == target.maps.get(atom, SAME):
+        return _copy(atom, source.places[term], there, source, target)
+    return _add([term], atom, there, source, target)
+
+
 def _copy(atom: Atom, here: Place, there: Place, source: BoundForm, target: BoundForm) -> Copy:
     sizes = {**source.sizes, **target.sizes}
     return Copy(
@@ -134,6 +143,7 @@ def _copy(atom: Atom, here: Place, there: Place, source: BoundForm, target: Boun
 
 
 def _fill(atom: Atom, place: Place, source: BoundForm, target: BoundForm, value: float) -> Fill:
+    value = target.maps.get(atom, SAME).stored(value)
     value = 0.0 - value if place.block.negated else value  # not -0.0
     return Fill(
         place.tensor,
@@ -161,7 +171,7 @@ def _left_over(atom: Atom, place: Place, source: BoundForm, target: BoundForm) -
     if role.drop:
         return Drop(place.tensor, place.block.offset, loops, role.drop, (_text(atom, source, target),))
     if role.absent:
-        value = _VALUES[role.absent]
+        value = source.maps.get(atom, SAME).stored(_VALUES[role.absent])
         value = 0.0 - value if place.block.negated else value
         return Guard(place.tensor, place.block.offset, loops, value, (_text(atom, source, target),))
     return ConversionError(
@@ -206,20 +216,22 @@ def _sum(
         if not terms:
             found[atom] = (_fill(atom, place, source, target, 0.0), set())
         elif len(terms) == 1:
-            copy = _copy(atom, source.places[terms[0]], place, source, target)
-            found[atom] = (copy, set(terms))
+            found[atom] = (_move(atom, place, source, target, terms[0]), set(terms))
         else:
-            found[atom] = (_add(terms, place, source, target), set(terms))
+            found[atom] = (_add(terms, atom, place, source, target), set(terms))
     return found
 
 
-def _add(terms: Sequence[Atom], place: Place, source: BoundForm, target: BoundForm) -> Add:
+def _add(terms: Sequence[Atom], atom: Atom, place: Place, source: BoundForm, target: BoundForm) -> Add:
     loops = _loops(place.block, None, target.sizes)
+    values = [source.maps.get(term, SAME) for term in terms]
+    value = target.maps.get(atom, SAME)
+    negate = place.block.negated and any(v != SAME for v in (value, *values))  # else the terms' signs say it
     summands = []
-    for term in terms:
+    for term, meant in zip(terms, values, strict=True):
         found = source.places[term]
         strides = tuple(found.block.strides.get(loop.axis, 0) for loop in loops)
-        summands.append(Term(found.tensor, found.block.offset, strides, found.block.negated != place.block.negated))
-    return Add(
-        place.tensor, place.block.offset, loops, tuple(summands), tuple(_text(term, source, target) for term in terms)
-    )
+        sign = found.block.negated != (place.block.negated and not negate)
+        summands.append(Term(found.tensor, found.block.offset, strides, sign, meant))
+    atoms = tuple(_text(term, source, target) for term in terms)
+    return Add(place.tensor, place.block.offset, loops, tuple(summands), atoms, value, negate)

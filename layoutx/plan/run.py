@@ -12,7 +12,7 @@ from layoutx.errors import ConsentError, ConversionError, LayoutxError, Verifica
 from layoutx.plan.given import checked, dtype_of
 from layoutx.plan.plan import Array, Plan
 from layoutx.plan.steps import Add, Copy, Exactness, Fill, Guard, Step
-from layoutx.plan.sums import Sum, added
+from layoutx.plan.sums import Sum, added, computed
 
 _NO_SIGN = {
     "int2",
@@ -99,7 +99,7 @@ def consent(plan: Plan, result: Result, allow: Iterable[str], layer: str = "") -
         raise ConsentError(
             f"{plan.source.form.name} to {plan.target.form.name} adds stored numbers, which is not bit-reversible",
             where=where + lines,
-            why="the source stores two tensors whose sum is all that the target has a place for",
+            why=_why_rounded(plan),
             do="allow it with --allow rounds (allow={'rounds'} in Python)",
         )
     if result.guards and "conditional" not in allowed:
@@ -112,6 +112,17 @@ def consent(plan: Plan, result: Result, allow: Iterable[str], layer: str = "") -
     if result.narrowed and "rounds" not in allowed:
         lines = [f"{name}: {a} to {b}" for name, (a, b) in result.narrowed.items()]
         raise ConsentError("the target's dtype is narrower", where=where + lines, do="allow it with --allow rounds")
+
+
+def _why_rounded(plan: Plan) -> str:
+    steps = [step for step in plan.steps if isinstance(step, Add)]
+    if all(step.constant == 0.0 and step.shifts_only for step in steps):
+        return "the source stores two tensors whose sum is all that the target has a place for"
+    maps = (plan.source.maps, plan.target.maps)
+    names = sorted({".".join((role, *(label for _, label in labels))) for found in maps for role, labels in found})
+    return (
+        f"one of the two frameworks changes {', '.join(names)} by a constant while it runs, the other stores the result"
+    )
 
 
 def _write(
@@ -190,15 +201,19 @@ def _sums(plan: Plan, flat: Mapping[str, Array], dtypes: Mapping[str, np.dtype[A
             source = flat[term.source].astype(dtype, copy=False)
             of = view(source, term.offset, list(zip(lengths, term.strides, strict=True)))
             terms.append(np.asarray(-of if term.negate else of))
-        found[step] = added(terms, dtype)
+        if step.shifts_only:
+            terms = [np.asarray(-term) for term in terms] if step.negate else terms
+            found[step] = added(terms, dtype, step.constant)
+        else:
+            found[step] = computed(terms, step, dtype)
         wrong = found[step].overflowed
         if wrong.any():
             at = tuple(int(i[0]) for i in np.nonzero(wrong)) if wrong.ndim else ()
             names = " + ".join(term.source for term in step.terms)
+            what = f"sums are too large for {dtype}" if step.shifts_only else f"results are not finite in {dtype}"
             problems.append(
                 ConversionError(
-                    f"{plan.target.form.name} {step.target}: {int(wrong.sum())} of {wrong.size} sums are too large "
-                    f"for {dtype}",
+                    f"{plan.target.form.name} {step.target}: {int(wrong.sum())} of {wrong.size} {what}",
                     where=f"{names}: the first at {at}: {' + '.join(str(term[at]) for term in terms)}",
                     why="finite numbers would become infinite or NaN",
                     do="store the source in a wider dtype first, as float32 or float64",

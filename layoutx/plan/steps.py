@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from layoutx.spec.values import SAME, ValueMap
+
 
 class Exactness(IntEnum):
     """From harmless to lossy. `CONDITIONAL` and `ROUNDS` need the user's consent."""
@@ -25,7 +27,7 @@ class Exactness(IntEnum):
             "a permutation: bit-exact and reversible",
             "bit-exact and reversible; the target has numbers that the source need not store",
             "exact because the values happened to allow it",
-            "sums of stored numbers, rounded once: not bit-reversible",
+            "computed from stored numbers, rounded once: not bit-reversible",
         )[self.value]
 
 
@@ -71,23 +73,40 @@ class Fill:
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One summand of an Add; `strides` follow the Add's loops."""
+    """One summand of an Add; `strides` follow the Add's loops, `value` says what its stored numbers mean."""
 
     source: str
     offset: int
     strides: tuple[int, ...]
     negate: bool = False
+    value: ValueMap = SAME
 
 
 @dataclass(frozen=True, slots=True)
 class Add:
-    """target[...] = sum of terms, computed in float64 and rounded once."""
+    """target[...] = what is stored for the sum of the terms' meanings, computed in float64 and rounded once.
+
+    `negate` changes the sign of the sum; `value` says what the stored numbers of the target mean.
+    """
 
     target: str
     target_offset: int
     loops: Loops
     terms: tuple[Term, ...]
     atoms: tuple[str, ...] = ()
+    value: ValueMap = SAME
+    negate: bool = False
+
+    @property
+    def constant(self) -> float:
+        """What is added to the signed stored numbers on the whole, where every map is a shift."""
+        shift = sum(term.value.add for term in self.terms) - self.value.add
+        return -shift if self.negate else shift
+
+    @property
+    def shifts_only(self) -> bool:
+        """Whether stored numbers are added to each other and to a constant, and nothing else."""
+        return self.value.shifts_only and all(term.value.shifts_only for term in self.terms)
 
 
 @dataclass(frozen=True, slots=True)

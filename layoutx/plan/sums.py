@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from layoutx.plan.steps import Add
+
 Array = np.ndarray[Any, Any]
 
 
@@ -26,9 +28,10 @@ class Sum:
     overflowed: Array
 
 
-def added(terms: Sequence[Array], dtype: np.dtype[Any]) -> Sum:
-    """Add arrays of one shape and of the wanted dtype.
+def added(terms: Sequence[Array], dtype: np.dtype[Any], constant: float = 0.0) -> Sum:
+    """Add arrays of one shape and of the wanted dtype, and a constant.
 
+    One array and a constant whose sums lose nothing are not rounded: the constant can be taken off again.
     float64 itself rounds too: Knuth's TwoSum gives what each addition loses, so that a float64 sum is
     not measured against itself.
     """
@@ -48,6 +51,12 @@ def added(terms: Sequence[Array], dtype: np.dtype[Any]) -> Sum:
             before, total = total, total + value
             part = total - before
             lost = lost + (before - (total - part)) + (value - part)
+    if constant:
+        nonzero += 1
+        before, total = total, total + constant
+        part = total - before
+        lost = lost + (before - (total - part)) + (constant - part)
+        np.copyto(plain, np.asarray(constant, dtype), where=nonzero == 1)
     both = nonzero > 1
     with np.errstate(invalid="ignore", over="ignore"):
         summed = np.asarray(total.astype(dtype))
@@ -56,4 +65,25 @@ def added(terms: Sequence[Array], dtype: np.dtype[Any]) -> Sum:
     values = np.where(both, summed, plain)  # one non-zero term is copied, not added
     usual = both & np.isfinite(stored)
     error = float(np.max(far[usual], initial=0.0)) if both.any() else None
+    if constant and len(terms) == 1 and error == 0.0:
+        error = None
     return Sum(values, error, both & finite & ~np.isfinite(stored))
+
+
+def computed(terms: Sequence[Array], step: Add, dtype: np.dtype[Any]) -> Sum:
+    """The general case: what is stored for the sum of meanings, in float64, rounded once to the wanted dtype."""
+    with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+        meanings = [
+            term.value.times * values.astype(np.float64) ** term.value.power + term.value.add
+            for values, term in zip(terms, step.terms, strict=True)
+        ]
+        exact = (np.sum(meanings, axis=0) - step.value.add) / step.value.times
+        exact = np.asarray(exact if step.value.power == 1 else np.sqrt(exact))
+        exact = np.asarray(-exact if step.negate else exact)
+        stored = np.asarray(exact.astype(dtype))
+        far = np.abs(stored.astype(np.float64) - exact)
+        far = np.maximum(far, np.spacing(np.abs(exact)))  # float64 itself rounds
+    finite = np.isfinite(far)
+    error = float(np.max(far[finite], initial=0.0))
+    given = np.logical_and.reduce([np.isfinite(term) for term in terms])
+    return Sum(stored, error, np.asarray(given & ~np.isfinite(stored)))

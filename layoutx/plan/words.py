@@ -10,6 +10,7 @@ from layoutx.lang.tree import Axis, Dim, Option, Product, Sum, walk
 from layoutx.plan.plan import Plan
 from layoutx.plan.steps import Add, Copy, Drop, Fill, Guard, Step
 from layoutx.spec.bound import BoundTensor
+from layoutx.spec.values import ValueMap
 
 
 def words(plan: Plan) -> str:
@@ -43,10 +44,29 @@ def _tensor(plan: Plan, tensor: BoundTensor) -> list[str]:
         if isinstance(step, Fill):
             lines.append(f"  filled with {step.value:g}: {_names(step)}")
         elif isinstance(step, Add):
-            names = " + ".join(dict.fromkeys(term.source for term in step.terms))
-            lines.append(f"  {names}: added in float64, rounded once ({' + '.join(step.atoms)})")
+            lines.append(f"  {formula(step)}: computed in float64, rounded once ({' + '.join(step.atoms)})")
     lines[-1] += f"   {plan.exactness_of(tensor.name)}"
     return lines
+
+
+def formula(step: Add) -> str:
+    """`bias_ih + bias_hh`, `bias + 1`, `running_std²`: what an Add stores, from stored tensors."""
+    text = " + ".join(f"{'-' if term.negate else ''}{_meant(term.source, term.value)}" for term in step.terms)
+    if step.shifts_only:
+        amount = -step.constant if step.negate else step.constant
+        text += f" {'-' if amount < 0 else '+'} {abs(amount):g}" if amount else ""
+    else:
+        text += f" - {step.value.add:g}" if step.value.add else ""
+        text = f"({text}) / {step.value.times:g}" if step.value.times != 1.0 else text
+        text = f"√({text})" if step.value.power != 1 else text
+    return f"-({text})" if step.negate else text
+
+
+def _meant(name: str, value: ValueMap) -> str:
+    """A stored tensor with the map of its values; a shift alone is said with the constant."""
+    text = f"{name}²" if value.power != 1 else name
+    text = f"{value.times:g} × {text}" if value.times != 1.0 else text
+    return text if value.shifts_only or not value.add else f"{text} + {value.add:g}"
 
 
 def _options(plan: Plan, tensor: str) -> list[Option]:

@@ -10,7 +10,7 @@ from layoutx.lang.show import show, show_dims
 from layoutx.lang.tree import Layout
 from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row
 from layoutx.spec.registry import Registry
-from layoutx.spec.schema import Cases, Form, Kind, Reading, Role, TensorSpec
+from layoutx.spec.schema import Cases, Form, Kind, Others, Reading, Role, TensorSpec
 
 if TYPE_CHECKING:
     from layoutx.errors import LayoutxError
@@ -174,6 +174,8 @@ def _conditions(when: Mapping[str, tuple[Any, ...]]) -> str:
 
 
 def _or(values: tuple[Any, ...]) -> str:
+    if isinstance(values, Others):
+        return f"other than {_or(tuple(values))}"
     shown = [" ".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in values[:3]]
     return " or ".join([*shown, *(["..."] if len(values) > 3 else [])])
 

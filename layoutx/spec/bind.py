@@ -15,9 +15,10 @@ from layoutx.lang.sizes import extent
 from layoutx.lang.tree import Axis, Dim, Option, Product, Sum
 from layoutx.spec.bound import Atom, BoundForm, BoundTensor, Place, atom_text
 from layoutx.spec.draft import Draft, aliases_of, drafts_of, labels_of, rank_of, resolved, spatial_of
-from layoutx.spec.expand import expand, leaves
+from layoutx.spec.expand import axis_names, expand, leaves
 from layoutx.spec.schema import Cases, Form, Kind, Reading, Role, choose, plain
 from layoutx.spec.sizing import Open, sizes_of
+from layoutx.spec.values import SAME, ValueMap
 
 
 def bind(
@@ -62,7 +63,34 @@ def bind(
     facts = {name: _fact(form, name, full, known.default) for name, known in kind.facts.items()}
     settings = {name: _setting(cases, full) for name, cases in form.settings.items()}
     data = {name: choose(cases, full) or () for name, cases in form.data.items()}
-    return BoundForm(form, kind, full, solved, tensors, places, facts, settings, labels, data)
+    maps = _maps(kind, form, full, places)
+    return BoundForm(form, kind, full, solved, tensors, places, facts, settings, labels, data, maps)
+
+
+def _maps(kind: Kind, form: Form, config: Mapping[str, Any], places: Mapping[Atom, Place]) -> dict[Atom, ValueMap]:
+    """Atom -> the map of its values; the spec names a role, or some labels of it: `b_input.f`."""
+    aliases = aliases_of(kind)
+    found: dict[Atom, ValueMap] = {}
+    for pattern, cases in form.maps.items():
+        role, *labels = pattern.split(".")
+        wanted = {aliases.get(label, label) for label in labels}
+        if role not in kind.roles or wanted - {label for known in kind.labels.values() for label in known}:
+            raise BindError(f"{pattern} names no numbers of the kind {kind.name}", where=f"{form.name}: maps")
+        spec = choose(cases, config)
+        if spec is None:
+            continue
+        try:
+            value = spec.bound(config)
+        except KeyError as error:
+            raise BindError(
+                f"{form.name} needs a number for {spec.amount}",
+                where=f"its config has {spec.amount}={config.get(spec.amount)!r}",
+                why=f"the framework changes {pattern} by it while it runs",
+                do="give it in the config",
+            ) from error
+        if value != SAME:
+            found.update({atom: value for atom in places if atom[0] == role and wanted <= {x for _, x in atom[1]}})
+    return found
 
 
 def _sized(
@@ -77,7 +105,9 @@ def _sized(
     for key, dim in form.sizes:
         default = form.config.get(key)
         if key not in config and not isinstance(dim, tuple) and type(default) is int:
-            found[key] = extent(Product(expand((dim,), spatial, {}, {}, refined)), sizes)
+            dims = expand((dim,), spatial, {}, {}, refined)
+            if axis_names(dims) <= set(sizes):
+                found[key] = extent(Product(dims), sizes)
     return found
 
 

@@ -10,6 +10,7 @@ from layoutx.empty import NOTHING
 from layoutx.lang.place import Block, Labels
 from layoutx.lang.tree import Dim, Layout
 from layoutx.spec.schema import Form, Kind
+from layoutx.spec.values import ValueMap
 
 Atom = tuple[str, Labels]
 
@@ -45,6 +46,7 @@ class BoundForm:
         places: every stored atom -> where.
         axes: role -> its integer axes after refinement, for each set of labels in `places`.
         facts: fact -> value; settings: setting -> value (canonical convention).
+        maps: atom -> how its stored numbers become those of the kind, where they are not the same.
         data: what goes in and out (`x`, `y`, `query`, `h`) -> its dims in the framework's order.
     """
 
@@ -58,6 +60,7 @@ class BoundForm:
     settings: Mapping[str, Any] = NOTHING
     labels: Mapping[str, tuple[str, ...]] = NOTHING
     data: Mapping[str, tuple[Dim, ...]] = NOTHING
+    maps: Mapping[Atom, ValueMap] = NOTHING
 
     def tensor(self, name: str) -> BoundTensor:
         """The tensor of that name; KeyError if the form has none."""

@@ -28,7 +28,8 @@ def switches(form: Form) -> dict[str, tuple[Any, ...]]:
 
 def _structure(form: Form) -> list[Cases]:
     cases = [spec.cases for spec in form.tensors]
-    return cases + [found for table in (form.only, form.pin, form.equal) for found in table.values()]
+    tables = (form.only, form.pin, form.equal, form.same, form.maps)
+    return cases + [found for table in tables for found in table.values()]
 
 
 def reachable(form: Form) -> Iterator[dict[str, Any]]:
@@ -48,8 +49,8 @@ def reachable(form: Form) -> Iterator[dict[str, Any]]:
 
 def conditions(form: Form) -> Iterator[tuple[str, When]]:
     """Every `when` of a form, with the words that say where it stands."""
-    tables = {"only": form.only, "pin": form.pin, "equal": form.equal, "facts": form.facts, "settings": form.settings}
-    for table, entries in {**tables, "data": form.data}.items():
+    names = ("only", "pin", "equal", "same", "maps", "facts", "settings", "data")
+    for table, entries in ((name, getattr(form, name)) for name in names):
         for name, cases in entries.items():
             yield from ((f"{table}.{name}", case.when) for case in cases)
     for spec in form.tensors:

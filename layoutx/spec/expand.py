@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from layoutx.errors import BindError
 from layoutx.lang.show import show_dim
-from layoutx.lang.tree import Axis, Dim, Option, Product, Spread, Sum, Unit, walk
+from layoutx.lang.tree import Axis, Dim, Product, Spread, Sum, Unit, walk
 
 Refined = Mapping[str, tuple[Dim, ...]]
 
@@ -71,7 +72,8 @@ def _expand_sum(
         label = option.label if node.axis is None else aliases.get(option.label, option.label)
         if node.axis is not None and node.axis in labels and label not in labels[node.axis]:
             continue
-        options.append(Option(label, expand(option.dims, spatial, labels, aliases, refined), option.span))
+        dims = expand(option.dims, spatial, labels, aliases, refined)
+        options.append(replace(option, label=label, dims=dims))
     return Sum(node.axis, tuple(options), node.span)
 
 

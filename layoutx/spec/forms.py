@@ -10,12 +10,16 @@ from layoutx.lang.tree import Dim
 from layoutx.spec.pieces import Place, cases_of, each_case, listed, reading_of, shown
 from layoutx.spec.schema import Cases, Form, TensorSpec
 from layoutx.spec.strict import Lines
+from layoutx.spec.values import OPERATIONS, MapSpec
 
 _FORM_KEYS = (
-    "about", "source", "rank", "extends", "config", "ignore", "sizes", "only", "pin", "equal", "names", "each",
-    "modules", "require", "facts", "settings", "data", "tensors",
+    "about", "source", "rank", "extends", "config", "ignore", "sizes", "only", "pin", "equal", "same", "maps", "names",
+    "each", "modules", "require", "facts", "settings", "data", "tensors", "history",
 )  # fmt: skip
-_MERGED = ("config", "sizes", "only", "pin", "equal", "names", "modules", "require", "facts", "settings", "data")
+_MERGED = (
+    "config", "sizes", "only", "pin", "equal", "same", "maps", "names", "modules", "require", "facts", "settings",
+    "data",
+)  # fmt: skip
 
 
 def _merged(name: str, raw: Lines, place: Place, seen: tuple[str, ...] = ()) -> Lines:
@@ -93,6 +97,8 @@ def _form(kind: str, name: str, rank: int | None, body: Lines, place: Place, lin
         only=each_case(place.mapping(body, "only"), place, place.words),
         pin=each_case(place.mapping(body, "pin"), place, whole),
         equal=each_case(place.mapping(body, "equal"), place, axis),
+        same=each_case(place.mapping(body, "same"), place, axis),
+        maps=each_case(place.mapping(body, "maps"), place, lambda v, at: _map(v, at, place)),
         names={axis: place.texts(names, axis) for axis in names},
         each=place.text(body, "each"),
         modules={k: sub.name(v) for k, v in place.texts(body, "modules").items()},
@@ -101,6 +107,7 @@ def _form(kind: str, name: str, rank: int | None, body: Lines, place: Place, lin
         settings=each_case(place.mapping(body, "settings"), place, lambda v, _: reading_of(v, place)),
         data=_data(place.mapping(body, "data"), place),
         tensors=_tensors(place.mapping(body, "tensors"), place),
+        history=place.words(body.get("history"), body.lines.get("history", line)),
         line=line,
         file=place.name,
     )
@@ -124,6 +131,17 @@ def _sizes(mapping: Lines, place: Place) -> tuple[tuple[str, Dim | tuple[Dim, ..
             dims = place.dims(text, mapping.lines[key])
             found.append((key, dims[0] if len(dims) == 1 and text != "..." else dims))
     return tuple(found)
+
+
+def _map(value: Any, line: int, place: Place) -> MapSpec:
+    if not isinstance(value, Lines) or len(value) != 1 or next(iter(value)) not in OPERATIONS:
+        raise place.error(line, f"a map of values is one of {', '.join(OPERATIONS)}, not {shown(value)}")
+    ((operation, amount),) = value.items()
+    if operation == "power" and amount != 2:
+        raise place.error(line, f"the only power is 2, not {shown(amount)}")
+    if isinstance(amount, bool) or not isinstance(amount, (int, float, str)):
+        raise place.error(line, f"{operation!r} has a number or a config key, not {shown(amount)}")
+    return MapSpec(operation, amount)
 
 
 def _require(mapping: Lines, place: Place) -> tuple[tuple[str, tuple[Any, ...], str], ...]:

@@ -9,7 +9,7 @@ from layoutx.errors import LayoutSyntaxError, SpecError
 from layoutx.lang.parse import parse_dims
 from layoutx.lang.tree import Dim
 from layoutx.spec.dtypes import named
-from layoutx.spec.schema import Case, Cases, Reading, When
+from layoutx.spec.schema import Case, Cases, Others, Reading, When
 from layoutx.spec.strict import Lines
 
 
@@ -98,10 +98,15 @@ def shown(value: Any) -> str:
 def when_of(owner: Lines, place: Place) -> When:
     """The condition under `when`: config key -> the values under which it holds; {} (always) where it is missing."""
     found = place.mapping(owner, "when")
-    for key, value in found.items():
-        if isinstance(value, dict):
-            raise place.error(found.lines[key], f"a condition on {key!r} is a value, or a list of values")
-    return {key: listed(value) for key, value in found.items()}
+    return {key: _condition(key, value, found.lines[key], place) for key, value in found.items()}
+
+
+def _condition(key: str, value: Any, line: int, place: Place) -> tuple[Any, ...]:
+    if not isinstance(value, dict):
+        return listed(value)
+    if set(value) != {"not"} or isinstance(value["not"], dict):
+        raise place.error(line, f"a condition on {key!r} is a value, a list of values, or {{not: value}}")
+    return Others(listed(value["not"]))
 
 
 def listed(value: Any) -> tuple[Any, ...]:

@@ -9,6 +9,16 @@ from typing import Any
 from layoutx.empty import NOTHING
 from layoutx.lang.tree import Dim
 
+
+class Others(tuple[Any, ...]):
+    """All values but these: what `{not: value}` of a condition means; iterating gives the excluded ones."""
+
+    __slots__ = ()
+
+    def __contains__(self, value: object) -> bool:
+        return not super().__contains__(value)
+
+
 When = Mapping[str, tuple[Any, ...]]
 
 
@@ -101,6 +111,8 @@ class Form:
     only: Mapping[str, Cases] = NOTHING
     pin: Mapping[str, Cases] = NOTHING
     equal: Mapping[str, Cases] = NOTHING
+    same: Mapping[str, Cases] = NOTHING
+    maps: Mapping[str, Cases] = NOTHING
     names: Mapping[str, Mapping[str, str]] = NOTHING
     each: str = ""
     modules: Mapping[str, str] = NOTHING
@@ -109,6 +121,7 @@ class Form:
     settings: Mapping[str, Cases] = NOTHING
     data: Mapping[str, Cases] = NOTHING
     tensors: tuple[TensorSpec, ...] = ()
+    history: tuple[str, ...] = ()
     line: int = 0
     file: str = ""
 

@@ -40,7 +40,8 @@ def sizes_of(
     A form's default config values count only where nothing else determines an axis.
     """
     equal = {axis: choose(cases, full) for axis, cases in form.equal.items()}
-    alias = {**layer.kind.same, **{axis: name for axis, name in equal.items() if name is not None}}
+    own = {axis: choose(cases, full) for axis, cases in form.same.items()}
+    alias = {**layer.kind.same, **{axis: name for axis, name in {**own, **equal}.items() if name is not None}}
     equations = [
         Equation(Axis(name), int(size), f"{form.name} has {name}={size} only")
         for axis, cases in form.pin.items()

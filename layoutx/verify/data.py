@@ -77,6 +77,8 @@ _RECURRENT = {
     "h": "direction batch hidden",
     "c": "direction batch hidden",
 }
+# a projection gives the hidden state a size of its own, which is that of hidden_prev
+_LSTM = {**_RECURRENT, "y": "batch time (direction hidden_prev)", "h": "direction batch hidden_prev"}
 _FEATURES = {"x": "batch features", "y": "batch features"}
 _ATTENTION = {
     "query": "batch tq embed_q",
@@ -84,6 +86,7 @@ _ATTENTION = {
     "value": "batch tk embed_v",
     "y": "batch tq out",
 }
+_SCORED = {"query": "batch tq dim", "key": "batch tk dim", "value": "batch tk value", "y": "batch tq value"}
 CANONICAL: Mapping[str, Mapping[str, str]] = {
     "dense": {"x": "batch input", "y": "batch output"},
     "conv": _CONV,
@@ -96,9 +99,27 @@ CANONICAL: Mapping[str, Mapping[str, str]] = {
     "group_norm": {"x": "batch ... (group channel)", "y": "batch ... (group channel)"},
     "prelu": _NORM,
     "simple_rnn": _RECURRENT,
-    "lstm": _RECURRENT,
+    "lstm": _LSTM,
     "gru": _RECURRENT,
     "attention": _ATTENTION,
+    "rotary_attention": {"x": "batch time embed", "y": "batch time out"},
+    "gated_mlp": {"x": "batch input", "y": "batch output"},
+    "highway": {"x": "batch input", "y": "batch output"},
+    "maxout_dense": {"x": "batch input", "y": "batch output"},
+    "srelu": _NORM,
+    "parametric_softplus": _NORM,
+    "conv_lstm": {
+        "x": "batch time ... input",
+        "y": "batch time ... hidden",
+        "h": "batch ... hidden",
+        "c": "batch ... hidden",
+    },
+    "bilinear": {"x1": "batch in1", "x2": "batch in2", "y": "batch out"},
+    "locally_connected_1d": {"x": "batch ... in", "y": "batch ... out"},
+    "locally_connected_2d": {"x": "batch ... in", "y": "batch ... out"},
+    "normalization": _NORM,
+    "additive_attention": _SCORED,
+    "attention_scale": _SCORED,
 }
 
 

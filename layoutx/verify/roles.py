@@ -12,7 +12,7 @@ from layoutx.plan.plan import Array, plan
 from layoutx.plan.run import run
 from layoutx.spec.bind import bind
 from layoutx.spec.bound import BoundForm
-from layoutx.spec.schema import Case, Form, TensorSpec
+from layoutx.spec.schema import Case, Form, TensorSpec, choose
 
 
 def roles(bound: BoundForm, tensors: Mapping[str, Array], refine: Mapping[str, str] = NOTHING) -> dict[str, Array]:
@@ -43,7 +43,16 @@ def canonical(bound: BoundForm, refine: Mapping[str, str] = NOTHING) -> BoundFor
         tensors.append(TensorSpec(role.name, (Case(layout),), dtype=role.dtype))
     only = {axis: (Case(labels),) for axis, labels in bound.labels.items()}
     facts = {name: (Case(value),) for name, value in bound.facts.items()}
-    form = Form(f"canonical.{kind.name}", kind.name, rank=_rank(bound), only=only, facts=facts, tensors=tuple(tensors))
+    same = {axis: (Case(choose(cases, bound.config)),) for axis, cases in bound.form.same.items()}
+    form = Form(
+        f"canonical.{kind.name}",
+        kind.name,
+        rank=_rank(bound),
+        only=only,
+        same=same,
+        facts=facts,
+        tensors=tuple(tensors),
+    )
     return bind(kind, form, sizes=bound.sizes, refine=refine)
 
 

@@ -23,6 +23,7 @@ from layoutx.verify.roles import as_float
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 GROUPS = ("tensors", "inputs", "outputs")
+ORDERED = ("keras", "torch", "onnx")  # frameworks that list a layer's weights in an order of their own
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Case:
         refine: dims of a refined axis as stored: {"features": "h w"}.
         tensors: native names (keras: paths below the layer) -> weights, in the layer's own order.
         inputs, outputs: `x` or `query`, `key`, `value`; `y`, `h`, `c`; axes in the framework's own order.
-        framework, version: `keras`, `tf_keras`, `torch` or `onnx`, as installed when it was captured.
+        framework, version: `keras`, `tf_keras`, `torch`, `onnx`, `flax`, ..., as installed when it was captured.
         dtype: in which the framework computed.
     """
 
@@ -145,8 +146,13 @@ def _instances(
 
 
 def _renamed(case: Case, form: Form, names: Sequence[str]) -> dict[str, Array]:
-    """The tensors under the spec's names; keras counts by position, and its paths' last words must agree."""
+    """The tensors under the spec's names; keras counts by position, and its paths' last words must agree.
+
+    Where weights are a mapping by name, their order says nothing.
+    """
     native = list(case.tensors)
+    if form.framework not in ORDERED and sorted(names) == sorted(native):
+        return {name: case.tensors[name] for name in names}
     plain = [name.rpartition("/")[2] for name in names], [name.rpartition("/")[2] for name in native]
     if list(names) != native and not (form.framework == "keras" and plain[0] == plain[1]):
         raise VerificationError(

@@ -166,7 +166,9 @@ def nested(dims: st.SearchStrategy) -> st.SearchStrategy:
     return st.one_of(
         st.builds(Product, several),
         st.builds(
-            lambda axis, labels, dims: Sum(axis, tuple(Option(x, d) for x, d in zip(labels, dims, strict=False))),
+            lambda axis, labels, dims: Sum(
+                axis, tuple(Option(x, d, x in "fo") for x, d in zip(labels, dims, strict=False))
+            ),
             st.one_of(st.none(), NAMES),
             LABELS,
             option,

@@ -63,16 +63,19 @@ def addresses(tensor: Stored, world: World) -> tuple[tuple[int, ...], list[tuple
     found = []
     for flat in range(prod(shape)):
         role, labels, axes = layout.head.role if layout.head else "", dict(tensor.labels), {}
+        negated = bool(layout.head and layout.head.negated)
         for what, name, at in peel(layout.dims, flat, world):
             if what == "role":
                 role = name
+            elif what == "sign":
+                negated = not negated
             elif what == "label":
                 labels[name] = world.aliases.get(str(at), str(at))
             else:
                 axes[name] = int(at)
         renamed = tensor.names.get(role, {})
         indices = {(renamed.get(axis, axis), at) for axis, at in axes.items() if world.sizes[axis] != 1}
-        found.append(((role, frozenset(labels.items()), frozenset(indices)), bool(layout.head and layout.head.negated)))
+        found.append(((role, frozenset(labels.items()), frozenset(indices)), negated))
     return shape, found
 
 
@@ -106,6 +109,8 @@ def peel(dims: Sequence[Dim], flat: int, world: World) -> Iterator[tuple[str, st
             for option in options(dim, world):
                 block = prod(length(d, world) for d in option.dims)
                 if at < block:
+                    if option.negated:
+                        yield "sign", "", ""
                     yield ("role", option.label, "") if dim.axis is None else ("label", dim.axis, option.label)
                     yield from peel(option.dims, at, world)
                     break

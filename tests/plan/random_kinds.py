@@ -178,6 +178,9 @@ class Draw:
     def spell(self, label: str) -> str:
         return ALIASES[label] if label in ALIASES and self.r.random() < 0.3 else label
 
+    def sign(self) -> str:
+        return "-" if self.r.random() < 0.1 else ""
+
     def leaf(self, token: str) -> str:
         return f"-{token}" if token not in self.refined and self.r.random() < 0.2 else token
 
@@ -194,7 +197,8 @@ class Draw:
             elif token[0] == "parts":
                 parts = [(name, rest) for name, rest in token[1].items()]
                 r.shuffle(parts)
-                texts = [f"{name}: {self.dims(rest)}" if rest else name for name, rest in parts]
+                signed = [(self.sign() + name, rest) for name, rest in parts]
+                texts = [f"{name}: {self.dims(rest)}" if rest else name for name, rest in signed]
                 found.append("{" + " | ".join(texts) + "}")
             else:
                 found.append(self.sum(token[0], list(token[1]), waiting))
@@ -204,7 +208,7 @@ class Draw:
         r = self.r
         r.shuffle(labels)
         if r.random() < 0.6:
-            return f"{axis}[{' '.join(map(self.spell, labels))}]"
+            return f"{axis}[{' '.join(self.sign() + self.spell(label) for label in labels)}]"
         inner = [waiting.pop() for _ in range(r.randint(0, len(waiting)))]
         return f"{axis}{{{' | '.join(f'{self.spell(x)}: {self.dims(inner)}' for x in labels)}}}"
 

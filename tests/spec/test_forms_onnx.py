@@ -10,7 +10,7 @@ from layoutx.spec.registry import registry
 
 onnx = pytest.importorskip("onnx")
 
-DATA = {"X", "A", "input", "indices", "sequence_lens", "initial_h", "initial_c", "P"}
+DATA = {"X", "A", "input", "indices", "sequence_lens", "initial_h", "initial_c"}
 OWN = {"rank", "since_version", "spatial", "is_test"}  # what a reader adds, or an older operator version had
 FORMS = """Gemm Conv ConvTranspose Gather BatchNormalization LayerNormalization
 RMSNormalization GroupNormalization InstanceNormalization PRelu RNN LSTM GRU"""

@@ -131,7 +131,6 @@ def test_momentum_is_told_as_the_share_that_is_kept() -> None:
     ("form", "config", "words"),
     [
         ("torch.MultiheadAttention", {"add_bias_kv": True}, "add_bias_kv=False only, not True"),
-        ("torch.LSTM", {"proj_size": 3}, "proj_size=0 only, not 3"),
         ("torch.Embedding", {"max_norm": 1.0}, "max_norm=None only, not 1.0"),
         ("torch.Conv2d", {"padding_mode": "reflect"}, "padding_mode='zeros' only"),
         ("keras.BatchNormalization", {"renorm": True}, "renorm=False only"),

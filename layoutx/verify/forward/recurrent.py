@@ -10,8 +10,9 @@ from layoutx.errors import SizeError, UsageError
 from layoutx.verify.forward.activations import activation
 from layoutx.verify.forward.shapes import Array, Arrays, Facts, common_dtype, need, sizes_of
 
-# (x W_i + b_i, R, b_r, states) of one step -> the next states; the first state is the output
-Step = Callable[[Array, Array, Array, tuple[Array, ...]], tuple[Array, ...]]
+# (x W_i + b_i, the roles of this direction, states) of one step -> the next states; the first state is the output
+States = tuple[Array, ...]
+Step = Callable[[Array, Arrays, States], States]
 
 
 def simple_rnn(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, Array]:
@@ -22,30 +23,35 @@ def simple_rnn(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[
     """
     act = activation(facts.get("activation", "tanh"))
 
-    def step(drive: Array, r: Array, b: Array, states: tuple[Array, ...]) -> tuple[Array, ...]:
-        return (act(drive + states[0] @ r.T + b),)
+    def step(drive: Array, own: Arrays, states: States) -> States:
+        return (act(drive + states[0] @ own["w_recurrent"].T + own["b_recurrent"]),)
 
-    return _run("simple_rnn", "", 1, step, roles, x, facts)
+    return recurrent("simple_rnn", 0, 1, step, roles, x, facts)
 
 
 def lstm(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, Array]:
     """i, f, o = gate(...); g = act(...); c' = f c + i g; h' = o act(c').
 
     Gates in the order i f g o: w_input (direction, gate, hidden, input), w_recurrent (direction, gate, hidden,
-    hidden_prev), b_input and b_recurrent (direction, gate, hidden) or absent.
-    x (batch, time, input) -> y (batch, time, direction*hidden), forward then backward, both aligned to the time of
-    x; h, c (direction, batch, hidden), the states after the last step that each direction takes.
+    hidden_prev), b_input and b_recurrent (direction, gate, hidden) or absent. peephole (direction, [i f o], hidden) or
+    absent: i and f see the old cell state, o the new one. w_projection (direction, proj, hidden) or absent:
+    h' = w_projection (o act(c')), and hidden_prev is proj.
+    x (batch, time, input) -> y (batch, time, direction*hidden_prev), forward then backward, both aligned to the time
+    of x; h (direction, batch, hidden_prev), c (direction, batch, hidden), the states after the last step that each
+    direction takes.
     Facts `activation`, `gate_activation`; `direction: backward` where the only direction runs backward.
     """
     act, gate = activation(facts.get("activation", "tanh")), activation(facts.get("gate_activation", "sigmoid"))
 
-    def step(drive: Array, r: Array, b: Array, states: tuple[Array, ...]) -> tuple[Array, ...]:
+    def step(drive: Array, own: Arrays, states: States) -> States:
         h, c = states
-        i, f, g, o = np.moveaxis(drive + _product(h, r) + b, 1, 0)
-        c = gate(f) * c + gate(i) * act(g)
-        return gate(o) * act(c), c
+        i, f, g, o = np.moveaxis(drive + product(h, own["w_recurrent"]) + own["b_recurrent"], 1, 0)
+        p_i, p_f, p_o = own.get("peephole", (0.0, 0.0, 0.0))
+        c = gate(f + p_f * c) * c + gate(i + p_i * c) * act(g)
+        h = gate(o + p_o * c) * act(c)
+        return (h @ own["w_projection"].T if "w_projection" in own else h), c
 
-    return _run("lstm", "gate", 2, step, roles, x, facts)
+    return recurrent("lstm", 4, 2, step, roles, x, facts)
 
 
 def gru(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, Array]:
@@ -59,56 +65,66 @@ def gru(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, Ar
     if reset not in ("after", "before"):
         raise UsageError(f"gru: reset={reset!r} is unknown", where="known: after, before")
 
-    def step(drive: Array, recurrent: Array, b: Array, states: tuple[Array, ...]) -> tuple[Array, ...]:
-        (h,) = states
-        z, r = np.moveaxis(gate(drive[:, :2] + _product(h, recurrent[:2]) + b[:2]), 1, 0)
-        if reset == "after":
-            n = act(drive[:, 2] + r * (h @ recurrent[2].T + b[2]))
-        else:
-            n = act(drive[:, 2] + (r * h) @ recurrent[2].T + b[2])
+    def step(drive: Array, own: Arrays, states: States) -> States:
+        (h,), w, b = states, own["w_recurrent"], own["b_recurrent"]
+        z, r = np.moveaxis(gate(drive[:, :2] + product(h, w[:2]) + b[:2]), 1, 0)
+        inner = r * (h @ w[2].T + b[2]) if reset == "after" else (r * h) @ w[2].T + b[2]
+        n = act(drive[:, 2] + inner)
         return (z * h + (1.0 - z) * n,)
 
-    return _run("gru", "gate", 1, step, roles, x, facts)
+    return recurrent("gru", 3, 1, step, roles, x, facts)
 
 
-def _product(h: Array, recurrent: Array) -> Array:
-    return np.asarray(np.einsum("bp,ghp->bgh", h, recurrent))
+def product(h: Array, w_recurrent: Array) -> Array:
+    """h (batch, hidden_prev) times w_recurrent (gate, hidden, hidden_prev) -> (batch, gate, hidden)."""
+    return np.asarray(np.einsum("bp,ghp->bgh", h, w_recurrent))
 
 
-def _run(kind: str, gate: str, states: int, step: Step, roles: Arrays, x: Arrays, facts: Facts) -> dict[str, Array]:
+def recurrent(
+    kind: str, gates: int, states: int, step: Step, roles: Arrays, x: Arrays, facts: Facts
+) -> dict[str, Array]:
+    """Every direction of a recurrent layer: y (batch, time, direction*hidden_prev), and the last states.
+
+    Args:
+        gates: how many the kind has; 0: its roles have no gate axis.
+        states: how many it keeps: h, or h and c.
+        step: (drive (batch, [gate,] hidden), the roles of one direction, states) -> states.
+    """
     w, r = need(kind, roles, "w_input", "w_recurrent")
     (data,) = need(kind, x, "x")
+    gate = "gate" if gates else ""
     bias = f"direction {gate} hidden"
+    projection = roles.get("w_projection")
     given = {
         "w_input": (w, f"{bias} input"),
         "w_recurrent": (r, f"{bias} hidden_prev"),
         "b_input": (roles.get("b_input"), bias),
         "b_recurrent": (roles.get("b_recurrent"), bias),
+        "w_projection": (projection, "direction hidden_prev hidden"),
         "x": (data, "batch time input"),
     }
     sizes = sizes_of(kind, given)
-    if gate and sizes["gate"] != (wanted := {"lstm": 4, "gru": 3}[kind]):
-        raise SizeError(f"{kind}: w_input has {sizes['gate']} gates, not {wanted}", where=f"w_input {w.shape}")
-    if sizes["hidden_prev"] != sizes["hidden"]:
+    if gates and sizes["gate"] != gates:
+        raise SizeError(f"{kind}: w_input has {sizes['gate']} gates, not {gates}", where=f"w_input {w.shape}")
+    if projection is None and sizes["hidden_prev"] != sizes["hidden"]:
         raise SizeError(f"{kind}: hidden_prev is {sizes['hidden_prev']} and hidden {sizes['hidden']}")
     zero = np.zeros(w.shape[:-1], common_dtype(data, w))
-    b_i, b_r = roles.get("b_input", zero), roles.get("b_recurrent", zero)
-    begin = (np.zeros((sizes["batch"], sizes["hidden"]), zero.dtype),) * states
+    own = {"b_input": zero, "b_recurrent": zero, **roles}
+    begin = tuple(np.zeros((sizes["batch"], sizes[a]), zero.dtype) for a in ("hidden_prev", "hidden")[:states])
     runs = [
-        _scan(step, np.einsum("bti,...i->tb...", data, w[d]) + b_i[d], r[d], b_r[d], begin, backward)
+        _scan(step, {name: array[d] for name, array in own.items()}, data, begin, backward)
         for d, backward in enumerate(_backward(kind, sizes["direction"], facts))
     ]
     finals = {name: np.stack([run[1][k] for run in runs]) for k, name in enumerate(("h", "c")[:states])}
     return {"y": np.concatenate([run[0] for run in runs], axis=-1), **finals}
 
 
-def _scan(
-    step: Step, drive: Array, r: Array, b: Array, states: tuple[Array, ...], backward: bool
-) -> tuple[Array, tuple[Array, ...]]:
-    """One direction: drive (time, batch, [gate,] hidden) -> y (batch, time, hidden) in the time of x, last states."""
+def _scan(step: Step, own: Arrays, data: Array, states: States, backward: bool) -> tuple[Array, States]:
+    """One direction over data (batch, time, input) -> y (batch, time, hidden_prev) in the time of x, last states."""
     outputs = []
+    drive = np.einsum("bti,...i->tb...", data, own["w_input"]) + own["b_input"]
     for t in reversed(range(len(drive))) if backward else range(len(drive)):
-        states = step(drive[t], r, b, states)
+        states = step(drive[t], own, states)
         outputs.append(states[0])
     return np.stack(outputs[::-1] if backward else outputs, axis=1), states
 

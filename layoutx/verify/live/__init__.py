@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import metadata, util
+from importlib import import_module, metadata, util
 from typing import Any
 
 from layoutx.errors import UsageError
 from layoutx.verify.live.arrays import Array, Arrays
 
-__all__ = ["available", "describe", "run"]
+__all__ = ["RUNNERS", "available", "describe", "run"]
 
-# what must be importable before a framework can run a layer; the first names the version
+# framework, as form names begin -> the module beside this one that runs its layers
+RUNNERS = {
+    "torch": "torch_live",
+    "keras": "keras_live",
+    "onnx": "onnx_live",
+    "flax": "flax_live",
+    "nnx": "nnx_live",
+    "haiku": "haiku_live",
+    "equinox": "equinox_live",
+    "paddle": "paddle_live",
+    "mlx": "mlx_live",
+    "tf1": "tf1_live",
+    "tflite": "tflite_live",
+}
+
+# what must be importable before a framework can run a layer (distribution: module); the first names the version
 NEEDS = {
-    "torch": ("torch",),
-    "keras": ("keras", "tensorflow"),
-    "tf_keras": ("tf_keras", "tensorflow"),
-    "onnx": ("onnx", "onnxruntime"),
+    "torch": {"torch": "torch"},
+    "keras": {"keras": "keras", "tensorflow-cpu tensorflow": "tensorflow"},
+    "tf_keras": {"tf_keras": "tf_keras", "tensorflow-cpu tensorflow": "tensorflow"},
+    "onnx": {"onnx": "onnx", "onnxruntime": "onnxruntime"},
+    "flax": {"flax": "flax", "jax": "jax"},
+    "nnx": {"flax": "flax", "jax": "jax"},
+    "haiku": {"dm-haiku": "haiku", "jax": "jax"},
+    "equinox": {"equinox": "equinox", "jax": "jax"},
+    "paddle": {"paddlepaddle": "paddle"},
+    "mlx": {"mlx": "mlx"},
+    "tf1": {"tensorflow-cpu tensorflow": "tensorflow", "tf_keras": "tf_keras"},
+    "tflite": {"tensorflow-cpu tensorflow": "tensorflow"},
 }
 
 
@@ -24,7 +47,7 @@ def run(form: str, config: Mapping[str, Any], tensors: Arrays, x: Arrays, dtype:
     """What the real layer computes at inference: {"y"}, and the final states "h", "c" of recurrent layers.
 
     Args:
-        form: `torch.<class>`, `keras.<class>`, `keras.Bidirectional.<class>` or `onnx.<operator>`.
+        form: `torch.<class>`, `keras.<class>`, `keras.Bidirectional.<class>`, `onnx.<operator>`, `flax.<class>`, ...
         config: keywords of the layer's constructor, or attributes of the node; `version` picks keras 3 or tf_keras 2.
         tensors: native names -> arrays, in the layer's own order.
         x: {"x": array}, or query, key and value; axes in the framework's own order, and so are the outputs.
@@ -33,20 +56,8 @@ def run(form: str, config: Mapping[str, Any], tensors: Arrays, x: Arrays, dtype:
     Raises:
         UsageError: unknown framework or layer, a missing input. BindError: the layer does not take the weights.
     """
-    framework = form.partition(".")[0]
-    if framework == "torch":
-        from layoutx.verify.live import torch_live
-
-        return torch_live.run(form, config, tensors, x, dtype)
-    if framework == "keras":
-        from layoutx.verify.live import keras_live
-
-        return keras_live.run(form, config, tensors, x, dtype)
-    if framework == "onnx":
-        from layoutx.verify.live import onnx_live
-
-        return onnx_live.run(form, config, tensors, x, dtype)
-    raise UsageError(f"no framework runs {form!r}", where="known: torch.*, keras.*, onnx.*")
+    found: dict[str, Array] = _runner(form).run(form, config, tensors, x, dtype)
+    return found
 
 
 def describe(
@@ -54,30 +65,39 @@ def describe(
 ) -> list[tuple[str, tuple[int, ...]]]:
     """Names and shapes of the real layer's weights, in its own order, for building probes.
 
-    `shapes` are those of the inputs; torch does not need them. Raises UsageError for onnx, whose nodes own no weights.
+    `shapes` are those of the inputs. Raises UsageError for onnx, whose nodes own no weights.
     """
+    runner = _runner(form)
+    if not hasattr(runner, "describe"):
+        raise UsageError(f"the weights of {form!r} cannot be listed", why="its nodes are given their weights")
+    found: list[tuple[str, tuple[int, ...]]] = runner.describe(form, config, shapes)
+    return found
+
+
+def _runner(form: str) -> Any:
     framework = form.partition(".")[0]
-    if framework == "torch":
-        from layoutx.verify.live import torch_live
-
-        return torch_live.describe(form, config)
-    if framework == "keras":
-        from layoutx.verify.live import keras_live
-
-        return keras_live.describe(form, config, shapes)
-    raise UsageError(f"the weights of {form!r} cannot be listed", why="only torch and keras layers own their weights")
+    if framework not in RUNNERS:
+        raise UsageError(f"no framework runs {form!r}", where=f"known: {', '.join(f'{name}.*' for name in RUNNERS)}")
+    return import_module(f"{__name__}.{RUNNERS[framework]}")
 
 
 def available(framework: str) -> str:
-    """The installed version of `torch`, `keras`, `tf_keras` or `onnx`; "" where it, or what it runs on, is missing.
+    """The installed version of a framework (`tf_keras` is one); "" where it, or what it runs on, is missing.
 
     Nothing is imported. Raises UsageError for other names.
     """
     if framework not in NEEDS:
         raise UsageError(f"no framework is called {framework!r}", where=f"known: {', '.join(NEEDS)}")
-    if any(util.find_spec(module) is None for module in NEEDS[framework]):
+    if any(util.find_spec(module) is None for module in NEEDS[framework].values()):
         return ""
-    try:
-        return metadata.version(NEEDS[framework][0])
-    except metadata.PackageNotFoundError:
-        return ""
+    return _version(next(iter(NEEDS[framework])))
+
+
+def _version(distributions: str) -> str:
+    """The version of the first of several distributions that bring one module (tensorflow-cpu, tensorflow)."""
+    for name in distributions.split():
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return ""

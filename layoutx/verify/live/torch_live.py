@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from layoutx.empty import NOTHING
 from layoutx.errors import UsageError
 from layoutx.verify.live.arrays import Array, Arrays, cast_all, inputs, options, refused
 
@@ -17,9 +18,10 @@ def run(form: str, config: Mapping[str, Any], tensors: Arrays, x: Arrays, dtype:
 
     RNN, LSTM, GRU and MultiheadAttention are built with `batch_first=True` unless the config says otherwise;
     their h, c are (layers*directions, batch, hidden). A cell is run over x (batch, time, input), its h, c are
-    (1, batch, hidden). Two composites that are no classes of torch:
+    (1, batch, hidden). Three composites that are no classes of torch:
     `torch.SeparableConv{1,2,3}d` (depthwise.weight, pointwise.weight, either `.bias`; config stride, padding, dilation,
-    padding_mode, other keys ignored) and `torch.AttentionProjections` ({q,k,v,out}_proj.weight, `.bias`; config
+    padding_mode, other keys ignored), `torch.Normalization` (buffers mean, variance; channels last; config invert) and
+    `torch.AttentionProjections` ({q,k,v,out}_proj.weight, `.bias`; config
     num_heads, num_kv_heads).
 
     Raises:
@@ -41,7 +43,9 @@ def run(form: str, config: Mapping[str, Any], tensors: Arrays, x: Arrays, dtype:
     return {key: value.numpy() for key, value in result.items()}
 
 
-def describe(form: str, config: Mapping[str, Any]) -> list[tuple[str, tuple[int, ...]]]:
+def describe(
+    form: str, config: Mapping[str, Any], shapes: Mapping[str, Sequence[int]] = NOTHING
+) -> list[tuple[str, tuple[int, ...]]]:
     """Names and shapes of the real module's state dict, in its order; not for composites. Raises UsageError."""
     module = _plain(form.removeprefix("torch."), config)
     return [(name, tuple(value.shape)) for name, value in module.state_dict().items()]
@@ -52,6 +56,8 @@ def _build(name: str, config: Mapping[str, Any], state: Mapping[str, Any], data:
         return _separable(int(name[-2]), config, state, data["x"].shape[1])
     if name == "AttentionProjections":
         return _projections(state)
+    if name == "Normalization":
+        return _statistics(state)
     return _plain(name, config)
 
 
@@ -86,12 +92,32 @@ def _projections(state: Mapping[str, Any]) -> Any:
     return nn.ModuleDict({name: linear(name) for name in ("q_proj", "k_proj", "v_proj", "out_proj")})
 
 
+def _statistics(state: Mapping[str, Any]) -> Any:
+    import torch
+
+    module = torch.nn.Module()
+    for name in ("mean", "variance"):
+        module.register_buffer(name, torch.empty_like(state[name]))
+    return module
+
+
+def _normalized(module: Any, config: Mapping[str, Any], x: Any) -> Any:
+    root = module.variance.sqrt().clamp(min=1e-7)
+    return x * root + module.mean if config.get("invert") else (x - module.mean) / root
+
+
 def _call(name: str, module: Any, config: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
     if name == "MultiheadAttention":
         return {"y": module(*inputs(name, data, "query", "key", "value"), need_weights=False)[0]}
     if name == "AttentionProjections":
         return {"y": _attend(module, config, *inputs(name, data, "query", "key", "value"))}
+    if name == "Bilinear":
+        return {"y": module(*inputs(name, data, "x1", "x2"))}
     (x,) = inputs(name, data, "x")
+    if name == "Normalization":
+        return {"y": _normalized(module, config, x)}
+    if name == "EmbeddingBag" and x.ndim == 1:  # a bag for each index, that rows can be compared one by one
+        return {"y": module(x[:, None])}
     if name.startswith("SeparableConv"):
         return {"y": module["pointwise"](module["depthwise"](x))}
     if name in CELLS:
