@@ -100,8 +100,8 @@ def keras_convs(version: int) -> Iterator[Plan]:
         yield keras(name, x, filters=7, kernel_size=size, use_bias=False, strides=[2] * rank)
         yield keras(name, x, filters=7, kernel_size=size, padding="same", strides=[2] * rank, activation="tanh")
         yield keras(name, x, filters=7, kernel_size=small, dilation_rate=[2] * rank)
+        yield keras(name, (2, *SPACE[rank], 6), filters=10, kernel_size=size, groups=2)
         if rank < 3:
-            yield keras(name, (2, *SPACE[rank], 6), filters=10, kernel_size=size, groups=2)
             yield keras(
                 name, (2, *SPACE[rank], 6), filters=10, kernel_size=small, groups=2, use_bias=False, dilation_rate=2
             )
@@ -187,6 +187,9 @@ def keras_recurrent(version: int) -> Iterator[Plan]:
         yield keras(name, units=3, go_backwards=True)
         yield keras(f"Bidirectional.{name}", units=3)
         yield keras(f"Bidirectional.{name}", units=3, use_bias=False)
+        yield keras(f"Bidirectional.{name}", units=3, activation="hard_sigmoid")
+        if name == "SimpleRNN":
+            yield keras(name, units=3, activation="hard_sigmoid")
         for merge in ("sum", "mul", "ave"):
             yield keras(f"Bidirectional.{name}", units=3, merge_mode=merge)
         if name != "SimpleRNN":
@@ -409,6 +412,12 @@ def onnx_recurrent() -> Iterator[Plan]:
             if name != "RNN":
                 hard = ["HardSigmoid", *activations[1:]]
                 yield onnx(name, (5, 2, 7), one, hidden_size=3, activations=hard, **reset)
+                yield onnx(
+                    name, (5, 2, 7), both, hidden_size=3, direction="bidirectional", activations=hard * 2, **reset
+                )
+            else:
+                yield onnx(name, (5, 2, 7), one, hidden_size=3, activations=["Sigmoid"])
+                yield onnx(name, (5, 2, 7), both, hidden_size=3, direction="bidirectional", activations=["Sigmoid"] * 2)
 
 
 def onnx_attention() -> Iterator[Plan]:

@@ -17,7 +17,7 @@ def inspect(args: Namespace) -> int:
     """`layoutx inspect FILE`."""
     from layoutx.inspect import inspect as look
 
-    view = look(args.file, forms=args.form, specs=args.specs, input_shape=args.input_shape)
+    view = look(args.file, forms=args.form, specs=args.specs, input_shape=args.input_shape, from_=args.from_)
     _print(args, view.to_dict() if args.json else view.text(*_terminal()))
     return 0
 
@@ -44,6 +44,8 @@ def convert(args: Namespace) -> int:
         input_shape=args.input_shape,
         specs=args.specs,
         live=not args.no_live,
+        from_=args.from_,
+        materialise=args.materialise,
     )
     if not args.quiet:
         _print(args, report.to_dict() if args.json else report.text(*_terminal()))
@@ -82,12 +84,17 @@ def specs(args: Namespace) -> int:
 
 
 def show_kind(args: Namespace) -> int:
-    """`layoutx specs show KIND`."""
-    from layoutx.show.specs import kind_dict, kind_of, kind_text
+    """`layoutx specs show KIND`, or one form."""
+    from layoutx.show.specs import form_text, kind_dict, kind_of, kind_text
     from layoutx.spec.registry import registry
 
     kind = kind_of(registry(tuple(args.specs)), args.kind)
-    _print(args, kind_dict(kind) if args.json else kind_text(kind, *_terminal()))
+    if args.json:
+        _print(args, kind_dict(kind))
+    elif args.kind in kind.forms:
+        _print(args, form_text(kind, kind.forms[args.kind], *_terminal()))
+    else:
+        _print(args, kind_text(kind, *_terminal()))
     return 0
 
 

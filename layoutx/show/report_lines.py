@@ -147,6 +147,7 @@ def _notes(layer: LayerJob, result: Result, proof: Proof) -> list[str]:
     notes += [f"{s.source} is left out: {s.reason}" for s in plan.steps if isinstance(s, Drop)]
     notes += result.guards
     notes += [f"{name} is a sum of stored numbers: rounded by at most {e:.2g}" for name, e in result.rounded.items()]
+    notes += dict.fromkeys(result.derived.values())
     notes += [f"{name} was narrowed from {a} to {b}" for name, (a, b) in result.narrowed.items()]
     return notes + ([proof.note] if proof.note else [])
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from layoutx.errors import UsageError
 from layoutx.lang.show import show, show_dims
 from layoutx.lang.tree import Layout
+from layoutx.show.side_by_side import FormRow, changes_of, rows, when_text
 from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row
 from layoutx.spec.registry import Registry
-from layoutx.spec.schema import Cases, Form, Kind, Others, Reading, Role, TensorSpec
+from layoutx.spec.schema import Cases, Form, Kind, Reading, Role, TensorSpec
 
 if TYPE_CHECKING:
     from layoutx.errors import LayoutxError
@@ -92,8 +94,10 @@ def _form_dict(form: Form) -> dict[str, Any]:
         "optional": [spec.name for spec in form.tensors if spec.optional],
         "config": _plain(form.config),
         "data": {name: [_layout(case.value) for case in cases] for name, cases in form.data.items()},
-        "facts": {name: _cases(cases) for name, cases in form.facts.items()},
-        "settings": {name: _cases(cases) for name, cases in form.settings.items()},
+        "facts": {name: case_texts(cases) for name, cases in form.facts.items()},
+        "settings": {name: case_texts(cases) for name, cases in form.settings.items()},
+        "maps": list(changes_of(form)),
+        "history": list(form.history),
     }
 
 
@@ -104,15 +108,44 @@ def _plain(value: Any) -> Any:
 
 
 def kind_text(kind: Kind, width: int = 99, color: bool = False) -> str:
-    """One kind in full: its roles, then every form's tensors with their layouts."""
+    """One kind: its roles, every framework side by side, then defaults and sources form by form."""
+    known = rows(kind)
+    biased = any(found.biases for found in known)
+    heads = ["form", "kernels (axes; × is one dimension)", "biases" if biased else "others", "order"]
     parts = [
         prose(f"{kind.name}: {clean(kind.about, 600)}", width, color, "head"),
         grid(["role", "axes", "if absent", ""], (_role(role) for role in kind.roles.values()), width, color),
-        grid(["form, tensor", "layout", "stored when"], _form_rows(kind), width, color),
+        grid(heads, map(_side, known), width, color),
+        prose("○ declared: no output of the framework stands behind it yet.", width, color, "dim", 2),
+        grid(["form", "defaults, state, source"], (_origin(row) for row in known), width, color),
     ]
     about = list(_meanings(kind))
     if about:
         parts.append(grid(["", ""], about, width, color))
+    parts.append(prose(f"`layoutx specs show {known[0].form.name}` shows one form in full.", width, color))
+    return "\n\n".join(parts)
+
+
+def _side(found: FormRow) -> Line:
+    name = f"{clean(found.form.name)}{'' if found.state != 'declared' else ' ○'}"
+    columns = ["\n".join(map(clean, texts)) for texts in (found.kernels, found.others)]
+    return row(Cell(name, "head"), columns[0] or "nothing", columns[1] or found.biases, found.order)
+
+
+def _origin(found: FormRow) -> Line:
+    changes = f"while it runs: {found.changes}" if found.changes else ""
+    texts = [found.defaults, changes, found.state, clean(found.form.source, 400)]
+    return row(Cell(clean(found.form.name), "head"), Cell("; ".join(filter(None, texts)), "dim"))
+
+
+def form_text(kind: Kind, form: Form, width: int = 99, color: bool = False) -> str:
+    """One form in full: every tensor with its layout in every case, facts, settings, history, source."""
+    one = replace(kind, forms={form.name: form})
+    parts = [
+        prose(f"{form.name} ({kind.name}): {clean(kind.about, 600)}", width, color, "head"),
+        grid(["role", "axes", "if absent", ""], (_role(role) for role in kind.roles.values()), width, color),
+        grid(["form, tensor", "layout", "stored when"], _form_rows(one), width, color),
+    ]
     return "\n\n".join(parts)
 
 
@@ -140,12 +173,14 @@ def _form_rows(kind: Kind) -> Iterator[Line]:
 
 
 def _about(form: Form) -> Iterator[str]:
-    wanted = [f"{key}={_or(values)}" for key, values, _ in form.require]
+    wanted = [f"{when_text({key: values})}" for key, values, _ in form.require]
     if wanted:
         yield clean(f"only for {', '.join(wanted)}", 400)
+    yield from (clean(f"while it runs: {change}", 400) for change in changes_of(form))
     for label, table in (("fact", form.facts), ("setting", form.settings)):
         for name, cases in table.items():
-            yield clean(f"{label} {name}: {' | '.join(_cases(cases))}", 400)
+            yield clean(f"{label} {name}: {' | '.join(case_texts(cases))}", 400)
+    yield from (clean(f"history: {line}", 400) for line in form.history)
     yield clean(f"{_witness(form)}; {form.source}" if form.source else _witness(form), 400)
 
 
@@ -155,7 +190,7 @@ def _witness(form: Form) -> str:
     return witness_of(form.name)
 
 
-def _cases(cases: Cases) -> list[str]:
+def case_texts(cases: Cases) -> list[str]:
     """Each case in words: `tanh`, `activation of the config`, `hard_sigmoid_1/6 where activation=hard_sigmoid`."""
     texts = []
     for case in cases:
@@ -164,24 +199,13 @@ def _cases(cases: Cases) -> list[str]:
             text = f"{'1 - ' if value.complement else ''}{value.config} of the config"
         else:
             text = _layout(value)
-        when = _conditions(case.when)
+        when = when_text(case.when)
         texts.append(f"{text} where {when}" if when else text)
     return texts
 
 
-def _conditions(when: Mapping[str, tuple[Any, ...]]) -> str:
-    return ", ".join(f"{key}={_or(values)}" for key, values in when.items())
-
-
-def _or(values: tuple[Any, ...]) -> str:
-    if isinstance(values, Others):
-        return f"other than {_or(tuple(values))}"
-    shown = [" ".join(map(str, value)) if isinstance(value, tuple) else str(value) for value in values[:3]]
-    return " or ".join([*shown, *(["..."] if len(values) > 3 else [])])
-
-
 def _when(spec: TensorSpec, when: Mapping[str, tuple[Any, ...]]) -> str:
-    texts = [_conditions(when)] if when else []
+    texts = [when_text(when)] if when else []
     texts += ["optional"] if spec.optional else []
     texts += [spec.dtype] if spec.dtype else []
     texts += [f"order from {spec.dims_from}"] if spec.dims_from else []

@@ -39,14 +39,11 @@ def run_live(
         last, refine: axis -> its dims in canonical order, and on this layer's side.
         keywords: of the constructor, over those that follow from the layer and the settings.
     """
-    from layoutx.verify.live import run
+    from layoutx.verify.live import precision, run
 
     first, tensors = _first_instance(bound, tensors)
     config = {**live_config(first, settings, refine), **keywords}
-    if bound.form.framework == "onnx":
-        from layoutx.verify.live.onnx_live import precision
-
-        dtype = precision(bound.form.name, config, dtype)
+    dtype = precision(bound.form.name, config, dtype)
     order, native = canonical_data(bound.kind.name), data_order(bound)
     labels = dict(bound.labels)
     data = {}

@@ -154,13 +154,20 @@ def _renamed(case: Case, form: Form, names: Sequence[str]) -> dict[str, Array]:
     if form.framework not in ORDERED and sorted(names) == sorted(native):
         return {name: case.tensors[name] for name in names}
     plain = [name.rpartition("/")[2] for name in names], [name.rpartition("/")[2] for name in native]
-    if list(names) != native and not (form.framework == "keras" and plain[0] == plain[1]):
+    sides = [[_side(name) for name in listed] for listed in (names, native)]
+    agree = form.framework == "keras" and plain[0] == plain[1] and sides[0] == sides[1]
+    if list(names) != native and not agree:
         raise VerificationError(
             f"{case.framework} {case.version} stores {', '.join(native) or 'nothing'}",
             where=case.name,
             why=f"the spec of {form.name} says {', '.join(names) or 'nothing'}",
         )
     return dict(zip(names, case.tensors.values(), strict=True))
+
+
+def _side(path: str) -> str:
+    """`forward` or `backward`, where a part of a Keras path says it: `forward_lstm/lstm_cell/kernel`."""
+    return next((side for side in ("forward", "backward") if path.startswith(f"{side}_")), "")
 
 
 def write(path: Path, cases: Sequence[Case]) -> None:

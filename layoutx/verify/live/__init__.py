@@ -9,7 +9,7 @@ from typing import Any
 from layoutx.errors import UsageError
 from layoutx.verify.live.arrays import Array, Arrays
 
-__all__ = ["RUNNERS", "available", "describe", "run"]
+__all__ = ["RUNNERS", "available", "describe", "precision", "run"]
 
 # framework, as form names begin -> the module beside this one that runs its layers
 RUNNERS = {
@@ -51,7 +51,7 @@ def run(form: str, config: Mapping[str, Any], tensors: Arrays, x: Arrays, dtype:
         config: keywords of the layer's constructor, or attributes of the node; `version` picks keras 3 or tf_keras 2.
         tensors: native names -> arrays, in the layer's own order.
         x: {"x": array}, or query, key and value; axes in the framework's own order, and so are the outputs.
-        dtype: what to compute in. `onnx_live.precision` says where onnx has no float64.
+        dtype: what to compute in; `precision` says where a framework has no float64.
 
     Raises:
         UsageError: unknown framework or layer, a missing input. BindError: the layer does not take the weights.
@@ -72,6 +72,12 @@ def describe(
         raise UsageError(f"the weights of {form!r} cannot be listed", why="its nodes are given their weights")
     found: list[tuple[str, tuple[int, ...]]] = runner.describe(form, config, shapes)
     return found
+
+
+def precision(form: str, config: Mapping[str, Any], dtype: str = "float64") -> str:
+    """The dtype that `run` computes a layer in, where `dtype` is asked for: some frameworks have no float64."""
+    runner = _runner(form)
+    return str(runner.precision(form, config, dtype)) if hasattr(runner, "precision") else dtype
 
 
 def _runner(form: str) -> Any:

@@ -1,0 +1,303 @@
+"""Pairs of forms, run: a captured layer of one framework, converted, in the framework of the target.
+
+`run_pair` moves the captured weights, checks the way back and that a `moves` plan is a permutation, runs the target's own
+framework on the captured inputs, and compares with what the source's framework gave.
+
+Left out: targets for another number of spatial axes; EinsumDense as a target except of the equation ab,bc->ac; PReLU with one
+slope for all channels of several (the data of no other form says that).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from layoutx.errors import LayoutxError, Problems
+from layoutx.lang.tree import Spread
+from layoutx.plan.fit import fit
+from layoutx.plan.plan import Array, Plan
+from layoutx.plan.run import run
+from layoutx.plan.steps import Drop, Exactness
+from layoutx.spec.bound import BoundForm
+from layoutx.spec.registry import Registry, builtin_folder, load_registry
+from layoutx.spec.schema import Form
+from layoutx.verify import live
+from layoutx.verify.data import canonical_data, data_order, rearrange
+from layoutx.verify.forward.activations import activation
+from layoutx.verify.layer import run_live
+from layoutx.verify.probe import spatial_rank
+from layoutx.verify.proof import round_trip
+from layoutx.verify.reference import MERGES, forward_layer
+from layoutx.verify.witness import Case, bind_case, read, refinement
+
+FOLDER = Path(__file__).resolve().parent.parent / "tests" / "witnesses"
+MAIN = ("keras", "tf_keras", "torch", "onnx")
+FRAMEWORKS = (*MAIN, "flax", "nnx", "haiku", "equinox", "paddle", "mlx", "tf1", "tflite")
+ONLY_KERAS_3 = ("keras.GroupQueryAttention", "keras.RMSNormalization", "keras.ReversibleEmbedding")
+ONLY_TF_KERAS = ("keras.LocallyConnected1D", "keras.LocallyConnected2D")
+NEVER_RUN = ("keras.CuDNNLSTM", "keras.CuDNNGRU", "keras.Bidirectional.CuDNNLSTM", "keras.Bidirectional.CuDNNGRU")
+TOLERANCE = {"float64": 1e-9, "float32": 1e-5}
+CONVS = ("conv", "conv_transpose", "separable_conv")
+MOST_CASES = 4  # of a form, where source or target is none of the main frameworks
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of one conversion: refused, or run with this largest relative difference, or something is wrong."""
+
+    refused: str = ""
+    wrong: str = ""
+    error: float = 0.0
+    dtype: str = "float64"
+
+
+@cache
+def specs() -> Registry:
+    """The project's own specs."""
+    return load_registry([builtin_folder()])
+
+
+def files() -> list[Path]:
+    """The captured witnesses, `kind.framework.npz`."""
+    return sorted(FOLDER.glob("*.npz"))
+
+
+def chosen(cases: Sequence[Case], framework: str) -> list[Case]:
+    """All cases between the main frameworks; of each other form so many, spread over its list."""
+    if framework in MAIN and all(case.framework in MAIN for case in cases):
+        return list(cases)
+    by_form: dict[str, list[Case]] = {}
+    for case in cases:
+        by_form.setdefault(case.form, []).append(case)
+    return [case for held in by_form.values() for case in held[:: math.ceil(len(held) / MOST_CASES)]]
+
+
+def measure(kinds: Sequence[str]) -> dict[str, dict[str, float]]:
+    """`source -> target` to the largest difference by precision, rounded up to a power of ten; of kinds, all pairs."""
+    tasks = [(path, name) for path in files() if path.stem.split(".")[0] in kinds for name in FRAMEWORKS]
+    found: dict[str, dict[str, float]] = {}
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        for (path, framework), (pairs, wrong) in zip(tasks, pool.map(runs_of, *zip(*tasks, strict=True)), strict=True):
+            if wrong:
+                print(f"{path.stem} -> {framework}: {len(wrong)} wrong\n  " + "\n  ".join(wrong[:12]), flush=True)
+            for pair, errors in pairs.items():
+                held = found.setdefault(pair, {})
+                for dtype, error in errors.items():
+                    held[dtype] = max(error, held.get(dtype, 0.0))
+    return {pair: {dtype: rounded_up(e, dtype) for dtype, e in errors.items()} for pair, errors in found.items()}
+
+
+FLOOR = {"float64": 1e-15, "float32": 1e-7}
+
+
+def rounded_up(error: float, dtype: str) -> float:
+    """The next power of ten; the table stays still."""
+    return float(10.0 ** math.ceil(math.log10(max(error, FLOOR[dtype]))))
+
+
+def runs_of(path: Path, framework: str) -> tuple[dict[str, dict[str, float]], list[str]]:
+    """All runs of one file's cases in one framework: pair to largest difference by precision, and what is wrong."""
+    pairs: dict[str, dict[str, float]] = {}
+    wrong: list[str] = []
+    if not live.available(framework):
+        return pairs, wrong
+    for case in chosen(read(path), framework):
+        for form, config in targets(case, bind_case(case, specs())[0][0], framework):
+            found = attempt(case, form, config)
+            if found.wrong:
+                wrong.append(f"{case.name} -> {framework}: {form.name}: {found.wrong}")
+            elif not found.refused:
+                held = pairs.setdefault(f"{case.form} -> {form.name}", {})
+                held[found.dtype] = max(found.error, held.get(found.dtype, 0.0))
+    return pairs, wrong
+
+
+def attempt(case: Case, form: Form, config: Mapping[str, Any]) -> Run:
+    """`converted`, with whatever else goes wrong told and not raised."""
+    try:
+        return converted(case, form, config)
+    except Exception as error:
+        return Run(wrong=f"{type(error).__name__}: {' | '.join(str(error).split(chr(10)))[:400]}")
+
+
+def targets(case: Case, source: BoundForm, framework: str) -> Iterator[tuple[Form, dict[str, Any]]]:
+    """The forms of a framework for data of this rank, and what their config has to say."""
+    name = "keras" if framework == "tf_keras" else framework
+    x = next(iter(case.inputs.values()))
+    spread = any(isinstance(dim, Spread) for dims in data_order(source).values() for dim in dims)
+    rank = x.ndim - 2 if spread else None
+    for form in specs().forms_of(source.kind.name, name):
+        if form.name in (ONLY_KERAS_3 if framework == "tf_keras" else ONLY_TF_KERAS if framework == "keras" else ()):
+            continue
+        if form.name in NEVER_RUN:
+            continue
+        if form.rank is not None and rank != form.rank and not (rank == 0 and form.name == "torch.BatchNorm1d"):
+            continue
+        if form.name == "keras.EinsumDense" and "equation" in case.config:
+            continue
+        if source.kind.name == "prelu" and source.sizes["channel"] == 1:
+            continue
+        config = {"version": 2 if framework == "tf_keras" else 3} if name == "keras" else {}
+        if source.kind.name == "prelu":
+            config["rank"] = rank
+        if form.name == case.form and framework == case.framework:
+            continue
+        yield form, {key: value for key, value in config.items() if key in form.config}
+
+
+def converted(case: Case, form: Form, config: Mapping[str, Any]) -> Run:
+    """One conversion: refused, or moved, moved back, and run in the target's own framework."""
+    last = {axis: f"({text})" for axis, text in refinement(case).items()}
+    layers = bind_case(case, specs())
+    first = layers[0][0]
+    try:
+        plans = [fit(source, form, config, refine=last) for source, _ in layers]
+    except LayoutxError as error:
+        first_problem = error.problems[0] if isinstance(error, Problems) else error
+        return Run(refused=" | ".join(str(first_problem).split("\n")))
+    order, native = canonical_data(first.kind.name), data_order(first)
+    stored = refinement(case)
+    sizes = {} if first.kind.name == "prelu" else dict(first.sizes)
+
+    def canonical(arrays: Mapping[str, Array]) -> dict[str, Array]:
+        return {
+            name: rearrange(
+                a, native[name], order[name], sizes, labels=first.labels, refine_here=stored, refine_there=last
+            )
+            for name, a in arrays.items()
+        }
+
+    x = canonical(case.inputs)
+    settings, keywords, changed = translated(first, form, x)
+    results, dtypes = [], {case.dtype}
+    reference = []
+    for plan, (source, tensors) in zip(plans, layers, strict=True):
+        target = moved(plan, tensors)
+        found, dtype = run_live(
+            plan.target, target, turned(source, x), settings, "float64", last, last, keywords(plan.target)
+        )
+        dtypes.add(dtype)
+        if source.settings.get("activation") is not None:
+            found["y"] = activation(str(source.settings["activation"]))(found["y"])
+        results.append(found)
+        if changed:
+            reference.append(forward_layer(rebound(source, settings), tensors, x, last, dtype="float64"))
+        x = {"x": found["y"]}
+    merge = MERGES.get(str(first.settings.get("merge_mode")))
+    y = results[-1]["y"]
+    found = {"y": y if merge is None else np.asarray(merge(y.reshape(*y.shape[:2], 2, -1), axis=2))}
+    found |= {name: np.concatenate([r[name] for r in results]) for name in results[0] if name != "y"}
+    if changed:
+        wanted = dict(reference[-1])
+    else:
+        wanted = {"y": case.outputs["y"]} if merge is not None else canonical({"y": case.outputs["y"]})
+        wanted |= {k: a if first.form.each else canonical({k: a})[k] for k, a in case.outputs.items() if k != "y"}
+    if found.keys() != wanted.keys():
+        return Run(wrong=f"gives {', '.join(found)}, not {', '.join(wanted)}")
+    tolerance = max(TOLERANCE[dtype] for dtype in dtypes)
+    if form.framework == "onnx" and "eps" in settings and float(np.float32(settings["eps"])) != settings["eps"]:
+        tolerance = max(tolerance, 1e-7)  # ONNX keeps attributes in float32
+    largest = 0.0
+    for name, array in wanted.items():
+        if array.shape != found[name].shape:
+            return Run(wrong=f"gives {name} {found[name].shape}, not {array.shape}")
+        difference = float(np.abs(array - found[name]).max()) / max(1.0, float(np.abs(array).max()))
+        if not difference <= tolerance:
+            return Run(wrong=f"computes another {name}: {difference:.3g}")
+        largest = max(largest, difference)
+    return Run(error=largest, dtype=max(dtypes, key=TOLERANCE.__getitem__))
+
+
+def moved(plan: Plan, tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """The target's tensors; the way back is checked, and that a `moves` plan is a permutation."""
+    result = run(plan, tensors)
+    trip = round_trip(plan, tensors, result.tensors, result.exactness(plan))
+    if plan.exactness <= Exactness.FILLS:
+        assert trip.startswith("bit-exact"), trip
+    if plan.exactness is Exactness.MOVES:
+        dropped = {step.source for step in plan.steps if isinstance(step, Drop)}
+        start, index = 0, {}
+        for name, array in tensors.items():
+            index[name] = np.arange(start, start + array.size, dtype=np.int64).reshape(array.shape)
+            start += array.size
+        numbers = [a.reshape(-1) for a in run(plan, index).tensors.values()]
+        kept = [a.reshape(-1) for name, a in index.items() if name not in dropped]
+        np.testing.assert_array_equal(np.sort(np.concatenate([*numbers, []])), np.sort(np.concatenate([*kept, []])))
+    return result.tensors
+
+
+def turned(source: BoundForm, x: Mapping[str, Array]) -> dict[str, Array]:
+    """A layer that goes backwards is, for a target that does not, the same layer on reversed time."""
+    return {"x": x["x"][:, ::-1]} if source.settings.get("go_backwards") else dict(x)
+
+
+def rebound(source: BoundForm, settings: Mapping[str, Any]) -> BoundForm:
+    return replace(source, settings={**source.settings, **settings})
+
+
+def translated(source: BoundForm, form: Form, x: Mapping[str, Array]) -> tuple[dict[str, Any], Any, bool]:
+    """Settings for the target, a function to its own keywords, and whether they are not the source's (the target
+    cannot say the same: then stride 1 and no padding, and the source is computed anew by the witnessed reference)."""
+    kind, rank = source.kind.name, spatial_rank(source)
+    eps = source.settings.get("eps")
+    settings: dict[str, Any] = (
+        {"eps": float(np.finfo(np.float64).eps) if eps is None else eps} if "eps" in source.settings else {}
+    )
+    if kind not in CONVS:
+        return settings, lambda target: einsum(target), False
+
+    def each(value: Any) -> tuple[int, ...]:
+        return tuple(value) if isinstance(value, (list, tuple)) else (1 if value is None else int(value),) * rank
+
+    strides, dilation = each(source.settings.get("strides")), each(source.settings.get("dilation"))
+    extra = source.settings.get("output_padding")
+    words = padding_words(source, form, rank, strides, extra) if form.framework in MAIN else None
+    dilated_on_cpu = form.framework == "keras" and kind == "conv_transpose" and max(dilation) > 1
+    plain = {"strides": (1,) * rank, "padding": "valid", "dilation": (1,) * rank if dilated_on_cpu else dilation}
+    if words is None or dilated_on_cpu:
+        return {**plain, "output_padding": None}, lambda target: {}, True
+    own = {"padding": words} if form.framework != "onnx" else words
+    if extra is not None and kind == "conv_transpose" and any(each(extra)):
+        own["output_padding"] = list(each(extra))
+    settings = {"strides": strides, "dilation": dilation, "padding": "valid"}
+    return settings, lambda target: own, False
+
+
+def padding_words(source: BoundForm, form: Form, rank: int, strides: tuple[int, ...], extra: Any) -> Any:
+    """The source's padding as the target says it; None where it cannot."""
+    padding, kind = source.settings.get("padding"), source.kind.name
+    if padding is None or padding == 0:
+        padding = "valid"
+    if isinstance(padding, int):
+        padding = [padding] * rank
+    if not isinstance(padding, str):
+        flat = list(padding) * 2 if len(padding) == rank else list(padding)
+        if form.framework == "onnx":
+            return {"pads": flat}
+        same = flat[:rank] == flat[rank:]
+        return (flat[:rank] if same else None) if form.framework == "torch" else None
+    if form.framework == "keras":
+        # an extra row means something else to `same` of Keras; the steps are alike on all axes there
+        fits = padding in ("valid", "same") or (padding == "causal" and form.class_name == "Conv1D")
+        return padding if fits and extra is None and len(set(strides)) < 2 else None
+    if padding == "valid":
+        return {} if form.framework == "onnx" else 0
+    if padding == "same" and (kind != "conv_transpose" or not extra) and form.framework == "onnx":
+        return {"auto_pad": "SAME_UPPER"} if extra is None else None
+    return "same" if padding == "same" and kind == "conv" and set(strides) == {1} else None
+
+
+def einsum(target: BoundForm) -> dict[str, Any]:
+    """The plain equation, where the target is an EinsumDense."""
+    if target.form.name != "keras.EinsumDense":
+        return {}
+    bias = {"bias_axes": "c"} if any(t.name == "bias" for t in target.tensors) else {}
+    return {"equation": "ab,bc->ac", "output_shape": target.sizes["output"], **bias}
