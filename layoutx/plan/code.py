@@ -77,6 +77,8 @@ def _expression(plan: Plan, tensor: BoundTensor) -> list[str]:
     if len(copies) != len(steps) or len(names) != 1:
         return []
     source = plan.source.tensor(names.pop())
+    if source.cut or tensor.cut:
+        return []
     here, there = _leaves(source, plan.source.sizes), _leaves(tensor, plan.target.sizes)
     if here is None or there is None:
         return []
@@ -193,18 +195,29 @@ def _blocks(plan: Plan, tensor: BoundTensor) -> list[str]:
             case Copy():
                 of = _index(step.source_offset, [(x.size, x.source) for x in step.loops])
                 sign = "-" if step.negate else ""
-                lines.append(f"out[{to}] = {sign}source[{step.source!r}].ravel()[{of}]")
+                lines.append(f"out[{to}] = {sign}{_memory(plan.source.tensor(step.source))}[{of}]")
             case Add():
                 terms = []
                 for term in step.terms:
                     of = _index(term.offset, [(x.size, s) for x, s in zip(step.loops, term.strides, strict=True)])
-                    of = f"{'-' if term.negate else ''}source[{term.source!r}].ravel()[{of}].astype(np.float64)"
+                    of = f"{_memory(plan.source.tensor(term.source))}[{of}].astype(np.float64)"
+                    of = f"-{of}" if term.negate else of
                     terms.append(_meaning(of, term.value))
                 lines.append(f"out[{to}] = {_stored(' + '.join(terms), step)}")
             case _:
                 pass
-    lines.append(f"{name} = out.reshape({_tuple(tensor.shape) if tensor.shape else '()'})")
+    whole = "out"
+    if tensor.cut is not None:  # written block after block
+        rows, blocks, columns = tensor.cut
+        whole = f"out.reshape({blocks}, {rows}, {columns}).transpose(1, 0, 2)"
+    lines.append(f"{name} = {whole}.reshape({_tuple(tensor.shape) if tensor.shape else '()'})")
     return lines
+
+
+def _memory(tensor: BoundTensor) -> str:
+    """The flat memory that places count: `source['kernel'].ravel()`, or its blocks end to end."""
+    name = f"source[{tensor.name!r}]"
+    return f"{name}.ravel()" if tensor.cut is None else f"{name}.reshape{tensor.cut}.transpose(1, 0, 2).ravel()"
 
 
 def _meaning(text: str, value: ValueMap) -> str:

@@ -161,7 +161,9 @@ def _absent(atom: Atom, place: Place, source: BoundForm, target: BoundForm) -> S
     return ConversionError(
         f"{source.form.name} has nothing for {_text(atom, source, target)}",
         where=f"{target.form.name} stores it in {place.tensor}",
-        why=f"{role.name} has no value that its absence could mean",
+        why=f"without it {role.optional}: another function"
+        if role.optional
+        else f"{role.name} has no value that its absence could mean",
     )
 
 
@@ -177,6 +179,7 @@ def _left_over(atom: Atom, place: Place, source: BoundForm, target: BoundForm) -
     return ConversionError(
         f"{target.form.name} has no place for {_text(atom, source, target)}",
         where=f"{source.form.name} stores it in {place.tensor}",
+        why=f"without it {role.optional}: another function" if role.optional else "",
         do="choose another target form or config; `layoutx specs show " + source.kind.name + "` lists them",
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from layoutx.errors import ConsentError, ConversionError, LayoutxError, VerificationError, raise_all
+from layoutx.plan.blocks import memory, settle
 from layoutx.plan.given import checked, dtype_of
 from layoutx.plan.plan import Array, Plan
 from layoutx.plan.steps import Add, Copy, Exactness, Fill, Guard, Step
@@ -34,18 +35,20 @@ class Result:
         rounded: target name -> largest absolute rounding error of its sums of two or more non-zero numbers.
         guards: one line for each guard that held, because its values were what absence means.
         narrowed: target name -> (source dtype, target dtype) where a narrower type was asked for.
+        derived: target name -> how its source was computed, where the file holds it in parts.
     """
 
     tensors: dict[str, Array]
     rounded: dict[str, float] = field(default_factory=dict)
     guards: list[str] = field(default_factory=list)
     narrowed: dict[str, tuple[str, str]] = field(default_factory=dict)
+    derived: dict[str, str] = field(default_factory=dict)
 
     def exactness(self, plan: Plan, tensor: str | None = None) -> Exactness:
         """The class of the plan, or of one target tensor, in the light of the values."""
         known = plan.exactness if tensor is None else plan.exactness_of(tensor)
-        lossy = self.rounded or self.narrowed if tensor is None else tensor in self.rounded or tensor in self.narrowed
-        if lossy:
+        lossy = {*self.rounded, *self.narrowed, *self.derived}
+        if lossy if tensor is None else tensor in lossy:
             return Exactness.ROUNDS
         if known is Exactness.ROUNDS:  # every sum had one non-zero term at most: a copy, and zeros left out
             return Exactness.CONDITIONAL if tensor is None and self.guards else Exactness.FILLS
@@ -65,7 +68,7 @@ def run(plan: Plan, tensors: Mapping[str, Array], out: Mapping[str, Array] | Non
         ConversionError: guards that do not hold, sums that overflow (all of them together); dtypes without a
             common one. Nothing has been written then.
     """
-    flat = {name: np.ascontiguousarray(array).reshape(-1) for name, array in checked(plan, tensors, out).items()}
+    flat = {name: memory(plan.source.tensor(name), array) for name, array in checked(plan, tensors, out).items()}
     guards = _guards(plan, flat)
     result = Result({}, guards=guards)
     steps_of = {t.name: [s for s in plan.steps if getattr(s, "target", None) == t.name] for t in plan.target.tensors}
@@ -79,6 +82,7 @@ def run(plan: Plan, tensors: Mapping[str, Array], out: Mapping[str, Array] | Non
         else:
             array = np.empty(tensor.shape, dtype)
         _write(array, steps_of[tensor.name], flat, sums, result)
+        settle(tensor, array)
         if given is not None and array is not given:
             _convert(array, given, tensor.name, result)
             array = given

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from layoutx.empty import NOTHING
 from layoutx.errors import UsageError
 from layoutx.files.store import Tensor
+from layoutx.plan.blocks import memory
 from layoutx.plan.plan import Array
 from layoutx.plan.run import view
 from layoutx.spec.bound import BoundForm, atom_text
@@ -113,7 +112,7 @@ class LayerView:
             what = f"{self.name} has no part {name!r}" if not found else f"{name} of {self.name} lies in several blocks"
             raise UsageError(what, why=f"its parts: {known}")
         ((_, place),) = found
-        flat = np.ascontiguousarray(self.sources[place.tensor].read()).reshape(-1)
+        flat = memory(bound.tensor(place.tensor), self.sources[place.tensor].read())
         steps = sorted(place.block.strides.items(), key=lambda x: -abs(x[1]))
         block = view(flat, place.block.offset, [(bound.sizes[axis], step) for axis, step in steps])
         return _settled(block, place.block.negated)

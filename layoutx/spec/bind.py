@@ -125,7 +125,8 @@ def _require(form: Form, config: Mapping[str, Any]) -> None:
         value = config.get(key)
         if value is not None and plain(value) not in allowed:
             wanted = " or ".join(map(repr, allowed))
-            problems.append(BindError(f"{form.name} is described for {key}={wanted} only, not {value!r}", why=why))
+            only = f"for {key}={wanted} only, not {value!r}" if type(allowed) is tuple else f"not for {key}={value!r}"
+            problems.append(BindError(f"{form.name} is described {only}", why=why))
     raise_all(problems, f"{form.name} does not hold for this config")
 
 
@@ -157,8 +158,20 @@ def _places(
                 )
             places[atom] = Place(draft.name, named)
             blocks.append(named)
-        tensors.append(BoundTensor(draft.name, shape_of(draft.layout, sizes), draft.layout, tuple(blocks), draft.dtype))
+        stored = replace(draft.layout, dims=draft.stored)
+        cut = _cut(draft, sizes)
+        tensors.append(BoundTensor(draft.name, shape_of(stored, sizes), stored, tuple(blocks), draft.dtype, cut))
     return tuple(tensors), places
+
+
+def _cut(draft: Draft, sizes: Mapping[str, int]) -> tuple[int, int, int] | None:
+    """Rows, blocks and columns of a tensor that is cut along its enumerated axis."""
+    leaves = [leaf for dim in draft.cut for leaf in (dim.dims if isinstance(dim, Product) else (dim,))]
+    at = next((i for i, leaf in enumerate(leaves) if isinstance(leaf, Sum)), None)
+    if at is None:
+        return None
+    rows, columns = (extent(Product(tuple(part)), sizes) for part in (leaves[:at], leaves[at + 1 :]))
+    return rows, extent(leaves[at], sizes), columns
 
 
 def role_leaves(

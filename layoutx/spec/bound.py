@@ -17,13 +17,17 @@ Atom = tuple[str, Labels]
 
 @dataclass(frozen=True, slots=True)
 class BoundTensor:
-    """One stored tensor: its shape and where each atom sits in it."""
+    """One stored tensor: its shape and where each atom sits in it.
+
+    `cut`: rows, blocks and columns, where the atoms sit in the blocks laid end to end, each read row by row.
+    """
 
     name: str
     shape: tuple[int, ...]
     layout: Layout
     blocks: tuple[Block, ...]
     dtype: str = ""
+    cut: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

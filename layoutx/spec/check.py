@@ -10,12 +10,13 @@ from typing import Any
 from layoutx.errors import LayoutxError, Problems, SpecError
 from layoutx.lang.show import show
 from layoutx.lang.sizes import extent
-from layoutx.lang.tree import Axis, Dim, Layout, Sum, roles_of, walk
+from layoutx.lang.tree import Axis, Dim, roles_of, walk
 from layoutx.spec.bind import bind, role_leaves
-from layoutx.spec.bound import BoundForm, BoundTensor, atom_text
+from layoutx.spec.bound import Atom, BoundForm, BoundTensor, atom_text
 from layoutx.spec.configs import conditions, reachable
+from layoutx.spec.labels import label_problems
 from layoutx.spec.registry import Registry
-from layoutx.spec.schema import Cases, Form, Kind, Reading, TensorSpec, choose
+from layoutx.spec.schema import Cases, Form, Kind, Reading, choose, holds
 
 PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29)
 
@@ -38,7 +39,7 @@ def check_kind(kind: Kind) -> list[SpecError]:
 def check_form(kind: Kind, form: Form, forms: Mapping[str, Form]) -> list[SpecError]:
     """Problems of one form; `forms` are all that its `modules` may name."""
     said = [*_declared(kind, form), *_words(kind, form), *_modules(form, forms)]
-    said += [*_canonical(form), *_permutations(kind, form)]
+    said += [*_canonical(form), *label_problems(kind, form)]
     problems = list(dict.fromkeys(said)) or list(dict.fromkeys(_bindings(kind, form)))
     return [SpecError(f"{form.name}: {what}", where=f"{form.file}:{form.line}") for what in problems]
 
@@ -147,43 +148,6 @@ def _canonical(form: Form) -> Iterator[str]:
                 yield f'tensor {spec.name} is not written canonically: write "{show(case.value)}"'
 
 
-def _permutations(kind: Kind, form: Form) -> Iterator[str]:
-    """A sum over an enumerated axis lists each label that the form may have exactly once."""
-    for spec in form.tensors:
-        for case in spec.cases:
-            for node in walk(case.value.dims):
-                if isinstance(node, Sum) and node.axis is not None and node.axis in kind.labels:
-                    yield from _permutation(kind, form, spec, case.value, node)
-
-
-def _permutation(kind: Kind, form: Form, spec: TensorSpec, layout: Layout, node: Sum) -> Iterator[str]:
-    axis = str(node.axis)
-    meant = {word: label for label, aliases in kind.labels[axis].items() for word in (label, *aliases)}
-    listed = [meant.get(option.label, option.label) for option in node.options]
-    only = {label for case in form.only.get(axis, ()) for label in case.value} or set(kind.labels[axis])
-    wanted = [label for label in kind.labels[axis] if label in only and label in _labels_of(kind, layout, axis)]
-    yield from (
-        f"tensor {spec.name}: {axis} has no label {label!r}" for label in listed if label not in kind.labels[axis]
-    )
-    twice = [label for label, times in Counter(listed).items() if times > 1]
-    missing = [label for label in wanted if label not in listed]
-    if twice or missing:
-        said = [f"lists {', '.join(twice)} twice"] * bool(twice) + [f"leaves out {', '.join(missing)}"] * bool(missing)
-        yield f"tensor {spec.name}: {axis}[{' '.join(o.label for o in node.options)}] {' and '.join(said)}"
-
-
-def _labels_of(kind: Kind, layout: Layout, axis: str) -> set[str]:
-    """The labels of an axis that the layout's roles have: all, or those that a role enumerates itself."""
-    found: set[str] = set()
-    for role in roles_of(layout):
-        for dim in kind.roles[role].axes if role in kind.roles else ():
-            if isinstance(dim, Sum) and dim.axis == axis:
-                found |= {option.label for option in dim.options}
-            elif isinstance(dim, Axis) and dim.name == axis:
-                found |= set(kind.labels[axis])
-    return found
-
-
 def _bindings(kind: Kind, form: Form) -> Iterator[str]:
     """Problems that show when the form is bound with a different prime for each axis."""
     spreads = any(n == "..." for n in _spread_words(form))
@@ -220,7 +184,7 @@ def _sizes(kind: Kind, form: Form, config: Mapping[str, Any], rank: int) -> dict
         return {axis for axis, cases in table.items() if choose(cases, full) is not None}
 
     spatial = kind.spread.get(rank, ())
-    fixed = chosen(form.pin) | chosen(form.equal) | set(kind.same)
+    fixed = chosen(form.pin) | chosen(form.equal) | chosen(form.same) | set(kind.same)
     if "..." in fixed:
         fixed |= set(spatial)
         return {**_primes(sorted((_axes(kind) - _spatial_words(kind)) - fixed)), **dict.fromkeys(spatial, 1)}
@@ -276,15 +240,27 @@ def _marks(tensor: BoundTensor, sizes: Mapping[str, int]) -> list[int]:
     return marks
 
 
+def _summed(atom: Atom, bound: BoundForm) -> bool:
+    """Whether another role holds the sum that is all the forward pass sees of this one."""
+    role, labels = atom
+    return any(
+        role in gauge.roles
+        and holds(gauge.when, bound.facts)
+        and all(dict(labels).get(axis) in known for axis, known in gauge.labels.items())
+        and any((other, labels) in bound.places for other in gauge.roles)
+        for gauge in bound.kind.gauge
+    )
+
+
 def _stored(bound: BoundForm, rank: int) -> Iterator[str]:
     """Every role is stored with all its labels, or not at all where a missing one has a meaning."""
     spatial = bound.kind.spread.get(rank, ())
     for name, role in bound.kind.roles.items():
         wanted = [(name, labels) for labels in role_leaves(role, spatial, bound.labels, {})]
-        missing = [atom for atom in wanted if atom not in bound.places]
-        if len(missing) < len(wanted) and missing:
+        missing = [atom for atom in wanted if atom not in bound.places and not _summed(atom, bound)]
+        if missing and any(atom in bound.places for atom in wanted):
             yield f"{', '.join(map(atom_text, missing))} is stored nowhere, the rest of {name} is"
-        elif missing and not (role.absent or role.drop or role.state):
+        elif missing and not (role.absent or role.drop or role.state or role.optional):
             yield f"{name} is stored nowhere, and the kind does not say what it means where it is absent"
     for spec in bound.form.tensors:
         layout = choose(spec.cases, bound.config)

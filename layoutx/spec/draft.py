@@ -20,12 +20,18 @@ _FIELD = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """One stored tensor before sizes are known."""
+    """One stored tensor before sizes are known; `cut`: its stored dims, where the layout is that of its blocks."""
 
     name: str
     layout: Layout
     labels: Mapping[str, str]
     dtype: str
+    cut: tuple[Dim, ...] = ()
+
+    @property
+    def stored(self) -> tuple[Dim, ...]:
+        """The stored dimensions."""
+        return self.cut or self.layout.dims
 
 
 def drafts_of(
@@ -60,7 +66,7 @@ def drafts_of(
             name = _name(spec.name, form, carried, {form.each: 0, **instance})
             absent = name in omit or (shapes is not None and name not in shapes)
             if not (spec.optional and absent):
-                drafts.append(Draft(name, layout, carried, spec.dtype))
+                drafts.append(Draft(name, layout, carried, spec.dtype, spec.cut))
     if shapes is not None:
         _same_names(form, [d.name for d in drafts], list(shapes))
     # all of one direction first, as Keras and torch list them
@@ -160,7 +166,8 @@ def resolved(
     for axis, known in labels.items():
         if axis not in mentioned and axis not in fixed and len(known) == 1:
             fixed[axis] = known[0]
-    return replace(draft, layout=replace(draft.layout, dims=dims), labels=fixed)
+    cut = expand(draft.cut, spatial, labels, aliases, refined)
+    return replace(draft, layout=replace(draft.layout, dims=dims), labels=fixed, cut=cut)
 
 
 def labels_of(kind: Kind, form: Form, config: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -7,7 +7,7 @@ from typing import Any
 from layoutx.errors import LayoutSyntaxError, SpecError
 from layoutx.lang.parse import parse
 from layoutx.lang.tree import Dim
-from layoutx.spec.pieces import Place, cases_of, each_case, listed, reading_of, shown
+from layoutx.spec.pieces import Place, cases_of, condition_of, each_case, reading_of, shown
 from layoutx.spec.schema import Cases, Form, TensorSpec
 from layoutx.spec.strict import Lines
 from layoutx.spec.values import OPERATIONS, MapSpec
@@ -153,7 +153,7 @@ def _require(mapping: Lines, place: Place) -> tuple[tuple[str, tuple[Any, ...], 
             if "is" not in value:
                 raise place.error(mapping.lines[key], f"the requirement on {key!r} says what it is: {{is, why}}")
             why, value = place.text(value, "why"), value["is"]
-        found.append((key, listed(value), why))
+        found.append((key, condition_of(key, value, mapping.lines[key], place), why))
     return tuple(found)
 
 
@@ -173,9 +173,10 @@ def _tensors(mapping: Lines, place: Place) -> tuple[TensorSpec, ...]:
     found = []
     for name, value in mapping.items():
         entries = [e for e in (value if isinstance(value, list) else [value]) if isinstance(e, Lines)]
-        cases = cases_of(value, place, mapping.lines[name], layout, ("optional", "dtype", "dims_from"))
+        cases = cases_of(value, place, mapping.lines[name], layout, ("optional", "dtype", "dims_from", "cut"))
         optional = True in [place.flag(e, "optional") for e in entries]  # each is checked
         dtype = next(filter(None, [place.dtype(e) for e in entries]), "")
         dims_from = next(filter(None, [place.text(e, "dims_from") for e in entries]), "")
-        found.append(TensorSpec(name, cases, optional, dtype, dims_from))
+        cut = next((place.dims(e["cut"], e.lines["cut"]) for e in entries if "cut" in e), ())
+        found.append(TensorSpec(name, cases, optional, dtype, dims_from, cut))
     return tuple(found)

@@ -124,7 +124,7 @@ def _role(name: str, roles: Lines, place: Place) -> Role:
         return Role(name, place.dims(value, line))
     if not isinstance(value, Lines) or "axes" not in value:
         raise place.error(line, f"the role {name} is its axes, or a mapping with `axes`")
-    place.keys(value, ("axes", "absent", "dtype", "drop", "state", "about"), f"the role {name}")
+    place.keys(value, ("axes", "absent", "dtype", "drop", "state", "about", "optional"), f"the role {name}")
     absent = place.text(value, "absent")
     if absent not in ("", "zeros", "ones"):
         raise place.error(value.lines["absent"], "an absent role is `zeros` or `ones`")
@@ -136,6 +136,7 @@ def _role(name: str, roles: Lines, place: Place) -> Role:
         place.text(value, "drop"),
         place.flag(value, "state"),
         place.text(value, "about"),
+        place.text(value, "optional"),
     )
 
 

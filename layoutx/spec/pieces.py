@@ -98,10 +98,11 @@ def shown(value: Any) -> str:
 def when_of(owner: Lines, place: Place) -> When:
     """The condition under `when`: config key -> the values under which it holds; {} (always) where it is missing."""
     found = place.mapping(owner, "when")
-    return {key: _condition(key, value, found.lines[key], place) for key, value in found.items()}
+    return {key: condition_of(key, value, found.lines[key], place) for key, value in found.items()}
 
 
-def _condition(key: str, value: Any, line: int, place: Place) -> tuple[Any, ...]:
+def condition_of(key: str, value: Any, line: int, place: Place) -> tuple[Any, ...]:
+    """The values under which a condition holds: one, a list of them, or all but some (`{not: value}`)."""
     if not isinstance(value, dict):
         return listed(value)
     if set(value) != {"not"} or isinstance(value["not"], dict):

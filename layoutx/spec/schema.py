@@ -43,6 +43,7 @@ class Role:
         dtype: "" for the layer's own floating type, else as "int64".
         drop: why leaving it out changes nothing; "" where it must find a place.
         state: True for statistics and counters, which training moves without a gradient.
+        optional: what a layer without it computes, where no number says that (a projection: none is made).
     """
 
     name: str
@@ -52,6 +53,7 @@ class Role:
     drop: str = ""
     state: bool = False
     about: str = ""
+    optional: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,8 @@ class TensorSpec:
     """One stored tensor of a form: its name (with {axis} fields) and its layout in each case.
 
     `dims_from` names a config key whose text replaces the dims, where a layer's own config decides
-    their order (the equation of an EinsumDense).
+    their order (the equation of an EinsumDense). `cut`: the stored dims of a tensor that is cut along its
+    enumerated axis into blocks; the layout then says what these hold end to end, each read row by row (CuDNN).
     """
 
     name: str
@@ -94,6 +97,7 @@ class TensorSpec:
     optional: bool = False
     dtype: str = ""
     dims_from: str = ""
+    cut: tuple[Dim, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

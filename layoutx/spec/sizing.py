@@ -110,19 +110,22 @@ def _config_equations(key: str, dim: Dim | tuple[Dim, ...], config: Mapping[str,
         if len(values) != len(dims):
             raise SizeError(f"{key}={value!r} has {len(values)} entries for {show_dims(dims)}")
         return [Equation(d, int(v), f"{key}={value!r}") for d, v in zip(dims, values, strict=True)]
+    own = expand((dim,), layer.spatial, {}, {}, layer.refined)
+    if isinstance(value, (list, tuple)) and len(value) == len(own) > 1:  # normalized_shape of a refined axis
+        return [Equation(d, int(v), f"{key}={value!r}") for d, v in zip(own, value, strict=True)]
     if isinstance(value, (list, tuple)) and len(value) == 1:
         value = value[0]
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:  # -1: "as many as there are"
         return []
-    return [Equation(Product(expand((dim,), layer.spatial, {}, {}, layer.refined)), value, f"{key}={value}")]
+    return [Equation(Product(own), value, f"{key}={value}")]
 
 
 def _shape_equations(draft: Draft, shape: tuple[int, ...]) -> list[Equation]:
-    dims = draft.layout.dims
+    dims = draft.stored
     if len(shape) != len(dims):
         raise SizeError(
             f"{draft.name} has shape {shape}, {len(shape)} dimensions",
-            why=f"its layout has {len(dims)}: {show(draft.layout)}",
+            why=f"its layout has {len(dims)}: {show(replace(draft.layout, dims=dims))}",
             do="name the layer's real form with --form LAYER=FORM",
         )
     return [

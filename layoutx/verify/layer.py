@@ -11,11 +11,14 @@ from layoutx.lang.tree import Product
 from layoutx.plan.plan import Array
 from layoutx.spec.bind import bind
 from layoutx.spec.bound import BoundForm
+from layoutx.spec.expand import axis_names, expand
 from layoutx.spec.schema import Reading, choose
 from layoutx.verify.data import canonical_data, data_order, rearrange
 from layoutx.verify.probe import spatial_rank, whole_sizes
 
 STATED = ("batch_first", "version")  # the runners have their own defaults for these
+
+VALID: Mapping[str, Any] = {"keras": "valid", "tf1": "valid", "onnx": None}  # no padding, by default the number 0
 
 OWN = ("rank", "kernel_dims", "bias_dims")  # what only specs read: no keyword of a real layer
 
@@ -82,13 +85,12 @@ def live_config(bound: BoundForm, settings: Mapping[str, Any], refine: Mapping[s
         for key, value in bound.config.items()
         if key in defaults and not key.startswith("_") and key not in OWN and (value != defaults[key] or key in STATED)
     }
+    spatial = bound.kind.spread.get(spatial_rank(bound), ())
     for key, dim in bound.form.sizes:
-        dims = dim if isinstance(dim, tuple) else None
-        if dims is not None:
-            spatial = bound.kind.spread.get(spatial_rank(bound), ())
-            config[key] = [bound.sizes[name] for name in spatial]
-        elif not isinstance(dim, tuple):
-            config[key] = extent(Product((dim,)), sizes)
+        dims = expand(dim if isinstance(dim, tuple) else (dim,), spatial, {}, {}, {})
+        if isinstance(bound.config.get(key), str) or not axis_names(dims) <= set(sizes):
+            continue  # equinox in_features="scalar"; a size that none of the tensors has
+        config[key] = [extent(d, sizes) for d in dims] if isinstance(dim, tuple) else extent(Product(dims), sizes)
     for name, value in settings.items():
         reading = choose(bound.form.settings.get(name, ()), bound.config)
         if isinstance(reading, Reading):
@@ -96,7 +98,6 @@ def live_config(bound: BoundForm, settings: Mapping[str, Any], refine: Mapping[s
     if "reset_after" in defaults:  # left out it means one thing in an old config, another to the constructor
         config["reset_after"] = bound.facts["reset"] == "after"
     if "shared_axes" in defaults:  # a slope of length one along an axis of the data is a shared one
-        spatial = bound.kind.spread.get(spatial_rank(bound), ())
         config["shared_axes"] = [i + 1 for i, name in enumerate(spatial) if bound.sizes[name] == 1]
     if bound.form.each:
         config["num_layers"] = 1
@@ -104,12 +105,17 @@ def live_config(bound: BoundForm, settings: Mapping[str, Any], refine: Mapping[s
     reading = choose(bound.form.settings.get("activation", ()), bound.config)
     if reading is not None and "activation" in config:
         config["activation"] = None if bound.form.framework == "keras" else config["activation"]
-    return {k: v for k, v in config.items() if v is not None or k == "activation"}
+    return {k: v for k, v in config.items() if v is not None or (k == "activation" and reading is not None)}
 
 
 def _worded(name: str, value: Any, reading: Reading, bound: BoundForm) -> Any:
+    """A canonical value in the framework's words; said even where it is the usual default, which may be another here."""
+    value = list(value) if isinstance(value, tuple) else value
+    spelled = [word for word, meaning in reading.values.items() if type(meaning) is type(value) and meaning == value]
+    if spelled:
+        return None if spelled[0] == "None" else spelled[0]
     if name == "padding" and value == "valid":
-        return "valid" if bound.form.framework == "keras" else 0 if bound.form.framework == "torch" else None
+        return VALID.get(bound.form.framework, 0)
     if reading.complement and isinstance(value, float):
         return 1.0 - value
-    return list(value) if isinstance(value, tuple) else value
+    return value

@@ -12,7 +12,8 @@ from layoutx.plan.plan import Array, plan
 from layoutx.plan.run import run
 from layoutx.spec.bind import bind
 from layoutx.spec.bound import BoundForm
-from layoutx.spec.schema import Case, Form, TensorSpec, choose
+from layoutx.spec.expand import axis_names
+from layoutx.spec.schema import Case, Form, Role, TensorSpec, choose
 
 
 def roles(bound: BoundForm, tensors: Mapping[str, Array], refine: Mapping[str, str] = NOTHING) -> dict[str, Array]:
@@ -38,6 +39,8 @@ def canonical(bound: BoundForm, refine: Mapping[str, str] = NOTHING) -> BoundFor
     for role in kind.roles.values():
         if role.name not in stored and not role.absent:
             continue
+        if role.name not in stored and not _sized(role, bound):
+            continue  # no number says how long it would be (the scale of an attention that has none)
         dims = tuple(_dim(dim, bound, refine) for dim in role.axes)
         layout = Layout(Head(role.name), dims, role.name)
         tensors.append(TensorSpec(role.name, (Case(layout),), dtype=role.dtype))
@@ -54,6 +57,12 @@ def canonical(bound: BoundForm, refine: Mapping[str, str] = NOTHING) -> BoundFor
         tensors=tuple(tensors),
     )
     return bind(kind, form, sizes=bound.sizes, refine=refine)
+
+
+def _sized(role: Role, bound: BoundForm) -> bool:
+    """Whether the other tensors tell the length of each axis of a role that is not stored."""
+    known = {*bound.sizes, *bound.labels, *bound.form.same}
+    return axis_names(role.axes) <= known | set(bound.kind.same)
 
 
 def _rank(bound: BoundForm) -> int | None:

@@ -32,7 +32,7 @@ def conv(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, A
         },
     )
     _same_rank("conv", kernel.ndim - 3, data)
-    y = _correlate(data, kernel, settings)
+    y = correlate(data, kernel, settings)
     y = y if bias is None else y + bias
     return {"y": y.reshape(*y.shape[:-2], sizes["group"] * sizes["out"])}
 
@@ -56,7 +56,7 @@ def separable_conv(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> d
         },
     )
     _same_rank("separable_conv", depthwise.ndim - 2, data)
-    y = np.einsum("...cm,ocm->...o", _correlate(data, depthwise[:, :, np.newaxis], settings), pointwise)
+    y = np.einsum("...cm,ocm->...o", correlate(data, depthwise[:, :, np.newaxis], settings), pointwise)
     return {"y": y if bias is None else y + bias}
 
 
@@ -86,7 +86,7 @@ def conv_transpose(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> d
     return {"y": y.reshape(*y.shape[:-2], sizes["group"] * sizes["out"])}
 
 
-def _correlate(data: Array, kernel: Array, settings: Facts) -> Array:
+def correlate(data: Array, kernel: Array, settings: Facts) -> Array:
     """x (batch, ..., group*in), kernel (group, out, in, ...) -> (batch, ..., group, out)."""
     size, space = kernel.shape[3:], data.shape[1:-1]
     strides, dilation = _steps("conv", settings, len(size))

@@ -40,16 +40,18 @@ def layer_norm(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[
 
 
 def rms_norm(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, Array]:
-    """y = x / sqrt(mean(x^2) + eps) * gamma, the mean over the features of each sample.
+    """y = x / sqrt(mean(x^2) + eps) * gamma + beta, the mean over the features of each sample.
 
-    gamma (features) or absent; x (batch..., features) -> y. Setting `eps`, None for the dtype's machine epsilon.
+    gamma, beta (features) or absent; x (batch..., features) -> y. Setting `eps`, None for the dtype's machine epsilon.
     """
     (data,) = need("rms_norm", x, "x")
     gamma = roles.get("gamma")
-    sizes_of("rms_norm", {"gamma": (gamma, "features"), "x": (data, "batch... features")})
+    beta = roles.get("beta")
+    given = {"gamma": (gamma, "features"), "beta": (beta, "features"), "x": (data, "batch... features")}
+    sizes_of("rms_norm", given)
     square = np.mean(data * data, axis=-1, keepdims=True)
     root = np.sqrt(square + epsilon("rms_norm", settings, common_dtype(data, gamma)))
-    return {"y": _affine(data / root, gamma, None)}
+    return {"y": _affine(data / root, gamma, beta)}
 
 
 def group_norm(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, Array]:

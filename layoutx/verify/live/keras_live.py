@@ -10,9 +10,12 @@ import numpy as np
 
 from layoutx.errors import LayoutxError, UsageError, raise_all
 from layoutx.verify.live.arrays import Array, Arrays, cast, cast_all, inputs, options, refused
+from layoutx.verify.live.keras_cudnn import PLAIN, loaded, stand_in, weights_of
 
 RECURRENT = ("SimpleRNN", "LSTM", "GRU")
+CONV_LSTM = ("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
 ATTENTION = ("MultiHeadAttention", "GroupQueryAttention")
+SCORED = ("Attention", "AdditiveAttention")
 
 
 def run(form: str, config: Mapping[str, Any], tensors: Arrays, x: Arrays, dtype: str = "float64") -> dict[str, Array]:
@@ -21,7 +24,8 @@ def run(form: str, config: Mapping[str, Any], tensors: Arrays, x: Arrays, dtype:
     `config` holds the keywords of the layer's constructor, and `version`: 2 for tf_keras, 3 (the default) for keras.
     `keras.Bidirectional.LSTM` takes {"layer": keywords of LSTM, "merge_mode": "concat"}, or all of them side by side.
     Recurrent layers return all steps and h, c as (direction, batch, hidden); with go_backwards y is in processing
-    order, as Keras gives it.
+    order, as Keras gives it. The states of ConvLSTM layers are (batch, ..., hidden). CuDNNLSTM and CuDNNGRU need a
+    GPU: their weights are loaded into LSTM and GRU by tf_keras's own converter.
 
     Raises:
         UsageError: no such layer, or a missing input.
@@ -30,8 +34,14 @@ def run(form: str, config: Mapping[str, Any], tensors: Arrays, x: Arrays, dtype:
     layer = _build(form, config, dtype)
     data = cast_all(x, dtype)
     _call(form, layer, data)
-    _check(form, layer, tensors)
-    layer.set_weights([cast(array, dtype) for array in tensors.values()])
+    weights = [cast(array, dtype) for array in tensors.values()]
+    if form.rpartition(".")[2] in PLAIN:
+        weights = loaded(layer, weights)
+    else:
+        _check(form, layer, tensors)
+    layer.set_weights(weights)
+    if hasattr(layer, "finalize_state"):  # Normalization computes with a copy of its statistics
+        layer.finalize_state()
     return _call(form, layer, data)
 
 
@@ -42,6 +52,12 @@ def describe(
 
     `shapes` gives the shape of every input, as {"x": (2, 5, 3)} or {"query": ..., "key": ..., "value": ...}.
     """
+    wrapper, _, name = form.removeprefix("keras.").rpartition(".")
+    if name in PLAIN:
+        merge = {key: value for key, value in options(config).items() if key != "merge_mode"}
+        names = weights_of(name, merge, shapes["x"])
+        sides = ["forward_layer/", "backward_layer/"] if wrapper else [""]
+        return [(f"{side}{own}", shape) for side in sides for own, shape in names]
     layer = _build(form, config, "float64")
     kind = "int64" if form.endswith("Embedding") else "float64"
     _call(form, layer, {name: np.zeros(tuple(shape), kind) for name, shape in shapes.items()})
@@ -64,21 +80,23 @@ def library(version: Any) -> Any:
 def _build(form: str, config: Mapping[str, Any], dtype: str) -> Any:
     layers = library(config.get("version", 3)).layers
     wrapper, _, name = form.removeprefix("keras.").rpartition(".")
-    if not hasattr(layers, name) or wrapper not in ("", "Bidirectional"):
+    plain, _ = stand_in(name, {})
+    if not hasattr(layers, plain) or wrapper not in ("", "Bidirectional"):
         raise UsageError(f"keras {config.get('version', 3)} has no layer {form.removeprefix('keras.')}")
-    given = options(config)
+    given = {key: value for key, value in options(config).items() if not key.startswith("_")}  # of a spec alone
     inner = given
     if wrapper:
         # the inner layer may stand as Keras serialises it, or its keywords beside merge_mode
         inner = options(given.pop("layer", None) or {k: given.pop(k) for k in list(given) if k != "merge_mode"})
         inner = dict(inner.get("config", inner))
-    inner["dtype"] = dtype
+    inner.update(dtype=dtype, name=name.lower())  # Keras counts the layers of a process in names of its own
     if name == "EinsumDense":
         inner.pop("use_bias", None)  # a spec's own key: the layer says it by bias_axes
-    if name in RECURRENT:
+    plain, inner = stand_in(name, inner)
+    if plain in (*RECURRENT, *CONV_LSTM):
         inner.update(return_sequences=True, return_state=True)
     try:
-        layer = getattr(layers, name)(**inner)
+        layer = getattr(layers, plain)(**inner)
         layer = layers.Bidirectional(layer, **{"merge_mode": "concat", **given, "dtype": dtype}) if wrapper else layer
     except (TypeError, ValueError) as error:
         raise refused(form, {}, error) from error
@@ -95,11 +113,16 @@ def _keep_the_scale_exact(layer: Any) -> None:
 
 
 def _call(form: str, layer: Any, data: Mapping[str, Array]) -> dict[str, Array]:
-    name = form.rpartition(".")[2]
+    name, _ = stand_in(form.rpartition(".")[2], {})
+    if name in SCORED:
+        query, key, value = inputs(form, data, "query", "key", "value")
+        return {"y": np.asarray(layer([query, value, key]))}
     if name in ATTENTION:
         query, key, value = inputs(form, data, "query", "key", "value")
         return {"y": np.asarray(layer(query, value, key=key, training=False))}
     (x,) = inputs(form, data, "x")
+    if name in CONV_LSTM:
+        return dict(zip(("y", "h", "c"), (np.asarray(output) for output in layer(x)), strict=True))
     if name not in RECURRENT:
         # few layers know `training`, and all are in inference mode without it
         return {"y": np.asarray(layer(x))}

@@ -39,6 +39,7 @@ def run(form: str, config: Mapping[str, Any], tensors: Arrays, x: Arrays, dtype:
 
     `config` holds the node's attributes; `rank` and `version` are ignored, and so is what is None. `tensors` are named
     by input slot; x takes the first slot that no tensor has. Composites: `onnx.MatMul` with `bias` adds an Add;
+    `onnx.Normalization` (sub.B, div.B) is Sub and Div;
     `onnx.SeparableConv` (depthwise.W, pointwise.W, pointwise.B or none; attributes of the depthwise Conv);
     `onnx.AttentionProjections` ({q,k,v,out}.B (in, out), `.bias` or none; num_heads, num_kv_heads) uses Attention.
 
@@ -58,6 +59,8 @@ def run(form: str, config: Mapping[str, Any], tensors: Arrays, x: Arrays, dtype:
         nodes = _attention(attributes, weights)
     elif op == "SeparableConv":
         nodes = _separable(attributes, weights, inputs(form, data, "x")[0].shape[1])
+    elif op == "Normalization":
+        nodes = [("Sub", ["x", "sub.B"], ["moved"], {}), ("Div", ["moved", "div.B"], ["y"], {})]
     elif op == "MatMul":
         nodes = _biased("x", "", "y", weights)
     else:

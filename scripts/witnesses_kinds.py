@@ -1,0 +1,112 @@
+"""Witnesses of the kinds beyond the plain ones in keras, tf_keras, torch and onnx: ConvLSTM, locally connected, ..."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from witness_cases import SMALL, Plan, Shape
+
+SPACE: dict[int, Shape] = {1: (7,), 2: (5, 4), 3: (4, 3, 2)}
+KERNEL: dict[int, Shape] = {1: (3,), 2: (3, 2), 3: (2, 3, 2)}  # an even size shows where "same" puts the odd pixel
+
+
+def cases() -> Iterator[Plan]:
+    """All of them, kind by kind."""
+    for version in (3, 2):
+        yield from conv_lstms(version)
+        yield from normalizations(version)
+        yield from scored(version)
+    yield from locally_connected()
+    yield from cudnn()
+    yield from gates_and_tables()
+    yield from torch_and_onnx()
+
+
+def keras(form: str, x: Shape, version: int, refine: Mapping[str, str] | None = None, **config: Any) -> Plan:
+    return Plan(f"keras.{form}", {**config, "version": version}, {"x": x}, None, refine or {})
+
+
+def conv_lstms(version: int) -> Iterator[Plan]:
+    for rank in (1, 2, 3):
+        form, x, size = f"ConvLSTM{rank}D", (2, 3, *SPACE[rank], 3), list(KERNEL[rank])
+        yield keras(form, x, version, filters=5, kernel_size=size)
+        yield keras(form, x, version, filters=5, kernel_size=size, use_bias=False, padding="same")
+        if rank == 3:  # slow, and no other option knows the rank
+            continue
+        yield keras(form, x, version, filters=5, kernel_size=size, strides=[2] * rank, activation="relu")
+        yield keras(form, x, version, filters=5, kernel_size=size, strides=[2] * rank, padding="same")
+        yield keras(form, x, version, filters=5, kernel_size=list(SMALL[rank]), dilation_rate=[2] * rank)
+        yield keras(form, x, version, filters=5, kernel_size=size, go_backwards=True)
+        yield keras(form, x, version, filters=5, kernel_size=size, recurrent_activation="sigmoid")
+        hard = {"activation": "hard_sigmoid", "recurrent_activation": "hard_sigmoid"}
+        yield keras(form, x, version, filters=5, kernel_size=size, **hard)
+
+
+def normalizations(version: int) -> Iterator[Plan]:
+    yield keras("Normalization", (2, 5), version)
+    yield keras("Normalization", (2, 3, 5), version)
+    yield keras("Normalization", (2, 5, 3), version, axis=1)
+    yield keras("Normalization", (2, 5, 7, 3), version, axis=[1])
+    yield keras("Normalization", (2, 5, 3), version, {"channel": "h c"}, axis=[1, 2])
+    yield keras("Normalization", (2, 5), version, axis=None)
+    yield keras("Normalization", (2, 3, 5), version, axis=None)
+    yield keras("Normalization", (2, 5), version, invert=True)
+    yield keras("Normalization", (2, 3), version, mean=[0.5, -0.25, 2.0], variance=[0.25, 2.0, 3.0])
+    yield keras("Normalization", (2, 3), version, mean=0.5, variance=2.0, axis=None)
+
+
+def scored(version: int) -> Iterator[Plan]:
+    same = {"query": (2, 4, 7), "key": (2, 5, 7), "value": (2, 5, 7)}
+    wide = {"query": (2, 4, 7), "key": (2, 5, 7), "value": (2, 5, 11)}
+    for scale in (True, False):
+        for mode in ("dot", "concat"):
+            config = {"use_scale": scale, "score_mode": mode, "version": version}
+            yield Plan("keras.Attention", config, wide)
+    yield Plan("keras.AdditiveAttention", {"version": version}, same)
+    if version == 3:  # tf_keras takes the scale's length from the values
+        yield Plan("keras.AdditiveAttention", {"version": 3}, wide)
+
+
+def locally_connected() -> Iterator[Plan]:
+    for form, x, size, out in (("1D", (2, 11, 3), [5], None), ("2D", (2, 7, 5, 3), [3, 2], [5, 4])):
+        form = f"LocallyConnected{form}"
+        rank = len(size)
+        bare = {} if out is None else {"_output_shape": out}
+        first = (x[0], x[-1], *x[1:-1])
+        yield keras(form, x, 2, filters=7, kernel_size=size)
+        yield keras(form, x, 2, filters=7, kernel_size=size, use_bias=False, **bare)
+        yield keras(form, x, 2, filters=7, kernel_size=size, strides=[2] * rank, activation="tanh")
+        yield keras(form, first, 2, filters=7, kernel_size=size, data_format="channels_first", use_bias=False, **bare)
+
+
+def cudnn() -> Iterator[Plan]:
+    for name in ("CuDNNLSTM", "CuDNNGRU"):
+        yield keras(name, (2, 5, 7), 2, units=3)
+        yield keras(name, (2, 4, 3), 2, units=5, go_backwards=True)
+        yield keras(f"Bidirectional.{name}", (2, 5, 7), 2, units=3)
+        yield keras(f"Bidirectional.{name}", (2, 5, 7), 2, units=3, merge_mode="sum")
+
+
+def gates_and_tables() -> Iterator[Plan]:
+    yield Plan("keras.ReversibleEmbedding", {"input_dim": 11, "output_dim": 3, "version": 3}, {"x": (5,)}, vocab=11)
+    for mode in ("mean", "sum", "max"):
+        config = {"num_embeddings": 11, "embedding_dim": 3, "mode": mode}
+        yield Plan("torch.EmbeddingBag", config, {"x": (5,)}, vocab=11)
+
+
+def torch_and_onnx() -> Iterator[Plan]:
+    for bias in (True, False):
+        sizes = {"in1_features": 7, "in2_features": 5, "out_features": 3, "bias": bias}
+        yield Plan("torch.Bilinear", sizes, {"x1": (2, 7), "x2": (2, 5)})
+    for x, more in (((2, 5), {}), ((2, 5, 7), {"eps": 2.0**-7, "affine": False}), ((2, 5, 7, 3), {"momentum": 0.25})):
+        yield Plan("torch.SyncBatchNorm", {"num_features": 5, **more}, {"x": x})
+    statistics = {"mean": (5,), "variance": (5,)}
+    yield Plan("torch.Normalization", {}, {"x": (2, 5)}, statistics)
+    yield Plan("torch.Normalization", {"invert": True}, {"x": (2, 3, 5)}, statistics)
+    for x in ((2, 5), (2, 3, 5)):
+        yield Plan("onnx.Normalization", {}, {"x": x}, {"sub.B": (5,), "div.B": (5,)})
+    for more in ({"alpha": 0.5, "beta": 0.25}, {"alpha": -2.0, "beta": 1.5, "transB": 1}, {"alpha": 0.75}):
+        into = (5, 7) if more.get("transB") else (7, 5)
+        yield Plan("onnx.Gemm", more, {"x": (2, 7)}, {"B": into, "C": (5,)})
+    yield Plan("onnx.Gemm", {"alpha": 0.5}, {"x": (2, 7)}, {"B": (7, 5)})
