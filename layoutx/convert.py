@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from time import perf_counter
@@ -22,7 +23,8 @@ from layoutx.job.named import plan_named
 from layoutx.job.paired import plan_pair
 from layoutx.job.run import Moved, move
 from layoutx.model.keyed import Keyed
-from layoutx.model.load import KERAS_FORMATS, config_of, keyed_of, model_of, template_of
+from layoutx.model.load import KERAS_FORMATS, check_framework, config_of, keyed_of, model_of, template_of
+from layoutx.model.parametrized import refusal, settled, sites
 from layoutx.model.record import ModelRecord
 from layoutx.report import Report, report_of
 from layoutx.spec.registry import Registry, registry
@@ -45,15 +47,19 @@ def convert(
     input_shape: Sequence[int] | None = None,
     specs: Sequence[str | PathLike[str]] = (),
     live: bool = True,
+    from_: str = "",
+    materialise: bool = False,
 ) -> Report:
     """Convert a weights file.
 
     Args:
-        source: `.keras`, `.weights.h5`, `.h5`, `.safetensors`, its index, `.pt`, `.npz`.
+        source: `.keras`, `.weights.h5`, `.h5`, `.onnx`, `.safetensors`, its index, `.pt`, `.npz`, `.onnx`, `.msgpack`,
+            `.pdparams`, an orbax folder.
         output: the ending says the format; None plans, moves and proves without writing.
-        to: "torch", "onnx" or "keras".
+        to: "torch", "keras", "onnx", "flax", "paddle" or any framework that the specs know.
         like: the target: a file with its names (a template), a live torch module, or "package.module:callable",
-            which is imported and called. Needed, as a Keras file, for `to="keras"`.
+            which is imported and called. Needed, as a Keras file, for `to="keras"`; an ONNX
+            model is written into the graph of a given one.
         config: the model's config where the source holds weights only: a Keras file, a JSON file, a mapping.
         allow: consent to results that are not bit-reversible: "rounds", "conditional".
         skip, only: patterns of layer names.
@@ -65,6 +71,8 @@ def convert(
         input_shape: the model's input without batch, where the config does not say it.
         specs: more spec folders.
         live: compute the proof with the target's framework where it is installed.
+        from_: whose names a file of named tensors holds ("flax", "mlx", ...), where it does not say.
+        materialise: compute the weights that are stored as weight_norm or spectral_norm parts, rounded once.
 
     Returns:
         The report: layers, exactness, proofs, settings to carry, every key accounted for.
@@ -73,10 +81,10 @@ def convert(
         UsageError: an impossible call. LayoutxError: everything that is wrong with the files, together; no
         output is written then.
     """
-    options = options_of(allow, skip, only, forms, pairs, ignore_keys, keep_order)
+    options = options_of(allow, skip, only, forms, pairs, ignore_keys, keep_order, materialise)
     started = perf_counter()
     known = registry(specs)
-    _check_call(to, options, known)
+    _check_call(to, from_, options, known)
     path = Path(source)
     store = open_store(path)
     refuse_twice(store, to)
@@ -89,9 +97,9 @@ def convert(
     _check_target(target, to)
     template = target.store if isinstance(target, ModelRecord) else None
     if output is not None:
-        can_write(output, template if to == "keras" else None)
+        can_write(output, template)
         _not_itself(path, Path(output))
-    job = planned(store, to, target, known, options, input_shape, config)
+    job = planned(store, to, target, known, options, input_shape, config, from_)
     if not job.layers:
         raise UsageError(
             f"nothing of {path.name} is left to convert", why="; ".join(map(": ".join, job.skipped.items()))
@@ -102,7 +110,7 @@ def convert(
     if output is not None:
         digest = {"sha256": sha256(path)} if path.is_file() else {}
         certificate = report.certificate(digest)
-        save(output, arrays, to_metadata(certificate), template if to == "keras" else None)
+        save(output, arrays, to_metadata(certificate), template)
     return replace(report, seconds=perf_counter() - started)
 
 
@@ -114,22 +122,26 @@ def planned(
     options: Options,
     input_shape: Sequence[int] | None = None,
     config: Any = None,
+    from_: str = "",
 ) -> Job:
     """The job for a source file and a target.
 
     Raises:
         LayoutxError: what cannot be done, all of it together.
     """
-    lent = target if isinstance(target, ModelRecord) and store.config is None else None
+    plain = partial(settled, materialise=options.materialise, skip=options.skip)
+    lent = target if isinstance(target, ModelRecord) and target.framework != "onnx" and store.config is None else None
     if store.format in KERAS_FORMATS:
         given = config_of(config)
-        model = model_of(store, known, options.forms, template=lent, config=given, input_shape=input_shape)
-    elif isinstance(target, ModelRecord):
-        return plan_pair(keyed_of(store), target, known, options)
-    elif to == "keras":
+        model = model_of(
+            store, known, options.forms, template=lent, config=given, input_shape=input_shape, framework=from_
+        )
+    elif isinstance(target, ModelRecord) and store.format != "onnx":
+        return plan_pair(plain(keyed_of(store, from_)), target, known, options)
+    elif to == "keras" and target is None:
         raise _needs_like(to)
     else:
-        model = model_of(store, known, options.forms)
+        model = model_of(store, known, options.forms, framework=from_, plain=plain)
         if model.framework == to:
             raise UsageError(f"{store.path.name} already holds names of {to}", do="choose another --to")
     if target is not None:
@@ -141,11 +153,13 @@ def planned(
 
 def _check_target(target: Keyed | ModelRecord | None, to: str) -> None:
     """Refuse a template of another framework, and a live Keras model where a file's structure is needed."""
-    if isinstance(target, ModelRecord) and to != "keras":
+    if isinstance(target, ModelRecord) and target.framework.startswith("keras") and to != "keras":
         raise UsageError(
             f"the target of a conversion to {to} is not a Keras model",
             do="give the Keras model as --config if the source lacks it; --like names the target",
         )
+    if isinstance(target, ModelRecord) and target.framework == "onnx" != to:
+        raise UsageError(f"the target is an onnx model, the conversion one to {to}")
     if isinstance(target, ModelRecord) and not target.store.path.is_file():
         raise UsageError(
             "a Keras file is written in the structure of a Keras file, not of a live model",
@@ -153,6 +167,9 @@ def _check_target(target: Keyed | ModelRecord | None, to: str) -> None:
         )
     if isinstance(target, Keyed) and target.framework != to:
         raise UsageError(f"the target is a {target.framework} model, the conversion one to {to}")
+    if isinstance(target, Keyed):
+        problems = [refusal(replace(site, compute=None)) for site in sites(target)]
+        raise_all(problems, "the target stores weights in parts")
 
 
 def _needs_like(to: str) -> UsageError:
@@ -163,10 +180,10 @@ def _needs_like(to: str) -> UsageError:
     )
 
 
-def _check_call(to: str, options: Options, known: Registry) -> None:
-    frameworks = sorted({f.framework for f in known.forms.values()})
-    if to not in frameworks:
-        raise UsageError(f"no framework is called {to!r}", why=f"known: {', '.join(frameworks)}")
+def _check_call(to: str, from_: str, options: Options, known: Registry) -> None:
+    check_framework(to, known)
+    if from_:
+        check_framework(from_, known)
     for form in options.forms.values():
         known.form(form)
 
@@ -195,11 +212,12 @@ def _arrays(moved: Moved, job: Job, target: Keyed | ModelRecord | None, options:
     """The output's tensors in the target's order; a Keras template lends what is no weight (seeds of dropout)."""
     arrays = {name: moved.arrays[name] for name in job.order if name in moved.arrays}
     if isinstance(target, Keyed):
-        arrays.update({n: tensor.read() for n, tensor in target.tensors.items() if n not in arrays})
-        arrays.update({tied: arrays[kept] for tied, kept in target.tied.items() if kept in arrays})
-        arrays = {name: arrays[name] for name in dict.fromkeys((*target.tensors, *arrays)) if name in arrays}
+        arrays.update({t.name: t.read() for t in target.tensors.values() if t.name not in arrays})
+        arrays.update({tied: arrays[kept] for tied, kept in job.tied.items() if kept in arrays})
+        order = dict.fromkeys((*(t.name for t in target.tensors.values()), *arrays))
+        arrays = {name: arrays[name] for name in order if name in arrays}
     if isinstance(target, ModelRecord):
-        arrays = _completed(_in_dtypes(arrays, job, moved, target, options), job, target)
+        arrays = _completed(_in_dtypes(arrays, job, moved, target, options), job, target, options)
     return arrays
 
 
@@ -235,16 +253,17 @@ def _in_dtypes(arrays: Arrays, job: Job, moved: Moved, target: ModelRecord, opti
     return arrays
 
 
-def _completed(arrays: Arrays, job: Job, target: ModelRecord) -> Arrays:
+def _completed(arrays: Arrays, job: Job, target: ModelRecord, options: Options) -> Arrays:
     from layoutx.files.keras_write import weights_of
 
     problems: list[LayoutxError] = []
+    chosen = target.framework == "onnx" and bool(options.skip or options.only)  # it keeps what the user left out
     for name in weights_of(target.store):
         if name in arrays:
             continue
-        owner = next((r.name for r in target.layers if any(t.name == name for t in r.tensors.values())), "")
-        if owner and owner not in job.skipped:
-            problems.append(ConversionError(f"{name} of the template is not written", where=f"layer {owner}"))
+        owner = next((r for r in target.layers if any(t.name == name for t in r.tensors.values())), None)
+        if owner is not None and owner.form and owner.name not in job.skipped and not chosen:
+            problems.append(ConversionError(f"{name} of the template is not written", where=f"layer {owner.name}"))
         else:
             arrays[name] = target.store.tensors[name].read()
     raise_all(problems, "the template has tensors that nothing was found for")

@@ -15,7 +15,7 @@ from layoutx.files.open import open_store
 from layoutx.files.store import Store, Tensor
 from layoutx.model.bindings import bind_record, refine_of
 from layoutx.model.keyed import Keyed
-from layoutx.model.load import live_model, model_of
+from layoutx.model.load import live_model, model_of, with_forms
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.state import state_records
 from layoutx.plan.naming import with_sizes
@@ -33,14 +33,16 @@ def inspect(
     forms: Mapping[str, str] = NOTHING,
     specs: Sequence[str | PathLike[str]] = (),
     input_shape: Sequence[int] | None = None,
+    from_: str = "",
 ) -> ModelView:
     """The layers and tensors of a file or a live model; no weight is read, and nothing of the model is run.
 
     Args:
-        model: a path, a torch module or a Keras model.
+        model: a path, a torch module, a Keras model, or a tree or module of jax, mlx or paddle.
         forms: layer -> form, where the file cannot tell.
         specs: more spec folders.
         input_shape: the model's input without batch, where the config does not say it.
+        from_: whose names a file or a mapping of named tensors holds, where it does not show.
 
     Raises:
         UsageError: no such file. FileError, ModelError: it cannot be read.
@@ -48,13 +50,13 @@ def inspect(
     known = registry(specs)
     if isinstance(model, (str, PathLike)):
         store = open_store(Path(model))
-        record = model_of(store, known, forms, input_shape=input_shape)
+        record = model_of(store, known, forms, input_shape=input_shape, framework=from_)
         certified = _certified(store, record, known)
         if certified and not forms:
-            record = _said(model_of(store, known, certified, input_shape=input_shape), certified)
+            record = _said(model_of(store, known, certified, input_shape=input_shape, framework=from_), certified)
     else:
-        found = live_model(model, known)
-        record = state_records(found, known) if isinstance(found, Keyed) else found
+        found = live_model(model, known, framework=from_)
+        record = with_forms(state_records(found, known), known, forms) if isinstance(found, Keyed) else found
         store = record.store
     return view_of(record, store, known)
 
@@ -141,9 +143,9 @@ def _notes(record: LayerRecord, known: Registry) -> Iterator[str]:
         return
     kind = known.kind_of(record.form)
     axes = {name for role in kind.roles.values() for name in axis_names(role.axes)}
-    framework = known.form(record.form).framework
+    orders = refine_of(record, known, known.form(record.form).framework)
     for axis, refinement in record.refine.items():
-        order = refinement.last if known.framework(framework).channels == "last" else refinement.first
+        order = orders.get(axis, axis)
         if axis in axes and order != axis:
             yield f"{axis} axis: {refinement.why}, in the order {order}"
 

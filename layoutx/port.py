@@ -15,8 +15,10 @@ from layoutx.job.paired import plan_pair
 from layoutx.job.run import Moved, move
 from layoutx.model.keras_live import dtype_of, is_keras, variables
 from layoutx.model.keyed import Keyed, torch_tensor
-from layoutx.model.load import KERAS_FORMATS, keyed_of, live_model, model_of
+from layoutx.model.load import KERAS_FORMATS, keyed_of, live_model, model_of, with_forms
+from layoutx.model.parametrized import settled
 from layoutx.model.record import ModelRecord
+from layoutx.model.state import state_records
 from layoutx.plan.plan import Array
 from layoutx.report import Report, report_of
 from layoutx.spec.registry import Registry, registry
@@ -38,6 +40,8 @@ def port(
     specs: Sequence[str | PathLike[str]] = (),
     live: bool = True,
     compare: bool = True,
+    from_: str = "",
+    materialise: bool = False,
 ) -> Report:
     """Load the weights of one model into another, whose own layers, names and order stay.
 
@@ -46,6 +50,7 @@ def port(
         target: a live torch module or Keras model; changed in place, and only if everything holds.
         inputs: what both models are run on, in the source's axis order: an array, a list of them, or None
             for random inputs of the source's own shapes. Channels-last maps are turned for a channels-first target.
+        from_: whose names a bare mapping or file holds; materialise: as for `convert`.
         compare: run both models; False: only the layers are proved, each on its own.
         allow, skip, only, forms, pairs, ignore_keys, keep_order, specs, live: as for `convert`.
 
@@ -57,9 +62,9 @@ def port(
         LayoutxError: everything that prevents the port, together; the target is then unchanged.
         VerificationError: the two models' outputs differ; the target has its old weights again.
     """
-    options = options_of(allow, skip, only, forms, pairs, ignore_keys, keep_order)
+    options = options_of(allow, skip, only, forms, pairs, ignore_keys, keep_order, materialise)
     known = registry(specs)
-    here = _source(source, known, options)
+    here = _source(source, known, options, from_)
     there = live_model(target, known)
     job = plan_pair(here, there, known, options)
     moved = move(job, options, live=live)
@@ -77,13 +82,18 @@ def port(
         raise
 
 
-def _source(source: Any, known: Registry, options: Options) -> Keyed | ModelRecord:
-    if not isinstance(source, (str, Path)):
-        return live_model(source, known)
-    store = open_store(source)
-    if store.format in KERAS_FORMATS:
-        return model_of(store, known, options.forms)
-    return keyed_of(store)
+def _source(source: Any, known: Registry, options: Options, from_: str) -> Keyed | ModelRecord:
+    if isinstance(source, (str, Path)):
+        store = open_store(source)
+        if store.format in (*KERAS_FORMATS, "onnx"):
+            return model_of(store, known, options.forms)
+        found: Keyed | ModelRecord = keyed_of(store, from_)
+    else:
+        found = live_model(source, known, framework=from_)
+    if isinstance(found, ModelRecord):
+        return found
+    found = settled(found, options.materialise, options.skip)
+    return found if found.framework == "torch" else with_forms(state_records(found, known), known, options.forms)
 
 
 def _many(model: Keyed | ModelRecord, job: Job) -> int:

@@ -16,7 +16,8 @@ from layoutx.spec.registry import Registry
 from layoutx.verify.models import EndToEnd
 from layoutx.version import VERSION
 
-BARE_FORMATS = ("safetensors", "torch", "npz")  # names and numbers, no configs
+# names and numbers, no configs
+BARE_FORMATS = ("safetensors", "torch", "npz", "msgpack", "orbax", "paddle", "pickle", "tree")
 GUESSED = "form from "  # how the note of a layer begins whose form was told by names and shapes
 
 

@@ -84,10 +84,23 @@ def _forms(found: ArgumentParser) -> None:
     )
 
 
+def _from(found: ArgumentParser) -> None:
+    found.add_argument(
+        "--from",
+        dest="from_",
+        default="",
+        metavar="FRAMEWORK",
+        help="whose names the file holds, if it does not say: torch, flax, nnx, haiku, equinox, paddle, mlx, tf1",
+    )
+
+
 def _inspect(several: Any) -> None:
     about = "show a model's layers, forms and tensors with named axes"
     found = _command(several, "inspect", about, "layoutx inspect digits.keras", commands.inspect)
-    found.add_argument("file", metavar="FILE", help=".keras, .weights.h5, .h5, .safetensors, .pt, .npz")
+    found.add_argument(
+        "file", metavar="FILE", help=".keras, .h5, .onnx, .safetensors, .pt, .npz, .msgpack, .pdparams, orbax folder"
+    )
+    _from(found)
     _forms(found)
     _common(found)
 
@@ -96,9 +109,15 @@ def _convert(several: Any) -> None:
     about = "convert a weights file for another framework, and prove it"
     example = "layoutx convert digits.keras -o digits.safetensors --to torch"
     found = _command(several, "convert", about, example, commands.convert)
-    found.add_argument("source", metavar="SOURCE", help=".keras, .weights.h5, .h5, .safetensors, .pt, .npz")
+    found.add_argument(
+        "source",
+        metavar="SOURCE",
+        help=".keras, .h5, .onnx, .safetensors, .pt, .npz, .msgpack, .pdparams, orbax folder",
+    )
     found.add_argument("-o", "--output", metavar="OUT", help="the file to write; its ending says the format")
-    found.add_argument("--to", required=True, metavar="FRAMEWORK", help="torch, onnx or keras")
+    found.add_argument(
+        "--to", required=True, metavar="FRAMEWORK", help="torch, keras, flax, paddle, ... (layoutx specs)"
+    )
     found.add_argument(
         "--like", metavar="TARGET", help="the target's names: a file, or package.module:callable that builds the model"
     )
@@ -109,6 +128,7 @@ def _convert(several: Any) -> None:
     )
     found.add_argument("--skip", action="append", default=[], metavar="GLOB", help="leave these layers out")
     found.add_argument("--only", action="append", default=[], metavar="GLOB", help="convert only these layers")
+    _from(found)
     _forms(found)
     found.add_argument("--pair", action=Pairs, default={}, metavar="LAYER=MODULE", help="a layer's place in the target")
     found.add_argument(
@@ -122,6 +142,9 @@ def _convert(several: Any) -> None:
         default=[],
         metavar="GLOB",
         help="the target flattens channels-last, as Keras does: rows stay (of all layers, or of these)",
+    )
+    found.add_argument(
+        "--materialise", action="store_true", help="compute weights stored as weight_norm or spectral_norm parts"
     )
     found.add_argument("--no-live", action="store_true", help="prove with NumPy even where the framework is installed")
     found.add_argument("--dry-run", action="store_true", help="plan, move and prove, but write nothing")

@@ -8,10 +8,15 @@ from pathlib import Path
 
 from layoutx.errors import FileError, UsageError
 from layoutx.files.blob import DO_AGAIN, reading
+from layoutx.files.msgpack import is_msgpack
 from layoutx.files.store import Store
 
-READS = ".keras, .weights.h5, .h5, .safetensors, .index.json, .weights.json, .pt, .pth, .npz"
+READS = (
+    ".keras, .weights.h5, .h5, .safetensors, .index.json, .weights.json, .pt, .pth, .npz, .onnx, .msgpack, .pdparams, "
+    ".tflite, .index (TensorFlow checkpoint)"
+)
 HDF5 = b"\x89HDF\r\n\x1a\n"
+TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # ends the .index file of a TensorFlow checkpoint
 TORCH_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # the long 0x1950a86a20f9469cfc6c in a pickle
 
 
@@ -24,6 +29,10 @@ def open_store(path: str | PathLike[str]) -> Store:
     """
     path = Path(path)
     if path.is_dir():
+        from layoutx.files.orbax_dir import is_orbax, read_orbax
+
+        if is_orbax(path):
+            return read_orbax(path)
         raise FileError(f"{path.name or path} is a folder", where=str(path), do="name a file in it: " + READS)
     if not path.exists():
         raise UsageError(f"there is no file {path.name}", where=str(path), do="check the path")
@@ -40,6 +49,10 @@ def open_store(path: str | PathLike[str]) -> Store:
         from layoutx.files.safetensors import read_safetensors
 
         return read_safetensors(path)
+    if head[4:8] == b"TFL3":
+        from layoutx.files.tflite_file import read_tflite
+
+        return read_tflite(path)
     if head.startswith(b"PK"):
         return _open_zip(path)
     if head.lstrip()[:1] == b"{":
@@ -48,9 +61,34 @@ def open_store(path: str | PathLike[str]) -> Store:
         from layoutx.files.torch_file import read_torch
 
         return read_torch(path)
+    if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04"):
+        from layoutx.files.paddle_file import read_pickle
+
+        return read_pickle(path)
+    if is_msgpack(head):
+        from layoutx.files.msgpack_file import read_msgpack
+
+        return read_msgpack(path)
+    if _tail(path) == TABLE_MAGIC:
+        from layoutx.files.tf_checkpoint import read_checkpoint
+
+        return read_checkpoint(path)
     if _is_hdf5(path, head):
         return _open_hdf5(path)
+    from layoutx.files.onnx_wire import looks_like_onnx
+
+    if path.suffix == ".onnx" or looks_like_onnx(path):
+        from layoutx.files.onnx_file import read_onnx
+
+        return read_onnx(path)
     raise _unknown(path, head)
+
+
+def _tail(path: Path) -> bytes:
+    """The last eight bytes."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 8, 0))
+        return file.read(8)
 
 
 def _open_zip(path: Path) -> Store:

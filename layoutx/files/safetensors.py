@@ -47,7 +47,7 @@ def read_safetensors(path: Path) -> Store:
     """
     with reading(path, "safetensors"):
         header, start = _header(path)
-        metadata = header.pop("__metadata__", {})
+        metadata = header.pop("__metadata__", None) or {}  # mlx 0.32 writes null
         if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
             raise _broken(path, "__metadata__ is not an object of texts")
         blob = Blob(path, start, whole(path).size - start)

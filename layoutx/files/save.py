@@ -12,10 +12,13 @@ from layoutx.errors import LayoutxError, UsageError, VerificationError, raise_al
 from layoutx.files.atomic import check_place, probe_room, replacing
 from layoutx.files.blob import writing
 from layoutx.files.dtypes import Array, bits, settled, storable
+from layoutx.files.onnx_write import check_like as check_onnx
+from layoutx.files.onnx_write import discard_data, write_like
 from layoutx.files.open import open_store
 from layoutx.files.store import Store
 
-WRITES = (".safetensors", ".npz", ".pt", ".pth", ".keras", ".weights.h5", ".h5", ".hdf5")
+KERAS = (".keras", ".weights.h5", ".h5", ".hdf5")
+WRITES = (".safetensors", ".npz", ".pt", ".pth", *KERAS, ".onnx", ".msgpack", ".pdparams")
 Writer = Callable[[Path, Mapping[str, Array], Mapping[str, str]], None]
 
 
@@ -39,7 +42,8 @@ def save(
 ) -> None:
     """Write arrays and metadata, read them back bit for bit, then put the file in its place.
 
-    Keras files (`.keras`, `.weights.h5`, `.h5`) are written in the structure of `template`, see `keras_write`.
+    Keras files (`.keras`, `.weights.h5`, `.h5`) and ONNX models are written in the structure of `template`, see
+    `keras_write` and `onnx_write`.
 
     Raises:
         UsageError: as `can_write`; arrays that hold no numbers; metadata that is not text.
@@ -51,10 +55,14 @@ def save(
     ready = {name: settled(array) for name, array in arrays.items()}
     write = _writer(path, template)
     with replacing(path) as temporary:
-        with writing(path):
-            probe_room(temporary, sum(array.nbytes for array in ready.values()) + _extra_bytes(template))
-            write(temporary, ready, metadata)
-        verify(temporary, ready, metadata, path)
+        try:
+            with writing(path):
+                probe_room(temporary, sum(array.nbytes for array in ready.values()) + _extra_bytes(template))
+                write(temporary, ready, metadata)
+            verify(temporary, ready, metadata, path)
+        except BaseException:
+            discard_data(temporary)
+            raise
 
 
 def verify(written: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str], final: Path) -> None:
@@ -120,6 +128,14 @@ def _writer(path: Path, template: Store | None) -> Writer:
         from layoutx.files.npz import write_npz
 
         return write_npz
+    if name.endswith(".msgpack"):
+        from layoutx.files.msgpack_file import write_msgpack
+
+        return write_msgpack
+    if name.endswith(".pdparams"):
+        from layoutx.files.paddle_file import write_paddle
+
+        return write_paddle
     if name.endswith((".pt", ".pth")):
         from layoutx.files.torch_file import need_torch, write_torch
 
@@ -127,6 +143,9 @@ def _writer(path: Path, template: Store | None) -> Writer:
         return write_torch
     if name.endswith((".keras", ".h5", ".hdf5")):
         return _keras_writer(path, template)
+    if name.endswith(".onnx"):
+        like = check_onnx(template, path)
+        return lambda at, arrays, metadata: write_like(like, at, arrays, metadata)
     raise UsageError(
         f"cannot tell from its ending what {name} should be",
         where=str(path),

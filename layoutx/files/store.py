@@ -16,6 +16,7 @@ from layoutx.empty import NOTHING as NOTHING
 class Tensor:
     """One stored tensor: its bytes are read each time `read()` is called, and are never kept.
 
+    `derived` says how its values are computed, where the file does not hold them themselves.
     `read()` gives a C-contiguous array of `dtype` and `shape`; it may be a read-only view of a map.
     """
 
@@ -23,6 +24,7 @@ class Tensor:
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray[Any, Any]] = field(compare=False, repr=False)
+    derived: str = ""
 
     @property
     def size(self) -> int:

@@ -28,6 +28,7 @@ class Options:
     pairs: Mapping[str, str] = NOTHING
     ignore_keys: frozenset[str] = frozenset()
     keep_order: tuple[str, ...] = ()
+    materialise: bool = False
 
     def keeps(self, layer: str) -> bool:
         """Whether the rows of this layer stay in the source's order."""
@@ -42,6 +43,7 @@ def options_of(
     pairs: Mapping[str, str] | None = None,
     ignore_keys: Iterable[str] = (),
     keep_order: bool | Iterable[str] = False,
+    materialise: bool = False,
 ) -> Options:
     """Options from what callers write; see `layoutx.convert.convert` for their meaning.
 
@@ -64,6 +66,7 @@ def options_of(
         dict(pairs or {}),
         frozenset(ignore_keys),
         (("*",) if keep_order else ()) if isinstance(keep_order, bool) else tuple(keep_order),
+        materialise,
     )
 
 

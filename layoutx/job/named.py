@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from layoutx.empty import NOTHING
 from layoutx.errors import ConversionError, LayoutxError, raise_all
 from layoutx.job.jobs import Job, LayerJob, Options, job_of, layers_for
 from layoutx.model.bindings import refine_of
 from layoutx.model.record import LayerRecord, ModelRecord
+from layoutx.model.spelling import spelled
 from layoutx.plan.fit import fit
-from layoutx.spec.bound import BoundForm
+from layoutx.spec.bound import BoundForm, BoundTensor
 from layoutx.spec.registry import Registry
+from layoutx.spec.schema import Form
 
 
 def plan_named(model: ModelRecord, to: str, registry: Registry, options: Options) -> Job:
@@ -45,15 +49,27 @@ def _named(record: LayerRecord, bound: BoundForm, to: str, registry: Registry, o
     rank = record.config.get("rank")
     for form in sorted(forms, key=lambda f: None not in (f.rank, rank) and f.rank != max(int(rank or 1), 1)):
         try:
-            plan = fit(bound, form, refine=refine)
+            name, instance = _place(record, form)
+            plan = fit(bound, form, refine=refine, instance=instance)
         except LayoutxError as error:
             failures.append(error)
             continue
-        path = record.name.replace("/", ".")
-        targets = {t.name: f"{path}.{t.name}" for t in plan.target.tensors}
+        targets = {t.name: spelled(to, name, t.name, is_state(plan.target, t)) for t in plan.target.tensors}
         last = refine_of(record, registry, "keras")
         return LayerJob(record, plan, record.tensors, targets, "", refine, last)
     raise failures[0]
+
+
+def _place(record: LayerRecord, form: Form) -> tuple[str, Mapping[str, Any]]:
+    """The target's path: layers of one stacked module (`lstm/layer_1` of an ONNX file) lie under the module's own."""
+    stem, _, last = record.name.rpartition("/")
+    stacked = form.each and record.instance and last == f"{form.each}_{record.instance.get(form.each)}"
+    return (stem, record.instance) if stacked else (record.name, NOTHING)
+
+
+def is_state(bound: BoundForm, tensor: BoundTensor) -> bool:
+    """Whether all that a tensor holds moves without a gradient, as running statistics do."""
+    return bool(tensor.blocks) and all(bound.kind.roles[block.role].state for block in tensor.blocks)
 
 
 def _distinct(layers: Sequence[LayerJob]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from layoutx.errors import LayoutxError, MatchError, UsageError, raise_all
+from layoutx.job.agreed import refine_there
 from layoutx.job.jobs import Job, LayerJob, Options, bound_layers, chosen, job_of, layers_for
 from layoutx.model.bindings import refine_of
 from layoutx.model.keyed import Keyed
@@ -33,6 +34,8 @@ def plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registry
     if isinstance(source, ModelRecord):
         if isinstance(target, Keyed):
             return plan_into_keyed(source, target, registry, options)
+        if "onnx" in (source.framework, target.framework):
+            return plan_onnx(source, target, registry, options)
         return plan_between(source, target, registry, options)
     if isinstance(target, ModelRecord):
         return plan_from_keyed(source, target, registry, options)
@@ -50,18 +53,21 @@ def plan_into_keyed(model: ModelRecord, keyed: Keyed, registry: Registry, option
     layers = []
     for (record, bound), match in zip(found, pairs, strict=True):
         shapes = {name: keyed.tensors[full].shape for name, full in match.candidate.names.items()}
-        refine = refine_of(record, registry, keyed.framework, options.keeps(record.name))
         try:
+            refine = refine_there(record, match.candidate.names, keyed, registry, options)
             plan = _fit_pair(bound, match, shapes, refine)
         except LayoutxError as error:
             problems.append(error.at(record.place))
             continue
         last = refine_of(record, registry, "keras")
-        layers.append(LayerJob(record, plan, record.tensors, match.candidate.names, _where(match), refine, last))
+        targets = {name: keyed.tensors[full].name for name, full in match.candidate.names.items()}
+        layers.append(LayerJob(record, plan, record.tensors, targets, _where(match), refine, last))
     raise_all(problems, f"{len(problems)} layers cannot be converted to {keyed.framework}")
     job = job_of(model, keyed.framework, layers, skipped)
     written = set(job.order)
-    return replace(job, order=tuple(n for n in keyed.tensors if n in written), tied=dict(keyed.tied))
+    order = tuple(tensor.name for tensor in keyed.tensors.values() if tensor.name in written)
+    tied = {keyed.tensors[name].name: keyed.tensors[first].name for name, first in keyed.tied.items()}
+    return replace(job, order=order, tied=tied)
 
 
 def _fit_pair(bound: BoundForm, match: Pair, shapes: Mapping[str, tuple[int, ...]], refine: Mapping[str, str]) -> Plan:
@@ -100,9 +106,8 @@ def plan_from_keyed(keyed: Keyed, model: ModelRecord, registry: Registry, option
     layers = []
     for (record, bound), match in zip(found, pairs, strict=True):
         try:
-            source = _keyed_bound(
-                match, keyed, bound, refine_of(record, registry, keyed.framework, options.keeps(record.name))
-            )
+            there = refine_there(record, match.candidate.names, keyed, registry, options)
+            source = _keyed_bound(match, keyed, bound, there)
             refine = refine_of(record, registry, bound.form.framework)
             shapes = {t.name: t.shape for t in bound.tensors}
             plan = fit(source, bound.form, bound.config, shapes=shapes, refine=refine, instance=record.instance)
@@ -128,6 +133,17 @@ def _keyed_bound(match: Pair, keyed: Keyed, bound: BoundForm, refine: Mapping[st
         refine=refine,
         instance=candidate.instance,
     )
+
+
+def plan_onnx(source: ModelRecord, target: ModelRecord, registry: Registry, options: Options) -> Job:
+    """A job between an ONNX model and a model with a config: the ONNX layers are known by names, forms and configs."""
+    from layoutx.model.onnx_model import keyed_view
+
+    if source.framework == "onnx":
+        job = plan_from_keyed(keyed_view(source), target, registry, options)
+        return replace(job, leftover=dict(source.leftover))
+    job = plan_into_keyed(source, keyed_view(target), registry, options)
+    return replace(job, order=tuple(dict.fromkeys(job.order)), tied={})
 
 
 def plan_between(source: ModelRecord, target: ModelRecord, registry: Registry, options: Options) -> Job:

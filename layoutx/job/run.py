@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from layoutx.errors import LayoutxError, raise_all
+from layoutx.errors import ConversionError, LayoutxError, raise_all
 from layoutx.job.jobs import Job, LayerJob, Options
 from layoutx.plan.plan import Array
 from layoutx.plan.run import Result, consent
 from layoutx.plan.run import run as run_plan
+from layoutx.plan.steps import Add, Copy
 from layoutx.verify.proof import Proof, prove_layer
 
 
@@ -59,4 +60,27 @@ def _layer(layer: LayerJob, options: Options, moved: Moved, live: bool) -> None:
         last=layer.last,
         refine=layer.refine,
     )
-    moved.arrays.update({layer.targets[n]: array for n, array in result.tensors.items()})
+    result.derived.update(_derived(layer))
+    if result.derived:
+        moved.proofs[name] = replace(moved.proofs[name], round_trip="not reversible: computed from parts")
+    for slot, array in result.tensors.items():
+        full = layer.targets[slot]
+        if full in moved.arrays and moved.arrays[full].tobytes() != array.tobytes():
+            raise ConversionError(
+                f"{full} would be written twice with different numbers",
+                why="the target shares it between two layers, the source has a tensor for each",
+                do="tie them in the source first, or leave one of the layers out with --skip",
+            )
+        moved.arrays[full] = array
+
+
+def _derived(layer: LayerJob) -> dict[str, str]:
+    """Target tensor -> how the source tensor that it is made of was computed."""
+    found = {}
+    for step in layer.plan.steps:
+        names = [step.source] if isinstance(step, Copy) else []
+        names += [term.source for term in step.terms] if isinstance(step, Add) else []
+        said = [text for name in names if (text := layer.sources[name].derived)]
+        if said and isinstance(step, (Copy, Add)):
+            found[step.target] = said[0]
+    return found

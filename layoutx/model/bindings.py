@@ -16,10 +16,18 @@ OWN_KEYS = frozenset({"version", "rank", "kernel_dims", "bias_dims"})
 
 
 def refine_of(record: LayerRecord, registry: Registry, framework: str, keep_order: bool = False) -> dict[str, str]:
-    """Axis -> its dims as a framework flattens them: channels last (Keras) or first (torch, onnx)."""
+    """Axis -> its dims as a framework flattens them: channels last (Keras) or first (torch, onnx).
+
+    For the record's own framework as its file has them.
+    """
     last = keep_order or registry.framework(framework).channels == "last"
+    own = record.form.partition(".")[0] == framework
     axes = _axes(record, registry)
-    return {axis: (r.last if last else r.first) for axis, r in record.refine.items() if axis in axes}
+    return {
+        axis: (r.last if last or (own and r.own == "last") else r.first)
+        for axis, r in record.refine.items()
+        if axis in axes
+    }
 
 
 def _axes(record: LayerRecord, registry: Registry) -> set[str]:

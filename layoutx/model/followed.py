@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from layoutx.errors import ConversionError
+from layoutx.model.onnx_axes import KEEPS_LAST
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.registry import Registry
@@ -22,17 +23,18 @@ def unfollowed(
 
     That is so where the wiring was lost in a layer that layoutx does not know, in a model that has maps; and
     in a file without wiring, where the input is no other layer's width. Only for a target that keeps
-    channels first.
+    channels elsewhere than the source, as an ONNX graph may do that keeps them last.
     """
-    if registry.framework(framework).channels == registry.framework(model.framework).channels:
+    same = registry.framework(framework).channels == registry.framework(model.framework).channels
+    if same and model.framework != "onnx":
         return []
-    unwired = len(found) > 1 and not any(record.inputs for record in model.layers)
+    unwired = not same and len(found) > 1 and not any(record.inputs for record in model.layers)
     maps = any(_makes_maps(record) for record in model.layers) or any(b.kind.name in MAPS for _, b in found)
     errors = []
     for record, bound in found:
         lost = _LOST.search(record.note)
         axis = lost[1] if lost else next((a for a in AXES if a in bound.sizes), "")
-        if not maps or not axis or axis in record.refine:
+        if not maps or not axis or axis in record.refine or (same and KEEPS_LAST not in record.note):
             continue
         size = bound.sizes.get(axis, 0)
         if lost or (unwired and bound.kind.name not in MAPS and size not in _widths(found, record)):

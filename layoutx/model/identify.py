@@ -48,7 +48,7 @@ def identified(
         return record
     found = guesses(record, registry, framework, known)
     forms = list(dict.fromkeys(g.form for g in found))
-    if found and len({_meaning(g, registry) for g in found}) == 1:
+    if found and len({meaning(g, registry) for g in found}) == 1:
         return _with(record, found[0], f"form from {found[0].why}")
     if forms:
         choices = ", ".join(forms)
@@ -66,7 +66,7 @@ def guesses(record: LayerRecord, registry: Registry, framework: str, known: Mapp
     return found or guess(registry, framework, list(named.values()), hint, known)
 
 
-def _meaning(found: Guess, registry: Registry) -> tuple[str, ...]:
+def meaning(found: Guess, registry: Registry) -> tuple[str, ...]:
     """What a guess makes of the tensors: two forms that store a kind alike (Dense, EinsumDense) are one."""
     form = registry.form(found.form)
     config = {**form.config, **found.config}

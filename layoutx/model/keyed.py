@@ -1,4 +1,4 @@
-"""A model known by its tensors' dotted names: a state dict, or a live torch module with classes and configs besides."""
+"""A model known by its tensors' dotted names: a state dict, a tree, or a live module with its classes and configs."""
 
 from __future__ import annotations
 
@@ -8,16 +8,24 @@ from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError, ModelError, raise_all
+from layoutx.files.paddle_file import tied_names
 from layoutx.files.store import Store, Tensor
+from layoutx.model.record import Refinement
+from layoutx.model.spelling import cleaned
 
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """What is known of one module of a keyed model: its form ("torch.LSTM") and its config, where it is live."""
+    """What is known of one module of a keyed model: its form ("torch.LSTM") and its config, where it is live.
+
+    Of an ONNX model also what its axes are made of, and why they could not be followed.
+    """
 
     form: str = ""
     class_name: str = ""
     config: Mapping[str, Any] = NOTHING
+    refine: Mapping[str, Refinement] = NOTHING
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -25,10 +33,11 @@ class Keyed:
     """A model as names.
 
     Attributes:
-        framework: "torch" or "onnx".
-        tensors: full name -> tensor, in the model's own order; tied ones too.
+        framework: "torch", "flax", "paddle", ...
+        tensors: full name with dots -> tensor, in the model's own order; tied ones too. The tensor has the file's name.
         modules: module path -> what is known of it; empty for a bare state dict.
         tied: full name -> the first name of the same tensor.
+        leftover: the file's name of a tensor that is no weight -> why.
     """
 
     framework: str
@@ -36,6 +45,7 @@ class Keyed:
     modules: Mapping[str, Module] = NOTHING
     tied: Mapping[str, str] = NOTHING
     store: Store | None = None
+    leftover: Mapping[str, str] = NOTHING
 
     def distinct(self) -> Keyed:
         """The model with each tensor once, under its first name: what has to be written, and what has to be used."""
@@ -53,8 +63,10 @@ def prefixes(names: Mapping[str, Any]) -> list[str]:
 
 
 def keyed_store(store: Store, framework: str = "torch") -> Keyed:
-    """A file of named tensors as a keyed model."""
-    return Keyed(framework, dict(store.tensors), store=store)
+    """A file of named tensors as a keyed model: names without collections, what is no weight left out."""
+    found = cleaned(framework, store.tensors)
+    tensors = {short: store.tensors[name] for short, name in found.names.items()}
+    return Keyed(framework, tensors, tied=tied_names(store), store=store, leftover=found.leftover)
 
 
 def keyed_module(module: Any, known: Callable[[str], Collection[str] | None]) -> Keyed:
@@ -87,11 +99,14 @@ def keyed_module(module: Any, known: Callable[[str], Collection[str] | None]) ->
     raise_all(problems, "the module does not hold plain numbers everywhere")
     modules = {}
     for path, child in module.named_modules():
-        form = f"torch.{type(child).__name__}"
-        keys = known(form) if type(child).__module__.startswith("torch.nn.") else None
+        kind = type(child)
+        if kind.__module__ == "torch.nn.utils.parametrize" and kind.__name__.startswith("Parametrized"):
+            kind = kind.__bases__[0]  # torch makes a class ParametrizedLinear for each module with a parametrization
+        form = f"torch.{kind.__name__}"
+        keys = known(form) if kind.__module__.startswith("torch.nn.") else None
         config = {key: getattr(child, key) for key in keys or () if hasattr(child, key)}
         config = {key: _plain(value) for key, value in config.items()}
-        modules[path] = Module(form if keys is not None else "", type(child).__name__, config)
+        modules[path] = Module(form if keys is not None else "", kind.__name__, config)
     return Keyed("torch", tensors, modules, tied)
 
 

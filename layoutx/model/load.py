@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import ModelError, UsageError
-from layoutx.files.certificate import certificate_of
 from layoutx.files.open import open_store
 from layoutx.files.store import Store
 from layoutx.model.identify import identified
@@ -17,10 +16,14 @@ from layoutx.model.keras import records
 from layoutx.model.keras_live import is_keras, live_records
 from layoutx.model.keyed import Keyed, keyed_module, keyed_store
 from layoutx.model.record import ModelRecord
+from layoutx.model.spelling import framework_of
 from layoutx.model.state import state_records
+from layoutx.model.tree import is_tree, tree_keyed
 from layoutx.spec.registry import Registry
 
 KERAS_FORMATS = ("keras", "weights.h5", "h5", "live")
+
+MAIN = ("keras", "torch", "onnx")  # named first
 
 
 def model_of(
@@ -31,6 +34,8 @@ def model_of(
     template: ModelRecord | None = None,
     config: Mapping[str, Any] | None = None,
     input_shape: Sequence[int] | None = None,
+    framework: str = "",
+    plain: Callable[[Keyed], Keyed] = lambda keyed: keyed,
 ) -> ModelRecord:
     """The layers of a file; those whose class the file does not tell are identified by names and shapes.
 
@@ -38,15 +43,37 @@ def model_of(
         forms: layer -> form, decided by the user.
         template: a model whose config also describes this file; config: such a config itself.
         input_shape: the model's input without batch, where the config does not say it.
+        framework: whose names a file of named tensors holds, where the user says it.
+        plain: what makes weights of those that are stored in parts, or refuses them.
     """
-    if store.format in KERAS_FORMATS:
+    if framework:
+        check_framework(framework, registry)
+    if store.format in (*KERAS_FORMATS, "onnx") and framework not in ("", "keras", "keras1", "onnx"):
+        raise UsageError(f"{store.path.name} says itself what it is, not {framework}", do="leave --from out")
+    if store.format == "onnx":
+        from layoutx.model.onnx_model import onnx_records
+
+        model = onnx_records(store)
+    elif store.format in KERAS_FORMATS:
         if input_shape is not None:
             store = replace(store, config=with_input_shape(store.config, input_shape))
         model = records(store, lambda name: name in registry.forms, config=config, template=template)
     else:
-        model = state_records(keyed_of(store), registry)
+        model = state_records(plain(keyed_of(store, framework)), registry)
     bare = store.format in KERAS_FORMATS and not (store.config or template or config)
     return with_forms(model, registry, forms, guessing=bare)
+
+
+def check_framework(name: str, registry: Registry) -> None:
+    """Refuse a framework that no form is of.
+
+    Raises:
+        UsageError: with the names of those that there are.
+    """
+    found = {form.framework for form in registry.forms.values()}
+    frameworks = [name for name in MAIN if name in found] + sorted(found - set(MAIN))
+    if name not in frameworks:
+        raise UsageError(f"no framework is called {name!r}", why=f"known: {', '.join(frameworks)}")
 
 
 def with_forms(
@@ -119,11 +146,9 @@ def with_input_shape(config: Mapping[str, Any] | None, shape: Sequence[int]) -> 
     return {**dict(config or {}), "config": found}
 
 
-def keyed_of(store: Store) -> Keyed:
-    """A file of named tensors (safetensors, torch, npz): names of torch, unless its certificate says otherwise."""
-    found = certificate_of(store) or {}
-    framework = str(found.get("target", "torch"))
-    return keyed_store(store, framework if framework in ("torch", "onnx") else "torch")
+def keyed_of(store: Store, framework: str = "") -> Keyed:
+    """A file of named tensors: names of this framework, else of the one that its certificate or format tells."""
+    return keyed_store(store, framework_of(store, framework))
 
 
 def template_of(like: Any, to: str, registry: Registry, forms: Mapping[str, str] = NOTHING) -> Keyed | ModelRecord:
@@ -138,23 +163,34 @@ def template_of(like: Any, to: str, registry: Registry, forms: Mapping[str, str]
         like = call(like)
     if isinstance(like, (str, Path)):
         store = open_store(like)
-        if store.format in KERAS_FORMATS:
+        if store.format in (*KERAS_FORMATS, "onnx"):
             return model_of(store, registry, forms)
         return keyed_store(store, to)
-    return live_model(like, registry, forms)
+    return live_model(like, registry, forms, to if is_tree(like) else "")
 
 
-def live_model(model: Any, registry: Registry, forms: Mapping[str, str] = NOTHING) -> Keyed | ModelRecord:
-    """A live torch module or Keras model; `forms` are the user's for layers of a Keras model.
+def live_model(
+    model: Any, registry: Registry, forms: Mapping[str, str] = NOTHING, framework: str = ""
+) -> Keyed | ModelRecord:
+    """A live torch module, Keras model, or tree of jax, mlx or paddle.
+
+    Args:
+        forms: the user's, for layers of a Keras model.
+        framework: whose names a bare mapping holds.
 
     Raises:
-        UsageError: neither of the two.
+        UsageError: none of them.
     """
     if is_keras(model):
         return with_forms(live_records(model, lambda name: name in registry.forms), registry, forms)
     if hasattr(model, "state_dict") and hasattr(model, "named_modules"):
         return keyed_module(model, lambda name: _keys(name, registry))
-    raise UsageError(f"a {type(model).__name__} is neither a torch module nor a Keras model")
+    if is_tree(model):
+        return tree_keyed(model, lambda name: _keys(name, registry), framework)
+    raise UsageError(
+        f"a {type(model).__name__} is neither a torch module nor a Keras model",
+        why="nor variables of flax, haiku parameters, or a module of nnx, equinox, mlx or paddle",
+    )
 
 
 def _keys(form: str, registry: Registry) -> Collection[str] | None:

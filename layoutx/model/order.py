@@ -19,11 +19,13 @@ def keeps_order(keyed: Keyed) -> bool:
     does every index over such files: a sorted file says nothing about its model. layoutx keeps the order.
     """
     store = keyed.store
-    if store is None or store.format != "safetensors" or KEY in store.metadata:
+    if store is not None and store.format in ("tree", "orbax"):  # jax sorts the names of every tree that it maps
+        return False
+    if store is None or store.format not in ("safetensors", "msgpack", "pickle") or KEY in store.metadata:
         return True
     by_dtype: dict[str, list[str]] = {}
-    for name, tensor in keyed.tensors.items():
-        by_dtype.setdefault(tensor.dtype.name, []).append(name)
+    for tensor in keyed.tensors.values():
+        by_dtype.setdefault(tensor.dtype.name, []).append(tensor.name)
     return any(names != sorted(names) for names in by_dtype.values())
 
 

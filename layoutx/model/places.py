@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from layoutx.errors import LayoutxError
@@ -52,7 +53,8 @@ def candidates(layer: Layer, keyed: Keyed, registry: Registry) -> list[Candidate
                     continue
                 if any(keyed.tensors[names[n]].shape != shape for n, shape in way.shapes.items()):
                     continue
-                key = (prefix, *map(str, way.instance.values()), *([] if not form.modules else names.values()))
+                where = names.values() if form.modules else (prefix,)  # a composite may be found by two paths
+                key = (*where, *map(str, way.instance.values()))
                 given = dict(known.config) if known is not None and known.form == form.name else {}
                 at = min(order[n] for n in names.values())
                 if key not in best or len(names) > len(best[key].names):
@@ -87,7 +89,7 @@ def stored(layer: Layer, form: Form, keyed: Keyed) -> Iterator[Stored]:
             if form.each and not any(name.rpartition(".")[2] in ends for name in shapes):
                 break
             optional = [s.name for s in form.tensors if s.optional and s.name in shapes]
-            for omit in ([], optional) if optional else ([],):
+            for omit in (some for n in range(len(optional) + 1) for some in combinations(optional, n)):
                 kept = {n: s for n, s in shapes.items() if n not in omit}
                 key = tuple(kept.items())
                 if kept and key not in seen:
@@ -97,11 +99,12 @@ def stored(layer: Layer, form: Form, keyed: Keyed) -> Iterator[Stored]:
 
 def places(form: Form, names: Sequence[str], keyed: Keyed) -> Iterator[tuple[str, dict[str, str]]]:
     """Module paths under which all the names exist; a composite form may also lie in consecutive modules."""
-    tail = f".{names[0]}"
+    dotted = {name: name.replace("/", ".") for name in names}  # jax's forms spell paths inside a layer with "/"
+    first = dotted[names[0]]
     for full in keyed.tensors:
-        if full == names[0] or full.endswith(tail):
-            prefix = full[: -len(names[0])].rstrip(".")
-            found = {name: f"{prefix}.{name}" if prefix else name for name in names}
+        if full == first or full.endswith(f".{first}"):
+            prefix = full[: -len(first)].rstrip(".")
+            found = {name: f"{prefix}.{short}" if prefix else short for name, short in dotted.items()}
             if all(name in keyed.tensors for name in found.values()):
                 yield prefix, found
     if form.modules:

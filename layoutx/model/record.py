@@ -15,13 +15,15 @@ class Refinement:
 
     `last` and `first` are layout dims over the same leaf axes: `(h w c)` where channels come last
     (Keras), `(c h w)` where they come first (torch, onnx). `sizes` gives every leaf axis its size;
-    `why` says where it comes from ("flatten(conv1)").
+    `why` says where it comes from ("flatten(conv1)"). `own` is "last" where the model's own file
+    flattens channels-last though its framework keeps them first (an ONNX graph that Keras exported).
     """
 
     last: str
     first: str
     sizes: Mapping[str, int]
     why: str
+    own: str = ""
 
 
 @dataclass(frozen=True, slots=True)

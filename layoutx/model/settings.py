@@ -9,6 +9,8 @@ from layoutx.spec.bound import BoundForm
 from layoutx.spec.schema import Reading, choose
 
 SHAPES = ("axis", "heads", "groups", "shared_axes", "equation")  # told by the layer's sizes and its data order
+# frameworks whose layers pad by name alone, spelled as layoutx does
+NAMED: Mapping[str, tuple[str, ...]] = {"keras": ("valid", "same", "causal"), "tf1": ("valid", "same")}
 NEUTRAL: tuple[Any, ...] = (None, False, "linear", "valid", "concat", 1, (), 0)
 
 
@@ -22,8 +24,8 @@ def carry(source: BoundForm, target: BoundForm) -> list[str]:
         if name in SHAPES or (name == "output_padding" and source.settings.get("padding") == "same"):
             continue  # told by the sizes; or part of the rule for padding="same"
         value = _plain(value)
-        if value is None:
-            continue
+        if value is None or (name == "output_padding" and _zero(value)):
+            continue  # what a zero means beside a default that is no number is told with the padding
         if name == "padding":
             lines += _padding(value, source, target)
             continue
@@ -69,27 +71,123 @@ def _spelled(value: Any, reading: Reading) -> Any:
 
 
 def _padding(value: Any, source: BoundForm, target: BoundForm) -> list[str]:
-    """Padding by name depends on strides and kernel; only the symmetric part can be an option of torch."""
-    if target.form.framework == source.form.framework or _neutral(value):
+    """Padding by the target's own word where it has one; else what to do instead, by strides and kernel."""
+    transposed = "transpose" in source.kind.name
+    there = reading_of(target, "padding")
+    current = there.values.get(_key(target, there), _key(target, there)) if there else _always(target)
+    extra = source.settings.get("output_padding")
+    if transposed and (value == "valid" or _zero(value)):
+        return _uncropped(value, source, target, there, current)
+    if current == value or (_none(value) and _none(current)):
         return []
-    kernel = [source.sizes[axis] for axis in _spatial(source)]
-    strides = _each(source.settings.get("strides"), len(kernel))
-    dilation = _each(source.settings.get("dilation"), len(kernel))
+    if there is not None and _says(target, there, "valid" if _none(value) else value) and not (transposed and extra):
+        wanted = _spelled("valid" if _none(value) else value, there)
+        return [_line(there, wanted, _plain(target.config.get(there.config)), source, "padding", target)]
+    if _none(value):
+        return [f"padding={_show(value)}: {target.form.class_name} always pads"] if current == "same" else []
+    if not isinstance(value, str):
+        return [_numbers(value, target, there, transposed)]
+    return _by_hand(value, source, target, transposed)
+
+
+def _key(target: BoundForm, there: Reading) -> Any:
+    return _plain(target.config.get(there.config))
+
+
+def _always(target: BoundForm) -> Any:
+    return next((case.value for case in target.form.settings.get("padding", ())), None)
+
+
+def _none(value: Any) -> bool:
+    return value in (None, "valid") or _zero(value)
+
+
+def _zero(value: Any) -> bool:
+    """Whether numbers ask for no padding: 0, (0, 0), ((0, 0), (0, 0))."""
+    return (value == 0 and not isinstance(value, bool)) or (
+        isinstance(value, (tuple, list)) and all(_zero(v) for v in value)
+    )
+
+
+def _says(target: BoundForm, there: Reading, value: Any) -> bool:
+    """Whether the target's config has a word for this padding."""
+    if there.values:
+        return value in there.values.values()
+    words = NAMED.get(target.form.framework, ())
+    return value in words and (value != "causal" or target.form.class_name == "Conv1D")
+
+
+def _uncropped(value: Any, source: BoundForm, target: BoundForm, there: Reading | None, current: Any) -> list[str]:
+    """No cropping of a transposed convolution: under a name it has n * stride positions where the stride is longer
+    than the kernel, by a number (n - 1) * stride + kernel (layouts.md, part 3)."""
+    lines = []
+    if there is not None and not _none(current):
+        wanted = _spelled("valid", there) if _says(target, there, "valid") else 0
+        lines.append(_line(there, wanted, _plain(target.config.get(there.config)), source, "padding", target))
+    kernel, strides, dilation = _window(source)
+    longer = [s - (k - 1) * d - 1 for k, s, d in zip(kernel, strides, dilation, strict=True)]
+    named = there is not None and _says(target, there, "valid")
+    by_name = value == "valid" and source.settings.get("output_padding") is None
+    option = reading_of(target, "output_padding")
+    if max(longer, default=0) <= 0 or by_name == named:
+        return lines
+    rest = tuple(max(n, 0) for n in longer)
+    if named and option is not None:
+        return [*lines, f"{option.config}=0: else {target.form.class_name} appends {_show(rest)}"]
+    if named:
+        return [
+            *lines,
+            f"padding={_show(value)}: leave out the last {_show(rest)} of the output, which the source lacks",
+        ]
+    if option is not None:
+        return [
+            *lines,
+            f"{option.config}={_show(rest)}: the stride is longer than the kernel, and the source fills it up",
+        ]
+    return [*lines, f'padding="valid": append {_show(rest)} to the output, as the source does where strides are longer']
+
+
+def _numbers(value: Any, target: BoundForm, there: Reading | None, transposed: bool) -> str:
+    """Padding by numbers, which some frameworks do not take."""
+    only = there is None or any(key == there.config for key, _, _ in target.form.require)
+    if not only and target.form.framework not in NAMED and there is not None:
+        return f"{there.config}={_show(value)}"
+    what = "crop the output by them after it" if transposed else "pad the input by them before it"
+    return f"padding={_show(value)}: {target.form.class_name} takes no numbers, {what}"
+
+
+def _by_hand(value: str, source: BoundForm, target: BoundForm, transposed: bool) -> list[str]:
+    """Padding by a name that the target does not know, as what to do with the input or the output."""
+    kernel, strides, dilation = _window(source)
     reach = [(k - 1) * d for k, d in zip(kernel, dilation, strict=True)]
+    torch = target.form.framework == "torch"
     if value == "causal":
-        return [f'padding="causal": pad {reach[0]} on the left of time, F.pad(x, ({reach[0]}, 0))']
+        return [
+            f'padding="causal": pad {reach[0]} on the left of time' + (f", F.pad(x, ({reach[0]}, 0))" if torch else "")
+        ]
     if value != "same":
         return [f"padding={_show(value)}"]
-    if "transpose" in source.kind.name:
+    if transposed:
         return [_same_transposed(kernel, strides, source.settings.get("output_padding"))]
-    if all(s == 1 for s in strides):
+    named = [case for case in target.form.settings.get("padding", ()) if case.value == value and len(case.when) == 1]
+    if named:
+        key, words = next(iter(named[0].when.items()))
+        return [f"{key}={_show(words[0])}"]
+    if all(s == 1 for s in strides) and torch:
         return [f'padding="same"{_same_pairs(reach)}']
     pads = [max(k + 1 - s, 0) for k, s in zip(reach, strides, strict=True)]
     pairs = " ".join(f"({p // 2}, {p - p // 2})" for p in pads)
     return [
         f'padding="same" at stride {_show(tuple(strides))} pads {pairs} where the input is a multiple of the stride: '
-        "use F.pad before it; padding=int would pad both ends alike"
+        f"{'use F.pad before it' if torch else 'pad the input so'}; padding=int would pad both ends alike"
     ]
+
+
+def _window(source: BoundForm) -> tuple[list[int], list[int], list[int]]:
+    """Kernel, strides and dilation, each axis."""
+    kernel = [source.sizes[axis] for axis in _spatial(source)]
+    steps = (_each(source.settings.get(name), len(kernel)) for name in ("strides", "dilation"))
+    return kernel, *steps
 
 
 def _same_transposed(kernel: Sequence[int], strides: Sequence[int], given: Any) -> str:

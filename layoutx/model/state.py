@@ -4,40 +4,110 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from layoutx.errors import LayoutxError
 from layoutx.files.store import Store, Tensor
-from layoutx.model.identify import guesses
-from layoutx.model.keyed import Keyed, prefixes
+from layoutx.model.identify import meaning
+from layoutx.model.keyed import Keyed
+from layoutx.model.parametrized import refusal, sites
 from layoutx.model.record import LayerRecord, ModelRecord
-from layoutx.spec.guess import Guess
+from layoutx.spec.guess import Guess, guess
 from layoutx.spec.registry import Registry
 
+MOST_TENSORS, DEEPEST = 40, 5  # of a layer: an attention with all its norms, a cell in a direction in a wrapper
 _STACK = re.compile(r"^(?P<role>\w+?)_l(?P<layer>\d+)(?P<reverse>_reverse)?$")
 
 
 def state_records(keyed: Keyed, registry: Registry) -> ModelRecord:
-    """Layers in order of first appearance; a module path whose tensors fit several forms is left without one."""
-    done: set[str] = set()
-    layers: list[LayerRecord] = []
-    for prefix in prefixes(keyed.tensors):
-        below = {short: full for short, full in keyed.under(prefix).items() if full not in done}
-        direct = {short: full for short, full in below.items() if "." not in short}
-        if not direct:
-            continue
-        found = _whole(prefix, below, keyed, registry) if below.keys() != direct.keys() else []
-        found = found or _instances(prefix, direct, keyed, registry)
-        layers += found
-        done |= {tensor.name for record in found for tensor in record.tensors.values()}
+    """Layers in order of first appearance; a module path whose tensors fit several forms is left without one.
+
+    A form may take in what lies below its module (attention with its `out_proj`, a cell with `ii/kernel`): the
+    outermost module whose tensors are all that one form holds is the layer.
+    """
+    keyed = replace(keyed, tensors=keyed.distinct().tensors) if keyed.framework == "paddle" else keyed
+    parts = {name: _note(refusal(site)) for site in sites(keyed) for name in site.parts.values()}
+    layers = _layers("", {name: name for name in keyed.tensors}, keyed, registry)
+    layers = [_in_parts(record, parts, keyed) for record in layers]
+    order = {tensor.name: at for at, tensor in enumerate(keyed.tensors.values())}
+    layers.sort(key=lambda record: min(order[tensor.name] for tensor in record.tensors.values()))
     store = keyed.store or Store(Path("<state dict>"), "live", keyed.tensors)
-    return ModelRecord(keyed.framework, "", tuple(layers), store)
+    tied = {name: f"the same tensor as {first}" for name, first in keyed.tied.items() if name not in keyed.tensors}
+    return ModelRecord(keyed.framework, "", tuple(layers), store, {**keyed.leftover, **tied})
+
+
+def _in_parts(record: LayerRecord, parts: Mapping[str, str], keyed: Keyed) -> LayerRecord:
+    """A layer of whose tensors one is but a part of a weight has no form, whatever its shapes would fit."""
+    full = {tensor.name: name for name, tensor in keyed.tensors.items()}
+    said = [parts[full[t.name]] for t in record.tensors.values() if full[t.name] in parts]
+    return replace(record, form="", class_name="", config={}, note=said[0]) if said else record
+
+
+def _note(error: LayoutxError) -> str:
+    return "; ".join(text for text in (error.what, *error.where, error.why, error.do) if text)
+
+
+def _layers(prefix: str, below: Mapping[str, str], keyed: Keyed, registry: Registry) -> list[LayerRecord]:
+    """The layers of one module: itself, or what it holds directly and the layers of its submodules."""
+    inner: dict[str, dict[str, str]] = {}
+    for short, full in below.items():
+        head, dot, tail = short.partition(".")
+        if dot:
+            inner.setdefault(head, {})[tail] = full
+    direct = {short: full for short, full in below.items() if "." not in short}
+    found = (_cells(prefix, inner, keyed, registry) or _whole(prefix, below, keyed, registry)) if inner else []
+    if found:
+        return found
+    if direct:
+        found = _instances(prefix, direct, keyed, registry)
+    for head, rest in inner.items():
+        found += _layers(f"{prefix}.{head}" if prefix else head, rest, keyed, registry)
+    return found
+
+
+def _cells(prefix: str, inner: Mapping[str, Mapping[str, str]], keyed: Keyed, registry: Registry) -> list[LayerRecord]:
+    """One record a layer of a stacked recurrent module that numbers its cells, `0.cell.weight_ih` (paddle)."""
+    cells = [name for rest in inner.values() for name in rest]
+    if len(inner) < 2 or not all(key.isdigit() for key in inner) or not all(name.startswith("cell") for name in cells):
+        return []
+    found = []
+    for number, rest in inner.items():
+        first = {f"0.{short}": keyed.tensors[full] for short, full in rest.items()}
+        formed = _formed(_record("", first, {}), _guesses(_record("", first, {}), keyed, registry), registry)
+        own = {f"{number}.{short}": keyed.tensors[full] for short, full in rest.items()}
+        found.append(_record(f"{prefix}/layer_{number}", own, {"layer": int(number)}, formed))
+    return found
 
 
 def _whole(prefix: str, below: Mapping[str, str], keyed: Keyed, registry: Registry) -> list[LayerRecord]:
-    """A module whose form takes in its submodules (attention with its out_proj); [] where none does."""
-    record = _record(prefix, {short: keyed.tensors[full] for short, full in below.items()}, {})
-    found = guesses(record, registry, keyed.framework)
-    return [_formed(record, found)] if len({g.form for g in found}) == 1 else []
+    """A module whose form takes in its submodules; [] where none does."""
+    if len(below) > MOST_TENSORS or max(short.count(".") for short in below) > DEEPEST:
+        return []
+    slash = _slashed(registry, keyed.framework)
+    tensors = {short.replace(".", "/") if slash else short: keyed.tensors[full] for short, full in below.items()}
+    record = _record(prefix, tensors, {})
+    found = _guesses(record, keyed, registry)
+    return [_formed(record, found, registry)] if found else []
+
+
+def _guesses(record: LayerRecord, keyed: Keyed, registry: Registry) -> list[Guess]:
+    """The forms that fit by their names; where the live module's class is known, those of its class, with its config.
+
+    Names decide: what lies in a tree under other names has no order that could stand for them.
+    """
+    module = keyed.modules.get(record.name)
+    shapes = {name: tensor.shape for name, tensor in record.tensors.items()}
+    found = guess(registry, keyed.framework, shapes, record.name)
+    if module is None or not module.form:
+        return found
+    own = [g for g in found if g.form == module.form]
+    return [replace(g, config={**g.config, **module.config}, why=f"the module's class; {g.why}") for g in own] or found
+
+
+def _slashed(registry: Registry, framework: str) -> bool:
+    """Whether the specs of a framework spell paths inside a layer with "/"."""
+    return any("/" in t.name for form in registry.forms.values() if form.framework == framework for t in form.tensors)
 
 
 def _instances(prefix: str, direct: Mapping[str, str], keyed: Keyed, registry: Registry) -> list[LayerRecord]:
@@ -45,7 +115,7 @@ def _instances(prefix: str, direct: Mapping[str, str], keyed: Keyed, registry: R
     matches = {short: _STACK.match(short) for short in direct}
     if not all(matches.values()):
         record = _record(prefix, {short: keyed.tensors[full] for short, full in direct.items()}, {})
-        return [_formed(record, guesses(record, registry, keyed.framework))]
+        return [_formed(record, _guesses(record, keyed, registry), registry)]
     stacks: dict[int, dict[str, Tensor]] = {}
     for short, full in direct.items():
         match = matches[short]
@@ -56,7 +126,9 @@ def _instances(prefix: str, direct: Mapping[str, str], keyed: Keyed, registry: R
         name = prefix if len(stacks) == 1 else f"{prefix}/layer_{number}"
         first = {re.sub(r"_l\d+", "_l0", short, count=1): tensor for short, tensor in tensors.items()}
         formed = _formed(
-            _record(name, first, {"layer": number}), guesses(_record(name, first, {}), registry, keyed.framework)
+            _record(name, first, {"layer": number}),
+            _guesses(_record(name, first, {}), keyed, registry),
+            registry,
         )
         own = {re.sub(r"_l0", f"_l{number}", short, count=1): tensor for short, tensor in formed.tensors.items()}
         found.append(_record(name, own, {"layer": number}, formed))
@@ -71,9 +143,9 @@ def _record(
     return LayerRecord(name, like.class_name, like.form, like.config, tensors, instance, note=like.note)
 
 
-def _formed(record: LayerRecord, found: list[Guess]) -> LayerRecord:
+def _formed(record: LayerRecord, found: list[Guess], registry: Registry) -> LayerRecord:
     forms = list(dict.fromkeys(g.form for g in found))
-    if len(forms) != 1:
+    if len(forms) != 1 and len({meaning(g, registry) for g in found}) != 1:
         note = f"its tensors fit {', '.join(forms)}: say which with --form" if forms else "no form fits its tensors"
         return LayerRecord(record.name, "", "", {}, record.tensors, record.instance, note=note)
     first = found[0]

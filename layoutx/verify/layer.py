@@ -109,7 +109,7 @@ def live_config(bound: BoundForm, settings: Mapping[str, Any], refine: Mapping[s
 
 
 def _worded(name: str, value: Any, reading: Reading, bound: BoundForm) -> Any:
-    """A canonical value in the framework's words; said even where it is the usual default, which may be another here."""
+    """A canonical value in the framework's words; also of a usual default, which may be another here."""
     value = list(value) if isinstance(value, tuple) else value
     spelled = [word for word, meaning in reading.values.items() if type(meaning) is type(value) and meaning == value]
     if spelled:

@@ -13,7 +13,7 @@ from layoutx.lang.sizes import extent
 from layoutx.lang.tree import Dim, Product, Spread
 from layoutx.plan.plan import Array
 from layoutx.spec.bound import BoundForm
-from layoutx.spec.schema import Reading
+from layoutx.spec.schema import Form, Reading
 from layoutx.verify.data import canonical_data
 
 PROBE = {"batch": 2, "time": 5, "tq": 3, "tk": 5, "dim": 7, "value": 11}  # where the layer's own weights do not say
@@ -34,7 +34,7 @@ def probe_settings(bound: BoundForm, target: BoundForm | None = None) -> dict[st
     found.setdefault("eps", 1e-3)
     sides = [bound] if target is None else [bound, target]
     dilation = found.get("dilation", 1) if all("dilation" in side.form.settings for side in sides) else 1
-    padding = "same" if any(_always_same(side) for side in sides) else "valid"
+    padding = "same" if any(always_same(side.form) for side in sides) else "valid"
     return {
         **found,
         "dilation": _each(dilation, rank),
@@ -44,13 +44,13 @@ def probe_settings(bound: BoundForm, target: BoundForm | None = None) -> dict[st
     }
 
 
-def _always_same(bound: BoundForm) -> bool:
+def always_same(form: Form) -> bool:
     """Whether this class pads in any case (haiku ConvLSTM), or its spec describes it only where it does (flax)."""
-    values = [case.value for case in bound.form.settings.get("padding", ())]
+    values = [case.value for case in form.settings.get("padding", ())]
     readings = [value for value in values if isinstance(value, Reading)]
     if not readings:
         return "same" in values
-    allowed = {key: words for key, words, _ in bound.form.require}.get(readings[0].config)
+    allowed = {key: words for key, words, _ in form.require}.get(readings[0].config)
     return allowed is not None and all(readings[0].values.get(word) == "same" for word in allowed)
 
 
@@ -108,7 +108,8 @@ def _spatial(bound: BoundForm, settings: Mapping[str, Any], rank: int | None) ->
         return [k if k > 1 else 3 + i for i, k in enumerate(kernel)]
     if kind in WINDOWS:
         return [(k - 1) * d + 2 + i for i, (k, d) in enumerate(zip(kernel, settings["dilation"], strict=False))]
-    return [3, 5, 7][: 2 if rank is None else rank]
+    open_rank = bound.form.rank or rank
+    return [3, 5, 7][: 2 if open_rank is None else open_rank]
 
 
 def _shape(dims: Sequence[Dim], sizes: Mapping[str, int], spatial: Sequence[int]) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError, VerificationError
-from layoutx.lang.tree import Axis
+from layoutx.lang.tree import Axis, Spread
 from layoutx.plan.plan import Array, Plan
 from layoutx.plan.run import run as run_plan
 from layoutx.plan.steps import Drop, Exactness
@@ -192,8 +192,8 @@ def forward_proof(
         return Proof(trip, note=f"the kind {kind} has no NumPy reference")
     size = sum(int(np.prod(t.shape)) for t in plan.source.tensors)
     dtype = "float32" if size > LARGE else "float64"
-    settings = probe_settings(plan.source)
-    probe = probe_data(plan.source, settings, dtype, plan.target.form.rank, last)
+    settings = probe_settings(plan.source, plan.target)
+    probe = probe_data(plan.source, settings, dtype, _rank(plan), last)
     expected = forward_layer(plan.source, source, probe, last, settings=settings, dtype=dtype)
     if not all(np.isfinite(y).all() for y in expected.values()):
         return Proof(trip, note="the weights hold NaN or infinity: outputs cannot be compared")
@@ -208,6 +208,16 @@ def forward_proof(
             do="this is a fault of a spec: please report it; --skip leaves the layer out",
         )
     return Proof(trip, method, largest, scale, dtype)
+
+
+def _rank(plan: Plan) -> int | None:
+    """Spatial axes of a probe where the weights leave them open: none, where one side takes features only."""
+    for side in (plan.source, plan.target):
+        if "x" in side.data and not any(isinstance(dim, Spread) for dim in side.data["x"]):
+            return 0
+    if "rank" in plan.target.form.config:  # the weights of haiku's norms have a dimension for each spatial axis
+        return int(plan.target.config.get("rank") or 0)
+    return plan.target.form.rank
 
 
 def _apart(expected: Mapping[str, Array], found: Mapping[str, Array]) -> tuple[float, float]:
@@ -241,12 +251,7 @@ def _computed(
 ) -> tuple[dict[str, Array], str, str]:
     """The target's outputs in canonical order, what computed them, and in which precision."""
     if live:
-        from layoutx.verify.live import available
-
-        framework = (
-            "tf_keras" if bound.form.framework == "keras" and bound.config.get("version") == 2 else bound.form.framework
-        )
-        version = available(framework) if framework in ("torch", "keras", "tf_keras", "onnx") else ""
+        framework, version = _runner(bound)
         if version:
             try:
                 outputs, dtype = run_live(bound, tensors, probe, settings, dtype, last, refine)
@@ -256,3 +261,12 @@ def _computed(
                 reference = forward_layer(bound, tensors, probe, last, settings=settings, dtype=dtype)
                 return reference, f"NumPy reference{why}", dtype
     return forward_layer(bound, tensors, probe, last, settings=settings, dtype=dtype), "NumPy reference", dtype
+
+
+def _runner(bound: BoundForm) -> tuple[str, str]:
+    """The installed framework that computes a form, and its version, "" where none does; nothing is imported."""
+    from layoutx.verify.live import RUNNERS, available
+
+    own = bound.form.framework
+    framework = "tf_keras" if own == "keras" and bound.config.get("version") == 2 else own
+    return framework, available(framework) if own in RUNNERS else ""

@@ -11,8 +11,8 @@ from layoutx.errors import VerificationError
 from layoutx.plan.plan import Plan
 from layoutx.plan.run import run
 from layoutx.plan.steps import Exactness
-from layoutx.verify import proof
-from layoutx.verify.proof import Proof, prove_layer
+from layoutx.verify import live, proof
+from layoutx.verify.proof import Proof, forward_proof, prove_layer
 
 Arrays = dict[str, np.ndarray]
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -88,3 +88,60 @@ def test_nothing_to_compare_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(proof, "_computed", lambda *given: ({"h": np.ones(3)}, "nobody", "float64"))
     with pytest.raises(VerificationError, match="no output to compare"):
         proved(plan, source, target, Exactness.MOVES)
+
+
+# a layer of the source, and what holds it elsewhere: probed at stride 1, where flax and haiku alone pad by default
+LIVE = {
+    "keras.Dense": (
+        {"input": 3, "output": 5},
+        "flax.Dense nnx.Linear haiku.Linear equinox.Linear paddle.Linear mlx.Linear",
+    ),
+    "keras.Conv2D": (
+        {"kh": 2, "kw": 3, "in": 5, "out": 7, "group": 1},
+        "flax.Conv nnx.Conv haiku.Conv2D equinox.Conv2d paddle.Conv2D mlx.Conv2d tf1.Conv2D torch.Conv2d onnx.Conv",
+    ),
+    "keras.Conv2DTranspose": (
+        {"kh": 2, "kw": 3, "in": 5, "out": 7, "group": 1},
+        "flax.ConvTranspose haiku.Conv2DTranspose equinox.ConvTranspose2d paddle.Conv2DTranspose torch.ConvTranspose2d",
+    ),
+    "keras.ConvLSTM2D": ({"kh": 2, "kw": 3, "input": 5, "hidden": 7}, "flax.ConvLSTMCell haiku.Conv2DLSTM"),
+    "keras.BatchNormalization": ({"channel": 5}, "flax.BatchNorm haiku.BatchNorm paddle.BatchNorm2D torch.BatchNorm1d"),
+}
+
+
+def planned(source: str, target: str, sizes: dict[str, int]) -> tuple[Plan, Arrays, Arrays]:
+    plan = lx.plan(source, target, sizes=sizes)
+    rng = np.random.default_rng(5)
+    arrays = {t.name: rng.uniform(0.1, 1.0, t.shape) for t in plan.source.tensors}
+    return plan, arrays, run(plan, arrays).tensors
+
+
+@pytest.mark.parametrize("pair", [(a, b) for a, (_, many) in LIVE.items() for b in many.split()], ids=" ".join)
+def test_the_target_is_computed_by_its_own_framework(pair: tuple[str, str]) -> None:
+    framework = pair[1].partition(".")[0]
+    if not live.available(framework):
+        pytest.skip(f"{framework} is not installed")
+    plan, source, target = planned(*pair, LIVE[pair[0]][0])
+    found = prove_layer(plan, source, target, plan.exactness)
+    assert found.method == f"{framework} {live.available(framework)}"
+    assert found.largest <= (1e-9 if found.dtype == "float64" else 1e-5)
+    name = max(target, key=lambda n: target[n].size)
+    spoilt = {**target, name: np.flip(target[name], -1)}
+    with pytest.raises(VerificationError, match="does not compute what"):
+        forward_proof(plan, source, spoilt, "", live=True, last={}, refine={})
+
+
+def test_a_dilation_that_the_target_cannot_do_is_not_probed() -> None:
+    """A transposed convolution of haiku has no dilation: the report says so, and the weights are proved without."""
+    pytest.importorskip("haiku")
+    sizes = LIVE["keras.Conv2DTranspose"][0]
+    plan = lx.plan("keras.Conv2DTranspose", "haiku.Conv2DTranspose", config={"dilation_rate": 2}, sizes=sizes)
+    source = {t.name: np.random.default_rng(5).uniform(0.1, 1.0, t.shape) for t in plan.source.tensors}
+    found = prove_layer(plan, source, run(plan, source).tensors, plan.exactness)
+    assert found.method.startswith("haiku")
+
+
+def test_a_framework_that_is_not_installed_leaves_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "available", lambda framework: "")
+    plan, source, target = planned("keras.Dense", "flax.Dense", {"input": 3, "output": 5})
+    assert prove_layer(plan, source, target, plan.exactness).method == "NumPy reference"

@@ -1,0 +1,109 @@
+"""Orbax checkpoints: a folder of arrays, read through orbax, one tensor at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from layoutx.errors import FileError, UsageError
+from layoutx.files.blob import DO_AGAIN, reading
+from layoutx.files.dtypes import Array, is_numeric, settled
+from layoutx.files.store import Store, Tensor
+
+MARKS = ("_METADATA", "_CHECKPOINT_METADATA")
+READS_NESTED = ("default", "state", "params", "items")  # the item names of CheckpointManager and older trainers
+
+
+def checkpoint_in(folder: Path) -> Path | None:
+    """The folder itself or the one item in it that holds an orbax tree; None where there is none."""
+    if (folder / MARKS[0]).is_file():
+        return folder
+    inner = [folder / name for name in READS_NESTED if (folder / name / MARKS[0]).is_file()]
+    return inner[0] if len(inner) == 1 else None
+
+
+def is_orbax(folder: Path) -> bool:
+    """Whether a folder is an orbax checkpoint, or the folder of one step."""
+    return checkpoint_in(folder) is not None or any((folder / name).is_file() for name in MARKS)
+
+
+def read_orbax(folder: Path) -> Store:
+    """An orbax checkpoint; names joined with "/", `params/Dense_0/kernel`. Names and shapes now, arrays when read.
+
+    Source: orbax-checkpoint 0.12.8 PyTreeCheckpointer.metadata and .restore; `...` in place of a leaf leaves it unread.
+
+    Raises:
+        UsageError: orbax is missing.
+        FileError: the folder is damaged, or was written by another kind of handler.
+    """
+    try:
+        ocp: Any = import_module("orbax.checkpoint")
+    except ImportError as error:
+        raise UsageError("reading an orbax checkpoint needs orbax", do="pip install orbax-checkpoint") from error
+    place = checkpoint_in(folder)
+    if place is None:
+        raise FileError(
+            f"{folder.name} is an orbax checkpoint without a tree of arrays",
+            where=str(folder),
+            why="no _METADATA in it",
+        )
+    with reading(folder, "an orbax checkpoint"):
+        found = ocp.PyTreeCheckpointer().metadata(place.resolve())
+        item = getattr(found, "item_metadata", found)
+        tree = getattr(item, "tree", item)
+        if not isinstance(tree, (dict, list)):
+            raise FileError(
+                f"{folder.name} holds no tree", where=str(folder), why="its metadata names no leaves", do=DO_AGAIN
+            )
+        tensors, skipped = {}, []
+        for path, leaf in _leaves(tree, ()):
+            name, dtype = "/".join(map(str, path)), getattr(leaf, "dtype", None)
+            if dtype is None or not is_numeric(np.dtype(dtype)):
+                skipped.append(f"{name} ({type(leaf).__name__})")
+                continue
+            tensors[name] = _tensor(name, np.dtype(dtype), tuple(leaf.shape), place.resolve(), tree, path)
+        return Store(folder, "orbax", tensors, {"orbax:skipped": ", ".join(skipped)} if skipped else {})
+
+
+def _tensor(name: str, dtype: Any, shape: tuple[int, ...], place: Path, tree: Any, path: tuple[Any, ...]) -> Tensor:
+    def read() -> Array:
+        ocp: Any = import_module("orbax.checkpoint")
+
+        with reading(place, "an orbax checkpoint"):
+            item = _only(tree, path)
+            args = _mapped(item, lambda _: ocp.RestoreArgs(restore_type=np.ndarray))
+            found = ocp.PyTreeCheckpointer().restore(place, args=ocp.args.PyTreeRestore(item=item, restore_args=args))
+            for key in path:
+                found = found[key]
+            return settled(np.asarray(found))
+
+    return Tensor(name, dtype, shape, read)
+
+
+def _leaves(tree: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    if isinstance(tree, (dict, list, tuple)):
+        for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree):
+            yield from _leaves(value, (*path, key))
+    else:
+        yield path, tree
+
+
+def _only(tree: Any, path: tuple[Any, ...] | None) -> Any:
+    """The tree with the leaf at `path` asked for, and all others left unread (`...`)."""
+    if isinstance(tree, (dict, list, tuple)):
+        items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+        inner = {key: _only(value, path[1:] if path and path[0] == key else None) for key, value in items}
+        return inner if isinstance(tree, dict) else list(inner.values())
+    return None if tree is None else 0 if path == () else ...
+
+
+def _mapped(tree: Any, of: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _mapped(value, of) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_mapped(value, of) for value in tree]
+    return None if tree is None else of(tree)

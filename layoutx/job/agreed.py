@@ -1,0 +1,52 @@
+"""Axes that two graphs both follow: one layer's map must be flattened alike on both sides, or in the other order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from layoutx.errors import ConversionError
+from layoutx.job.jobs import Options
+from layoutx.model.bindings import refine_of
+from layoutx.model.keyed import Keyed, Module
+from layoutx.model.record import LayerRecord, Refinement
+from layoutx.spec.registry import Registry
+
+
+def refine_there(
+    record: LayerRecord, names: Mapping[str, str], keyed: Keyed, registry: Registry, options: Options
+) -> dict[str, str]:
+    """Axis -> its dims in the keyed model, over the record's own leaf axes.
+
+    A state dict has its framework's habit; an ONNX model has the order that its graph shows.
+
+    Raises:
+        ConversionError: one model flattens a map where the other does not, or another map, or nobody can tell.
+    """
+    keeps = options.keeps(record.name)
+    habit = refine_of(record, registry, keyed.framework, keeps)
+    module = keyed.modules.get(next(iter(names.values()), "").rpartition(".")[0])
+    if keyed.framework != "onnx" or module is None or keeps:
+        return habit
+    for axis in {**habit, **module.refine}:
+        _check(record, axis, record.refine.get(axis), module)
+    lasts = {axis for axis, found in module.refine.items() if found.own == "last"}
+    return {axis: record.refine[axis].last if axis in lasts else text for axis, text in habit.items()}
+
+
+def _check(record: LayerRecord, axis: str, here: Refinement | None, module: Module) -> None:
+    there = module.refine.get(axis)
+    if here is not None and there is not None and _sizes(here) == _sizes(there):
+        return
+    if here is None or there is None:
+        why = module.note or record.note or "one of the two models flattens a map into it, the other does not"
+    else:
+        why = f"it is {here.why} of sizes {_sizes(here)} here, {there.why} of sizes {_sizes(there)} in the ONNX model"
+    raise ConversionError(
+        f"the order of the {axis} axis is not known",
+        why=why,
+        do=f"say that the order stays as it is: --keep-order {record.name}",
+    )
+
+
+def _sizes(found: Refinement) -> list[int]:
+    return sorted(n for n in found.sizes.values() if n != 1)

@@ -1,0 +1,184 @@
+"""What the dimensions of values in an ONNX graph are made of; at the end, in which order a map was flattened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from layoutx.model.axes import Axis, Cat, Dim, Item, Use, axes_in, refinement, same_order
+from layoutx.model.onnx_sizes import Size
+from layoutx.model.record import LayerRecord, Refinement
+
+Shape = tuple[int | None, ...] | None
+LETTERS: Mapping[int, str] = {1: "t", 2: "hw", 3: "dhw"}
+KEEPS_LAST = "in a model that keeps channels last"
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One value on its way, with its batch axis: dims in the graph's own order, None where they were lost.
+
+    `makers` are the records that it comes from through nodes without weights; `lost` says where the dims ended.
+    """
+
+    dims: tuple[Dim, ...] | None = None
+    makers: tuple[str, ...] = ()
+    lost: str = ""
+
+
+@dataclass(slots=True)
+class Flow:
+    """What is gathered while walking a graph once.
+
+    Attributes:
+        maps: axes of a map (those not of length one) -> its axes, channels first; known once a spatial node reads or
+            makes it, which may be after it was flattened or taken apart.
+        splits: an axis taken apart by a Reshape -> its parts.
+        inputs: axes of the model's own inputs that could be a map, while no spatial node has said so.
+        sizes: computed shapes, by value name.
+        last: some map is kept channels-last by the graph.
+    """
+
+    values: dict[str, Value] = field(default_factory=dict)
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+    maps: dict[frozenset[int], tuple[Axis, ...]] = field(default_factory=dict)
+    channels: set[int] = field(default_factory=set)
+    splits: dict[int, tuple[Axis, ...]] = field(default_factory=dict)
+    inputs: set[int] = field(default_factory=set)
+    uses: dict[tuple[str, str], list[tuple[Value, tuple[Dim, ...], int | None]]] = field(default_factory=dict)
+    fed: dict[str, list[str]] = field(default_factory=dict)
+    sizes: dict[str, list[Size]] = field(default_factory=dict)
+    last: bool = False
+    count: int = 0
+
+    def axis(self, letter: str, origin: str, size: int | None) -> Axis:
+        """An axis that no other value has."""
+        self.count += 1
+        return Axis(self.count, letter, origin, size)
+
+    def fresh(self, shape: Shape, origin: str) -> tuple[Dim, ...] | None:
+        """New axes of these sizes; None where not even their number is known."""
+        if shape is None:
+            return None
+        letters = ["b", *{2: "n", 3: "tn"}.get(len(shape), "")]
+        names = letters if len(letters) == len(shape) else ["b", *(f"d{i}" for i in range(1, len(shape)))]
+        return tuple((self.axis(letter, origin, n),) for letter, n in zip(names, shape, strict=False))
+
+    def note_map(self, dims: Sequence[Dim]) -> None:
+        """Remembers that these dims (batch, channel, spatial...) are a map, where each is an axis of its own."""
+        axes = [d[0] for d in dims[1:] if len(d) == 1 and isinstance(d[0], Axis)]
+        if len(axes) != len(dims) - 1 or len(axes) < 2:
+            return
+        self.maps[_key(axes)] = tuple(axes)
+        self.channels.add(axes[0].id)
+
+    def use(self, record: str, axis: str, value: Value, dims: Sequence[Dim], total: int | None) -> None:
+        """Remembers what one axis of a record's weights meets."""
+        self.uses.setdefault((record, axis), []).append((value, tuple(dims), total))
+
+
+def _key(axes: Sequence[Item]) -> frozenset[int]:
+    return frozenset(a.id for a in axes if not isinstance(a, Axis) or a.size != 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """One dimension as Keras, and as a channels-first framework, would have it; `own` says which one the graph has."""
+
+    last: Dim
+    first: Dim
+    own: str = ""
+
+
+def orders(flow: Flow, dim: Dim) -> Orders | str:
+    """Both orders of one dimension of the graph; a reason where they cannot be told."""
+    items = _apart(flow, dim)
+    real = [x for x in items if isinstance(x, Cat) or x.size != 1]
+    if len(real) == 1 and isinstance(real[0], Cat):
+        return _of_cat(flow, real[0])
+    if any(isinstance(x, Cat) for x in real) and len(real) > 1:
+        return "a concatenation lies inside a product of axes"
+    axes = [x for x in real if isinstance(x, Axis)]
+    found = flow.maps.get(_key(axes)) if len(axes) > 1 else None
+    if found is not None:
+        first = tuple(a for a in found if a.size != 1)
+        last = (*(a for a in first if a.id not in flow.channels), *(a for a in first if a.id in flow.channels))
+        ids = [a.id for a in axes]
+        if ids == [a.id for a in first]:
+            return Orders(last, first)
+        return Orders(last, first, "last") if ids == [a.id for a in last] else "its map is flattened in another order"
+    if len(axes) > 1 and any(a.id in flow.channels for a in axes):
+        return "a part of a map was flattened"
+    if len(axes) > 1 and any(a.id in flow.inputs for a in axes):
+        return "the model's own input is flattened, whose channels may stand first or last"
+    return Orders(tuple(real), tuple(real))
+
+
+def _apart(flow: Flow, dim: Dim) -> Dim:
+    """The dimension with axes replaced by the parts that a Reshape made of them, where those turned out to be a map."""
+    out: list[Item] = []
+    for item in dim:
+        parts = flow.splits.get(item.id, ()) if isinstance(item, Axis) else ()
+        out.extend(parts if parts and _key(parts) in flow.maps else (item,))
+    return tuple(out)
+
+
+def _of_cat(flow: Flow, cat: Cat) -> Orders | str:
+    parts, own = [], set()
+    for name, dim, _ in cat.parts:
+        found = orders(flow, dim)
+        if isinstance(found, str):
+            return found
+        if not same_order(found.last, found.first):
+            own.add(found.own)
+        parts.append((name, found.last, found.first))
+    if len(own) > 1:
+        return "maps are flattened in both orders before a concatenation"
+    made: Dim = (Cat(cat.id, tuple(parts)),)
+    return Orders(made, made, next(iter(own), ""))
+
+
+def finished(flow: Flow, record: LayerRecord) -> LayerRecord:
+    """The record with what is known of its axes and of the layers that feed it."""
+    refine: dict[str, Refinement] = {}
+    notes = [record.note] if record.note else []
+    for (name, axis), uses in flow.uses.items():
+        if name != record.name:
+            continue
+        found = [_refined(flow, axis, *use) for use in uses]
+        if any(f != found[0] for f in found[1:]):
+            found = [f"{axis} axis could not be followed: the layer is used at several places with different inputs"]
+        if isinstance(found[0], str):
+            notes.append(f"{found[0]}, {KEEPS_LAST}" if flow.last else found[0])
+        elif found[0] is not None:
+            refine[axis] = found[0]
+    inputs = tuple(n for n in dict.fromkeys(flow.fed.get(record.name, [])) if n != record.name)
+    return replace(record, refine=refine, inputs=inputs, note="; ".join(notes))
+
+
+def _refined(flow: Flow, axis: str, value: Value, dims: tuple[Dim, ...], total: int | None) -> Refinement | str | None:
+    if value.dims is None:
+        return f"{axis} axis could not be followed through {value.lost or 'the graph'}"
+    if len(dims) == 1:
+        both = orders(flow, dims[0])
+        if isinstance(both, str):
+            return f"{axis} axis could not be followed: {both}"
+        use, own = Use((both.last,), (both.first,), total), both.own
+    else:
+        use, own = _several(flow, dims, total)
+    found = refinement(axis, use, {})
+    if isinstance(found, str):
+        return f"{axis} axis could not be followed: {found}"
+    return replace(found, own=own) if found is not None and own else found
+
+
+def _several(flow: Flow, dims: tuple[Dim, ...], total: int | None) -> tuple[Use, str]:
+    """A norm over several axes: those of a map stand in another order in Keras."""
+    axes = [a for d in dims for a in axes_in(d)]
+    found = flow.maps.get(_key(axes))
+    if found is None or any(len(d) != 1 for d in dims):
+        return Use(dims, dims, total), ""
+    first = tuple((a,) for a in found)
+    last = (*first[1:], first[0])
+    own = "last" if [a.id for a in axes] == [d[0].id for d in last] else ""
+    return Use(last, first, total), own

@@ -1,0 +1,173 @@
+"""Follows values through an ONNX graph: which record feeds which, and what the axes of their weights are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from layoutx.model.axes import Dim
+from layoutx.model.onnx_axes import Flow, Shape, Value, finished
+from layoutx.model.onnx_nodes import RECURRENT, attributes
+from layoutx.model.onnx_parts import Parts
+from layoutx.model.onnx_rules import MAPS, SAME, rule_of, spatial
+from layoutx.model.onnx_sizes import sizes_of
+from layoutx.model.record import LayerRecord
+
+SMALL = 64  # a shape, axes or an index: more numbers are no such thing
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """One graph with its parts, while it is walked."""
+
+    flow: Flow
+    parts: Parts
+
+    def ints(self, name: str) -> list[int] | None:
+        """The whole numbers of a small stored tensor; None where the value is none."""
+        const = self.parts.consts.get(name)
+        tensor = const.tensor if const is not None else None
+        if tensor is None or tensor.size > SMALL or tensor.dtype.kind not in "iu":
+            return None
+        return [int(n) for n in tensor.read().reshape(-1)]
+
+
+def wired(graph: Any, parts: Parts, shapes: Mapping[str, Shape]) -> list[LayerRecord]:
+    """The records with `inputs`, `refine` and notes of what could not be followed."""
+    flow = Flow(shapes=shapes)
+    _inputs(flow, graph)
+    walk = Walk(flow, parts)
+    for i, node in enumerate(graph.node):
+        if node.output and node.output[0] in parts.consts:
+            continue
+        if i in parts.fused:
+            flow.values[node.output[0]] = flow.values.get(parts.fused[i], Value())
+            continue
+        _node(walk, node, parts.owner.get(i, ""))
+    return [finished(flow, record) for record in parts.records.values()]
+
+
+def _inputs(flow: Flow, graph: Any) -> None:
+    own = {proto.name for proto in graph.initializer}
+    for given in graph.input:
+        if given.name in own:
+            continue
+        dims = flow.fresh(flow.shapes.get(given.name), given.name)
+        flow.values[given.name] = Value(dims, (), "" if dims is not None else "the model's input of unknown rank")
+        if dims is not None and len(dims) >= 4:
+            flow.inputs |= {a.id for d in dims[1:] for a in d}
+
+
+def _node(walk: Walk, node: Any, record: str) -> None:
+    flow = walk.flow
+    ins = [flow.values.get(n, Value()) for n in node.input if n and n not in walk.parts.consts]
+    if node.op_type in MAPS and ins and ins[0].dims is not None:
+        _read_map(flow, ins[0].dims)
+    found = walk.parts.records.get(record)
+    if found is not None and found.form:
+        first = ins[:1] if node.op_type in RECURRENT else ins  # the states are zeros of a shape that is asked for
+        flow.fed.setdefault(record, []).extend(m for v in first for m in v.makers)
+        made = _layer(flow, node, found, ins)
+    else:
+        if found is not None:
+            flow.fed.setdefault(record, []).extend(m for v in ins for m in v.makers)
+        made = [_plain(walk, node, ins, name, found) for name in node.output]
+    asks = node.op_type in ("Shape", "Size")
+    made_sizes = sizes_of(node, flow.sizes, ins[0].dims if ins else None, walk.ints)
+    if made_sizes:
+        flow.sizes[node.output[0]] = made_sizes
+    makers = (record,) if found is not None else tuple(dict.fromkeys(m for v in ins for m in v.makers if not asks))
+    for k, name in enumerate(node.output):
+        dims = made[k] if k < len(made) else None
+        lost = next((v.lost for v in ins[:1] if v.dims is None and v.lost), "") or f"{node.op_type} {node.name}".strip()
+        flow.values[name] = Value(dims, makers, "" if dims is not None else lost)
+
+
+def _read_map(flow: Flow, dims: Sequence[Dim]) -> None:
+    """A spatial node says which axis of what it reads are the channels; for the model's input it is news."""
+    axes = [a.id for d in dims[1:] for a in d]
+    if flow.inputs & set(axes):
+        flow.last |= len(axes) > 1 and axes[0] == max(axes)
+        flow.inputs -= set(axes)
+    flow.note_map(dims)
+
+
+def _plain(
+    walk: Walk, node: Any, ins: Sequence[Value], name: str, record: LayerRecord | None
+) -> tuple[Dim, ...] | None:
+    """The dims of one output of a node without a form; a vector from vectors without maps is a plain vector."""
+    flow, out = walk.flow, walk.flow.shapes.get(name)
+    rule = rule_of(node.op_type) if node.domain in ("", "ai.onnx") else None
+    if rule is not None:
+        dims = rule(flow, node, ins, out, attributes(node), walk.ints)
+        if dims is not None:
+            return dims
+    vectors = all(v.dims is not None and len(v.dims) <= 2 and all(len(d) == 1 for d in v.dims) for v in ins)
+    if out is not None and len(out) <= 2 and vectors:
+        return flow.fresh(out, node.name or node.op_type)
+    return None
+
+
+def _layer(flow: Flow, node: Any, record: LayerRecord, ins: Sequence[Value]) -> list[tuple[Dim, ...] | None]:
+    """What a layer's weights meet, and the dims of its outputs."""
+    op = record.class_name
+    value = ins[0] if ins else Value()
+    dims = value.dims
+    out = flow.shapes.get(node.output[0])
+    if op in ("Gemm", "MatMul"):
+        return [_dense(flow, record, value)]
+    if op in RECURRENT:
+        return _recurrent(flow, node, record, value)
+    if op in ("Conv", "ConvTranspose"):
+        return [spatial(flow, record.name, dims, out, None)]
+    if op == "Gather":
+        table = next(iter(record.tensors.values()))
+        return [None if dims is None else (*dims, (flow.axis("n", record.name, table.shape[1]),))]
+    if op in SAME:
+        _norm(flow, node, record, value)
+        return [dims]
+    return [None]
+
+
+def _dense(flow: Flow, record: LayerRecord, value: Value) -> tuple[Dim, ...] | None:
+    kernel = record.tensors["B"].shape
+    rows, columns = kernel[::-1] if record.config.get("transB") else kernel
+    flow.use(record.name, "input", value, value.dims[-1:] if value.dims else (), rows)
+    new: Dim = (flow.axis("n", record.name, columns),)
+    flow.use(record.name, "output", Value((new,)), (new,), columns)
+    return None if value.dims is None else (*value.dims[:-1], new)
+
+
+def _recurrent(flow: Flow, node: Any, record: LayerRecord, value: Value) -> list[tuple[Dim, ...] | None]:
+    """Y is (time, direction, batch, hidden), the final states (direction, batch, hidden); batch first with layout 1."""
+    kernel = record.tensors["W"].shape
+    flow.use(record.name, "input", value, value.dims[-1:] if value.dims else (), kernel[-1] if kernel else None)
+    if value.dims is None or len(value.dims) != 3 or len(kernel) != 3:
+        return [None]
+    ways: Dim = (flow.axis("r", record.name, kernel[0]),)
+    hidden: Dim = (flow.axis("n", record.name, record.tensors["R"].shape[-1] if "R" in record.tensors else None),)
+    first, second = value.dims[:2]
+    if record.config.get("layout"):
+        return [(first, second, ways, hidden), (first, ways, hidden), (first, ways, hidden)]
+    return [(first, ways, second, hidden), (ways, second, hidden), (ways, second, hidden)]
+
+
+NORMED = {"BatchNormalization": "channel", "PRelu": "channel", "LayerNormalization": "features"}
+
+
+def _norm(flow: Flow, node: Any, record: LayerRecord, value: Value) -> None:
+    """Norms over a flattened map have their numbers in its order too."""
+    axis = NORMED.get(record.class_name, "features" if record.class_name == "RMSNormalization" else "")
+    dims = value.dims or ()
+    if not axis or not record.tensors:
+        return
+    if axis == "features":
+        at = int(record.config.get("axis", -1))
+        used = dims[at:] if -len(dims) <= at < len(dims) else ()
+    else:
+        used = dims[1:2]
+    size = next(iter(record.tensors.values())).size
+    if axis == "channel" and value.dims is None and len(flow.shapes.get(node.input[0]) or ()) > 2:
+        return  # the channels of a map, whatever came before
+    flow.use(record.name, axis, value, used, size if len(used) == 1 else None)

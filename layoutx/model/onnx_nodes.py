@@ -1,0 +1,160 @@
+"""One ONNX node with weights as a form: which input is which slot, and its attributes as the spec spells them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from layoutx.files.store import Tensor
+from layoutx.model.onnx_consts import Const
+
+# operator -> its inputs in order (onnx.defs, onnx 1.23.2); "" is data, "?" a state or length that starts as zeros
+SLOTS: Mapping[str, tuple[str, ...]] = {
+    "Conv": ("", "W", "B"),
+    "ConvTranspose": ("", "W", "B"),
+    "Gemm": ("", "B", "C"),
+    "MatMul": ("", "B"),
+    "BatchNormalization": ("", "scale", "B", "input_mean", "input_var"),
+    "LayerNormalization": ("", "Scale", "B"),
+    "GroupNormalization": ("", "scale", "bias"),
+    "InstanceNormalization": ("", "scale", "B"),
+    "RMSNormalization": ("", "scale"),
+    "PRelu": ("", "slope"),
+    "Gather": ("data", ""),
+    "RNN": ("", "W", "R", "B", "?", "?"),
+    "GRU": ("", "W", "R", "B", "?", "?"),
+    "LSTM": ("", "W", "R", "B", "?", "?", "?", "P"),
+}
+RECURRENT = ("RNN", "GRU", "LSTM")
+# operators whose floats are sizes, bounds or fillings, and no weights
+PLAIN = frozenset(
+    ("Resize", "Upsample", "Pad", "Clip", "Slice", "Range", "OneHot", "Dropout", "Expand", "Tile", "TopK", "Reshape")
+)
+INTEGER = frozenset(("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm", "MatMulIntegerToFloat"))
+DOMAINS = ("", "ai.onnx")
+NEUTRAL = {"strides": 1, "dilations": 1, "pads": 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a node turned out to be: a form with config and tensors, or (form "") the reason why it is none.
+
+    `tensors` of a form are named by slot, of anything else by their own names.
+    """
+
+    form: str
+    config: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    note: str = ""
+
+
+def read_node(node: Any, consts: Mapping[str, Const], opset: int, rank: int | None) -> Reading | None:
+    """The form of one node; None where it holds no weights.
+
+    Args:
+        opset: version of the default operator set.
+        rank: number of dimensions of what goes in, where it is known.
+    """
+    given = {i: consts[name] for i, name in enumerate(node.input) if name in consts}
+    if node.op_type in INTEGER and any(t.size > 1 for c in given.values() for t in c.tensors):
+        return refused(list(given.values()), f"{node.op_type} holds quantised weights")
+    if node.domain not in DOMAINS or node.op_type not in SLOTS:
+        weights = [const for const in given.values() if const.floats]
+        if not weights or (node.op_type in PLAIN and node.domain in DOMAINS):
+            return None
+        return refused(weights, f"layoutx has no form for the operator {node.domain or 'onnx'}.{node.op_type}")
+    return _slotted(node, given, opset, rank)
+
+
+def _slotted(node: Any, given: Mapping[int, Const], opset: int, rank: int | None) -> Reading | None:
+    slots = SLOTS[node.op_type]
+    wanted = [i for i, slot in enumerate(slots) if slot not in ("", "?") and i < len(node.input) and node.input[i]]
+    held = [given[i] for i in wanted if i in given]
+    numbers = [t for c in (held if node.op_type == "Gather" else given.values()) for t in c.tensors]
+    if not any(t.dtype.kind not in "iub" for t in numbers):
+        return None
+    if not held or len(held) < len(wanted):
+        why = "the weights are its first operand" if node.op_type == "MatMul" else "some of its weights are computed"
+        return refused(list(given.values()), why)
+    tensors: dict[str, Tensor] = {}
+    for i in wanted:
+        const = given[i]
+        if const.tensor is None:
+            why = f"its {slots[i]} passes through {const.through}" if const.through else f"its {slots[i]} is computed"
+            return refused(held, why)
+        tensors[slots[i]] = const.tensor
+    turned = [slots[i] for i in wanted if given[i].turned]
+    if turned and (turned != ["B"] or node.op_type not in ("Gemm", "MatMul")):
+        return refused(held, f"its {turned[0]} passes through a Transpose")
+    states = [given[i] for i, slot in enumerate(slots) if slot == "?" and i in given]
+    if any(not _zero(const) for const in states):
+        return refused([*held, *states], "it starts from a stored state that is not zero")
+    return _formed(node, tensors, bool(turned), opset, rank)
+
+
+def _formed(node: Any, tensors: dict[str, Tensor], turned: bool, opset: int, rank: int | None) -> Reading:
+    op, config = node.op_type, attributes(node)
+    first = next(iter(tensors.values()))
+    if op == "MatMul":
+        if len(first.shape) != 2:
+            return _plainly(tensors, f"a weight of {len(first.shape)} dimensions")
+        if turned:
+            return Reading("onnx.Gemm", {"transB": 1}, tensors, "MatMul of a transposed weight: Gemm with transB")
+    if op == "Gather" and (len(first.shape) != 2 or config.get("axis", 0) not in (0, -2)):
+        return _plainly(tensors, "a lookup in something else than a table's rows")
+    if op == "Gemm":
+        config.pop("broadcast", None)  # before opset 7: C is spread over the rows, as it always is today
+        config["transB"] = int(bool(config.get("transB", 0)) != turned)
+    if op in ("Conv", "ConvTranspose"):
+        config = {k: v for k, v in config.items() if k not in NEUTRAL or any(x != NEUTRAL[k] for x in v)}
+        config["rank"] = len(first.shape) - 2
+    if op == "GroupNormalization":
+        config["since_version"] = 21 if opset >= 21 else 18
+    if op == "BatchNormalization":
+        if opset < 7 and not config.get("is_test", 0):
+            return _plainly(tensors, "it uses the statistics of the batch (opset 6 without is_test)")
+        config = {"training_mode": int(len([x for x in node.output if x]) > 1), **config}
+    if op == "PRelu":
+        if first.size > 1 and opset >= 7 and rank is not None and len(first.shape) != rank - 1:
+            return _plainly(tensors, f"a slope of shape {first.shape} does not go with the channels")
+        config["rank"] = len(first.shape) - 1
+    if op in RECURRENT:
+        config.pop("output_sequence", None)  # opset 1: which outputs there are
+    return Reading(f"onnx.{op}", config, tensors)
+
+
+def attributes(node: Any) -> dict[str, Any]:
+    """A node's attributes as plain values: texts as str, lists as list, floats as the shortest that float32 rounds so.
+
+    Graphs and tensors are left out.
+    """
+    found: dict[str, Any] = {}
+    for a in node.attribute:
+        kinds = {a.FLOAT: "f", a.INT: "i", a.STRING: "s", a.FLOATS: "floats", a.INTS: "ints", a.STRINGS: "strings"}
+        key = kinds.get(a.type)
+        if key is not None:
+            value = getattr(a, key)
+            found[a.name] = _value(value) if key in "fis" else [_value(v) for v in value]
+    return found
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return float(str(np.float32(value))) if isinstance(value, float) else value
+
+
+def refused(consts: list[Const], why: str) -> Reading:
+    """Weights of which nothing is known but their names."""
+    return _plainly({t.name: t for c in consts for t in c.tensors if t.dtype.name not in ("int64", "bool")}, why)
+
+
+def _plainly(tensors: Mapping[str, Tensor], why: str) -> Reading:
+    return Reading("", {}, {t.name: t for t in tensors.values()}, why)
+
+
+def _zero(const: Const) -> bool:
+    return not const.tensors or (const.tensor is not None and not np.any(const.tensor.read()))

@@ -1,0 +1,127 @@
+"""How frameworks spell the path of a tensor: dots inside layoutx, the framework's own way in its files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from layoutx.empty import NOTHING
+from layoutx.errors import UsageError
+from layoutx.files.certificate import certificate_of
+from layoutx.files.store import Store
+
+SLASHED = ("flax", "nnx", "haiku", "tf1")  # module paths and tensor names joined with "/"
+# flax 0.12.8 linen: collections whose tensors belong to the module of the same path; everything else is no weight
+PARAMS, STATS = "params", "batch_stats"
+TRAINING = {"opt_state": "optimizer state", "step": "a count of training steps", "rng": "random state"}
+_RANDOM = re.compile(r"(^|/)rngs/(.*/)?(count|key)(/value)?$")  # flax nnx RngCount and RngKey
+
+
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """Names as layoutx groups them, and those that belong to no layer.
+
+    Attributes:
+        names: dotted name without collection -> the file's own name, in the file's order.
+        leftover: the file's own name -> why it is left out.
+    """
+
+    names: Mapping[str, str]
+    leftover: Mapping[str, str] = NOTHING
+
+
+def framework_of(store: Store, given: str = "") -> str:
+    """The framework whose names a file holds: as the user says, as its certificate says, as its format tells.
+
+    Raises:
+        UsageError: a framework whose files are not of this kind; a file that may be of several.
+    """
+    if given:
+        if given in ("keras", "keras1", "onnx"):
+            what = f"{store.path.name} is no file of {given}"
+            raise UsageError(what, why=f"it is {store.format}, which holds names and numbers", do="leave --from out")
+        return given
+    said = str((certificate_of(store) or {}).get("target", ""))
+    if said and said not in ("keras", "keras1"):
+        return said
+    if store.format == "paddle":
+        return "paddle"
+    if store.format not in ("msgpack", "orbax", "pickle"):
+        return "torch"
+    if any(name.startswith(f"{PARAMS}/") for name in store.tensors):
+        return "flax"
+    raise UsageError(
+        f"{store.path.name} does not say whose names it holds",
+        where="its names: " + ", ".join(list(store.tensors)[:4]),
+        why="flax, nnx and haiku trees lie in files of this kind; none of its names begins with params/",
+        do="say it: --from flax (nnx, haiku, equinox)",
+    )
+
+
+def cleaned(framework: str, names: Iterable[str]) -> Cleaned:
+    """Dotted names without collections.
+
+    Raises:
+        UsageError: two names that would become one.
+    """
+    found: dict[str, str] = {}
+    leftover: dict[str, str] = {}
+    names = list(names)
+    outer = _outer(framework, names)
+    for name in names:
+        short, why = _short(framework, name, outer)
+        if why:
+            leftover[name] = why
+            continue
+        dotted = short.replace("/", ".") if framework in SLASHED else short
+        if dotted in found:
+            raise UsageError(
+                f"{found[dotted]} and {name} are one name to layoutx", where=dotted, do="rename one of them"
+            )
+        found[dotted] = name
+    return Cleaned(found, leftover)
+
+
+def spelled(framework: str, layer: str, tensor: str, state: bool) -> str:
+    """The name of a tensor in a file of a framework.
+
+    Args:
+        layer: the layer's path, with dots or slashes.
+        tensor: the form's name, `kernel` or `ii/kernel`.
+        state: a running statistic, which flax keeps in a collection of its own.
+    """
+    if framework not in SLASHED:
+        return f"{layer.replace('/', '.')}.{tensor.replace('/', '.')}"
+    path = f"{layer.replace('.', '/')}/{tensor}"
+    return f"{STATS if state else PARAMS}/{path}" if framework == "flax" else path
+
+
+def _outer(framework: str, names: list[str]) -> str:
+    """What all weights of a flax file lie under: "" for variables; `params/` where a train state holds these whole."""
+    inner = (f"{PARAMS}/{PARAMS}/", f"{PARAMS}/{STATS}/")
+    own = [name for name in names if name.startswith(f"{PARAMS}/")]
+    return f"{PARAMS}/" if framework == "flax" and own and all(name.startswith(inner) for name in own) else ""
+
+
+def _short(framework: str, name: str, outer: str) -> tuple[str, str]:
+    """The name without its collection, or why it is no weight."""
+    first = name.partition("/")[0]
+    if framework in ("flax", "nnx", "haiku") and first in TRAINING:
+        return "", TRAINING[first]
+    if framework == "nnx":
+        if _RANDOM.search(name):
+            return "", "random state"
+        return name.removesuffix("/value"), ""
+    if framework != "flax":
+        return name, ""
+    collection, _, rest = name.removeprefix(outer).partition("/")
+    if collection in (PARAMS, STATS) and rest:
+        return rest, ""
+    return (name, "") if not rest or collection[:1].isupper() else _other(collection, name)
+
+
+def _other(collection: str, name: str) -> tuple[str, str]:
+    known = ("cache", "intermediates", "losses", "metrics", "perturbations", "spectral_stats", "constants")
+    why = f"the flax collection {collection}, which holds no layer's weights"
+    return ("", why) if collection in known else (name, "")

@@ -1,0 +1,234 @@
+"""Live models of jax, mlx and paddle as named tensors: trees flattened, what is no weight left out with its reason."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from layoutx.empty import NOTHING
+from layoutx.errors import ModelError, UsageError
+from layoutx.files.dtypes import Array, is_numeric, named, settled
+from layoutx.files.paddle_file import tied_by
+from layoutx.files.store import Store, Tensor
+from layoutx.model.keyed import Keyed, Module, keyed_store
+
+Known = Callable[[str], Collection[str] | None]
+Leaf = tuple[str, Any]
+HAIKU = frozenset(["w", "b", "scale", "offset", "embeddings", "w_i", "w_h", "average", "hidden", "counter"])
+COUNTERS = ("first_time_index", "batch_counter")  # of an equinox BatchNorm
+DEEPEST = 100
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Flat:
+    """A live model, flattened: its leaves by name, those left out, its modules, and names of one tensor."""
+
+    framework: str
+    leaves: Mapping[str, Any]
+    leftover: Mapping[str, str] = NOTHING
+    modules: Mapping[str, Module] = NOTHING
+    tied: Mapping[str, str] = NOTHING
+
+
+def is_tree(model: Any) -> bool:
+    """Whether something is a mapping of arrays, a module of nnx, equinox, mlx or paddle, or equinox' (model, state)."""
+    first = model[0] if isinstance(model, tuple) and len(model) == 2 else model
+    return isinstance(model, Mapping) or bool(_family(first))
+
+
+def tree_keyed(model: Any, known: Known, framework: str = "") -> Keyed:
+    """A live model as names; nothing is copied before it is read.
+
+    Args:
+        model: linen variables or haiku parameters (nested mappings), nnx.Module, nnx.State, equinox.Module or
+            `(module, state)`, mlx.nn.Module, paddle.nn.Layer.
+        known: form name -> the config keys that its spec reads, with defaults; None for no such form.
+        framework: whose names a nested mapping holds, where it does not show.
+
+    Raises:
+        UsageError: a mapping that does not show whose it is. ModelError: leaves that are no arrays of numbers.
+    """
+    flat = _flat(model, known, framework)
+    tensors: dict[str, Tensor] = {}
+    leftover = dict(flat.leftover)
+    for name, value in flat.leaves.items():
+        if "key<" in str(getattr(value, "dtype", "")):
+            leftover[name] = "random state"
+        elif flat.framework == "equinox" and name.endswith(COUNTERS):
+            leftover[name] = "a count of updates, told as the layer's config"
+        else:
+            tensors[name] = _tensor(name, value)
+    if not tensors:
+        raise ModelError(f"the {type(model).__name__} holds no arrays")
+    store = Store(Path("<live model>"), "live" if flat.framework in ("equinox", "mlx", "paddle") else "tree", tensors)
+    found = keyed_store(store, flat.framework)
+    modules = {path.replace("/", "."): module for path, module in flat.modules.items()}
+    left = {**found.leftover, **leftover}
+    return dataclasses.replace(found, modules=modules, tied=dict(flat.tied), leftover=left)
+
+
+def _flat(model: Any, known: Known, framework: str) -> Flat:
+    model, state = model if isinstance(model, tuple) else (model, None)
+    family = _family(model)
+    if framework and family and framework != family:
+        raise UsageError(f"a {type(model).__name__} is of {family}, not of {framework}")
+    if family == "nnx":
+        return _nnx(model, known)
+    if family == "equinox":
+        modules: dict[str, Module] = {}
+        return Flat("equinox", dict(_equinox(model, state, "", modules, known)), modules=modules)
+    if family == "mlx":
+        return _mlx(model, known)
+    if family == "paddle":
+        return _paddle(model, known)
+    return Flat(framework or _mapping_of(model), dict(_mapping(model, "", 0)))
+
+
+def _family(model: Any) -> str:
+    """The framework of a live module, told by the classes that it is made of; nothing is imported for it."""
+    homes = {f"{c.__module__}.{c.__name__}" for c in type(model).__mro__}
+    if homes & {"flax.nnx.pytreelib.Pytree", "flax.nnx.module.Module", "flax.nnx.statelib.State"}:
+        return "nnx"
+    if "equinox._module._module.Module" in homes or "equinox._module.Module" in homes:
+        return "equinox"
+    if "mlx.nn.layers.base.Module" in homes:
+        return "mlx"
+    return "paddle" if any(home.startswith("paddle.nn.layer.layers.Layer") for home in homes) else ""
+
+
+def _mapping_of(tree: Mapping[str, Any]) -> str:
+    """linen variables have the collection params; haiku's trees are two levels deep with names of its own."""
+    if isinstance(tree.get("params"), Mapping):
+        return "flax"
+    inner = list(tree.values())
+    if inner and all(isinstance(v, Mapping) and v and set(v) <= HAIKU for v in inner):
+        return "haiku"
+    raise UsageError(
+        "this mapping does not say whose names it holds",
+        where="its names: " + ", ".join(map(str, list(tree)[:6])),
+        why="linen variables have a key params, haiku's parameters are {module: {w, b}}",
+        do='say it: from_="flax" ("nnx", "haiku", "equinox", ...)',
+    )
+
+
+def _mapping(tree: Any, prefix: str, depth: int) -> Iterator[Leaf]:
+    if depth > DEEPEST:
+        raise ModelError("the tree is deeper than any model", why="it may hold itself")
+    items = tree.items() if isinstance(tree, Mapping) else enumerate(tree)
+    for key, value in items:
+        name = f"{prefix}{key}"
+        if isinstance(value, (Mapping, list, tuple)):
+            yield from _mapping(value, f"{name}/", depth + 1)
+        elif value is not None:
+            yield name, value
+
+
+def _nnx(model: Any, known: Known) -> Flat:
+    """flax 0.12.8 nnx: paths are attribute names and indices; RNG leaves are typed RngState."""
+    from flax import nnx
+
+    live = not isinstance(model, nnx.State)
+    leaves, leftover = {}, {}
+    for path, variable in nnx.to_flat_state(nnx.state(model) if live else model):
+        name = "/".join(_part(part) for part in path)
+        if isinstance(variable, nnx.RngState):
+            leftover[name] = "random state"
+        else:
+            leaves[name] = variable.get_value() if isinstance(variable, nnx.Variable) else variable
+    modules = {}
+    for path, node in nnx.iter_graph(model) if live else ():
+        if isinstance(node, nnx.Module):
+            modules["/".join(_part(part) for part in path)] = _module("nnx", "flax.nnx", node, known)
+    return Flat("nnx", leaves, leftover, modules)
+
+
+def _part(part: Any) -> str:
+    return "/".join(map(str, part)) if isinstance(part, tuple) else str(part)
+
+
+def _equinox(node: Any, state: Any, prefix: str, modules: dict[str, Module], known: Known) -> Iterator[Leaf]:
+    """equinox 0.13.8: fields in their order; static fields and functions are no weights, state is looked up."""
+    if type(node).__name__ == "StateIndex" and type(node).__module__.startswith("equinox"):
+        node = node.init if state is None else state.get(node)
+        if isinstance(node, tuple) and len(node) == 2 and prefix.endswith("_state_index"):
+            node = dict(zip(("mean", "var"), node, strict=True))  # equinox/nn/_batch_norm.py BatchNorm.__call__
+    if hasattr(node, "dtype") and hasattr(node, "shape"):
+        yield prefix, node
+    elif isinstance(node, (list, tuple)):
+        for index, value in enumerate(node):
+            yield from _equinox(value, state, f"{prefix}.{index}".lstrip("."), modules, known)
+    elif isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _equinox(value, state, f"{prefix}.{key}".lstrip("."), modules, known)
+    elif _family(node) == "equinox":
+        modules[prefix] = _debiased(_module("equinox", "equinox.nn", node, known), node, state)
+        for field in dataclasses.fields(node):
+            if not field.metadata.get("static", False) and hasattr(node, field.name):
+                yield from _equinox(
+                    getattr(node, field.name), state, f"{prefix}.{field.name}".lstrip("."), modules, known
+                )
+
+
+def _debiased(module: Module, node: Any, state: Any) -> Module:
+    """equinox 0.13.8 nn/_batch_norm.py, mode "batch": inference divides by 1 - momentum ** batch_counter."""
+    if module.config.get("mode") != "batch" or state is None:
+        return module
+    counter = int(state.get(node.batch_counter))
+    debias = 1.0 / (1.0 - float(node.momentum) ** counter) if counter else 1.0
+    return dataclasses.replace(module, config={**module.config, "batch_counter": counter, "_debias": debias})
+
+
+def _mlx(model: Any, known: Known) -> Flat:
+    """mlx 0.32 mlx.nn.Module.parameters: dotted names, running statistics among them."""
+    from mlx.utils import tree_flatten
+
+    modules = {path: _module("mlx", "mlx.nn", m, known) for path, m in model.named_modules()}
+    return Flat("mlx", dict(tree_flatten(model.parameters())), modules=modules)
+
+
+def _paddle(model: Any, known: Known) -> Flat:
+    """paddle 3.3 paddle.nn.Layer.state_dict: names of one parameter share its `name`."""
+    leaves = dict(model.state_dict())
+    tied = tied_by({name: str(value.name) for name, value in leaves.items()})
+    modules = {p: _module("paddle", "paddle.nn", m, known) for p, m in model.named_sublayers(include_self=True)}
+    return Flat("paddle", leaves, modules=modules, tied=tied)
+
+
+def _module(framework: str, home: str, module: Any, known: Known) -> Module:
+    """What a live module says of itself: the framework's own class, and the plain values of the keys its form reads."""
+    kind = type(module)
+    form = f"{framework}.{kind.__name__}"
+    keys = known(form) if kind.__module__.startswith(home) else None
+    found = {key: getattr(module, key) for key in keys or () if hasattr(module, key)}
+    config = {k: v for k, v in found.items() if isinstance(v, (bool, int, float, str, tuple, list, type(None)))}
+    return Module(form if keys is not None else "", kind.__name__, config)
+
+
+def _tensor(name: str, value: Any) -> Tensor:
+    """A leaf as a lazy tensor.
+
+    Raises:
+        ModelError: it is no array of numbers.
+    """
+    if not hasattr(value, "shape") and not isinstance(value, (int, float)):
+        raise ModelError(f"{name} is no array", where=type(value).__name__)
+    kind = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
+    text = str(kind).rpartition(".")[2]  # paddle.float32, mlx.core.float32
+    dtype = named(text)
+    if dtype is None or not is_numeric(dtype):
+        raise ModelError(f"{name} does not hold plain numbers", where=f"dtype {text}")
+
+    def read() -> Array:
+        try:
+            array = np.asarray(value)
+        except (RuntimeError, TypeError, ValueError):  # mlx has no bfloat16 in NumPy's buffer protocol
+            import mlx.core as mx
+
+            array = np.asarray(value.view(mx.uint16))
+        return settled(array.view(dtype) if array.dtype != dtype and array.dtype.itemsize == dtype.itemsize else array)
+
+    return Tensor(name, dtype, tuple(getattr(value, "shape", ())), read)
