@@ -49,6 +49,7 @@ def convert(
     live: bool = True,
     from_: str = "",
     materialise: bool = False,
+    values: Mapping[str, Any] | None = None,
 ) -> Report:
     """Convert a weights file.
 
@@ -73,6 +74,7 @@ def convert(
         live: compute the proof with the target's framework where it is installed.
         from_: whose names a file of named tensors holds ("flax", "mlx", ...), where it does not say.
         materialise: compute the weights that are stored as weight_norm or spectral_norm parts, rounded once.
+        values: config values that the file does not say ({"release": "1.0.5"}), for all layers that read them.
 
     Returns:
         The report: layers, exactness, proofs, settings to carry, every key accounted for.
@@ -81,7 +83,7 @@ def convert(
         UsageError: an impossible call. LayoutxError: everything that is wrong with the files, together; no
         output is written then.
     """
-    options = options_of(allow, skip, only, forms, pairs, ignore_keys, keep_order, materialise)
+    options = options_of(allow, skip, only, forms, pairs, ignore_keys, keep_order, materialise, values)
     started = perf_counter()
     known = registry(specs)
     _check_call(to, from_, options, known)
@@ -134,14 +136,23 @@ def planned(
     if store.format in KERAS_FORMATS:
         given = config_of(config)
         model = model_of(
-            store, known, options.forms, template=lent, config=given, input_shape=input_shape, framework=from_
+            store,
+            known,
+            options.forms,
+            template=lent,
+            config=given,
+            input_shape=input_shape,
+            framework=from_,
+            values=options.values,
         )
     elif isinstance(target, ModelRecord) and store.format != "onnx":
+        if options.values:
+            raise UsageError("--set adds to the configs of the source's layers", why=f"{store.path.name} has none")
         return plan_pair(plain(keyed_of(store, from_)), target, known, options)
     elif to == "keras" and target is None:
         raise _needs_like(to)
     else:
-        model = model_of(store, known, options.forms, framework=from_, plain=plain)
+        model = model_of(store, known, options.forms, framework=from_, plain=plain, values=options.values)
         if model.framework == to:
             raise UsageError(f"{store.path.name} already holds names of {to}", do="choose another --to")
     if target is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from layoutx.files.store import Store, Tensor
 from layoutx.model.bindings import bind_record, refine_of
 from layoutx.model.keyed import Keyed
 from layoutx.model.load import live_model, model_of, with_forms
+from layoutx.model.origin import with_values
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.state import state_records
 from layoutx.plan.naming import with_sizes
@@ -34,6 +36,7 @@ def inspect(
     specs: Sequence[str | PathLike[str]] = (),
     input_shape: Sequence[int] | None = None,
     from_: str = "",
+    values: Mapping[str, Any] = NOTHING,
 ) -> ModelView:
     """The layers and tensors of a file or a live model; no weight is read, and nothing of the model is run.
 
@@ -43,6 +46,7 @@ def inspect(
         specs: more spec folders.
         input_shape: the model's input without batch, where the config does not say it.
         from_: whose names a file or a mapping of named tensors holds, where it does not show.
+        values: config values that a file does not say ({"release": "1.0.5"}), for all layers that read them.
 
     Raises:
         UsageError: no such file. FileError, ModelError: it cannot be read.
@@ -50,13 +54,15 @@ def inspect(
     known = registry(specs)
     if isinstance(model, (str, PathLike)):
         store = open_store(Path(model))
-        record = model_of(store, known, forms, input_shape=input_shape, framework=from_)
+        read = partial(model_of, store, known, input_shape=input_shape, framework=from_, values=values)
+        record = read(forms)
         certified = _certified(store, record, known)
         if certified and not forms:
-            record = _said(model_of(store, known, certified, input_shape=input_shape, framework=from_), certified)
+            record = _said(read(certified), certified)
     else:
         found = live_model(model, known, framework=from_)
         record = with_forms(state_records(found, known), known, forms) if isinstance(found, Keyed) else found
+        record = with_values(record, known, values)
         store = record.store
     return view_of(record, store, known)
 

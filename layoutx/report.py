@@ -29,6 +29,7 @@ class Report:
         source: file, format, framework, version, tensors, bytes of what was read.
         target: the framework; output: the file, "" where none was written.
         layers: in model order. weightless: layers without tensors, name -> class.
+        remarks: layer without weights -> what the target must do in its place.
         skipped: layer -> why it was left out. leftover: source tensor -> why no layer owns it.
         tensors_used, tensors_total: of the source, without the leftover ones. keys_written, keys_total: of the target.
         exactness: of the whole. seconds: how long it took; None where nobody measured.
@@ -41,6 +42,7 @@ class Report:
     output: str
     layers: tuple[LayerLine, ...]
     weightless: Mapping[str, str] = NOTHING
+    remarks: Mapping[str, str] = NOTHING
     skipped: Mapping[str, str] = NOTHING
     leftover: Mapping[str, str] = NOTHING
     tied: Mapping[str, str] = NOTHING
@@ -116,6 +118,7 @@ def report_of(
         output=output,
         layers=layers,
         weightless={r.name: r.class_name for r in job.weightless},
+        remarks={r.name: r.note for r in job.weightless if r.note.startswith(f"{r.class_name}: ")},
         skipped=dict(job.skipped),
         leftover=dict(job.leftover),
         tied=dict(job.tied),

@@ -130,6 +130,8 @@ def sizes(kind: Kind, source: Form, target: Form, rank: int, config: Mapping[str
     for form in (target, source):
         full = {**form.config, **(config if form is source else {})}
         aliases += [(axis, other) for axis, cases in form.equal.items() if (other := choose(cases, full)) is not None]
+    full = {**source.config, **config}
+    aliases += [(axis, other) for axis, cases in source.same.items() if (other := choose(cases, full)) is not None]
     for axis, other in aliases:
         if axis in found and other in found:
             found[axis] = found[other]

@@ -43,7 +43,10 @@ FOLDER = Path(__file__).resolve().parent.parent / "tests" / "witnesses"
 MAIN = ("keras", "tf_keras", "torch", "onnx")
 FRAMEWORKS = (*MAIN, "flax", "nnx", "haiku", "equinox", "paddle", "mlx", "tf1", "tflite")
 ONLY_KERAS_3 = ("keras.GroupQueryAttention", "keras.RMSNormalization", "keras.ReversibleEmbedding")
-ONLY_TF_KERAS = ("keras.LocallyConnected1D", "keras.LocallyConnected2D")
+ONLY_TF_KERAS = (
+    *("keras.LocallyConnected1D", "keras.LocallyConnected2D", "keras.CuDNNLSTM", "keras.CuDNNGRU"),
+    *("keras.Bidirectional.CuDNNLSTM", "keras.Bidirectional.CuDNNGRU"),
+)
 NEVER_RUN = (
     "tf1.CudnnCompatibleGRUCell",
     "keras.CuDNNLSTM",

@@ -80,6 +80,11 @@ def mutants(kind: Kind, form: Form) -> Iterator[Mutant]:
     for pattern in form.maps:
         rest = {key: value for key, value in form.maps.items() if key != pattern}
         yield Mutant(replace(form, maps=rest), f"maps.{pattern}", str(form.maps[pattern][0].value), "nothing")
+        for case in form.maps[pattern]:
+            if case.value.shift:
+                plain = exchanged(form.maps[pattern], case.value, replace(case.value, shift=0.0))
+                changed = replace(form, maps={**form.maps, pattern: plain})
+                yield Mutant(changed, f"maps.{pattern}", f"shift {case.value.shift}", "no shift")
     for name, cases in form.facts.items():
         for case in distinct(cases):
             other = TURNED.get(case.value) if isinstance(case.value, str) else None
@@ -234,24 +239,27 @@ def tally(name: str) -> Tally:
     return Tally(name, total, total - len(survivors), tuple(survivors))
 
 
+SOFTMAX = {("attention", "b_k"), ("partial_rotary_attention", "b_k_rest")}  # rows of keys that nothing turns
+SIGNLESS = {("srelu", "t_right")}  # keras 1.2.2 advanced_activations.py SReLU.call: t_left + K.abs(t_right)
+
+
 def reason(mutant: Mutant, kind: Kind, cases: Sequence[Case]) -> str:
     """Why no witness can notice: none was captured, or the edit changes no function; "" where nobody knows."""
     if not cases:
         return "no witness and no replay"
     if any(role.drop and f"{role.name}:" in mutant.before for role in kind.roles.values()):
         return "inference does not read these numbers"
-    if any(
-        mutant.after.lstrip("-") == mutant.before.lstrip("-") and c.value.operation == "power"
-        for cs in mutant.form.maps.values()
-        for c in cs
-    ):
-        return "the stored numbers are squared, whatever their sign"
     configs = [{**mutant.form.config, **spec_config(case)} for case in cases]
     if mutant.cases and not any(choose(mutant.cases, config) is mutant.value for config in configs):
         return ""
     changed = planted(mutant.form)
-    if kind.name == "attention" and touched(mutant) == {"b_k"}:
-        return "the key bias adds the same to every score of a query, and softmax takes it away"
+    if isinstance(mutant.value, Layout) and len(roles := touched(mutant)) == 1:
+        (role,) = roles
+        negated = mutant.before.lstrip("-") == mutant.after.lstrip("-")
+        if (kind.name, role) in SOFTMAX:
+            return "the key bias adds the same to every score of a query, and softmax takes it away"
+        if negated and (kind.name, role) in SIGNLESS:
+            return "only its absolute value is read"
     bound = [
         (one[0], other[0])
         for c in cases

@@ -17,7 +17,14 @@ def inspect(args: Namespace) -> int:
     """`layoutx inspect FILE`."""
     from layoutx.inspect import inspect as look
 
-    view = look(args.file, forms=args.form, specs=args.specs, input_shape=args.input_shape, from_=args.from_)
+    view = look(
+        args.file,
+        forms=args.form,
+        specs=args.specs,
+        input_shape=args.input_shape,
+        from_=args.from_,
+        values=_config(args.set),
+    )
     _print(args, view.to_dict() if args.json else view.text(*_terminal()))
     return 0
 
@@ -46,6 +53,7 @@ def convert(args: Namespace) -> int:
         live=not args.no_live,
         from_=args.from_,
         materialise=args.materialise,
+        values=_config(args.set),
     )
     if not args.quiet:
         _print(args, report.to_dict() if args.json else report.text(*_terminal()))

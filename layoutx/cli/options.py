@@ -82,6 +82,9 @@ def _forms(found: ArgumentParser) -> None:
     found.add_argument(
         "--input-shape", type=_shape, metavar="28,28,1", help="the model's input without batch, if unknown"
     )
+    found.add_argument(
+        "--set", action=Pairs, default={}, metavar="KEY=VALUE", help="a config value the file lacks (release=1.0.5)"
+    )
 
 
 def _from(found: ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import ConversionError, LayoutxError, UsageError
@@ -29,6 +30,7 @@ class Options:
     ignore_keys: frozenset[str] = frozenset()
     keep_order: tuple[str, ...] = ()
     materialise: bool = False
+    values: Mapping[str, Any] = NOTHING
 
     def keeps(self, layer: str) -> bool:
         """Whether the rows of this layer stay in the source's order."""
@@ -44,6 +46,7 @@ def options_of(
     ignore_keys: Iterable[str] = (),
     keep_order: bool | Iterable[str] = False,
     materialise: bool = False,
+    values: Mapping[str, Any] | None = None,
 ) -> Options:
     """Options from what callers write; see `layoutx.convert.convert` for their meaning.
 
@@ -67,6 +70,7 @@ def options_of(
         frozenset(ignore_keys),
         (("*",) if keep_order else ()) if isinstance(keep_order, bool) else tuple(keep_order),
         materialise,
+        dict(values or {}),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from layoutx.errors import LayoutxError, ModelError, raise_all
 from layoutx.files.store import NOTHING, Store, Tensor
 from layoutx.model.graph import Graph, Node, graph_of
-from layoutx.model.keras_groups import HINTS, by_groups, group_tensors, numbering
+from layoutx.model.keras_groups import HINTS, QUANTISED, by_groups, group_tensors, numbering, quantised
 from layoutx.model.keras_leaves import Leaf, leaves_of
 from layoutx.model.keras_legacy import Weight, keras1_names, share, tail, weights_of
 from layoutx.model.keras_slots import PLAIN, names_of, stock
@@ -72,6 +72,7 @@ def _grouped(
     problems: list[LayoutxError] = []
     found: list[LayerRecord] = []
     used: set[str] = set()
+    aside: dict[str, str] = {}
     broken: list[str] = []
     for leaf in leaves_of(graph, version, number, container):
         tensors, note, problem = group_tensors(store, leaf, check_name=not borrowed)
@@ -80,7 +81,9 @@ def _grouped(
             broken.append(f"{leaf.group}/")
             continue
         used.update(t.name for t in tensors.values())
-        found.append(_record(leaf, tensors, known, note))
+        tensors, dropped = _aside(leaf, tensors)
+        aside |= dropped
+        found.append(_record(replace(leaf, form="") if note == QUANTISED else leaf, tensors, known, note))
     rest = [n for n in store.tensors if n not in used]
     lost = [n for n in rest if n.startswith(f"{container}/") and "/seed_generator/" not in n]
     lost = [n for n in lost if not n.startswith(tuple(broken))]
@@ -88,7 +91,15 @@ def _grouped(
         problems.append(_unexplained(store, lost))
     raise_all(problems, "The config does not explain the file's tensors")
     others, leftover = by_groups(store, used, "held by an attribute of the model: its class is not in the config")
-    return [*found, *others], leftover
+    return [*found, *others], {**leftover, **aside}
+
+
+def _aside(leaf: Leaf, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """A layer's weights, and what it stores beside them with the reason why that is none: file name -> reason."""
+    reasons = {name: piece.drop for piece in leaf.own or () if piece.drop for name in piece.names}
+    reasons |= {name: "the same weight once more" for piece in leaf.own or () for name in piece.again}
+    kept = {name: tensor for name, tensor in tensors.items() if name not in reasons}
+    return kept, {tensor.name: reasons[name] for name, tensor in tensors.items() if name in reasons}
 
 
 def _legacy(
@@ -100,6 +111,7 @@ def _legacy(
         by_top.setdefault(leaf.top, []).append(leaf)
     problems: list[LayoutxError] = []
     found: list[LayerRecord] = []
+    aside: dict[str, str] = {}
     groups = _group_names(store, graph)
     for node in graph.layers:
         leaves = by_top.get(node.name, [])
@@ -114,11 +126,14 @@ def _legacy(
             if not own and leaf.own and names_of(leaf.own):
                 problems.append(_missing(store, leaf.name, leaf.node.class_name, names_of(leaf.own)))
                 continue
-            found.append(_legacy_record(leaf, own, known, version, note))
+            record = _legacy_record(leaf, own, known, version, note)
+            tensors, dropped = _aside(leaf, record.tensors)
+            aside |= dropped
+            found.append(replace(record, tensors=tensors))
     raise_all(problems, "The config does not explain the file's tensors")
-    used = {t.name for record in found for t in record.tensors.values()}
+    used = {*aside, *(t.name for record in found for t in record.tensors.values())}
     others, leftover = by_groups(store, used, "the config does not name this group")
-    return [*found, *others], leftover
+    return [*found, *others], {**leftover, **aside}
 
 
 def _group_names(store: Store, graph: Graph) -> dict[str, str]:
@@ -143,9 +158,18 @@ def _legacy_record(leaf: Leaf, weights: Sequence[Weight], known: Known, version:
     if leaf.own is not None and len(names) == len(weights):
         return _record(leaf, _ordered(names, weights), known, note)
     if leaf.own is not None:
-        note = f"{leaf.node.class_name} stores {', '.join(names) or 'nothing'}, but the file has {len(weights)} tensors"
+        note = _mismatch(leaf, names, weights)
         return _record(replace(leaf, form="", note=note), _own_names(weights), known, "")
     return _record(leaf, _own_names(weights), known, note)
+
+
+def _mismatch(leaf: Leaf, names: Sequence[str], weights: Sequence[Weight]) -> str:
+    """Why a legacy group holds other tensors than its layer: parts that Keras 3 added to it, or nobody knows."""
+    if any(tail(name).startswith("lora_") for name, _ in weights):
+        return "it is trained as LoRA: save as .keras, which merges the two factors into the kernel"
+    if quantised(leaf.node, [tensor for _, tensor in weights]):
+        return QUANTISED
+    return f"{leaf.node.class_name} stores {', '.join(names) or 'nothing'}, but the file has {len(weights)} tensors"
 
 
 def _ordered(names: Sequence[str], weights: Sequence[Weight]) -> dict[str, Tensor]:

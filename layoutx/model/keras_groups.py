@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from layoutx.errors import ModelError
 from layoutx.files.store import Store, Tensor
@@ -14,6 +14,7 @@ from layoutx.model.keras_slots import CELLS, PLAIN, names_of
 from layoutx.model.record import LayerRecord
 
 OLD = "_layer_checkpoint_dependencies"  # container of tf.keras 2.12 to 2.14
+QUANTISED = "quantised: layoutx does not undo that; convert the float model"
 # groups that hold state, not weights
 STATE = {
     "optimizer": "optimizer state",
@@ -139,10 +140,12 @@ def group_tensors(store: Store, leaf: Leaf, *, check_name: bool) -> tuple[dict[s
     for piece in leaf.own:
         group = next((g for g in piece.groups if any(_dir(p) == g for p in below)), piece.groups[0])
         mine = [t for p, t in below.items() if _dir(p) == group]
-        found.update(zip(piece.names, mine, strict=False))
+        found.update(zip((*piece.again, *piece.names), mine, strict=False))
     names = names_of(leaf.own)
-    if len(found) == len(names) == len(below):
+    if len(found) == len(names) + sum(len(piece.again) for piece in leaf.own) == len(below):
         return found, "", None
+    if below and quantised(leaf.node, below.values()):
+        return below, QUANTISED, None
     if not below:
         return (
             {},
@@ -161,9 +164,16 @@ def group_tensors(store: Store, leaf: Leaf, *, check_name: bool) -> tuple[dict[s
             f'Layer "{leaf.name}" ({leaf.node.class_name}) does not store what its config says',
             where=(str(store.path), f"group {leaf.group}: {', '.join(f'{p} {t.shape}' for p, t in below.items())}"),
             why=f"Its config says that it stores {', '.join(names) or 'nothing'}.",
-            do="Give the config that these weights were saved with; quantized layers are not supported.",
+            do="Give the config that these weights were saved with.",
         ),
     )
+
+
+def quantised(node: Node, tensors: Iterable[Tensor]) -> bool:
+    """Whether Keras 3 quantised the layer: its config says so, or integers stand where it has floats."""
+    policy = node.config.get("dtype")
+    by_policy = isinstance(policy, Mapping) and "Quantized" in str(policy.get("class_name", ""))
+    return bool(node.config.get("quantization_config")) or by_policy or any(t.dtype.kind in "iu" for t in tensors)
 
 
 def subpaths(store: Store, group: str) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from layoutx.files.store import NOTHING
 from layoutx.model.graph import Graph, Node
-from layoutx.model.keras_slots import CELLS, RNNS, Piece, pieces, stock
+from layoutx.model.keras_slots import CELLS, RNNS, Piece, pieces, remark, stock
 
 EXPORTED = {"GroupQueryAttention": "GroupedQueryAttention"}  # a config has the public name, a group that of the class
 Number = Callable[
@@ -77,6 +77,8 @@ def _open(
         yield from _children(node.inner, f"{name}/", top, place, version, number, container, path)
         return
     wrapped = node.part("layer")
+    if stock(node) == "SpectralNormalization" and wrapped is not None and wrapped.inner is None:
+        inner, note = wrapped, f"SpectralNormalization({wrapped.class_name})"
     if stock(node) == "TimeDistributed" and wrapped is not None:
         if wrapped.inner is not None:
             yield from _children(wrapped.inner, f"{name}/", top, f"{place}/layer", version, number, container, path)
@@ -105,7 +107,7 @@ def _open(
             )
         return
     form, config = form_of(inner)
-    note = note or (unlike_directions(inner) if stock(inner) == "Bidirectional" else "")
+    note = note or remark(inner) or (unlike_directions(inner) if stock(inner) == "Bidirectional" else "")
     yield Leaf(name, top, node, group, pieces(node, version), form, {**config, "version": version}, note, path)
 
 

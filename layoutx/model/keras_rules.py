@@ -27,7 +27,6 @@ SAME = UNTOUCHED | frozenset(
         "GroupNormalization",
         "RMSNormalization",
         "Normalization",
-        "SpectralNormalization",
     ]
 )
 SUMS = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")

@@ -9,6 +9,7 @@ from typing import Any
 from layoutx.model.graph import Node
 
 RNNS = ("SimpleRNN", "LSTM", "GRU", "CuDNNLSTM", "CuDNNGRU")
+CONV_RNNS = ("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
 CELLS = {"SimpleRNNCell": "SimpleRNN", "LSTMCell": "LSTM", "GRUCell": "GRU"}
 RENAMED = {
     "BatchNormalizationV1": "BatchNormalization",
@@ -106,11 +107,39 @@ class Piece:
 
     `groups` are the paths of its HDF5 group below the layer's own, the first that exists counts;
     `names` the form's tensor names in the order of creation; the last `frozen` of them are never trained.
+    `again`: variables of other pieces that a `.weights.h5` group holds once more, in front of its own.
+    `drop`: why none of these is a weight; "" where they are.
     """
 
     groups: tuple[str, ...]
     names: tuple[str, ...]
     frozen: int = 0
+    again: tuple[str, ...] = ()
+    drop: str = ""
+
+
+# stock classes without weights of which something must be known all the same: the class -> what
+STATE = {
+    **dict.fromkeys(
+        ("StringLookup", "IntegerLookup", "TextVectorization"), "its vocabulary is state that layoutx does not move"
+    ),
+    "Discretization": "its boundaries are state that layoutx does not move",
+    **dict.fromkeys(
+        ("Hashing", "HashedCrossing", "CategoryEncoding"), "the target must encode alike, as the config says"
+    ),
+}
+UNREAD = "only training reads it: the stored kernel is used as it is"
+
+
+def remark(node: Node) -> str:
+    """What a target must do itself in place of a layer without weights; "" where nothing is to be said."""
+    name = stock(node)
+    if name in STATE:
+        return f"{name}: {STATE[name]}"
+    if name == "Masking":
+        value = node.config.get("mask_value", 0.0)
+        return f"Masking: layers behind it skip the steps that are all {value}; the target must do so itself"
+    return ""
 
 
 def stock(node: Node) -> str:
@@ -126,14 +155,14 @@ def pieces(node: Node, version: int) -> tuple[Piece, ...] | None:
     name, config = stock(node), node.config
     if name in PLAIN or node.operation:
         return ()
-    if name in ("TimeDistributed", "Bidirectional"):
+    if name in ("TimeDistributed", "Bidirectional", "SpectralNormalization"):
         return _wrapped(node, name, version)
     if name == "RNN":
         cell = node.part("cell")
         if cell is None or stock(cell) not in CELLS:
             return None
         return tuple(_under("cell", p) for p in pieces(cell, version) or ())
-    if name in RNNS or name in CELLS:
+    if name in RNNS or name in CELLS or name in CONV_RNNS:
         group = ("",) if name in CELLS or name.startswith("CuDNN") else ("cell", "")
         names = ("kernel", "recurrent_kernel", *_bias(config))
         return (Piece(group, names),)
@@ -184,6 +213,9 @@ def _wrapped(node: Node, name: str, version: int) -> tuple[Piece, ...] | None:
         return None
     if name == "TimeDistributed":
         return tuple(_under("layer", p) for p in inner)
+    if name == "SpectralNormalization":
+        vector = Piece(("",), ("vector_u",), 1, ("the weight again",), UNREAD)
+        return (*(_under("layer", p) for p in inner), vector)
     backward = node.part("backward_layer")
     other = inner if backward is None else pieces(backward, version)
     if other is None:

@@ -20,6 +20,8 @@ LETTERS = {1: "t", 2: "hw", 3: "dhw"}
 
 def spatial_rule(name: str) -> Spatial | None:
     """The rule of a convolution, pooling, padding, cropping or up-sampling layer; None for other classes."""
+    if re.fullmatch(r"ConvLSTM[123]D", name):
+        return _recurrent
     if re.fullmatch(r"Global(Max|Average)Pooling[123]D", name):
         return _global
     if re.fullmatch(
@@ -103,6 +105,21 @@ def _local(flow: Flow, node: Node, name: str, state: State) -> State:
     if "onv" in node.class_name or "LocallyConnected" in node.class_name or channel is None:
         channel = (flow.axis("c", name, count),)
     return _map(spatial, channel, first)
+
+
+def _recurrent(flow: Flow, node: Node, name: str, state: State) -> State:
+    """ConvLSTM: frames of a film become maps of `filters` channels; all of them, or the last one."""
+    first, rank = channels_first(node, flow), _rank(node)
+    known = not state.blocked and not state.lead and len(state.last) == rank + 2
+    time: Dim = state.last[0] if known else (flow.axis("t", name, None),)
+    frame = replace(state, last=state.last[1:]) if known else State(blocked=name)
+    sizes, _ = _parts(frame, first, rank)
+    out = [_size(node, i, rank, size) for i, size in enumerate(sizes)]
+    spatial: list[Dim] = [(flow.axis(x, name, s),) for x, s in zip(LETTERS[rank], out, strict=True)]
+    made = _map(spatial, (flow.axis("c", name, _channels(node, None)),), first)
+    if not node.config.get("return_sequences"):
+        return made
+    return State((time, *made.last), (time, *made.first), True)
 
 
 def _channels(node: Node, given: Size) -> Size:

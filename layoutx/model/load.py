@@ -15,6 +15,7 @@ from layoutx.model.identify import identified
 from layoutx.model.keras import records
 from layoutx.model.keras_live import is_keras, live_records
 from layoutx.model.keyed import Keyed, keyed_module, keyed_store
+from layoutx.model.origin import with_values
 from layoutx.model.record import ModelRecord
 from layoutx.model.spelling import framework_of
 from layoutx.model.state import state_records
@@ -36,6 +37,7 @@ def model_of(
     input_shape: Sequence[int] | None = None,
     framework: str = "",
     plain: Callable[[Keyed], Keyed] = lambda keyed: keyed,
+    values: Mapping[str, Any] = NOTHING,
 ) -> ModelRecord:
     """The layers of a file; those whose class the file does not tell are identified by names and shapes.
 
@@ -45,6 +47,7 @@ def model_of(
         input_shape: the model's input without batch, where the config does not say it.
         framework: whose names a file of named tensors holds, where the user says it.
         plain: what makes weights of those that are stored in parts, or refuses them.
+        values: config values that the user adds, for every layer that reads them.
     """
     if framework:
         check_framework(framework, registry)
@@ -61,7 +64,8 @@ def model_of(
     else:
         model = state_records(plain(keyed_of(store, framework)), registry)
     bare = store.format in KERAS_FORMATS and not (store.config or template or config)
-    return with_forms(model, registry, forms, guessing=bare)
+    model = with_forms(model, registry, forms, guessing=bare)
+    return with_values(model, registry, values, config or (template.store.config if template is not None else None))
 
 
 def check_framework(name: str, registry: Registry) -> None:

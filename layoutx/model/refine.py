@@ -193,6 +193,8 @@ def _call(flow: Flow, node: Node, name: str, args: list[Value], call: Sequence[R
     wrapped = node.part("layer")
     if stock(node) == "TimeDistributed" and wrapped is not None and args:
         return _distributed(flow, node, wrapped, name, args)
+    if stock(node) == "SpectralNormalization" and wrapped is not None:
+        return _call(flow, replace(wrapped, name=node.name), name, args, call)
     own = _records(flow, node, name)
     for target in own[:1]:
         flow.inputs.setdefault(target, []).extend(a.maker for a in args if a.maker)

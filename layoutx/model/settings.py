@@ -31,7 +31,7 @@ def carry(source: BoundForm, target: BoundForm) -> list[str]:
             continue
         there = reading_of(target, name)
         if there is None:
-            if not _neutral(value):
+            if not _neutral(value) or name == "output_padding":
                 about = source.kind.settings.get(name, "")
                 reading = reading_of(source, name)
                 key = reading.config if reading else name
@@ -39,7 +39,8 @@ def carry(source: BoundForm, target: BoundForm) -> list[str]:
             continue
         wanted = _spelled(value, there)
         current = _plain(target.config.get(there.config))
-        if _expanded(wanted) != _expanded(current):
+        unsaid = current is None and _neutral(value)  # strides=None of flax is 1
+        if _expanded(wanted) != _expanded(current) and not unsaid:
             lines.append(_line(there, wanted, current, source, name, target))
     return lines
 
@@ -126,7 +127,7 @@ def _uncropped(value: Any, source: BoundForm, target: BoundForm, there: Reading 
         lines.append(_line(there, wanted, _plain(target.config.get(there.config)), source, "padding", target))
     kernel, strides, dilation = _window(source)
     longer = [s - (k - 1) * d - 1 for k, s, d in zip(kernel, strides, dilation, strict=True)]
-    named = there is not None and _says(target, there, "valid")
+    named = current == "valid" or (there is not None and not _none(current) and _says(target, there, "valid"))
     by_name = value == "valid" and source.settings.get("output_padding") is None
     option = reading_of(target, "output_padding")
     if max(longer, default=0) <= 0 or by_name == named:
@@ -149,7 +150,7 @@ def _uncropped(value: Any, source: BoundForm, target: BoundForm, there: Reading 
 
 def _numbers(value: Any, target: BoundForm, there: Reading | None, transposed: bool) -> str:
     """Padding by numbers, which some frameworks do not take."""
-    only = there is None or any(key == there.config for key, _, _ in target.form.require)
+    only = there is None or any(key == there.config and type(words) is tuple for key, words, _ in target.form.require)
     if not only and target.form.framework not in NAMED and there is not None:
         return f"{there.config}={_show(value)}"
     what = "crop the output by them after it" if transposed else "pad the input by them before it"
@@ -186,8 +187,8 @@ def _by_hand(value: str, source: BoundForm, target: BoundForm, transposed: bool)
 def _window(source: BoundForm) -> tuple[list[int], list[int], list[int]]:
     """Kernel, strides and dilation, each axis."""
     kernel = [source.sizes[axis] for axis in _spatial(source)]
-    steps = (_each(source.settings.get(name), len(kernel)) for name in ("strides", "dilation"))
-    return kernel, *steps
+    strides, dilation = (_each(source.settings.get(name), len(kernel)) for name in ("strides", "dilation"))
+    return kernel, strides, dilation
 
 
 def _same_transposed(kernel: Sequence[int], strides: Sequence[int], given: Any) -> str:

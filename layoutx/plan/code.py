@@ -221,6 +221,7 @@ def _memory(tensor: BoundTensor) -> str:
 
 
 def _meaning(text: str, value: ValueMap) -> str:
+    text = f"{text} + {value.shift!r}" if value.shift else text
     text = f"({text}) ** {value.power}" if value.power != 1 else text
     text = f"{value.times!r} * {text}" if value.times != 1.0 else text
     return f"{text} + {value.add!r}" if value.add else text
@@ -231,6 +232,7 @@ def _stored(text: str, step: Add) -> str:
     text = f"{text} - {value.add!r}" if value.add else text
     text = f"({text}) / {value.times!r}" if value.times != 1.0 else text
     text = f"np.sqrt({text})" if value.power != 1 else text
+    text = f"{text} - {value.shift!r}" if value.shift else text
     return f"-({text})" if step.negate else text
 
 

@@ -7,9 +7,9 @@ from itertools import islice, product
 from typing import Any
 
 from layoutx.empty import NOTHING
-from layoutx.errors import BindError, ConversionError, LayoutxError
+from layoutx.errors import BindError, ConversionError, LayoutxError, Problems
 from layoutx.lang.sizes import extent
-from layoutx.lang.tree import Product
+from layoutx.lang.tree import Product, roles_of
 from layoutx.plan.plan import Plan, plan
 from layoutx.plan.steps import Fill, Guard, count
 from layoutx.spec.bind import bind
@@ -45,15 +45,16 @@ def fit(
     Raises:
         ConversionError: no config of this form can hold the source, with the reason for the nearest one.
     """
+    _has_place(source, form)
     best: Plan | None = None
     rank: tuple[int, int, int] | None = None
     failures: list[LayoutxError] = []
-    for candidate in configs(form, {**_sized(form, source), **config}, source.facts):
+    for candidate in configs(form, config, source.facts, _sized(form, source)):
         try:
             target = _target(source, form, candidate, shapes, refine, instance)
             found = plan(source, target)
         except LayoutxError as error:
-            failures.append(error)
+            failures.append(_told(error, source, form))
             continue
         # a sum is legal whatever the values are, a guard is not: what holds more of the source comes first
         cost = (_elements(found, Guard), int(found.exactness), _elements(found, Fill))
@@ -64,6 +65,21 @@ def fit(
     if best is None:
         raise _nearest(source, form, failures)
     return best
+
+
+def _has_place(source: BoundForm, form: Form) -> None:
+    """Refuse, before sizes disagree, a target that has no tensor at all for what makes the source another function."""
+    held = {role for spec in form.tensors for case in spec.cases for role in roles_of(case.value)}
+    for name in {role for role, _ in source.places} - held:
+        role = source.kind.roles[name]
+        if role.optional:
+            raise ConversionError(
+                f"{form.name} has no place for {name}",
+                where=f"{source.form.name} stores it in "
+                + ", ".join(dict.fromkeys(p.tensor for (r, _), p in source.places.items() if r == name)),
+                why=f"without it {role.optional}: another function",
+                do=f"choose a target that has it; `layoutx specs show {source.kind.name}` lists them",
+            )
 
 
 def _sized(form: Form, source: BoundForm) -> dict[str, Any]:
@@ -115,17 +131,36 @@ def _elements(found: Plan, of: type[Fill] | type[Guard]) -> int:
     return sum(count(step.loops) for step in found.steps if isinstance(step, of))
 
 
+def _told(error: LayoutxError, source: BoundForm, form: Form) -> LayoutxError:
+    """A requirement that the source's own facts broke is a refusal of the conversion: torch.RNN knows no sigmoid."""
+    if isinstance(error, BindError) and " is described " in error.what:
+        what = f"{form.name} cannot hold this {source.form.name}: it {error.what.removeprefix(form.name).strip()}"
+        return ConversionError(what, where=error.where, why=error.why, do=error.do)
+    return error
+
+
 def _nearest(source: BoundForm, form: Form, failures: Sequence[LayoutxError]) -> LayoutxError:
     """The failure that says most: a refusal of the conversion itself before one of a mere config."""
     if not failures:
         return ConversionError(f"{form.name} has no config that could hold {source.form.name}")
-    refusals = [f for f in failures if not isinstance(f, BindError)]
-    return min(refusals or list(failures), key=lambda f: len(getattr(f, "problems", ())))
+    refusals = [f for f in failures if isinstance(f, (ConversionError, Problems))]
+    unfit = [f for f in failures if not isinstance(f, BindError)]
+    return min(refusals or unfit or list(failures), key=lambda f: len(getattr(f, "problems", ())))
 
 
-def configs(form: Form, given: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Configs that the form tells apart, its defaults first; the source's facts are written into them."""
-    open_keys = {key: values for key, values in switches(form).items() if key not in given and key != VERSION}
+def configs(
+    form: Form, given: Mapping[str, Any], facts: Mapping[str, Any], sized: Mapping[str, Any] = NOTHING
+) -> Iterator[dict[str, Any]]:
+    """Configs that the form tells apart, its defaults first; the source's facts are written into them.
+
+    Args:
+        sized: values that are sizes of the source, tried beside the default.
+    """
+    open_keys = {
+        key: (*values, *((sized[key],) if key in sized and sized[key] not in values else ()))
+        for key, values in switches(form).items()
+        if key not in given and key != VERSION
+    }
     for values in islice(product(*open_keys.values()), MOST_CONFIGS):
         chosen = dict(zip(open_keys, values, strict=True))  # a default stays unsaid: sizes may overrule it
         config = {**{key: value for key, value in chosen.items() if value is not form.config.get(key)}, **given}

@@ -124,6 +124,8 @@ def _why_rounded(plan: Plan) -> str:
         return "the source stores two tensors whose sum is all that the target has a place for"
     maps = (plan.source.maps, plan.target.maps)
     names = sorted({".".join((role, *(label for _, label in labels))) for found in maps for role, labels in found})
+    if not all(step.shifts_only for step in steps):
+        return f"the two frameworks store {', '.join(names)} as different functions of the same numbers"
     return (
         f"one of the two frameworks changes {', '.join(names)} by a constant while it runs, the other stores the result"
     )
@@ -220,7 +222,9 @@ def _sums(plan: Plan, flat: Mapping[str, Array], dtypes: Mapping[str, np.dtype[A
                     f"{plan.target.form.name} {step.target}: {int(wrong.sum())} of {wrong.size} {what}",
                     where=f"{names}: the first at {at}: {' + '.join(str(term[at]) for term in terms)}",
                     why="finite numbers would become infinite or NaN",
-                    do="store the source in a wider dtype first, as float32 or float64",
+                    do="store the source in a wider dtype first, as float32 or float64"
+                    if step.shifts_only
+                    else "look at these numbers: what stands for a root is never negative",
                 )
             )
     raise_all(problems, "sums that are too large")

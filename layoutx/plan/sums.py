@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from layoutx.plan.steps import Add
+from layoutx.spec.values import ValueMap
 
 Array = np.ndarray[Any, Any]
 
@@ -73,12 +74,9 @@ def added(terms: Sequence[Array], dtype: np.dtype[Any], constant: float = 0.0) -
 def computed(terms: Sequence[Array], step: Add, dtype: np.dtype[Any]) -> Sum:
     """The general case: what is stored for the sum of meanings, in float64, rounded once to the wanted dtype."""
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
-        meanings = [
-            term.value.times * values.astype(np.float64) ** term.value.power + term.value.add
-            for values, term in zip(terms, step.terms, strict=True)
-        ]
+        meanings = [_meant(values.astype(np.float64), t.value) for values, t in zip(terms, step.terms, strict=True)]
         exact = (np.sum(meanings, axis=0) - step.value.add) / step.value.times
-        exact = np.asarray(exact if step.value.power == 1 else np.sqrt(exact))
+        exact = np.asarray((exact if step.value.power == 1 else np.sqrt(exact)) - step.value.shift)
         exact = np.asarray(-exact if step.negate else exact)
         stored = np.asarray(exact.astype(dtype))
         far = np.abs(stored.astype(np.float64) - exact)
@@ -87,3 +85,11 @@ def computed(terms: Sequence[Array], step: Add, dtype: np.dtype[Any]) -> Sum:
     error = float(np.max(far[finite], initial=0.0))
     given = np.logical_and.reduce([np.isfinite(term) for term in terms])
     return Sum(stored, error, np.asarray(given & ~np.isfinite(stored)))
+
+
+def _meant(stored: Array, value: ValueMap) -> Array:
+    """What float64 numbers mean; NaN where a power would lose a sign, which no root brings back."""
+    base = stored + value.shift
+    if value.power != 1:
+        base = np.where(base < 0, np.nan, base)
+    return np.asarray(value.times * base**value.power + value.add)

@@ -59,11 +59,13 @@ def formula(step: Add) -> str:
         text += f" - {step.value.add:g}" if step.value.add else ""
         text = f"({text}) / {step.value.times:g}" if step.value.times != 1.0 else text
         text = f"√({text})" if step.value.power != 1 else text
+        text += f" - {step.value.shift:g}" if step.value.shift else ""
     return f"-({text})" if step.negate else text
 
 
 def _meant(name: str, value: ValueMap) -> str:
     """A stored tensor with the map of its values; a shift alone is said with the constant."""
+    name = f"({name} + {value.shift:g})" if value.shift else name
     text = f"{name}²" if value.power != 1 else name
     text = f"{value.times:g} × {text}" if value.times != 1.0 else text
     return text if value.shifts_only or not value.add else f"{text} + {value.add:g}"

@@ -31,6 +31,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "largest": report.largest,
         "layers": [_layer_dict(layer) for layer in report.layers],
         "weightless": dict(report.weightless),
+        "remarks": dict(report.remarks),
         "skipped": dict(report.skipped),
         "leftover": dict(report.leftover),
         "tied": dict(report.tied),
@@ -170,6 +171,8 @@ def _settings(report: Report, width: int, color: bool) -> Iterator[str]:
     for layer in report.layers:
         if layer.settings:
             groups.setdefault(layer.settings, []).append(layer.name)
+    for name, text in report.remarks.items():
+        groups.setdefault((text,), []).append(name)
     if groups:
         lines = [row(clean(_listed(names)), "\n".join(map(clean, texts))) for texts, names in groups.items()]
         yield prose("set these on the target", width, color, "head") + "\n" + grid(["", ""], lines, width, color)

@@ -167,7 +167,7 @@ def _decisive(form: Form) -> list[str]:
         if isinstance(case.value, Reading):
             keys[case.value.config] = None
         keys.update(dict.fromkeys(case.when))
-    keys.update(dict.fromkeys(spec.amount for cases in form.maps.values() for spec in (c.value for c in cases)))
+    keys.update(dict.fromkeys(key for cases in form.maps.values() for case in cases for key in case.value.keys))
     return [key for key in keys if form.config.get(key) is not None and key != "version"]
 
 
@@ -177,7 +177,8 @@ def changes_of(form: Form) -> Iterator[str]:
     for pattern, cases in form.maps.items():
         for case in cases:
             when = f" if {when_text(case.when)}" if case.when else ""
-            yield f"{pattern} {words[case.value.operation]} {case.value.amount}{when}"
+            name = f"({pattern} + {case.value.shift})" if case.value.shift else pattern
+            yield f"{name} {words[case.value.operation]} {case.value.amount}{when}"
 
 
 def value_text(value: Any) -> str:

@@ -20,6 +20,8 @@ from layoutx.spec.schema import Cases, Form, Kind, Reading, Role, choose, plain
 from layoutx.spec.sizing import Open, sizes_of
 from layoutx.spec.values import SAME, ValueMap
 
+UNKNOWN = "unknown"  # stands in a config for what the file does not say and nobody may guess
+
 
 def bind(
     kind: Kind,
@@ -83,8 +85,8 @@ def _maps(kind: Kind, form: Form, config: Mapping[str, Any], places: Mapping[Ato
             value = spec.bound(config)
         except KeyError as error:
             raise BindError(
-                f"{form.name} needs a number for {spec.amount}",
-                where=f"its config has {spec.amount}={config.get(spec.amount)!r}",
+                f"{form.name} needs a number for {error.args[0]}",
+                where=f"its config has {error.args[0]}={config.get(error.args[0])!r}",
                 why=f"the framework changes {pattern} by it while it runs",
                 do="give it in the config",
             ) from error
@@ -126,7 +128,8 @@ def _require(form: Form, config: Mapping[str, Any]) -> None:
         if value is not None and plain(value) not in allowed:
             wanted = " or ".join(map(repr, allowed))
             only = f"for {key}={wanted} only, not {value!r}" if type(allowed) is tuple else f"not for {key}={value!r}"
-            problems.append(BindError(f"{form.name} is described {only}", why=why))
+            do = f"say it: --set {key}=VALUE (in Python, values={{{key!r}: ...}})" if value == UNKNOWN else ""
+            problems.append(BindError(f"{form.name} is described {only}", why=why, do=do))
     raise_all(problems, f"{form.name} does not hold for this config")
 
 

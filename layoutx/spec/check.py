@@ -86,6 +86,9 @@ def _declared(kind: Kind, form: Form) -> Iterator[str]:
     for key, _, _ in form.require:
         if key not in form.config:
             yield f"require reads {key!r}, which is not in `config`"
+    for role, cases in form.maps.items():
+        keys = dict.fromkeys(key for case in cases for key in case.value.keys if key not in form.config)
+        yield from (f"maps.{role} reads {key!r}, which is not in `config`" for key in keys)
     for table, entries, known in (("facts", form.facts, kind.facts), ("settings", form.settings, kind.settings)):
         for name, cases in entries.items():
             if name not in known:

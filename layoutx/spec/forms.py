@@ -134,14 +134,19 @@ def _sizes(mapping: Lines, place: Place) -> tuple[tuple[str, Dim | tuple[Dim, ..
 
 
 def _map(value: Any, line: int, place: Place) -> MapSpec:
-    if not isinstance(value, Lines) or len(value) != 1 or next(iter(value)) not in OPERATIONS:
+    found = [(key, amount) for key, amount in value.items() if key != "shift"] if isinstance(value, Lines) else []
+    if len(found) != 1 or found[0][0] not in OPERATIONS:
         raise place.error(line, f"a map of values is one of {', '.join(OPERATIONS)}, not {shown(value)}")
-    ((operation, amount),) = value.items()
+    ((operation, amount),) = found
     if operation == "power" and amount != 2:
         raise place.error(line, f"the only power is 2, not {shown(amount)}")
-    if isinstance(amount, bool) or not isinstance(amount, (int, float, str)):
-        raise place.error(line, f"{operation!r} has a number or a config key, not {shown(amount)}")
-    return MapSpec(operation, amount)
+    if operation != "power" and "shift" in value:
+        raise place.error(line, f"a shift stands beside a power, not beside {operation!r}")
+    shift = value.get("shift", 0.0)
+    for key, number in ((operation, amount), ("shift", shift)):
+        if isinstance(number, bool) or not isinstance(number, (int, float, str)):
+            raise place.error(line, f"{key!r} has a number or a config key, not {shown(number)}")
+    return MapSpec(operation, amount, shift)
 
 
 def _require(mapping: Lines, place: Place) -> tuple[tuple[str, tuple[Any, ...], str], ...]:

@@ -23,6 +23,7 @@ from layoutx.verify.roles import as_float
 
 TOLERANCE = {"float64": 1e-10, "float32": 1e-5}
 GROUPS = ("tensors", "inputs", "outputs")
+SHAPED = ("onnx", "tflite")  # frameworks whose nodes take their sizes from the weights
 ORDERED = ("keras", "torch", "onnx")  # frameworks that list a layer's weights in an order of their own
 
 
@@ -52,10 +53,11 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Framework, form, shape of the first input (onnx: and of the weights), every keyword: unique."""
+        """Framework, form, shapes of the inputs (onnx: and of the weights), every keyword: unique."""
         given = [f"{key}={json.dumps(value)}" for key, value in self.config.items()]
-        own = [f"{key}{array.shape}" for key, array in self.tensors.items()] if self.framework == "onnx" else []
-        return " ".join([f"{self.framework}:", self.form, str(next(iter(self.inputs.values())).shape), *own, *given])
+        own = [f"{key}{array.shape}" for key, array in self.tensors.items()] if self.framework in SHAPED else []
+        shapes = [str(array.shape) for array in self.inputs.values()]
+        return " ".join([f"{self.framework}:", self.form, *shapes, *own, *given])
 
 
 def check(case: Case, reg: Registry) -> float:

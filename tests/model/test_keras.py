@@ -123,6 +123,14 @@ def distributed_model(keras: Any) -> Any:
     return keras.Model(i, layers.LSTM(3, name="lstm")(x))
 
 
+def film(keras: Any) -> Any:
+    layers = keras.layers
+    i = layers.Input((4, 7, 11, 3), name="film")
+    x = layers.ConvLSTM2D(5, (2, 3), return_sequences=True, name="first")(i)
+    x = layers.ConvLSTM2D(2, 3, use_bias=False, data_format="channels_last", name="second")(x)
+    return keras.Model(i, layers.Dense(3, name="out")(layers.Flatten(name="flat")(x)), name="cinema")
+
+
 def operations(keras: Any) -> Any:
     layers = keras.layers
     i = layers.Input((5,), name="in")
@@ -141,6 +149,7 @@ BUILDERS = (
     two_inputs,
     shared_inside,
     distributed_model,
+    film,
 )
 
 

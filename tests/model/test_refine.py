@@ -401,3 +401,25 @@ def test_a_vector_made_into_a_sequence_is_a_map_once_conv1d_reads_it(tmp_path: P
     assert (found.last, found.first, dict(found.sizes)) == ("(t c)", "(c t)", {"t": 5, "c": 3})
     head = [L.Input((7,)), L.Dense(15, name="d"), L.Reshape((5, 3), name="r")]
     assert not made_of(keras.Sequential([*head, L.LSTM(2)]), tmp_path)["d"].refine
+
+
+@pytest.mark.parametrize("sequences", [False, True])
+def test_maps_that_a_conv_lstm_makes_are_followed(sequences: bool, tmp_path: Path) -> None:
+    film = L.ConvLSTM2D(5, (2, 3), strides=(1, 2), return_sequences=sequences, name="film")
+    found = made_of(cnn(L.Flatten(name="flat"), L.Dense(7, name="d"), shape=(4, 6, 11, 2), conv=film), tmp_path)
+    refine = found["d"].refine["input"]
+    assert (refine.last, refine.first) == (("(d h w c)", "(d c h w)") if sequences else ("(h w c)", "(c h w)"))
+    assert dict(refine.sizes) == {**({"d": 4} if sequences else {}), "h": 5, "w": 5, "c": 5}
+
+
+def test_a_flatten_of_each_frame_is_followed(tmp_path: Path) -> None:
+    film = L.ConvLSTM2D(5, 3, padding="same", return_sequences=True, name="film")
+    after = [L.TimeDistributed(L.Flatten(name="flat"), name="each"), L.LSTM(3, name="d")]
+    found = made_of(cnn(*after, shape=(4, 6, 7, 2), conv=film), tmp_path)["d"].refine["input"]
+    assert (found.last, found.first) == ("(h w c)", "(c h w)")
+
+
+def test_spectral_normalization_makes_what_its_layer_makes(tmp_path: Path) -> None:
+    conv = L.SpectralNormalization(L.Conv2D(3, (2, 3), name="conv"), name="sn")
+    found = made_of(cnn(L.Flatten(), L.Dense(11, name="d"), conv=conv), tmp_path)["d"].refine["input"]
+    assert (found.last, found.first, dict(found.sizes)) == ("(h w c)", "(c h w)", {"h": 6, "w": 3, "c": 3})

@@ -14,7 +14,7 @@ from layoutx.plan.code import code, expression
 from layoutx.plan.fit import fit
 from layoutx.plan.plan import Plan, plan
 from layoutx.plan.run import run
-from layoutx.plan.steps import Guard
+from layoutx.plan.steps import Add, Guard
 from layoutx.spec.configs import structural
 from scripts import golden_plans
 
@@ -31,6 +31,8 @@ def arrays(made: Plan, seed: int = 0) -> dict[str, np.ndarray]:
     """Numbers for a plan's source that no guard objects to."""
     rng = np.random.default_rng(seed)
     found = {t.name: rng.normal(size=t.shape).astype(t.dtype or np.float32) for t in made.source.tensors}
+    for name in {term.source for step in made.steps if isinstance(step, Add) for term in step.terms}:
+        found[name] = np.abs(found[name])  # what stands for a square is never negative
     for step in made.steps:
         if isinstance(step, Guard):
             index = np.array([step.source_offset])

@@ -29,7 +29,7 @@ def test_an_lstm_shows_the_gate_letters_of_both_frameworks() -> None:
 
 def test_sums_say_that_they_round() -> None:
     lines = said("torch.LSTM", "keras.LSTM", LSTM)
-    assert lines[0] == "torch.LSTM → keras.LSTM: rounds, sums of stored numbers, rounded once: not bit-reversible"
+    assert lines[0] == "torch.LSTM → keras.LSTM: rounds, computed from stored numbers, rounded once: not bit-reversible"
     assert lines[2] == "  1 copy   moves"  # Keras calls c what torch calls g: no change of order
     assert "  bias_ih_l0 + bias_hh_l0: computed in float64, rounded once (b_input.i + b_recurrent.i)" in lines
     assert lines[-1].endswith("   rounds")

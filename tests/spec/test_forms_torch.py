@@ -137,7 +137,6 @@ def test_momentum_is_told_as_the_share_that_is_kept() -> None:
         ("keras.LayerNormalization", {"rms_scaling": True}, "rms_scaling=False only"),
         ("keras.MultiHeadAttention", {"use_gate": True}, "use_gate=False only"),
         ("keras.MultiHeadAttention", {"attention_axes": [1, 2]}, r"attention_axes=None or \(1,\) only"),
-        ("onnx.Gemm", {"alpha": 0.5}, "alpha=1.0 only"),
         ("onnx.GroupNormalization", {"since_version": 18}, "since_version=21 only"),
     ],
 )

@@ -47,9 +47,13 @@ def test_names_decide_where_they_are_known() -> None:
     assert _forms(guess(reg, "keras", {"depthwise_kernel": (3, 5, 7, 2), "bias": (14,)})) == [
         ("DepthwiseConv2D", {"version": 2})
     ]
-    assert _forms(guess(reg, "keras", {"embeddings": (11, 5)})) == [("Embedding", {})]
+    assert _forms(guess(reg, "keras", {"embeddings": (11, 5)})) == [("Embedding", {}), ("ReversibleEmbedding", {})]
     assert _forms(guess(reg, "torch", {"weight_ih": (20, 7), "weight_hh": (20, 5)})) == [("LSTMCell", {"bias": False})]
-    assert [g.form for g in guess(reg, "torch", {"weight": (5, 7)})] == ["torch.Linear", "torch.Embedding"]
+    assert [g.form for g in guess(reg, "torch", {"weight": (5, 7)})] == [
+        "torch.Linear",
+        "torch.Embedding",
+        "torch.EmbeddingBag",
+    ]
 
 
 def test_a_size_that_must_be_told_does_not_exclude() -> None:

@@ -52,7 +52,11 @@ FORM = HEAD + "forms:\n  x.Y:\n"
         (FORM + "    only:\n      d: [{is: [a], when: {b: 1}},\n          {is: b}]\n", 7, "a list of words is needed"),
         (FORM + "    only: {d: [{is: [a]}, b]}\n", 5, "each of several cases is {is, when}, not 'b'"),
         (FORM + "    only: {d: {is: [a], optional: true}}\n", 5, "a case has no key 'optional'"),
-        (FORM + "    only: {d: {is: [a], when: {b: {c: 1}}}}\n", 5, "a condition on 'b' is a value, a list of values, or {not: value}"),
+        (
+            FORM + "    only: {d: {is: [a], when: {b: {c: 1}}}}\n",
+            5,
+            "a condition on 'b' is a value, a list of values, or {not: value}",
+        ),
         (FORM + "    pin: {a: x}\n", 5, "an axis is pinned to its length, not to 'x'"),
         (FORM + "    pin: {a: true}\n", 5, "an axis is pinned to its length, not to True"),
         (FORM + "    equal: {a: 5}\n", 5, "an axis is equal to another axis, not to 5"),

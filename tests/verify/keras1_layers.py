@@ -171,11 +171,18 @@ def conv_lstm2d(w: Weights, x: Array, ordering: str, backend: str) -> dict[str, 
     return {"y": np.stack(steps, 1), "h": steps[-1], "c": from_th(c, ordering)}
 
 
-def batch_normalization(w: Weights, x: Array, axis: int, epsilon: float) -> dict[str, Array]:
+def batch_normalization(w: Weights, x: Array, axis: int, epsilon: float, theano: int = 8) -> dict[str, Array]:
+    """From 1.0.8 on; before, each release of 1.0 (`theano`: its last number there) divided by something else.
+
+    keras@1.0.5 normalization.py l.133 (either backend); @1.0.6 theano_backend.py l.317, @1.0.7 l.389.
+    """
     shape = [1] * x.ndim
     shape[axis] = x.shape[axis]
     mean, var, beta, gamma = (w[k].reshape(shape) for k in ("running_mean", "running_std", "beta", "gamma"))
-    return {"y": (x - mean) / np.sqrt(var + epsilon) * gamma + beta}
+    if theano <= 6:
+        return {"y": gamma * ((x - mean) / (var + epsilon)) + beta}
+    root = np.sqrt(var) + epsilon if theano == 7 else np.sqrt(var + epsilon)
+    return {"y": (x - mean) / root * gamma + beta}
 
 
 def relu(x: Array, alpha: Array | float = 0.0, max_value: Array | float = np.inf) -> Array:

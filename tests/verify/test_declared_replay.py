@@ -1,8 +1,10 @@
-"""Declared recurrent forms (MXNet, cuDNN, CNTK, Core ML, Caffe, OpenCV, OpenVINO, WebNN, MATLAB) against replays.
+"""Declared recurrent forms (MXNet, cuDNN, CNTK, Core ML, Caffe, OpenCV, OpenVINO, WebNN, MATLAB, TF1) replayed.
 
 The orders of gates written here were read from the published sources anew: rnn_cell.py and initializer.py (MXNet),
 blocks.py (CNTK), recurrent.py (Core ML), lstm_unit_layer.cpp (Caffe), recurrent_layers.cpp (OpenCV), the operator
-specifications of OpenVINO and WebNN. MATLAB's are from secondary sources, in the spec as well.
+specifications of OpenVINO and WebNN, tf.contrib.cudnn_rnn CudnnCompatibleGRUCell. MATLAB's are from MathWorks'
+reference pages (lstmLayer, bilstmLayer, gruLayer: the orders under InputWeights, the equations under ResetGateMode),
+never compared with MATLAB itself.
 """
 
 from __future__ import annotations
@@ -201,6 +203,43 @@ def others() -> Iterator[Case]:
     w = {"InputWeights": r(4 * H, IN), "RecurrentWeights": r(4 * H, H), "Bias": r(4 * H, 1)}
     blocks = [cut(a, "ifgo") for a in (w["InputWeights"], w["RecurrentWeights"], w["Bias"][:, 0])]
     yield case("matlab.lstmLayer", {}, w, dl.joined([dl.lstm(X, *blocks)]), **ONE)
+    yield from matlab()
+    yield tf1()
+
+
+def matlab() -> Iterator[Case]:
+    names = ("InputWeights", "RecurrentWeights", "Bias")
+    sides = [(r(4 * H, IN), r(4 * H, H), r(4 * H, 1)) for _ in range(2)]
+    found = [
+        dl.lstm(X, *(cut(a, "ifgo") for a in (w, u, b[:, 0])), backward=back)
+        for (w, u, b), back in zip(sides, (False, True), strict=True)
+    ]
+    whole = {name: np.concatenate(pair) for name, pair in zip(names, zip(*sides, strict=True), strict=True)}
+    yield case("matlab.bilstmLayer", {}, whole, dl.joined(found), **ONE)
+    nothing = dict.fromkeys("rzn", np.zeros(H))
+    for mode in ("after-multiplication", "before-multiplication", "recurrent-bias-after-multiplication"):
+        own = mode.startswith("recurrent-bias")
+        w, u, b = r(3 * H, IN), r(3 * H, H), r(3 * H * (1 + own), 1)
+        first, second = (cut(part, "rzn") for part in np.split(b[:, 0], 2)) if own else (cut(b[:, 0], "rzn"), nothing)
+        ran = dl.gru(X, cut(w, "rzn"), cut(u, "rzn"), first, second, after=not mode.startswith("before"))
+        held = dict(zip(names, (w, u, b), strict=True))
+        yield case("matlab.gruLayer", {"ResetGateMode": mode}, held, dl.joined([ran]), **ONE)
+
+
+def tf1() -> Case:
+    """The gates' kernel over x and h side by side, the candidate's two apart, each (in, out)."""
+    w = {"gates/kernel": r(IN + H, 2 * H), "gates/bias": r(2 * H)}
+    for name, rows in (("input", IN), ("hidden", H)):
+        w |= {f"candidate/{name}_projection/kernel": r(rows, H), f"candidate/{name}_projection/bias": r(H)}
+    new = {
+        n: (w[f"candidate/{n}_projection/kernel"].T, w[f"candidate/{n}_projection/bias"]) for n in ("input", "hidden")
+    }
+    gates, bias = w["gates/kernel"].T, cut(w["gates/bias"], "rz")
+    ins, states = cut(gates[:, :IN], "rz"), cut(gates[:, IN:], "rz")
+    nothing = dict.fromkeys("rz", np.zeros(H))
+    blocks = ({**ins, "n": new["input"][0]}, {**states, "n": new["hidden"][0]})
+    biases = ({**bias, "n": new["input"][1]}, {**nothing, "n": new["hidden"][1]})
+    return case("tf1.CudnnCompatibleGRUCell", {}, w, dl.joined([dl.gru(X, *blocks, *biases, after=True)]), **ONE)
 
 
 CASES = [*mxnet(), *cntk(), *coreml(), *stacked(), *others()]

@@ -13,11 +13,18 @@ import numpy as np
 import pytest
 
 from layoutx.errors import LayoutxError
+from layoutx.model.settings import carry
+from layoutx.plan.plan import plan
 from layoutx.spec.registry import registry
-from layoutx.verify.witness import Case, check
+from layoutx.verify.witness import Case, bind_case, check
 
 Array = np.ndarray
 BATCH, TIME, IN, HIDDEN, ROWS, COLS = 2, 5, 3, 7, 3, 5  # a kernel of 3 by 5; images of 7 by 11
+# releases of Keras 1.0, their backend, and whose equation they compute: that of Theano in 1.0.(6, 7), or 1.0.8's
+OLD_NORMALIZATIONS = (
+    ("1.0.0", "tensorflow", 5), ("1.0.5", "theano", 5), ("1.0.6", "theano", 6), ("1.0.6", "tensorflow", 8),
+    ("1.0.7", "theano", 7), ("1.0.7", "tensorflow", 8),
+)  # fmt: skip
 GATES = {"lstm": "icfo", "gru": "zrh"}
 
 
@@ -87,8 +94,8 @@ def convolutions() -> Iterator[Case]:
                 "Convolution1D", config, shapes, (BATCH, 11, IN), partial(k1.convolution1d, backend=backend, old=old)
             )
         config = {"backend": backend, "atrous_rate": 2}
-        run = partial(k1.convolution1d, backend=backend, old=False, rate=2)
-        yield made("AtrousConvolution1D", config, {"W": (3, 1, IN, HIDDEN), "b": (HIDDEN,)}, (BATCH, 11, IN), run)
+        atrous = partial(k1.convolution1d, backend=backend, old=False, rate=2)
+        yield made("AtrousConvolution1D", config, {"W": (3, 1, IN, HIDDEN), "b": (HIDDEN,)}, (BATCH, 11, IN), atrous)
         for ordering in ("tf", "th"):
             config, how = {"dim_ordering": ordering, "backend": backend}, {"ordering": ordering, "backend": backend}
             shapes, x = {"W": kernel(ordering, 7, IN), "b": (7,)}, image(ordering, IN)
@@ -130,6 +137,10 @@ def others() -> Iterator[Case]:
             yield made(
                 "BatchNormalization", config, four, shape, partial(k1.batch_normalization, axis=axis, epsilon=epsilon)
             )
+        for release, backend, equation in OLD_NORMALIZATIONS:
+            config = {"axis": axis, "epsilon": 0.05, "release": release, "backend": backend}
+            old = partial(k1.batch_normalization, axis=axis, epsilon=0.05, theano=equation)
+            yield made("BatchNormalization", config, four, shape, old)
     for shape in ((11, 5), (11, 3, 5), (11, 1, 5)):
         x = (11, 3, 5) if len(shape) == 3 else shape
         own, rank = shape[1:], {"rank": len(shape) - 2}
@@ -169,11 +180,48 @@ def test_a_mistake_in_any_array_is_seen(case: Case) -> None:
     assert not missed
 
 
-@pytest.mark.parametrize("release", ["1.0.0", "1.0.5", "1.0.6", "1.0.7"])
-def test_a_standard_deviation_is_no_variance(release: str) -> None:
+def normalization(release: str, backend: str) -> Case:
+    """The case of a release, its data (batch, feature)."""
+    return next(c for c in CASES if c.config.get("release") == release and c.config.get("backend") == backend
+                and c.form == "keras1.BatchNormalization" and c.inputs["x"].ndim == 2)  # fmt: skip
+
+
+def test_a_standard_deviation_becomes_a_variance_and_nothing_is_added_to_it() -> None:
+    case = normalization("1.0.5", "theano")
+    ((source, tensors),) = bind_case(case, registry())
+    target = registry().bind("torch.BatchNorm1d", {}, sizes=source.sizes)
+    found = plan(source, target)
+    assert "(running_std + 0.05)²: computed in float64, rounded once" in str(found)
+    assert any("eps=0.0" in line for line in carry(source, target))
+    moved = found(tensors, allow={"rounds"})
+    np.testing.assert_allclose(moved["running_var"], (tensors["running_std"] + 0.05) ** 2, rtol=1e-15)
+    config = {"eps": 0.0, "num_features": 3}
+    there = replace(case, form="torch.BatchNorm1d", config=config, tensors=moved)
+    assert check(there, registry()) <= 1e-12
+    back = found.inverse()(moved, allow={"rounds"})
+    np.testing.assert_allclose(back["running_std"], tensors["running_std"], rtol=1e-14)
+
+
+def test_a_negative_standard_deviation_has_no_variance() -> None:
+    ((source, tensors),) = bind_case(normalization("1.0.5", "theano"), registry())
+    found = plan(source, registry().bind("torch.BatchNorm1d", {}, sizes=source.sizes))
+    wrong = {**tensors, "running_std": tensors["running_std"] * [1, -1, 1]}
+    with pytest.raises(LayoutxError, match="1 of 3 results are not finite"):
+        found(wrong, allow={"rounds"})
+
+
+def test_epsilon_added_to_the_root_is_another_function() -> None:
+    """1.0.7 on Theano: (x - mean) / (sqrt(variance) + epsilon), which no other layer computes."""
+    ((source, _),) = bind_case(normalization("1.0.7", "theano"), registry())
+    with pytest.raises(LayoutxError, match="eps_added_to"):
+        plan(source, registry().bind("torch.BatchNorm1d", {}, sizes=source.sizes))
+
+
+@pytest.mark.parametrize("said", [{"release": "unknown"}, {"release": "1.0.6", "backend": "unknown"}])
+def test_a_release_that_nobody_knows_is_refused(said: dict[str, str]) -> None:
     case = next(c for c in CASES if c.form == "keras1.BatchNormalization")
-    with pytest.raises(LayoutxError, match="release"):
-        check(replace(case, config={**case.config, "release": release}), registry())
+    with pytest.raises(LayoutxError, match=list(said)[-1]):
+        check(replace(case, config={**case.config, **said}), registry())
 
 
 def test_theano_pads_half_the_kernel_on_both_sides() -> None:

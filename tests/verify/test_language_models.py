@@ -59,7 +59,7 @@ def attention() -> Iterator[Case]:
     config = {"num_attention_heads": HEADS, "num_key_value_heads": KV, "head_dim": HEAD, "rope_theta": THETA}
     shapes = {"qkv_proj.weight": ((HEADS + 2 * KV) * HEAD, EMBED), "o_proj.weight": (EMBED, HEADS * HEAD)}
     yield made("phi3.Attention", config, shapes, EMBED, ll.phi3_attention, **how, head=HEAD)
-    for form, size, turned in (("neox.Attention", 6, 6), ("neox.PartialAttention", 8, 2)):
+    for form, size, turned in (("neox.Attention", 6, 6), ("neox.PartialAttention", 13, 4)):
         for bias in (True, False):
             config = {"num_attention_heads": 3, "rotary_emb_base": THETA, "attention_bias": bias}
             config |= {"head_size": size, "rotary_ndims": turned} if turned < size else {}

@@ -15,14 +15,22 @@ import pytest
 
 from layoutx.errors import LayoutxError, VerificationError
 from layoutx.spec.registry import Registry, builtin_folder, load_registry
+from layoutx.verify import live
 from layoutx.verify.witness import TOLERANCE, Case, check, read, write
 from layoutx.verify.witnesses import index, witnessed
+from scripts.matrix_runs import ONLY_KERAS_3, ONLY_TF_KERAS
 
 FOLDER = Path(__file__).resolve().parent.parent / "witnesses"
 FILES = sorted(FOLDER.glob("*.npz"))
 
-# forms of keras, torch and onnx that no framework here can bear witness for, and why
-NOT_WITNESSED: dict[str, str] = {}
+BOTH = {"keras", "tf_keras"}
+# forms of frameworks that run here which cannot bear witness, and why
+NOT_WITNESSED: dict[str, str] = {
+    "tf1.CudnnCompatibleGRUCell": "gone from TensorFlow 2; its gate order is that of tf1.GRUBlockCell, which is run",
+    "torch.GatedMLP": "a module that users write by hand; replayed in test_language_models.py",
+    "torch.Highway": "a module that users write by hand; its kind comes from Keras 1, which nobody can run",
+    "torch.MaxoutDense": "a module that users write by hand; its kind comes from Keras 1, which nobody can run",
+}
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +65,14 @@ def test_case_names_are_unique_and_probes_hide_nothing() -> None:
 
 
 def test_every_form_is_witnessed(reg: Registry) -> None:
-    mine = [name for name in reg.forms if reg.form(name).framework in ("keras", "torch", "onnx")]
+    mine = [name for name in reg.forms if reg.form(name).framework in live.RUNNERS]
     silent = {name for name in mine if witnessed(name) == "declared"}
     assert silent == set(NOT_WITNESSED)
-    assert len(mine) > 60
+    assert len(mine) > 250
     for name in mine:
-        if name.startswith("keras.") and name not in ("keras.GroupQueryAttention", "keras.RMSNormalization"):
-            assert set(index()[name]["frameworks"]) == {"keras", "tf_keras"}, name
+        if name.startswith("keras."):
+            versions = {"keras"} if name in ONLY_KERAS_3 else {"tf_keras"} if name in ONLY_TF_KERAS else BOTH
+            assert set(index()[name]["frameworks"]) == versions, name
 
 
 def test_the_index_is_current() -> None:
@@ -77,7 +86,7 @@ def test_the_index_is_current() -> None:
 
 
 def test_the_folder_is_small() -> None:
-    assert sum(path.stat().st_size for path in FILES) < 1_500_000
+    assert sum(path.stat().st_size for path in FILES) < 5_000_000
 
 
 def test_no_framework_is_imported() -> None:
@@ -283,7 +292,7 @@ def test_a_beta_in_the_place_of_gamma_is_found(tmp_path: Path) -> None:
 
 
 def test_changed_names_order_and_outputs_are_found(reg: Registry) -> None:
-    case = case_of("lstm.torch", "num_layers=2")
+    case = case_of("lstm.torch", "batch_first=true num_layers=2")
     turned = dict(reversed(case.tensors.items()))
     with pytest.raises(VerificationError, match=r"torch \d.* stores bias_hh_l1"):
         check(replace(case, tensors=turned), reg)

@@ -13,7 +13,8 @@ def batch_norm(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[
 
     gamma, beta, mean, variance (channel), the first two may be absent; `count` is not used.
     x (batch..., channel) -> y. Fact `statistics`: `running` (the stored ones), `batch` (of x itself, as torch does
-    where track_running_stats=False). Setting `eps`.
+    where track_running_stats=False); `eps_added_to`: `variance`, or `deviation` (its root, Keras 1.0.7 on Theano).
+    Setting `eps`.
     """
     (data,) = need("batch_norm", x, "x")
     vectors = {name: (roles.get(name), "channel") for name in ("gamma", "beta", "mean", "variance")}
@@ -22,7 +23,9 @@ def batch_norm(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[
         mean, variance = need("batch_norm", roles, "mean", "variance")
     else:
         mean, variance = _moments(data, tuple(range(data.ndim - 1)))
-    root = np.sqrt(variance + epsilon("batch_norm", settings, common_dtype(data, variance)))
+    eps = epsilon("batch_norm", settings, common_dtype(data, variance))
+    after = facts.get("eps_added_to", "variance") == "deviation"
+    root = np.sqrt(variance) + eps if after else np.sqrt(variance + eps)
     return {"y": _affine((data - mean) / root, roles.get("gamma"), roles.get("beta"))}
 
 

@@ -1,0 +1,90 @@
+"""What the report says about padding is what makes the two real layers agree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import layoutx as lx
+from layoutx.model.settings import carry
+from layoutx.plan.run import run
+
+SIZES = {"kh": 2, "kw": 3, "in": 5, "out": 7, "group": 1}
+
+
+def said(source: str, target: str, config: dict[str, Any]) -> list[str]:
+    found = lx.plan(source, target, sizes=SIZES, config=config)
+    return carry(found.source, found.target)
+
+
+@pytest.mark.parametrize("framework", ["torch.ConvTranspose2d", "onnx.ConvTranspose", "paddle.Conv2DTranspose"])
+def test_a_stride_longer_than_the_kernel_needs_output_padding(framework: str) -> None:
+    lines = said("keras.Conv2DTranspose", framework, {"strides": 5})
+    assert lines[1].startswith("output_padding=(3, 2): ")
+    assert said("keras.Conv2DTranspose", framework, {"strides": 2})[1:] == []
+
+
+def test_output_padding_is_what_keras_and_torch_agree_with() -> None:
+    keras, torch = pytest.importorskip("keras"), pytest.importorskip("torch")
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(2, 3, 4, 5))
+    for strides in (5, 2):
+        config = {"filters": 7, "kernel_size": (2, 3), "strides": strides}
+        layer = keras.layers.Conv2DTranspose(**config, dtype="float64")
+        y = np.asarray(layer(x))
+        plan = lx.plan("keras.Conv2DTranspose", "torch.ConvTranspose2d", sizes=SIZES, config={"strides": strides})
+        weights = {"kernel": np.asarray(layer.kernel), "bias": rng.normal(size=7)}
+        layer.bias.assign(weights["bias"])
+        y = np.asarray(layer(x))
+        extra = (
+            (3, 2) if any(line.startswith("output_padding=(3, 2)") for line in carry(plan.source, plan.target)) else 0
+        )
+        twin = torch.nn.ConvTranspose2d(5, 7, (2, 3), strides, output_padding=extra, dtype=torch.float64)
+        moved = run(plan, weights).tensors
+        twin.load_state_dict({name: torch.from_numpy(a.copy()) for name, a in moved.items()})
+        found = twin(torch.from_numpy(np.moveaxis(x, -1, 1).copy())).detach().numpy()
+        np.testing.assert_allclose(np.moveaxis(found, 1, -1), y, atol=1e-12)
+
+
+def test_and_back() -> None:
+    """Keras with output_padding=0 has the positions that torch has."""
+    keras, torch = pytest.importorskip("keras"), pytest.importorskip("torch")
+    assert "output_padding=0: else Conv2DTranspose appends (3, 2)" in said(
+        "torch.ConvTranspose2d", "keras.Conv2DTranspose", {"stride": 5}
+    )
+    layer = keras.layers.Conv2DTranspose(7, (2, 3), strides=5, output_padding=0)
+    plain = keras.layers.Conv2DTranspose(7, (2, 3), strides=5)
+    twin = torch.nn.ConvTranspose2d(5, 7, (2, 3), 5)
+    x = np.ones((1, 3, 4, 5), np.float32)
+    shape = tuple(twin(torch.from_numpy(np.moveaxis(x, -1, 1).copy())).shape)[2:]
+    assert tuple(layer(x).shape)[1:3] == shape == (12, 18)
+    assert tuple(plain(x).shape)[1:3] == (15, 20)
+
+
+@pytest.mark.parametrize("target", ["haiku.Conv2D", "flax.Conv", "nnx.Conv"])
+def test_no_padding_is_said_where_same_is_the_default(target: str) -> None:
+    framework = target.partition(".")[0]
+    assert said("keras.Conv2D", target, {}) == [f'padding="VALID"; {framework}\'s default is "SAME"']
+    assert said("torch.Conv2d", target, {"padding": 0}) == [f'padding="VALID"; {framework}\'s default is "SAME"']
+    assert said("keras.Conv2D", target, {"padding": "same"}) == []
+
+
+def test_options_that_the_class_does_not_have_are_said() -> None:
+    lines = said("keras.Conv2DTranspose", "haiku.Conv2DTranspose", {"dilation_rate": 2})
+    assert lines[0] == "dilation_rate=2: distance between kernel positions; Conv2DTranspose has no such option"
+    lines = said("torch.ConvTranspose2d", "haiku.Conv2DTranspose", {"stride": 2, "output_padding": 1, "padding": 1})
+    assert any(line.startswith("output_padding=1: ") and line.endswith("has no such option") for line in lines)
+    lines = said("torch.Conv2d", "keras.Conv2D", {"padding": (1, 2)})
+    assert lines == ["padding=(1, 2): Conv2D takes no numbers, pad the input by them before it"]
+
+
+def test_same_padding_in_the_words_of_each_target() -> None:
+    config = {"padding": "same", "strides": 2}
+    assert said("keras.Conv2D", "onnx.Conv", config)[1] == 'auto_pad="SAME_UPPER"'
+    assert said("keras.Conv2D", "equinox.Conv2d", config)[1] == 'padding="SAME"; equinox\'s default is 0'
+    torch = said("keras.Conv2D", "torch.Conv2d", config)[1]
+    assert torch.startswith('padding="same" at stride 2 pads (0, 0) (0, 1) ')
+    assert "use F.pad before it" in torch
+    assert "F.pad" not in said("keras.Conv2D", "mlx.Conv2d", config)[1]
