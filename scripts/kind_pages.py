@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
 from layoutx.lang.show import show_dims  # noqa: E402
-from layoutx.show.side_by_side import FormRow, rows, value_text, when_text  # noqa: E402
+from layoutx.show.side_by_side import FormRow, bare_text, families, rows, value_text, when_text  # noqa: E402
 from layoutx.show.specs import case_texts  # noqa: E402
 from layoutx.spec.registry import Registry, builtin_folder, load_registry  # noqa: E402
 from layoutx.spec.schema import Kind  # noqa: E402
@@ -78,8 +78,16 @@ def page(kind: Kind) -> str:
         ("role", "axes", "if absent", ""),
         ((f"`{r.name}`", f"`{show_dims(r.axes)}`", r.absent, r.about) for r in kind.roles.values()),
     )
-    lines += ["", "## Side by side", "", "Axes of the stored tensors; × is one dimension, + end to end.", ""]
-    lines += table(("form", "kernels", "biases and others", "order", "defaults", "state"), map(side, known))
+    lines += [
+        "",
+        "## Side by side",
+        "",
+        "Axes of the stored tensors; × is one dimension, + end to end, - stored back to front or with the sign changed.",
+        "",
+    ]
+    lines += table(
+        ("form", "kernels", "biases and others", "order", "defaults", "state"), (side(*n) for n in families(known))
+    )
     if kind.facts or kind.settings:
         lines += ["", "## What must agree, and what must travel", ""]
         lines += [f"- fact `{name}`: usually {value_text(f.default)}; {f.why}" for name, f in kind.facts.items()]
@@ -90,10 +98,10 @@ def page(kind: Kind) -> str:
     return "\n".join(lines) + "\n"
 
 
-def side(found: FormRow) -> Sequence[str]:
+def side(name: str, found: FormRow) -> Sequence[str]:
     kernels, others = ("<br>".join(f"`{text}`" for text in texts) for texts in (found.kernels, found.others))
-    name = f"[`{found.form.name}`](#{anchor(found.form.name)})"
-    return name, kernels, others or found.biases, found.order, found.defaults, found.state
+    name = f"[`{name}`](#{anchor(found.form.name)})"
+    return name, kernels, others or bare_text(found), found.order, found.defaults, found.state
 
 
 def section(found: FormRow) -> Iterator[str]:

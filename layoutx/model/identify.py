@@ -9,6 +9,7 @@ from typing import Any
 from layoutx.empty import NOTHING
 from layoutx.errors import BindError
 from layoutx.lang.show import show
+from layoutx.model.keras_groups import QUANTISED
 from layoutx.model.record import LayerRecord
 from layoutx.spec.bind import tensor_names
 from layoutx.spec.guess import Guess, guess
@@ -39,6 +40,9 @@ def identified(
         return record
     if record.form and not form:
         return _by_position(record, registry)
+    if guessing and any(tensor.dtype.itemsize == 1 for tensor in record.tensors.values()):
+        # an int8 kernel and its scale have the shapes of a kernel and a bias
+        return replace(record, note=f"{record.note}; {QUANTISED}" if record.note else QUANTISED)
     if form:
         fitting = [g for g in guesses(record, registry, registry.form(form).framework, known) if g.form == form]
         if not fitting:

@@ -44,9 +44,7 @@ def with_values(
     return replace(model, layers=layers)
 
 
-def _with(
-    record: LayerRecord, registry: Registry, known: Mapping[str, str], values: Mapping[str, Any]
-) -> LayerRecord:
+def _with(record: LayerRecord, registry: Registry, known: Mapping[str, str], values: Mapping[str, Any]) -> LayerRecord:
     if not record.form:
         return record
     keys = registry.form(record.form).config

@@ -14,6 +14,9 @@ NAMED: Mapping[str, tuple[str, ...]] = {"keras": ("valid", "same", "causal"), "t
 NEUTRAL: tuple[Any, ...] = (None, False, "linear", "valid", "concat", 1, (), 0)
 
 
+CALLED = ("causal",)  # decided by each call of a layer, unless the layer itself always does it
+
+
 def carry(source: BoundForm, target: BoundForm) -> list[str]:
     """Settings of the source that the target's own defaults (or its config) do not already have.
 
@@ -21,7 +24,7 @@ def carry(source: BoundForm, target: BoundForm) -> list[str]:
     """
     lines = []
     for name, value in source.settings.items():
-        if name in SHAPES or (name == "output_padding" and source.settings.get("padding") == "same"):
+        if name in SHAPES or name in CALLED or (name == "output_padding" and source.settings.get("padding") == "same"):
             continue  # told by the sizes; or part of the rule for padding="same"
         value = _plain(value)
         if value is None or (name == "output_padding" and _zero(value)):
@@ -42,7 +45,21 @@ def carry(source: BoundForm, target: BoundForm) -> list[str]:
         unsaid = current is None and _neutral(value)  # strides=None of flax is 1
         if _expanded(wanted) != _expanded(current) and not unsaid:
             lines.append(_line(there, wanted, current, source, name, target))
-    return lines
+    return lines + [line for name in CALLED if (line := _called(name, source, target))]
+
+
+def _called(name: str, source: BoundForm, target: BoundForm) -> str:
+    """What one side always does and the other only where its call asks for it; "" where both are alike."""
+    here, there = (bool(bound.settings.get(name)) for bound in (source, target))
+    if here == there:
+        return ""
+    always, other = (source, target) if here else (target, source)
+    how = other.form.calls.get(name)
+    text = f"{always.form.name} is always {name} ({source.kind.settings[name]}); "
+    if here:
+        return text + (f"pass {how} when you call it" if how else f"{other.form.name} is not: mask its scores")
+    with_it = f"is called with {how}" if how else "is so as well"
+    return f"{text}the same function only where {other.form.name} {with_it}"
 
 
 def reading_of(bound: BoundForm, setting: str) -> Reading | None:

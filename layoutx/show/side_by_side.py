@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -31,7 +32,7 @@ class FormRow:
         tensors: all of them, in every case.
         kernels, others: those that the defaults store, as `kernel (input, gate×hidden)`; others: biases, scales, state.
         order: labels in the stored order, as the framework spells them (`i f c o`); "by name" where names tell.
-        biases: which sums of the kind are stored: `input`, `input, recurrent`, `none`; "" for a kind without biases.
+        biases: `input, recurrent`: which biases can be stored; `none`; "" for a kind without biases.
         defaults: what decides or changes the function, as the framework sets it when nobody says otherwise.
         changes: how the stored numbers differ from those of the kind: `b_input.f + forget_bias`.
     """
@@ -50,6 +51,25 @@ class FormRow:
 def rows(kind: Kind) -> list[FormRow]:
     """Every form of a kind, in the spec's order."""
     return [_row(kind, form) for form in kind.forms.values()]
+
+
+def bare_text(found: FormRow) -> str:
+    """What to say of biases where the defaults store none."""
+    return "none by default" if found.biases not in ("", "none") else found.biases
+
+
+def families(found: Sequence[FormRow]) -> list[tuple[str, FormRow]]:
+    """Rows under their names, with forms that differ in their rank only as one: `torch.Conv{1,2,3}d`."""
+    groups: dict[tuple[str, tuple[str, ...], tuple[str, ...], str], list[FormRow]] = {}
+    for row in found:
+        template = re.sub(r"[123](?=[dD])", "{}", row.form.name) if row.form.rank else row.form.name
+        groups.setdefault((template, row.kernels, row.others, row.defaults), []).append(row)
+    named = []
+    for (template, *_), rows_of in groups.items():
+        ranks = ",".join(str(row.form.rank) for row in rows_of)
+        name = rows_of[0].form.name if len(rows_of) == 1 else template.replace("{}", f"{{{ranks}}}")
+        named.append((name, rows_of[0]))
+    return named
 
 
 def _row(kind: Kind, form: Form) -> FormRow:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from layoutx.errors import UsageError
 from layoutx.lang.show import show, show_dims
 from layoutx.lang.tree import Layout
-from layoutx.show.side_by_side import FormRow, changes_of, rows, when_text
+from layoutx.show.side_by_side import FormRow, bare_text, changes_of, families, rows, when_text
 from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row
 from layoutx.spec.registry import Registry
 from layoutx.spec.schema import Cases, Form, Kind, Reading, Role, TensorSpec
@@ -111,13 +111,13 @@ def kind_text(kind: Kind, width: int = 99, color: bool = False) -> str:
     """One kind: its roles, every framework side by side, then defaults and sources form by form."""
     known = rows(kind)
     biased = any(found.biases for found in known)
-    heads = ["form", "kernels (axes; × is one dimension)", "biases" if biased else "others", "order"]
+    heads = ["form", "kernels (× one dimension, - reversed)", "biases" if biased else "others", "order"]
     parts = [
         prose(f"{kind.name}: {clean(kind.about, 600)}", width, color, "head"),
         grid(["role", "axes", "if absent", ""], (_role(role) for role in kind.roles.values()), width, color),
-        grid(heads, map(_side, known), width, color),
+        grid(heads, (_side(*named) for named in families(known)), width, color),
         prose("○ declared: no output of the framework stands behind it yet.", width, color, "dim", 2),
-        grid(["form", "defaults, state, source"], (_origin(row) for row in known), width, color),
+        grid(["form", "defaults, state, source"], (_origin(*named) for named in families(known)), width, color),
     ]
     about = list(_meanings(kind))
     if about:
@@ -126,16 +126,16 @@ def kind_text(kind: Kind, width: int = 99, color: bool = False) -> str:
     return "\n\n".join(parts)
 
 
-def _side(found: FormRow) -> Line:
-    name = f"{clean(found.form.name)}{'' if found.state != 'declared' else ' ○'}"
+def _side(name: str, found: FormRow) -> Line:
+    name = f"{clean(name)}{'' if found.state != 'declared' else ' ○'}"
     columns = ["\n".join(map(clean, texts)) for texts in (found.kernels, found.others)]
-    return row(Cell(name, "head"), columns[0] or "nothing", columns[1] or found.biases, found.order)
+    return row(Cell(name, "head"), columns[0] or "nothing", columns[1] or bare_text(found), found.order)
 
 
-def _origin(found: FormRow) -> Line:
+def _origin(name: str, found: FormRow) -> Line:
     changes = f"while it runs: {found.changes}" if found.changes else ""
     texts = [found.defaults, changes, found.state, clean(found.form.source, 400)]
-    return row(Cell(clean(found.form.name), "head"), Cell("; ".join(filter(None, texts)), "dim"))
+    return row(Cell(clean(name), "head"), Cell("; ".join(filter(None, texts)), "dim"))
 
 
 def form_text(kind: Kind, form: Form, width: int = 99, color: bool = False) -> str:

@@ -119,6 +119,16 @@ def test_a_quantised_layer_is_refused_by_name(tmp_path: Path, name: str) -> None
             lx.convert(path, to="torch", config=config)
 
 
+@pytest.mark.parametrize("forms", [{}, {"dense": "keras.Dense"}])
+def test_a_scale_is_not_taken_for_a_bias(tmp_path: Path, forms: dict[str, str]) -> None:
+    """Without a bias the file of a quantised layer holds what a plain layer with a bias holds: (7, 5) and (5,)."""
+    keras = pytest.importorskip("keras")
+    model = keras.Sequential([keras.layers.Input((7,)), keras.layers.Dense(5, use_bias=False)])
+    model.quantize("int8")
+    with pytest.raises(LayoutxError, match="convert the float model"):
+        lx.convert(saved(model, tmp_path / "m.weights.h5"), to="torch", forms=forms)
+
+
 def test_lora_is_merged_by_a_keras_file_and_refused_elsewhere(tmp_path: Path) -> None:
     model = plain()
     model.layers[0].enable_lora(2)

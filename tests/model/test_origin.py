@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
+from layoutx.cli import main
 from layoutx.convert import convert
 from layoutx.errors import LayoutxError, UsageError
 from layoutx.files.open import open_store
@@ -99,8 +100,11 @@ def test_no_release_no_variance(tmp_path: Path) -> None:
 
 def test_weights_alone_are_refused_as_well(tmp_path: Path) -> None:
     path = written(tmp_path / "a.h5", "", ":0")
+    forms = {"conv": "keras1.Convolution2D", "norm": "keras1.BatchNormalization"}
     with pytest.raises(LayoutxError, match="not 'unknown'"):
-        moved(path)
+        convert(path, None, to="torch", allow={"rounds"}, forms=forms)
+    given = {"release": "1.0.5", "epsilon": 0.01, "dim_ordering": "th"}
+    assert convert(path, None, to="torch", allow={"rounds"}, forms=forms, values=given).layers
 
 
 def test_epsilon_after_the_root_is_refused(tmp_path: Path) -> None:
@@ -111,15 +115,21 @@ def test_epsilon_after_the_root_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_backend_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "a.h5", "1.2.2", names="param_{at}")
     with pytest.raises(LayoutxError, match="--set backend=VALUE"):
-        inspect_or_convert(path)
+        convert(path, None, to="torch", allow={"rounds"})
     assert values(path, backend="theano")["conv"] == (None, "theano")
-
-
-def inspect_or_convert(path: Path) -> None:
-    convert(path, None, to="torch", allow={"rounds"})
 
 
 def test_a_key_that_no_layer_reads_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "a.h5", "1.2.2")
     with pytest.raises(UsageError, match="relaese"):
         inspect(path, values={"relaese": "1.0.5"})
+
+
+def test_the_command_line_says_it_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(written(tmp_path / "a.h5", "", ":0", note=""))
+    call = ["convert", path, "--to", "torch", "--dry-run", "--allow", "rounds"]
+    assert main(call) == 1
+    assert "--set release=VALUE" in capsys.readouterr().err
+    assert main([*call, "--set", "release=1.0.5"]) == 0
+    assert "release=1.0.5 as given by --set" in capsys.readouterr().out
+    assert main(["inspect", path, "--set", "release=1.0.5"]) == 0

@@ -13,6 +13,7 @@ import pytest
 from layoutx.files.open import open_store
 from layoutx.model.bindings import bind_record
 from layoutx.model.load import model_of
+from layoutx.model.origin import written_by
 from layoutx.model.record import ModelRecord
 from layoutx.plan.plan import plan
 from layoutx.plan.run import run
@@ -54,6 +55,12 @@ def test_each_layer_gives_what_keras_1_recorded(name: str, models: Path) -> None
     found = worst(model, known)
     assert list(found) == ["lstm_1", "dense_1"]
     assert max(found.values()) < 3e-7
+
+
+@pytest.mark.parametrize(("name", "backend"), [(FILES[0], "tensorflow"), (FILES[1], "theano")])
+def test_the_names_tell_the_backend(name: str, backend: str, models: Path) -> None:
+    model, _ = opened(models, name)
+    assert written_by(model.store) == {"release": "1.2.2", "backend": backend}
 
 
 @pytest.mark.parametrize("name", FILES)

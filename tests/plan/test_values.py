@@ -12,6 +12,7 @@ from layoutx.plan.steps import Exactness
 from layoutx.spec.bind import bind
 from layoutx.spec.load import parse_spec
 from layoutx.spec.schema import Kind
+from layoutx.spec.values import ValueMap
 from layoutx.verify.roles import roles
 
 TOY = """
@@ -26,6 +27,7 @@ forms:
   b.Signed: {tensors: {w: "w: hidden gate[f -u i]", b: "-b: (gate[z -f i] hidden)", v: "v: hidden"}}
   c.Shifted: {config: {forget: 1.0}, maps: {b.f: {add: forget}}, tensors: {w: "w: gate[i f z] hidden", b: "b: gate[i f z] hidden", v: "v: hidden"}}
   d.Back: {maps: {b.f: {add: 0.5}}, tensors: {w: "w: gate[i f z] hidden", b: "-b: gate[i f z] hidden", v: "v: hidden"}}
+  f.Deviation: {config: {epsilon: 0.5}, maps: {v: {power: 2, shift: epsilon}}, tensors: {w: "w: gate[i f z] hidden", v: "v: hidden"}}
   e.Scaled: {config: {alpha: 4.0}, maps: {w: {times: alpha}, v: {power: 2}}, tensors: {w: "w: gate[i f z] hidden", v: "v: hidden"}}
 """
 
@@ -144,8 +146,40 @@ def test_a_negative_number_has_no_root() -> None:
         found(x, allow={"rounds"})
 
 
+def test_a_shift_before_the_power_comes_off_after_the_root() -> None:
+    """Keras 1.0.5: variance = (running_std + epsilon)^2."""
+    kind, x = toy(), stored("float32")
+    source = bind(kind, kind.forms["f.Deviation"], {"epsilon": 0.125}, sizes={"hidden": 5})
+    found = plan(source, bind(kind, kind.forms["a.Plain"], {"bias": False}, sizes={"hidden": 5}))
+    del x["b"]
+    y = found(x, allow={"rounds"})
+    np.testing.assert_array_equal(y["v"], ((x["v"].astype("float64") + 0.125) ** 2).astype("float32"))
+    back = found.inverse()(y, allow={"rounds"})
+    np.testing.assert_allclose(back["v"], x["v"], rtol=1e-6)
+    assert "(v + 0.125)²: computed in float64" in str(found)
+    assert "√(v) - 0.125: computed in float64" in str(found.inverse())
+    assert planned("f.Deviation", "f.Deviation", epsilon=0.5).exactness is Exactness.MOVES
+    assert planned("f.Deviation", "f.Deviation", epsilon=0.001).exactness is Exactness.ROUNDS
+    for way, given in ((found, x), (found.inverse(), y)):
+        space: dict[str, object] = {}
+        exec(way.code(), space)
+        made = space["convert"]({name: array.astype("float64") for name, array in given.items()})  # type: ignore[operator]
+        np.testing.assert_allclose(made["v"], way(given, allow={"rounds"})["v"], rtol=1e-6)
+    meant = roles(found.source, {name: a.astype("float64") for name, a in x.items()})
+    np.testing.assert_allclose(meant["v"], (x["v"].astype("float64") + 0.125) ** 2, rtol=1e-15)
+    x["v"][2] = -0.5
+    with pytest.raises(ConversionError, match=r"1 of 5 results are not finite"):
+        found(x, allow={"rounds"})
+
+
+def test_what_is_absent_stands_before_the_shift() -> None:
+    assert ValueMap(power=2, shift=0.25).stored(1.0) == 0.75
+
+
 def test_a_config_without_the_number_is_refused() -> None:
     kind = toy()
+    with pytest.raises(BindError, match=r"f.Deviation needs a number for epsilon"):
+        bind(kind, kind.forms["f.Deviation"], {"epsilon": "none"}, sizes={"hidden": 5})
     with pytest.raises(BindError, match=r"c.Shifted needs a number for forget"):
         bind(kind, kind.forms["c.Shifted"], {"forget": None}, sizes={"hidden": 5})
 
@@ -156,6 +190,9 @@ def test_a_config_without_the_number_is_refused() -> None:
         ("b.f: {plus: 1}", "a map of values is one of add, times, power"),
         ("b.f: {power: 3}", "the only power is 2, not 3"),
         ("b.f: {add: true}", "'add' has a number or a config key, not True"),
+        ("b.f: {add: 1, shift: 2}", "a shift stands beside a power, not beside 'add'"),
+        ("b.f: {shift: 2}", "a map of values is one of add, times, power"),
+        ("b.f: {power: 2, shift: true}", "'shift' has a number or a config key, not True"),
     ],
 )
 def test_maps_are_a_closed_list(text: str, words: str) -> None:

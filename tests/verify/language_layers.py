@@ -53,10 +53,10 @@ def gpt2_conv1d(w: Weights, x: Tensor) -> Tensor:
     return torch.addmm(w["bias"], x, w["weight"])
 
 
-def gpt2_attention(w: Weights, x: Tensor, heads: int) -> Tensor:
-    """Without its causal mask, which the kind does not have."""
+def gpt2_attention(w: Weights, x: Tensor, heads: int, causal: bool = False) -> Tensor:
+    """The real layer is causal; the kind leaves the mask to the call of a layer."""
     q, k, v = (x @ w["c_attn.weight"] + w["c_attn.bias"]).split(x.shape[-1], dim=2)
-    y = attend(split(q, heads), split(k, heads), split(v, heads), causal=False)
+    y = attend(split(q, heads), split(k, heads), split(v, heads), causal)
     return y @ w["c_proj.weight"] + w["c_proj.bias"]
 
 

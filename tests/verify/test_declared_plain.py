@@ -55,13 +55,14 @@ def by_hand() -> Iterator[Case]:
     """What torch has no class for, written with its modules as the spec's `about` says."""
     x = r(2, 5)
     for bias in (True, False):
-        one, two = (torch.nn.Linear(5, 5, bias, dtype=torch.float64) for _ in range(2))
+        one, two, linear = (torch.nn.Linear(5, out, bias, dtype=torch.float64) for out in (5, 5, 3 * 7))
+        for p in (*one.parameters(), *two.parameters(), *linear.parameters()):
+            p.data = t(r(*p.shape))
         gate = torch.sigmoid(two(t(x)))
         y = (gate * torch.tanh(one(t(x))) + (1 - gate) * t(x)).detach()
         parts = (("transform", one), ("gate", two))
         w = {f"{part}.{name}": p.detach().numpy() for part, module in parts for name, p in module.named_parameters()}
         yield case("torch.Highway", {"bias": bias, "activation": "tanh"}, w, x, y)
-        linear = torch.nn.Linear(5, 3 * 7, bias, dtype=torch.float64)
         w = {f"linear.{name}": p.detach().numpy() for name, p in linear.named_parameters()}
         y = linear(t(x)).view(-1, 3, 7).amax(1).detach()
         yield case("torch.MaxoutDense", {"features": 3, "bias": bias}, w, x, y)

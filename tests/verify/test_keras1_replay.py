@@ -57,7 +57,7 @@ def made(
     x: tuple[int, ...] | Array,
     run: Callable[..., Any],
 ) -> Case:
-    """One case: random weights, those of a normalisation positive, and what the replayed equations make of a random input."""
+    """Random weights, those of a normalisation positive, and what the replayed equations make of a random input."""
     rng = np.random.default_rng(sum(map(ord, form)) + len(config))
     w = {name: rng.normal(0, 0.6, shape) for name, shape in shapes.items()}
     if "running_std" in w:

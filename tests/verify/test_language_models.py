@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from layoutx.errors import LayoutxError
+from layoutx.model.settings import carry
 from layoutx.plan.plan import plan
 from layoutx.plan.run import run
 from layoutx.spec.registry import registry
@@ -207,6 +208,29 @@ def test_heads_turned_in_part_are_not_heads_turned_whole() -> None:
         registry().bind(
             whole.name, {"rotary_pct": 0.25}, sizes={"kv": 3, "pair": 3, "value": 6, "embed": 11, "out": 11}
         )
+
+
+GPT2 = next(c for c in CASES if c.form == "gpt2.Attention")
+
+
+def test_a_layer_that_always_masks_says_what_to_pass_to_one_that_is_told_when_called() -> None:
+    ((source, tensors),) = bind_case(GPT2, registry())
+    target = registry().bind("torch.MultiheadAttention", {"num_heads": 3, "batch_first": True}, sizes=source.sizes)
+    (line,) = carry(source, target)
+    assert "no position sees a later one" in line
+    how = "attn_mask=nn.Transformer.generate_square_subsequent_mask(length)"
+    assert how in line
+    layer = torch.nn.MultiheadAttention(15, 3, batch_first=True, dtype=torch.float64)
+    layer.load_state_dict({name: torch.from_numpy(a) for name, a in run(plan(source, target), tensors).tensors.items()})
+    x = torch.from_numpy(GPT2.inputs["query"])
+    space = {"nn": torch.nn, "length": TIME}
+    mask = eval(how.partition("=")[2], space).double()
+    weights = {name: torch.from_numpy(a) for name, a in GPT2.tensors.items()}
+    wanted = ll.gpt2_attention(weights, x, heads=3, causal=True)
+    torch.testing.assert_close(layer(x, x, x, attn_mask=mask, need_weights=False)[0], wanted, rtol=0, atol=1e-12)
+    (line,) = carry(target, source)
+    assert "the same function only where torch.MultiheadAttention is called with attn_mask=" in line
+    assert carry(source, source) == []
 
 
 def test_gate_and_up_come_apart() -> None:
