@@ -23,7 +23,7 @@ from layoutx.job.named import plan_named
 from layoutx.job.paired import plan_pair
 from layoutx.job.run import Moved, move
 from layoutx.model.keyed import Keyed
-from layoutx.model.load import KERAS_FORMATS, check_framework, config_of, keyed_of, model_of, template_of
+from layoutx.model.load import check_framework, config_of, is_keras_file, keyed_of, model_of, says_itself, template_of
 from layoutx.model.parametrized import refusal, settled, sites
 from layoutx.model.record import ModelRecord
 from layoutx.report import Report, report_of
@@ -90,7 +90,7 @@ def convert(
     path = Path(source)
     store = open_store(path)
     refuse_twice(store, to)
-    from_keras = store.format in KERAS_FORMATS
+    from_keras = is_keras_file(store)
     if options.pairs and like is None:
         raise UsageError("--pair names places in a target", do="give the target with --like")
     if config is not None and not from_keras:
@@ -133,7 +133,7 @@ def planned(
     """
     plain = partial(settled, materialise=options.materialise, skip=options.skip)
     lent = target if isinstance(target, ModelRecord) and target.framework != "onnx" and store.config is None else None
-    if store.format in KERAS_FORMATS:
+    if is_keras_file(store):
         given = config_of(config)
         model = model_of(
             store,
@@ -145,7 +145,7 @@ def planned(
             framework=from_,
             values=options.values,
         )
-    elif isinstance(target, ModelRecord) and store.format != "onnx":
+    elif isinstance(target, ModelRecord) and not says_itself(store):
         if options.values:
             raise UsageError("--set adds to the configs of the source's layers", why=f"{store.path.name} has none")
         return plan_pair(plain(keyed_of(store, from_)), target, known, options)

@@ -15,7 +15,7 @@ from layoutx.job.paired import plan_pair
 from layoutx.job.run import Moved, move
 from layoutx.model.keras_live import dtype_of, is_keras, variables
 from layoutx.model.keyed import Keyed, torch_tensor
-from layoutx.model.load import KERAS_FORMATS, keyed_of, live_model, model_of, with_forms
+from layoutx.model.load import keyed_of, live_model, model_of, says_itself, with_forms
 from layoutx.model.parametrized import settled
 from layoutx.model.record import ModelRecord
 from layoutx.model.state import state_records
@@ -85,7 +85,7 @@ def port(
 def _source(source: Any, known: Registry, options: Options, from_: str) -> Keyed | ModelRecord:
     if isinstance(source, (str, Path)):
         store = open_store(source)
-        if store.format in (*KERAS_FORMATS, "onnx"):
+        if says_itself(store):
             return model_of(store, known, options.forms)
         found: Keyed | ModelRecord = keyed_of(store, from_)
     else:

@@ -121,6 +121,7 @@ def section(found: FormRow) -> Iterator[str]:
         yield f"- while it runs: {found.changes}"
     for label, cases in (("fact", form.facts), ("setting", form.settings)):
         yield from (f"- {label} {name}: {' | '.join(case_texts(held))}" for name, held in cases.items())
+    yield from (f"- when it is called: `{text}` ({name})" for name, text in form.calls.items())
     yield from (f"- history: {line}" for line in form.history)
     entry = index().get(form.name)
     count = f", {entry['cases']} captured cases" if entry else ""

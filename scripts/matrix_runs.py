@@ -3,9 +3,9 @@
 `converted` moves the captured weights, checks the way back and that a `moves` plan is a permutation, runs the target's
 own framework on the captured inputs, and compares with what the source's framework gave.
 
-Left out: targets for another number of spatial axes, mlx BatchNorm on five dimensions, which it refuses; einsum layers
-as a target except of the equation ab,bc->ac; PReLU with one slope for all channels of several (the data of no other
-form says that).
+Left out: targets for another number of spatial axes; mlx BatchNorm and tflite PRELU on five dimensions, which they
+refuse; einsum layers as a target except of the equation ab,bc->ac; PReLU with one slope for all channels of several (the
+data of no other form says that).
 """
 
 from __future__ import annotations
@@ -94,17 +94,23 @@ def chosen(cases: Sequence[Case], framework: str) -> list[Case]:
 
 
 def measure(kinds: Sequence[str]) -> dict[str, dict[str, float]]:
-    """`source -> target` to the largest difference by precision, rounded up to a power of ten; of kinds, all pairs."""
-    tasks = [(path, name) for path in files() if path.stem.split(".")[0] in kinds for name in FRAMEWORKS]
+    """`source -> target` to the largest difference by precision, rounded up to a power of ten; of kinds, all pairs.
+
+    Each target framework runs in processes of its own: they do not all bear each other.
+    """
     found: dict[str, dict[str, float]] = {}
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        for (path, framework), (pairs, wrong) in zip(tasks, pool.map(runs_of, *zip(*tasks, strict=True)), strict=True):
+    for framework in FRAMEWORKS:
+        tasks = [(path, framework) for path in files() if path.stem.split(".")[0] in kinds]
+        with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+            results = list(pool.map(runs_of, *zip(*tasks, strict=True)))
+        for (path, _), (pairs, wrong) in zip(tasks, results, strict=True):
             if wrong:
                 print(f"{path.stem} -> {framework}: {len(wrong)} wrong\n  " + "\n  ".join(wrong[:12]), flush=True)
             for pair, errors in pairs.items():
                 held = found.setdefault(pair, {})
                 for dtype, error in errors.items():
                     held[dtype] = max(error, held.get(dtype, 0.0))
+        print(f"{framework}: {sum(len(pairs) for pairs, _ in results)} pairs", flush=True)
     return {pair: {dtype: rounded_up(e, dtype) for dtype, e in errors.items()} for pair, errors in found.items()}
 
 
@@ -156,7 +162,7 @@ def targets(case: Case, source: BoundForm, framework: str) -> Iterator[tuple[For
             continue
         if form.name in EINSUMS and (refinement(case) or {"equation", "einsum_str"} & case.config.keys()):
             continue
-        if form.name == "mlx.BatchNorm" and rank == 3:
+        if form.name in ("mlx.BatchNorm", "tflite.PRELU") and rank == 3:
             continue
         if source.kind.name == "prelu" and source.sizes["channel"] == 1:
             continue

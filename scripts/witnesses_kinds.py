@@ -32,6 +32,8 @@ def conv_lstms(version: int) -> Iterator[Plan]:
         form, x, size = f"ConvLSTM{rank}D", (2, 3, *SPACE[rank], 3), list(KERNEL[rank])
         yield keras(form, x, version, filters=5, kernel_size=size)
         yield keras(form, x, version, filters=5, kernel_size=size, use_bias=False, padding="same")
+        hard = {"activation": "hard_sigmoid", "recurrent_activation": "hard_sigmoid"}
+        yield keras(form, x, version, filters=5, kernel_size=size, **hard)
         if rank == 3:  # slow, and no other option knows the rank
             continue
         yield keras(form, x, version, filters=5, kernel_size=size, strides=[2] * rank, activation="relu")
@@ -39,8 +41,6 @@ def conv_lstms(version: int) -> Iterator[Plan]:
         yield keras(form, x, version, filters=5, kernel_size=list(SMALL[rank]), dilation_rate=[2] * rank)
         yield keras(form, x, version, filters=5, kernel_size=size, go_backwards=True)
         yield keras(form, x, version, filters=5, kernel_size=size, recurrent_activation="sigmoid")
-        hard = {"activation": "hard_sigmoid", "recurrent_activation": "hard_sigmoid"}
-        yield keras(form, x, version, filters=5, kernel_size=size, **hard)
 
 
 def normalizations(version: int) -> Iterator[Plan]:

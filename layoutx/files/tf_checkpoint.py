@@ -67,6 +67,11 @@ def read_checkpoint(path: Path) -> Store:
     return Store(path, "tf_checkpoint", dict(sorted(tensors.items())), notes)
 
 
+def skipped_of(store: Store) -> dict[str, str]:
+    """What a checkpoint holds beside weights: name -> the reason why it is left out."""
+    return dict(json.loads(store.metadata.get(SKIPPED, "{}")))
+
+
 def need_tensorflow() -> Any:
     """The tensorflow module.
 

@@ -76,6 +76,7 @@ def meaning(found: Guess, registry: Registry) -> tuple[str, ...]:
     config = {**form.config, **found.config}
     layouts = {spec.name: choose(spec.cases, config) for spec in form.tensors}
     facts = [f"{name} {choose(cases, config)}" for name, cases in form.facts.items()]
+    facts += [f"{name} {choose(cases, config)}" for name, cases in form.maps.items()]
     return (form.kind, *(str(show(layout)) for n in found.names if (layout := layouts.get(n)) is not None), *facts)
 
 

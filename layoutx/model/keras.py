@@ -16,6 +16,7 @@ from layoutx.model.keras_legacy import Weight, keras1_names, share, tail, weight
 from layoutx.model.keras_slots import PLAIN, names_of, stock
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.refine import refined
+from layoutx.model.tf_objects import by_objects, is_objects, object_numbering, object_tensors, version_of
 
 Known = Callable[[str], bool]
 
@@ -43,7 +44,8 @@ def records(
         why = (
             "the file holds no model config" if graph is None else "the model is a subclass, its config names no layers"
         )
-        layers, leftover = by_groups(store, (), f"class unknown: {why}")
+        others = by_objects if is_objects(store) else by_groups
+        layers, leftover = others(store, (), f"class unknown: {why}")
         return _checked(ModelRecord(framework, store.version, tuple(layers), store, leftover))
     read = _legacy if store.format == "h5" else _grouped
     layers, leftover = read(store, graph, version, known, borrowed)
@@ -57,6 +59,8 @@ def _version(store: Store, config: Mapping[str, Any] | None) -> int:
         return int(said.split(".")[0])
     if config is not None and "tf_keras" in str(config.get("module", "")):
         return 2
+    if is_objects(store):
+        return version_of(store)
     if store.format != "h5":
         old = any("_layer_checkpoint_dependencies/" in name for name in store.tensors)
         return 2 if old else 3
@@ -68,14 +72,17 @@ def _grouped(
     store: Store, graph: Graph, version: int, known: Known, borrowed: bool
 ) -> tuple[list[LayerRecord], dict[str, str]]:
     """Layers of a `.keras` or `.weights.h5` file, whose groups are numbered by class (layouts.md 15.1)."""
-    container, number = numbering(store, graph, version)
+    objects = is_objects(store)
+    container, number = (object_numbering if objects else numbering)(store, graph, version)
     problems: list[LayoutxError] = []
     found: list[LayerRecord] = []
     used: set[str] = set()
     aside: dict[str, str] = {}
     broken: list[str] = []
     for leaf in leaves_of(graph, version, number, container):
-        tensors, note, problem = group_tensors(store, leaf, check_name=not borrowed)
+        check = not borrowed
+        found_there = object_tensors(store, leaf) if objects else group_tensors(store, leaf, check_name=check)
+        tensors, note, problem = found_there
         if problem is not None:
             problems.append(problem)
             broken.append(f"{leaf.group}/")
@@ -90,7 +97,8 @@ def _grouped(
     if lost:
         problems.append(_unexplained(store, lost))
     raise_all(problems, "The config does not explain the file's tensors")
-    others, leftover = by_groups(store, used, "held by an attribute of the model: its class is not in the config")
+    rest_of = by_objects if objects else by_groups
+    others, leftover = rest_of(store, used, "held by an attribute of the model: its class is not in the config")
     return [*found, *others], {**leftover, **aside}
 
 

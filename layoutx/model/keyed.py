@@ -10,6 +10,7 @@ from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError, ModelError, raise_all
 from layoutx.files.paddle_file import tied_names
 from layoutx.files.store import Store, Tensor
+from layoutx.files.tf_checkpoint import skipped_of
 from layoutx.model.record import Refinement
 from layoutx.model.spelling import cleaned
 
@@ -66,7 +67,9 @@ def keyed_store(store: Store, framework: str = "torch") -> Keyed:
     """A file of named tensors as a keyed model: names without collections, what is no weight left out."""
     found = cleaned(framework, store.tensors)
     tensors = {short: store.tensors[name] for short, name in found.names.items()}
-    return Keyed(framework, tensors, tied=tied_names(store), store=store, leftover=found.leftover)
+    return Keyed(
+        framework, tensors, tied=tied_names(store), store=store, leftover={**found.leftover, **skipped_of(store)}
+    )
 
 
 def keyed_module(module: Any, known: Callable[[str], Collection[str] | None]) -> Keyed:

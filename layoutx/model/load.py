@@ -19,12 +19,24 @@ from layoutx.model.origin import with_values
 from layoutx.model.record import ModelRecord
 from layoutx.model.spelling import framework_of
 from layoutx.model.state import state_records
+from layoutx.model.tf1_scopes import with_assumed
+from layoutx.model.tf_objects import is_objects
 from layoutx.model.tree import is_tree, tree_keyed
 from layoutx.spec.registry import Registry
 
 KERAS_FORMATS = ("keras", "weights.h5", "h5", "live")
 
 MAIN = ("keras", "torch", "onnx")  # named first
+
+
+def is_keras_file(store: Store) -> bool:
+    """Whether a file holds a Keras model or its weights, a checkpoint of objects too."""
+    return store.format in KERAS_FORMATS or is_objects(store)
+
+
+def says_itself(store: Store) -> bool:
+    """Whether a file is more than names and numbers."""
+    return is_keras_file(store) or store.format in ("onnx", "tflite")
 
 
 def model_of(
@@ -51,21 +63,27 @@ def model_of(
     """
     if framework:
         check_framework(framework, registry)
-    if store.format in (*KERAS_FORMATS, "onnx") and framework not in ("", "keras", "keras1", "onnx"):
+    own = store.format if store.format in ("onnx", "tflite") else "keras"
+    if says_itself(store) and framework not in ("", own, "keras1"):
         raise UsageError(f"{store.path.name} says itself what it is, not {framework}", do="leave --from out")
     if store.format == "onnx":
         from layoutx.model.onnx_model import onnx_records
 
         model = onnx_records(store)
-    elif store.format in KERAS_FORMATS:
+    elif store.format == "tflite":
+        from layoutx.model.tflite_model import tflite_records
+
+        model = tflite_records(store)
+    elif is_keras_file(store):
         if input_shape is not None:
             store = replace(store, config=with_input_shape(store.config, input_shape))
         model = records(store, lambda name: name in registry.forms, config=config, template=template)
     else:
         model = state_records(plain(keyed_of(store, framework)), registry)
-    bare = store.format in KERAS_FORMATS and not (store.config or template or config)
+    bare = is_keras_file(store) and not (store.config or template or config)
     model = with_forms(model, registry, forms, guessing=bare)
-    return with_values(model, registry, values, config or (template.store.config if template is not None else None))
+    model = with_values(model, registry, values, config or (template.store.config if template is not None else None))
+    return with_assumed(model, registry, values) if model.framework == "tf1" else model
 
 
 def check_framework(name: str, registry: Registry) -> None:
@@ -167,7 +185,7 @@ def template_of(like: Any, to: str, registry: Registry, forms: Mapping[str, str]
         like = call(like)
     if isinstance(like, (str, Path)):
         store = open_store(like)
-        if store.format in (*KERAS_FORMATS, "onnx"):
+        if says_itself(store):
             return model_of(store, registry, forms)
         return keyed_store(store, to)
     return live_model(like, registry, forms, to if is_tree(like) else "")

@@ -10,6 +10,7 @@ from layoutx.empty import NOTHING
 from layoutx.errors import UsageError
 from layoutx.files.certificate import certificate_of
 from layoutx.files.store import Store
+from layoutx.model.tf1_scopes import both_ways
 
 SLASHED = ("flax", "nnx", "haiku", "tf1")  # module paths and tensor names joined with "/"
 # flax 0.12.8 linen: collections whose tensors belong to the module of the same path; everything else is no weight
@@ -47,6 +48,8 @@ def framework_of(store: Store, given: str = "") -> str:
         return said
     if store.format == "paddle":
         return "paddle"
+    if store.format == "tf_checkpoint":
+        return "tf1"
     if store.format not in ("msgpack", "orbax", "pickle"):
         return "torch"
     if any(name.startswith(f"{PARAMS}/") for name in store.tensors):
@@ -80,7 +83,7 @@ def cleaned(framework: str, names: Iterable[str]) -> Cleaned:
                 f"{found[dotted]} and {name} are one name to layoutx", where=dotted, do="rename one of them"
             )
         found[dotted] = name
-    return Cleaned(found, leftover)
+    return Cleaned(both_ways(found) if framework == "tf1" else found, leftover)
 
 
 def spelled(framework: str, layer: str, tensor: str, state: bool) -> str:

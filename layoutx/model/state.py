@@ -13,6 +13,7 @@ from layoutx.model.identify import meaning
 from layoutx.model.keyed import Keyed
 from layoutx.model.parametrized import refusal, sites
 from layoutx.model.record import LayerRecord, ModelRecord
+from layoutx.model.tf1_scopes import spoken
 from layoutx.spec.guess import Guess, guess
 from layoutx.spec.registry import Registry
 
@@ -98,6 +99,8 @@ def _guesses(record: LayerRecord, keyed: Keyed, registry: Registry) -> list[Gues
     """
     module = keyed.modules.get(record.name)
     shapes = {name: tensor.shape for name, tensor in record.tensors.items()}
+    if keyed.framework == "tf1":
+        return spoken(guess(registry, "tf1", shapes), record.name, registry)
     found = guess(registry, keyed.framework, shapes, record.name)
     if module is None or not module.form:
         return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, product
 from typing import Any
@@ -133,7 +134,7 @@ def _elements(found: Plan, of: type[Fill] | type[Guard]) -> int:
 
 def _told(error: LayoutxError, source: BoundForm, form: Form) -> LayoutxError:
     """A requirement that the source's own facts broke is a refusal of the conversion: torch.RNN knows no sigmoid."""
-    if isinstance(error, BindError) and " is described " in error.what:
+    if isinstance(error, BindError) and re.search(r" is (not )?described for ", error.what):
         what = f"{form.name} cannot hold this {source.form.name}: it {error.what.removeprefix(form.name).strip()}"
         return ConversionError(what, where=error.where, why=error.why, do=error.do)
     return error

@@ -180,6 +180,7 @@ def _about(form: Form) -> Iterator[str]:
     for label, table in (("fact", form.facts), ("setting", form.settings)):
         for name, cases in table.items():
             yield clean(f"{label} {name}: {' | '.join(case_texts(cases))}", 400)
+    yield from (clean(f"when it is called: {text} ({name})", 400) for name, text in form.calls.items())
     yield from (clean(f"history: {line}", 400) for line in form.history)
     yield clean(f"{_witness(form)}; {form.source}" if form.source else _witness(form), 400)
 

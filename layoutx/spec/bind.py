@@ -127,9 +127,10 @@ def _require(form: Form, config: Mapping[str, Any]) -> None:
         value = config.get(key)
         if value is not None and plain(value) not in allowed:
             wanted = " or ".join(map(repr, allowed))
-            only = f"for {key}={wanted} only, not {value!r}" if type(allowed) is tuple else f"not for {key}={value!r}"
+            only = f"is described for {key}={wanted} only, not {value!r}"
+            only = only if type(allowed) is tuple else f"is not described for {key}={value!r}"
             do = f"say it: --set {key}=VALUE (in Python, values={{{key!r}: ...}})" if value == UNKNOWN else ""
-            problems.append(BindError(f"{form.name} is described {only}", why=why, do=do))
+            problems.append(BindError(f"{form.name} {only}", why=why, do=do))
     raise_all(problems, f"{form.name} does not hold for this config")
 
 

@@ -96,6 +96,9 @@ def _declared(kind: Kind, form: Form) -> Iterator[str]:
             for case in cases:
                 if isinstance(case.value, Reading) and case.value.config not in form.config:
                     yield f"{table}.{name} reads {case.value.config!r}, which is not in `config`"
+    for name in form.calls:
+        if name not in kind.settings:
+            yield f"calls.{name} is not a setting of the kind {kind.name}"
     for spec in form.tensors:
         if spec.dims_from and spec.dims_from not in form.config:
             yield f"tensor {spec.name} reads {spec.dims_from!r}, which is not in `config`"

@@ -14,11 +14,11 @@ from layoutx.spec.values import OPERATIONS, MapSpec
 
 _FORM_KEYS = (
     "about", "source", "rank", "extends", "config", "ignore", "sizes", "only", "pin", "equal", "same", "maps", "names",
-    "each", "modules", "require", "facts", "settings", "data", "tensors", "history",
+    "each", "modules", "require", "facts", "settings", "calls", "data", "tensors", "history",
 )  # fmt: skip
 _MERGED = (
     "config", "sizes", "only", "pin", "equal", "same", "maps", "names", "modules", "require", "facts", "settings",
-    "data",
+    "calls", "data",
 )  # fmt: skip
 
 
@@ -105,6 +105,7 @@ def _form(kind: str, name: str, rank: int | None, body: Lines, place: Place, lin
         require=_require(place.mapping(body, "require"), place),
         facts=each_case(place.mapping(body, "facts"), place, lambda v, at: reading_of(v, place)),
         settings=each_case(place.mapping(body, "settings"), place, lambda v, _: reading_of(v, place)),
+        calls=place.texts(body, "calls"),
         data=_data(place.mapping(body, "data"), place),
         tensors=_tensors(place.mapping(body, "tensors"), place),
         history=place.words(body.get("history"), body.lines.get("history", line)),

@@ -123,6 +123,7 @@ class Form:
     require: tuple[tuple[str, tuple[Any, ...], str], ...] = ()
     facts: Mapping[str, Cases] = NOTHING
     settings: Mapping[str, Cases] = NOTHING
+    calls: Mapping[str, str] = NOTHING
     data: Mapping[str, Cases] = NOTHING
     tensors: tuple[TensorSpec, ...] = ()
     history: tuple[str, ...] = ()

@@ -37,7 +37,7 @@ SAME = ValueMap()
 
 @dataclass(frozen=True, slots=True)
 class MapSpec:
-    """One map as a spec says it: the operation, and a number or the config key that holds it; a power may be shifted."""
+    """One map as a spec says it: the operation, its number or the config key of it; a power may be shifted."""
 
     operation: str
     amount: float | str

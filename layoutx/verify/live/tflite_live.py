@@ -63,6 +63,8 @@ def run(form: str, config: Mapping[str, Any], tensors: Arrays, x: Arrays, dtype:
     if name in ONE_ROW:
         data = data[:, None]
         given |= {key: [1, *_list(given[key], 1)] for key in ("strides", "dilations") if key in given}
+    if name == "PRELU" and data.ndim > 4:  # the interpreter of TensorFlow 2.21 aborts the whole process
+        raise refused(form, tensors, f"PRELU takes data of at most 4 dimensions, not {data.ndim}")
     constants = cast_all(tensors, "float32")
     if unknown := [key for key in constants if key not in SLOTS[operator] or key == "x"]:
         raise refused(form, tensors, f"{operator} has the inputs {', '.join(SLOTS[operator])}, not {unknown[0]}")

@@ -1,0 +1,86 @@
+"""What the scopes of TensorFlow 1 names tell: which cell or layer made the variables, and which run both ways."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from layoutx.empty import NOTHING
+from layoutx.model.keras_leaves import snake
+from layoutx.model.record import LayerRecord, ModelRecord
+from layoutx.spec.guess import Guess
+from layoutx.spec.registry import Registry
+
+RECURRENT = ("lstm", "gru", "simple_rnn")
+# bidirectional_dynamic_rnn of tensorflow 2.21 python/ops/rnn.py: variables lie in `<scope>/fw/<cell>` and `.../bw/...`
+_SIDE = re.compile(r"(?P<front>(?:.+\.)?)(?P<side>fw|bw)\.(?P<cell>[^.]+)\.(?P<rest>.+)")
+_CELL = re.compile(r"rnn|cell|lstm|gru")
+
+
+def both_ways(names: Mapping[str, str]) -> dict[str, str]:
+    """Dotted names, those of two cells that read in both directions as of one layer: `x.fw.cell.kernel` becomes
+    `x.cell.fw.kernel`.
+
+    Cells stacked in each direction stay apart: the outputs of the directions are joined after the last one only.
+    """
+    sides: dict[tuple[str, str], dict[str, set[str]]] = {}
+    matches = {name: _SIDE.fullmatch(name) for name in names}
+    for match in matches.values():
+        if match is not None:
+            sides.setdefault((match["front"], match["cell"]), {}).setdefault(match["side"], set()).add(match["rest"])
+    one = {key for key, found in sides.items() if len(found) == 2 and found["fw"] == found["bw"] and _flat(found["fw"])}
+    changed = {}
+    for name, own in names.items():
+        match = matches[name]
+        paired = match is not None and (match["front"], match["cell"]) in one
+        new = f"{match['front']}{match['cell']}.{match['side']}.{match['rest']}" if match and paired else name
+        changed[new if new not in names else name] = own
+    return changed
+
+
+def _flat(rest: Iterable[str]) -> bool:
+    """Whether variables are those of one cell: `kernel`, `gates.kernel`, `projection.kernel`."""
+    return all(name.count(".") < 2 and "cell_" not in name for name in rest)
+
+
+def spoken(found: Sequence[Guess], path: str, registry: Registry) -> list[Guess]:
+    """Of the forms that fit, those of which the path speaks; a path that speaks of no cell is no cell's.
+
+    Cells and layers that nobody names have the scopes `basic_lstm_cell`, `lstm_cell`, `gru_cell`, `basic_rnn_cell`,
+    `dense`, `conv2d`, `batch_normalization` (tf_keras 2.21 legacy_cells.py and legacy_tf_layers).
+    """
+    parts = [part for part in re.split(r"[./]", path) if part]
+    for part in reversed(parts):
+        word = re.sub(r"_\d+$", "", part.lower())
+        own = [g for g in found if snake(registry.form(g.form).class_name.rsplit(".", 1)[-1]) == word]
+        if own:
+            return [replace(g, why=f"the scope {part!r}; {g.why}") for g in own]
+    cells = [g for g in found if registry.kind_of(g.form).name in RECURRENT]
+    others = [g for g in found if g not in cells]
+    if cells and others and not any(_CELL.search(part.lower()) for part in parts):
+        return [replace(g, why=f"no scope of {path!r} speaks of a recurrent cell; {g.why}") for g in others]
+    return list(found)
+
+
+def with_assumed(model: ModelRecord, registry: Registry, values: Mapping[str, Any] = NOTHING) -> ModelRecord:
+    """The model, each record with a note of the defaults by which its stored numbers are read (`forget_bias`).
+
+    Args:
+        values: what the user said, which is not assumed.
+    """
+    return replace(model, layers=tuple(_assumed(record, registry, values) for record in model.layers))
+
+
+def _assumed(record: LayerRecord, registry: Registry, values: Mapping[str, Any]) -> LayerRecord:
+    if not record.form or record.form not in registry.forms:
+        return record
+    form = registry.form(record.form)
+    keys = {key for cases in form.maps.values() for case in cases for key in case.value.keys}
+    said = [
+        f"{key}={form.config[key]} is the default of {form.class_name}: the file does not say it (--set {key}=...)"
+        for key in sorted(keys)
+        if key not in values and key not in record.config
+    ]
+    return replace(record, note="; ".join(filter(None, [record.note, *said])))
