@@ -82,7 +82,7 @@ def page(kind: Kind) -> str:
         "",
         "## Side by side",
         "",
-        "Axes of the stored tensors; × is one dimension, + end to end, - stored back to front or with the sign changed.",
+        "Axes of the stored tensors; × is one dimension, + end to end, - back to front or with the sign changed.",
         "",
     ]
     lines += table(

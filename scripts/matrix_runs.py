@@ -4,8 +4,8 @@
 own framework on the captured inputs, and compares with what the source's framework gave.
 
 Left out: targets for another number of spatial axes; mlx BatchNorm and tflite PRELU on five dimensions, which they
-refuse; einsum layers as a target except of the equation ab,bc->ac; PReLU with one slope for all channels of several (the
-data of no other form says that).
+refuse; einsum layers as a target except of the equation ab,bc->ac; PReLU with one slope for all channels of several
+(the data of no other form says that).
 """
 
 from __future__ import annotations

@@ -23,12 +23,23 @@ roles:
   b: {axes: "gate hidden", absent: zeros}
   v: {axes: "hidden", absent: ones}
 forms:
-  a.Plain: {tensors: {w: "w: gate[i f z] hidden", b: {is: "b: (gate[i f z] hidden)", when: {bias: true}}, v: "v: hidden"}, config: {bias: true}}
+  a.Plain:
+    config: {bias: true}
+    tensors: {w: "w: gate[i f z] hidden", b: {is: "b: (gate[i f z] hidden)", when: {bias: true}}, v: "v: hidden"}
   b.Signed: {tensors: {w: "w: hidden gate[f -u i]", b: "-b: (gate[z -f i] hidden)", v: "v: hidden"}}
-  c.Shifted: {config: {forget: 1.0}, maps: {b.f: {add: forget}}, tensors: {w: "w: gate[i f z] hidden", b: "b: gate[i f z] hidden", v: "v: hidden"}}
+  c.Shifted:
+    config: {forget: 1.0}
+    maps: {b.f: {add: forget}}
+    tensors: {w: "w: gate[i f z] hidden", b: "b: gate[i f z] hidden", v: "v: hidden"}
   d.Back: {maps: {b.f: {add: 0.5}}, tensors: {w: "w: gate[i f z] hidden", b: "-b: gate[i f z] hidden", v: "v: hidden"}}
-  f.Deviation: {config: {epsilon: 0.5}, maps: {v: {power: 2, shift: epsilon}}, tensors: {w: "w: gate[i f z] hidden", v: "v: hidden"}}
-  e.Scaled: {config: {alpha: 4.0}, maps: {w: {times: alpha}, v: {power: 2}}, tensors: {w: "w: gate[i f z] hidden", v: "v: hidden"}}
+  f.Deviation:
+    config: {epsilon: 0.5}
+    maps: {v: {power: 2, shift: epsilon}}
+    tensors: {w: "w: gate[i f z] hidden", v: "v: hidden"}
+  e.Scaled:
+    config: {alpha: 4.0}
+    maps: {w: {times: alpha}, v: {power: 2}}
+    tensors: {w: "w: gate[i f z] hidden", v: "v: hidden"}
 """
 
 

@@ -1,5 +1,5 @@
-"""Every kind, every ordered pair of forms, every witness: refused with a known reason, or the way back gives the same bits
-and the target's own framework computes what the source's did, as well as docs/matrix says."""
+"""Every kind, every ordered pair of forms, every witness: refused with a known reason, or the way back gives the same
+bits and the target's own framework computes what the source's did, as well as docs/matrix says."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from layoutx.plan.plan import Array
@@ -20,7 +19,8 @@ from tests.verify.refusals import refusal
 
 # what the first line of a refusal may be: a fact, a size or a number of the mathematics, never "does not fit"
 MATHEMATICS = re.compile(
-    r"cannot hold this|has no place for|has nothing for|is \d+, not \d+|is \d+ in .* and \d+ in|has one \w+ for|described for"
+    r"cannot hold this|has no place for|has nothing for|is \d+, not \d+|is \d+ in .* and \d+ in|has one \w+ for|"
+    r"described for"
 )
 
 
