@@ -11,10 +11,12 @@ from typing import Any
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError
 from layoutx.lang.show import show
+from layoutx.lang.sizes import extent
 from layoutx.spec.bind import bind, tensor_names
-from layoutx.spec.configs import structural
+from layoutx.spec.bound import BoundForm
+from layoutx.spec.configs import conditions, structural
 from layoutx.spec.registry import Registry
-from layoutx.spec.schema import Form, Kind, choose
+from layoutx.spec.schema import Form, Kind, Others, choose
 from layoutx.spec.sizing import UndeterminedError
 
 Shape = Sequence[int]
@@ -72,14 +74,33 @@ def _fits(
     """One guess for each way in which the form's layouts or facts differ."""
     seen: set[str] = set()
     certain = {key: value for key, value in known.items() if key in form.config}
-    usual_first = sorted(structural(form), key=lambda config: ("version" in config, len(config)))
+    usual_first = sorted(_configs(form), key=lambda config: ("version" in config, len(config)))
     for config in ({**c, **certain} for c in usual_first if all(c.get(k, v) == v for k, v in certain.items())):
         for names, left_out in _names(kind, form, config, named, len(order)):
             shapes = dict(zip(names, order, strict=True))
             state = _state(form, config, left_out)
-            if state not in seen and _holds(kind, form, config, shapes):
+            bound = None if state in seen else _held(kind, form, config, shapes)
+            if bound is not None:
                 seen.add(state)
-                yield Guess(form.name, config, names, _why(form, config, shapes))
+                found = {key: _size(form, key, bound) if value is SOME else value for key, value in config.items()}
+                yield Guess(form.name, found, names, _why(form, found, shapes))
+
+
+SOME = "some size"  # of a key such as proj_size: the shapes tell it, once it is not the one value excluded
+
+
+def _configs(form: Form) -> Iterator[dict[str, Any]]:
+    """The structural configs, and each again with sizes that its conditions exclude only one value of."""
+    sized = {key for key, dim in form.sizes if not isinstance(dim, tuple)}
+    keys = {key for _, when in conditions(form) for key, values in when.items() if isinstance(values, Others)} & sized
+    for config in structural(form):
+        yield config
+        if keys and not keys & set(config):
+            yield {**config, **dict.fromkeys(sorted(keys), SOME)}
+
+
+def _size(form: Form, key: str, bound: BoundForm) -> int:
+    return next(extent(dim, bound.sizes) for name, dim in form.sizes if name == key and not isinstance(dim, tuple))
 
 
 def _names(
@@ -104,18 +125,16 @@ def _state(form: Form, config: Mapping[str, Any], left_out: tuple[str, ...]) -> 
     return repr((layouts, facts, left_out))
 
 
-def _holds(kind: Kind, form: Form, config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> bool:
-    """Whether sizes exist that fit; where some have to be told (the number of heads), whether one would fit."""
+def _held(kind: Kind, form: Form, config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> BoundForm | None:
+    """The form bound to shapes that fit; where a size has to be told (the number of heads), whether one would fit."""
     sizes: dict[str, int] = {}
     while True:
         try:
-            bind(kind, form, config, shapes=shapes, sizes=sizes)
+            return bind(kind, form, config, shapes=shapes, sizes=sizes)
         except UndeterminedError as error:
             sizes[error.axes[0]] = 1
         except LayoutxError:
-            return False
-        else:
-            return True
+            return None
 
 
 def _why(form: Form, config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> str:

@@ -92,7 +92,8 @@ def _all_known(form: Form, missing: set[str]) -> None:
     if missing:
         names = sorted(missing)
         keys = [key for key, dim in form.sizes if axis_names(dim if isinstance(dim, tuple) else (dim,)) & missing]
-        hint = f"give {' or '.join(dict.fromkeys(keys))} in the config, or " if keys else "give "
+        told = " or ".join(dict.fromkeys(keys))
+        hint = f"give {told} in the config (--set {keys[0]}=VALUE), or " if keys else "give "
         error = UndeterminedError(
             f"nothing determines the size of {', '.join(names)}", where=form.name, do=f"{hint}--size {names[0]}=N"
         )

@@ -81,3 +81,13 @@ def test_what_is_known_of_the_config_counts() -> None:
 def test_optional_tensors_may_be_missing() -> None:
     found = guess(registry(), "onnx", [(10, 7, 3, 5)], hint="")
     assert ("onnx.Conv", ("W",)) in [(g.form, g.names) for g in found]
+
+
+def test_a_projection_is_told_by_its_names_and_shapes() -> None:
+    """proj_size is not 0 where weight_hr is there, and its size is that of the recurrent kernel's columns."""
+    shapes = {"weight_ih_l0": (20, 7), "weight_hh_l0": (20, 3), "bias_ih_l0": (20,), "bias_hh_l0": (20,)}
+    found = guess(registry(), "torch", {**shapes, "weight_hr_l0": (3, 5)})
+    assert [(g.form, g.config) for g in found] == [("torch.LSTM", {"proj_size": 3})]
+    assert guess(registry(), "torch", shapes) == []
+    cell = {"kernel": (10, 24), "bias": (24,), "projection/kernel": (6, 4)}
+    assert ("tf1.LSTMCell", {"num_proj": 4}) in [(g.form, g.config) for g in guess(registry(), "tf1", cell)]
