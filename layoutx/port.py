@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from layoutx.errors import ConsentError, ConversionError, LayoutxError, VerificationError, raise_all
+from layoutx.errors import ConsentError, ConversionError, LayoutxError, UsageError, VerificationError, raise_all
 from layoutx.files.open import open_store
 from layoutx.job.jobs import Job, Options, options_of
 from layoutx.job.paired import plan_pair
@@ -19,10 +19,11 @@ from layoutx.model.load import keyed_of, live_model, model_of, says_itself, with
 from layoutx.model.parametrized import settled
 from layoutx.model.record import ModelRecord
 from layoutx.model.state import state_records
+from layoutx.model.tree_config import told
 from layoutx.plan.plan import Array
 from layoutx.report import Report, report_of
 from layoutx.spec.registry import Registry, registry
-from layoutx.verify.models import EndToEnd, compare_models
+from layoutx.verify.models import EndToEnd, compare_models, is_torch
 
 
 def port(
@@ -46,7 +47,8 @@ def port(
     """Load the weights of one model into another, whose own layers, names and order stay.
 
     Args:
-        source: a live Keras model, a live torch module, or the path of a weights file.
+        source: a live Keras model, torch module, or module or variables of flax, nnx, haiku, equinox, mlx or paddle;
+            or the path of a weights file.
         target: a live torch module or Keras model; changed in place, and only if everything holds.
         inputs: what both models are run on, in the source's axis order: an array, a list of them, or None
             for random inputs of the source's own shapes. Channels-last maps are turned for a channels-first target.
@@ -62,6 +64,7 @@ def port(
         LayoutxError: everything that prevents the port, together; the target is then unchanged.
         VerificationError: the two models' outputs differ; the target has its old weights again.
     """
+    _writable(target)
     options = options_of(allow, skip, only, forms, pairs, ignore_keys, keep_order, materialise)
     known = registry(specs)
     here = _source(source, known, options, from_)
@@ -93,7 +96,23 @@ def _source(source: Any, known: Registry, options: Options, from_: str) -> Keyed
     if isinstance(found, ModelRecord):
         return found
     found = settled(found, options.materialise, options.skip)
-    return found if found.framework == "torch" else with_forms(state_records(found, known), known, options.forms)
+    if found.framework == "torch":
+        return found
+    return with_forms(told(state_records(found, known), found, known), known, options.forms)
+
+
+def _writable(target: Any) -> None:
+    """Refuse a target whose weights cannot be set in place.
+
+    Raises:
+        UsageError: it is no live torch module or Keras model.
+    """
+    if not is_keras(target) and not is_torch(target):
+        raise UsageError(
+            f"port does not write into a {type(target).__name__}",
+            why="the target of port is a live torch module or Keras model, whose weights are set in place",
+            do="use lx.convert(source, to=..., like=...) for flax, nnx, haiku, equinox, mlx, paddle and files",
+        )
 
 
 def _many(model: Keyed | ModelRecord, job: Job) -> int:

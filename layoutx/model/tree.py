@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from layoutx.files.dtypes import Array, is_numeric, named, settled
 from layoutx.files.paddle_file import tied_by
 from layoutx.files.store import Store, Tensor
 from layoutx.model.keyed import Keyed, Module, keyed_store
+from layoutx.model.tree_config import Known, module_of
 
-Known = Callable[[str], Collection[str] | None]
 Leaf = tuple[str, Any]
 HAIKU = frozenset(["w", "b", "scale", "offset", "embeddings", "w_i", "w_h", "average", "hidden", "counter"])
 COUNTERS = ("first_time_index", "batch_counter")  # of an equinox BatchNorm
@@ -37,7 +37,7 @@ class Flat:
 def is_tree(model: Any) -> bool:
     """Whether something is a mapping of arrays, a module of nnx, equinox, mlx or paddle, or equinox' (model, state)."""
     first = model[0] if isinstance(model, tuple) and len(model) == 2 else model
-    return isinstance(model, Mapping) or bool(_family(first))
+    return isinstance(model, Mapping) or bool(family(first))
 
 
 def tree_keyed(model: Any, known: Known, framework: str = "") -> Keyed:
@@ -73,22 +73,22 @@ def tree_keyed(model: Any, known: Known, framework: str = "") -> Keyed:
 
 def _flat(model: Any, known: Known, framework: str) -> Flat:
     model, state = model if isinstance(model, tuple) else (model, None)
-    family = _family(model)
-    if framework and family and framework != family:
-        raise UsageError(f"a {type(model).__name__} is of {family}, not of {framework}")
-    if family == "nnx":
+    own = family(model)
+    if framework and own and framework != own:
+        raise UsageError(f"a {type(model).__name__} is of {own}, not of {framework}")
+    if own == "nnx":
         return _nnx(model, known)
-    if family == "equinox":
+    if own == "equinox":
         modules: dict[str, Module] = {}
         return Flat("equinox", dict(_equinox(model, state, "", modules, known)), modules=modules)
-    if family == "mlx":
+    if own == "mlx":
         return _mlx(model, known)
-    if family == "paddle":
+    if own == "paddle":
         return _paddle(model, known)
     return Flat(framework or _mapping_of(model), dict(_mapping(model, "", 0)))
 
 
-def _family(model: Any) -> str:
+def family(model: Any) -> str:
     """The framework of a live module, told by the classes that it is made of; nothing is imported for it."""
     homes = {f"{c.__module__}.{c.__name__}" for c in type(model).__mro__}
     if homes & {"flax.nnx.pytreelib.Pytree", "flax.nnx.module.Module", "flax.nnx.statelib.State"}:
@@ -142,7 +142,7 @@ def _nnx(model: Any, known: Known) -> Flat:
     modules = {}
     for path, node in nnx.iter_graph(model) if live else ():
         if isinstance(node, nnx.Module):
-            modules["/".join(_part(part) for part in path)] = _module("nnx", "flax.nnx", node, known)
+            modules["/".join(_part(part) for part in path)] = module_of("nnx", "flax.nnx", node, known)
     return Flat("nnx", leaves, leftover, modules)
 
 
@@ -164,8 +164,8 @@ def _equinox(node: Any, state: Any, prefix: str, modules: dict[str, Module], kno
     elif isinstance(node, Mapping):
         for key, value in node.items():
             yield from _equinox(value, state, f"{prefix}.{key}".lstrip("."), modules, known)
-    elif _family(node) == "equinox":
-        modules[prefix] = _debiased(_module("equinox", "equinox.nn", node, known), node, state)
+    elif family(node) == "equinox":
+        modules[prefix] = _debiased(module_of("equinox", "equinox.nn", node, known), node, state)
         for field in dataclasses.fields(node):
             if not field.metadata.get("static", False) and hasattr(node, field.name):
                 yield from _equinox(
@@ -186,7 +186,7 @@ def _mlx(model: Any, known: Known) -> Flat:
     """mlx 0.32 mlx.nn.Module.parameters: dotted names, running statistics among them."""
     from mlx.utils import tree_flatten
 
-    modules = {path: _module("mlx", "mlx.nn", m, known) for path, m in model.named_modules()}
+    modules = {path: module_of("mlx", "mlx.nn", m, known) for path, m in model.named_modules()}
     return Flat("mlx", dict(tree_flatten(model.parameters())), modules=modules)
 
 
@@ -194,18 +194,8 @@ def _paddle(model: Any, known: Known) -> Flat:
     """paddle 3.3 paddle.nn.Layer.state_dict: names of one parameter share its `name`."""
     leaves = dict(model.state_dict())
     tied = tied_by({name: str(value.name) for name, value in leaves.items()})
-    modules = {p: _module("paddle", "paddle.nn", m, known) for p, m in model.named_sublayers(include_self=True)}
+    modules = {p: module_of("paddle", "paddle.nn", m, known) for p, m in model.named_sublayers(include_self=True)}
     return Flat("paddle", leaves, modules=modules, tied=tied)
-
-
-def _module(framework: str, home: str, module: Any, known: Known) -> Module:
-    """What a live module says of itself: the framework's own class, and the plain values of the keys its form reads."""
-    kind = type(module)
-    form = f"{framework}.{kind.__name__}"
-    keys = known(form) if kind.__module__.startswith(home) else None
-    found = {key: getattr(module, key) for key in keys or () if hasattr(module, key)}
-    config = {k: v for k, v in found.items() if isinstance(v, (bool, int, float, str, tuple, list, type(None)))}
-    return Module(form if keys is not None else "", kind.__name__, config)
 
 
 def _tensor(name: str, value: Any) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -13,6 +13,7 @@ from layoutx.errors import UsageError
 from layoutx.model.keras_live import is_keras
 from layoutx.model.keyed import Keyed, torch_tensor
 from layoutx.model.record import ModelRecord
+from layoutx.model.tree import family, is_tree
 from layoutx.plan.plan import Array
 
 # float64 is not tighter: TensorFlow rounds some constants to float32 (gelu's root of 2, 1/sqrt(head_dim) of attention)
@@ -43,24 +44,26 @@ def compare_models(source: Any, target: Any, model: Keyed | ModelRecord, inputs:
     """Run both on the same inputs and compare all outputs.
 
     Args:
-        source, target: live models, one of Keras and one of torch, or two of Keras.
+        source, target: live models; mappings of weights are told to be no models.
         model: the source's record, which tells integer inputs (those of an Embedding) and their range.
         inputs: one array or several, in the source's own axis order; None: random ones.
 
     Raises:
         UsageError: the given inputs cannot be run by the source or the target.
     """
-    keras = next((m for m in (source, target) if not _is_torch(m)), None)
+    if is_tree(source) and not callable(_called(source)):
+        return EndToEnd(note=f"the source is a {type(source).__name__} of weights: it cannot be run")
+    keras = next((m for m in (source, target) if is_keras(m)), None)
     given = inputs is not None
     arrays = _listed(inputs) if given else probes(keras, model) if keras is not None else []
     if not arrays:
         return EndToEnd(note="no inputs: the models' own shapes are not known")
-    swapped = not given and _is_torch(source)  # probes have the axis order of the Keras side
+    swapped = not given and not is_keras(source)  # probes have the axis order of the Keras side
     first, second = (target, source) if swapped else (source, target)
     try:
         expected = _run(first, arrays)
     except Exception as error:
-        if given:
+        if given and not is_tree(first):
             raise UsageError("the source does not run on these inputs", why=_said(error, 200)) from error
         return EndToEnd(note=f"the models were not run: {_said(error)}")
     return _best(first, second, arrays, expected, given)
@@ -70,7 +73,7 @@ def _best(first: Any, second: Any, arrays: Sequence[Array], expected: Sequence[A
     """The comparison under the arrangement of axes that the second model takes and that agrees best."""
     ends: list[EndToEnd] = []
     refused = ""
-    for turned, note in _arrangements(arrays, _is_torch(first) != _is_torch(second)):
+    for turned, note in _arrangements(arrays, _channels_first(first), _channels_first(second)):
         try:
             found = _run(second, turned)
         except Exception as error:  # a wrong arrangement, or a model that cannot run at all
@@ -81,23 +84,30 @@ def _best(first: Any, second: Any, arrays: Sequence[Array], expected: Sequence[A
             return ends[-1]
     if ends:  # outputs of other shapes are no comparison, and not the same
         return min(ends, key=lambda end: np.inf if end.largest is None or np.isnan(end.largest) else end.largest)
-    if given:
+    if given and not is_tree(first) and not is_tree(second):
         raise UsageError("the target does not run on these inputs", why=refused)
     return EndToEnd(note=f"the models were not run on the same inputs: {refused}")
 
 
-def _arrangements(arrays: Sequence[Array], other_framework: bool) -> Iterator[tuple[list[Array], str]]:
-    """Inputs as they are, and with channels moved to the front: maps first where the framework differs."""
+def _arrangements(arrays: Sequence[Array], here: bool, there: bool) -> Iterator[tuple[list[Array], str]]:
+    """Inputs as they are, and with channels moved: maps first where one model alone has its channels first."""
     options: list[list[tuple[Array, str]]] = []
     for array in arrays:
-        plain, moved = (array, ""), (np.ascontiguousarray(np.moveaxis(array, -1, 1)), "channels turned to the front")
-        if not other_framework or array.ndim < 3:
+        plain = (array, "")
+        moves = [(-1, 1, "channels turned to the front")] if here != there else []
+        moves += [(1, -1, "channels turned to the end")] if here and not there else []
+        if array.ndim < 3:
             options.append([plain])
         else:
-            options.append([moved, plain] if array.ndim > 3 else [plain, moved])
+            moved = [(np.ascontiguousarray(np.moveaxis(array, a, b)), note) for a, b, note in moves]
+            options.append([*moved, plain] if array.ndim > 3 else [plain, *moved])
     for choice in product(*options):
         notes = dict.fromkeys(note for _, note in choice if note)
         yield [array for array, _ in choice], ", ".join(notes)
+
+
+def _channels_first(model: Any) -> bool:
+    return is_torch(model) or family(_called(model)) in ("equinox", "paddle")
 
 
 def _difference(expected: Sequence[Array], found: Sequence[Array], note: str) -> EndToEnd:
@@ -156,8 +166,9 @@ def _vocabularies(record: Keyed | ModelRecord) -> dict[str, int]:
     return found
 
 
-def _is_torch(model: Any) -> bool:
-    return hasattr(model, "state_dict") and not is_keras(model)
+def is_torch(model: Any) -> bool:
+    """Whether a model is a live torch module; a layer of paddle has a state_dict too."""
+    return hasattr(model, "state_dict") and hasattr(model, "named_modules") and not is_keras(model)
 
 
 def _listed(inputs: Any) -> list[Array]:
@@ -168,7 +179,9 @@ def _listed(inputs: Any) -> list[Array]:
 
 def _run(model: Any, arrays: Sequence[Array]) -> list[Array]:
     """Outputs at inference, as arrays."""
-    if not _is_torch(model):
+    if is_tree(model):
+        return _run_tree(model, arrays)
+    if not is_torch(model):
         data = list(arrays) if len(arrays) > 1 else arrays[0]
         return _flat(model(data, training=False))
     import torch
@@ -185,6 +198,77 @@ def _run(model: Any, arrays: Sequence[Array]) -> list[Array]:
     finally:
         for module in training:
             module.training = True
+
+
+def _called(model: Any) -> Any:
+    """What is called of a live tree: equinox has (module, state)."""
+    return model[0] if isinstance(model, tuple) else model
+
+
+def _run_tree(model: Any, arrays: Sequence[Array]) -> list[Array]:
+    """Outputs at inference of a live nnx, equinox, mlx or paddle module, each called as its framework does."""
+    runs: Mapping[str, Callable[[Any, Sequence[Array]], list[Array]]] = {
+        "nnx": _run_nnx, "equinox": _run_equinox, "mlx": _run_mlx, "paddle": _run_paddle
+    }  # fmt: skip
+    return runs[family(_called(model))](model, arrays)
+
+
+def _run_nnx(model: Any, arrays: Sequence[Array]) -> list[Array]:
+    from flax import nnx
+
+    copy = nnx.clone(model)  # its modules keep their modes and counts
+    copy.eval()
+    return _flat(copy(*arrays))
+
+
+def _run_equinox(model: Any, arrays: Sequence[Array]) -> list[Array]:
+    """equinox modules take one sample: over the batch with vmap, or whole where only that runs."""
+    import equinox
+    import jax
+    import jax.numpy as jnp
+
+    module, state = model if isinstance(model, tuple) else (model, None)
+    module = equinox.nn.inference_mode(module)
+
+    def call(*inputs: Any) -> Any:
+        return module(*inputs) if state is None else module(*inputs, state)[0]
+
+    inputs = [jnp.asarray(array) for array in arrays]
+    try:
+        return _flat(jax.vmap(call)(*inputs))
+    except Exception as error:  # a module written for a batch; else the first error says more
+        try:
+            return _flat(call(*inputs))
+        except Exception:
+            raise error from None
+
+
+def _run_mlx(model: Any, arrays: Sequence[Array]) -> list[Array]:
+    import mlx.core as mx
+    from mlx.utils import tree_map
+
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        outputs = model(*(mx.array(array) for array in arrays))
+    finally:
+        for module in training:
+            module._training = True  # train() would reach the modules below it too
+    # NumPy has no bfloat16 of mlx
+    return _flat(tree_map(lambda x: np.array(x.astype(mx.float32) if x.dtype == mx.bfloat16 else x), outputs))
+
+
+def _run_paddle(model: Any, arrays: Sequence[Array]) -> list[Array]:
+    import paddle
+
+    training = [layer for layer in model.sublayers(include_self=True) if layer.training]
+    model.eval()
+    try:
+        with paddle.no_grad():
+            return _flat(model(*(paddle.to_tensor(array) for array in arrays)))
+    finally:
+        for layer in training:
+            layer.training = True
 
 
 def _said(error: Exception, most: int = 120) -> str:

@@ -198,3 +198,38 @@ def test_paddle_layers() -> None:
     if done.returncode == 77:
         pytest.skip("paddle is not installed")
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_attributes_of_a_live_module_are_its_forms_config() -> None:
+    nnx = pytest.importorskip("flax.nnx")
+    rngs = nnx.Rngs(0)
+
+    def own(module: Any) -> dict[str, Any]:
+        (record,) = state_records(keyed(nnx.List([module])), KNOWN).layers
+        return {**record.config, "form": record.form}
+
+    cell = nnx.LSTMCell(3, 5, activation_fn=jax.nn.relu, gate_fn=lambda x: x, rngs=rngs)
+    found = own(nnx.RNN(cell, reverse=True, time_major=True))
+    assert found["form"] == "nnx.RNN.LSTMCell"
+    assert (found["activation_fn"], found["reverse"], found["keep_order"], found["time_major"]) == (
+        "relu",
+        True,
+        False,
+        True,
+    )
+    assert "lambda" in found["gate_fn"], "a function of the user's own is not known by its name"
+    assert own(nnx.RNN(nnx.SimpleCell(5, 5, residual=True, rngs=rngs)))["residual"] is True
+    one, two = (nnx.RNN(nnx.GRUCell(3, 5, activation_fn=f, rngs=rngs)) for f in (jax.nn.relu, jax.nn.tanh))
+    assert own(nnx.Bidirectional(one, two))["activation_fn"] == "relu and tanh"
+    assert own(nnx.BatchNorm(5, epsilon=0.1, rngs=rngs))["epsilon"] == 0.1
+    assert own(nnx.Linear(3, 5, rngs=rngs))["dot_general"] == "dot_general"
+    masked = nnx.Conv(3, 5, 2, mask=np.ones((2, 3, 5)), rngs=rngs)
+    assert own(masked)["form"] == "", "a mask is one tensor too many"
+
+
+def test_attributes_of_mlx_modules_are_read() -> None:
+    mlx = pytest.importorskip("mlx.nn")
+    model = mlx.Sequential(mlx.RNN(3, 5, nonlinearity=mlx.relu), mlx.LayerNorm(5, eps=0.1), mlx.RNN(5, 7, bias=False))
+    first, norm, last = state_records(keyed(model), KNOWN).layers
+    assert (first.form, first.config["nonlinearity"], norm.config["eps"]) == ("mlx.RNN", "relu", 0.1)
+    assert (last.config["nonlinearity"], last.config["bias"]) == ("tanh", False)

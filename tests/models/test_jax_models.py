@@ -257,3 +257,115 @@ def test_mlx_files_are_read_when_named(tmp_path: Path) -> None:
         found = np.load(tmp_path / "y.npz")
         assert np.array_equal(found["layers.0.weight"], np.array(model.layers[0].weight))
         assert found["layers.1.weight_ih_l0"].shape == (28, 5)
+
+
+class First(torch.nn.Module):
+    """A recurrent layer whose outputs alone count."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Any) -> Any:
+        """x (batch, time, input)."""
+        return self.layer(x)[0]
+
+
+def moved(module: Any) -> Any:
+    """An nnx or mlx module whose numbers are not the initial ones, as the layer `layer` of a model."""
+    from flax import nnx
+
+    class Model(nnx.Module):
+        def __init__(self) -> None:
+            self.layer = module
+
+        def __call__(self, x: Any) -> Any:
+            return self.layer(x)
+
+    model = Model()
+    params = nnx.state(model, nnx.Param)
+    nnx.update(model, jax.tree.map(lambda a: a + 0.2 * np.random.default_rng(a.size).normal(size=a.shape), params))
+    return model
+
+
+def test_what_a_live_nnx_module_computes_otherwise_is_refused_or_told() -> None:
+    from flax import nnx
+
+    rngs, nn = nnx.Rngs(0), torch.nn
+    lstm = nn.LSTM(5, 7, batch_first=True)
+    for options in ({"activation_fn": jax.nn.relu}, {"gate_fn": jax.nn.hard_sigmoid}):
+        with pytest.raises(LayoutxError, match=r"cannot hold this nnx\.RNN\.LSTMCell"):
+            lx.port(moved(nnx.RNN(nnx.LSTMCell(5, 7, rngs=rngs, **options))), First(lstm), compare=False)
+    residual = moved(nnx.RNN(nnx.SimpleCell(5, 5, residual=True, rngs=rngs)))
+    with pytest.raises(LayoutxError, match="residual"):
+        lx.port(residual, First(nn.RNN(5, 5, batch_first=True)), compare=False)
+    plain = nnx.RNN(nnx.LSTMCell(5, 7, rngs=rngs), time_major=True)
+    assert "time is the first axis" in str(lx.port(moved(plain), First(lstm), compare=False))
+    back = nnx.RNN(nnx.LSTMCell(5, 7, rngs=rngs), reverse=True)
+    assert "reverse=True: " in str(lx.port(moved(back), First(lstm), compare=False))
+    norm = torch.nn.Sequential()
+    norm.add_module("layer", nn.LayerNorm(7, 1e-6))
+    report = lx.port(moved(nnx.LayerNorm(7, epsilon=0.1, rngs=rngs)), norm, compare=False)
+    assert report.layers[0].settings == ("eps=0.1; the target has 1e-06",)
+    assert "does not tell" not in str(report)
+
+
+def test_live_nnx_models_are_run_beside_torch() -> None:
+    from flax import nnx
+
+    x = np.random.default_rng(0).normal(size=(2, 3, 5)).astype(np.float32)
+    target = First(torch.nn.LSTM(5, 7, batch_first=True))
+    report = lx.port(moved(nnx.RNN(nnx.LSTMCell(5, 7, rngs=nnx.Rngs(0)))), target, x)
+    assert report.end_to_end.agrees
+    norm = torch.nn.Sequential()
+    norm.add_module("layer", torch.nn.BatchNorm1d(5))
+    source = moved(nnx.BatchNorm(5, rngs=nnx.Rngs(0)))
+    assert lx.port(source, norm, x[0]).end_to_end.agrees  # in evaluation mode
+    assert source.layer.use_running_average is False
+    with pytest.raises(LayoutxError, match="do not compute the same"):
+        lx.port(moved(nnx.BatchNorm(5, epsilon=0.1, rngs=nnx.Rngs(0))), norm, x[0])
+    end = lx.port(source, norm, x[0][:, :3]).end_to_end
+    assert end.agrees is None
+    assert "not run" in end.note
+    weights = lx.port({"params": {"Dense_0": {"kernel": np.ones((5, 7)), "bias": np.ones(7)}}}, _linear(), x[0])
+    assert "cannot be run" in weights.end_to_end.note
+
+
+def _linear() -> Any:
+    found = torch.nn.Sequential().double()
+    found.add_module("layer", torch.nn.Linear(5, 7).double())
+    return found
+
+
+def test_live_equinox_and_mlx_models_are_run_beside_torch() -> None:
+    eqx, mlx = pytest.importorskip("equinox"), pytest.importorskip("mlx.nn")
+    x = np.random.default_rng(0).normal(size=(2, 3, 11, 13)).astype(np.float32)
+    keys = jax.random.split(jax.random.key(0), 2)
+    conv = [eqx.nn.Conv2d(3, 5, 2, key=keys[0]), eqx.nn.Conv2d(5, 7, 3, key=keys[1])]
+    target = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 2), torch.nn.Conv2d(5, 7, 3))
+    assert lx.port(eqx.nn.Sequential(conv), target, x).end_to_end.agrees
+    norm = eqx.nn.Sequential([eqx.nn.LayerNorm(13, eps=0.1)])
+    report = lx.port(norm, torch.nn.Sequential(torch.nn.LayerNorm(13)), compare=False)
+    assert report.layers[0].settings == ("eps=0.1; torch's default is 1e-05",)
+    with pytest.raises(LayoutxError, match="do not compute the same"):
+        lx.port(norm, torch.nn.Sequential(torch.nn.LayerNorm(13)), x[0, 0])
+    source = mlx.Sequential(mlx.Linear(13, 5), mlx.Dropout(0.5), mlx.Linear(5, 7))
+    linear = torch.nn.Sequential(torch.nn.Linear(13, 5), torch.nn.Identity(), torch.nn.Linear(5, 7))
+    assert lx.port(source, linear, x[0, 0]).end_to_end.agrees
+    assert source.layers[1].training
+    for module, other in (
+        (mlx.RNN(5, 7, nonlinearity=mlx.relu), torch.nn.RNN(5, 7, batch_first=True)),
+        (mlx.GroupNorm(2, 6), torch.nn.GroupNorm(2, 6)),
+    ):
+        with pytest.raises(LayoutxError, match="cannot hold this mlx"):
+            lx.port(mlx.Sequential(module), torch.nn.Sequential(other), compare=False)
+
+
+def test_port_says_what_it_does_not_write_into() -> None:
+    from flax import nnx
+
+    for target in ({"params": {"0": {"kernel": np.ones((5, 7))}}}, nnx.Linear(5, 7, rngs=nnx.Rngs(0))):
+        with pytest.raises(UsageError, match="port does not write into") as found:
+            lx.port(_linear(), target)
+        assert "lx.convert" in str(found.value)
+        assert "two torch models" not in str(found.value)
