@@ -154,7 +154,10 @@ def planned(
     else:
         model = model_of(store, known, options.forms, framework=from_, plain=plain, values=options.values)
         if model.framework == to:
-            raise UsageError(f"{store.path.name} already holds names of {to}", do="choose another --to")
+            raise UsageError(
+                f"{store.path.name} already holds names of {to}",
+                do="choose another --to, or say whose names they are with --from (mlx, for one, marks no file)",
+            )
     if target is not None:
         return plan_pair(model, target, known, options)
     if to == "keras":

@@ -186,7 +186,10 @@ def layers_for(
     """
     records, skipped = chosen(model, options, others)
     found, problems = bound_layers(records, registry, options)
-    problems += unfollowed(model, [f for f in found if not options.keeps(f[0].name)], registry, to)
+    judged = [f for f in found if not options.keeps(f[0].name)]
+    names = {record.name for record, _ in judged}
+    rest = [record for record in model.layers if record.tensors and record.name not in names]
+    problems += unfollowed(model, judged, registry, to, bound_layers(rest, registry, options)[0])
     return found, problems, skipped
 
 

@@ -17,19 +17,32 @@ _LOST = re.compile(r"\b(?!output)(\w+) axis could not be followed")
 
 
 def unfollowed(
-    model: ModelRecord, found: Sequence[tuple[LayerRecord, BoundForm]], registry: Registry, framework: str
+    model: ModelRecord,
+    found: Sequence[tuple[LayerRecord, BoundForm]],
+    registry: Registry,
+    framework: str,
+    others: Sequence[tuple[LayerRecord, BoundForm]] = (),
 ) -> list[ConversionError]:
     """One error for each layer whose input may be a flattened map in an order that nobody can tell.
 
     That is so where the wiring was lost in a layer that layoutx does not know, in a model that has maps; and
     in a file without wiring, where the input is no other layer's width. Only for a target that keeps
     channels elsewhere than the source, as an ONNX graph may do that keeps them last.
+
+    Args:
+        found: the layers to judge, bound; others: the model's other layers as far as they have forms. What is
+            left out of a conversion makes maps and widths all the same.
     """
     same = registry.framework(framework).channels == registry.framework(model.framework).channels
     if same and model.framework != "onnx":
         return []
-    unwired = not same and len(found) > 1 and not any(record.inputs for record in model.layers)
-    maps = any(_makes_maps(record) for record in model.layers) or any(b.kind.name in MAPS for _, b in found)
+    whole = [*found, *others]
+    bound_names = {record.name for record, _ in whole}
+    unknown = [record for record in model.layers if record.name not in bound_names]
+    several = sum(bool(record.tensors) for record in model.layers) > 1
+    unwired = not same and several and not any(record.inputs for record in model.layers)
+    maps = any(map(_makes_maps, model.layers)) or any(b.kind.name in MAPS for _, b in whole)
+    maps = maps or (unwired and any(len(t.shape) > 2 for record in unknown for t in record.tensors.values()))
     errors = []
     for record, bound in found:
         lost = _LOST.search(record.note)
@@ -37,7 +50,7 @@ def unfollowed(
         if not maps or not axis or axis in record.refine or (same and KEEPS_LAST not in record.note):
             continue
         size = bound.sizes.get(axis, 0)
-        if lost or (unwired and bound.kind.name not in MAPS and size not in _widths(found, record)):
+        if lost or (unwired and bound.kind.name not in MAPS and size not in _widths(whole, record) | _biases(unknown)):
             errors.append(_error(record, size, axis, unwired))
     return errors
 
@@ -60,6 +73,16 @@ def _widths(found: Sequence[tuple[LayerRecord, BoundForm]], besides: LayerRecord
         for axis, times in (("output", 1), ("out", groups), ("hidden", directions), ("dim", 1)):
             if axis in sizes:
                 widths.add(sizes[axis] * times)
+    return widths
+
+
+def _biases(unknown: Sequence[LayerRecord]) -> set[int]:
+    """The same of layers without a form: the length of a vector beside a kernel with that many columns or rows."""
+    widths: set[int] = set()
+    for record in unknown:
+        shapes = [tensor.shape for tensor in record.tensors.values()]
+        ends = {size for shape in shapes if len(shape) > 1 for size in (shape[0], shape[-1])}
+        widths |= {shape[0] for shape in shapes if len(shape) == 1 and shape[0] in ends}
     return widths
 
 

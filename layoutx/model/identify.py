@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from layoutx.empty import NOTHING
-from layoutx.errors import BindError
+from layoutx.errors import BindError, LayoutxError
 from layoutx.lang.show import show
+from layoutx.lang.tree import Layout, roles_of
 from layoutx.model.keras_groups import QUANTISED
 from layoutx.model.record import LayerRecord
-from layoutx.spec.bind import tensor_names
+from layoutx.spec.bind import UNKNOWN, bind, tensor_names
+from layoutx.spec.configs import structural
 from layoutx.spec.guess import Guess, guess
 from layoutx.spec.registry import Registry
-from layoutx.spec.schema import choose
+from layoutx.spec.schema import Kind, choose
+from layoutx.spec.sizing import UndeterminedError
 
 
 def identified(
@@ -44,10 +48,7 @@ def identified(
         # an int8 kernel and its scale have the shapes of a kernel and a bias
         return replace(record, note=f"{record.note}; {QUANTISED}" if record.note else QUANTISED)
     if form:
-        fitting = [g for g in guesses(record, registry, registry.form(form).framework, known) if g.form == form]
-        if not fitting:
-            raise _unfit(record, form, registry)
-        return _with(record, fitting[0], "the form was given by --form")
+        return _as_said(record, registry, framework, form, known)
     if not guessing:
         return record
     found = guesses(record, registry, framework, known)
@@ -60,14 +61,105 @@ def identified(
     return replace(record, note=record.note or "no form fits its tensors")
 
 
-def guesses(record: LayerRecord, registry: Registry, framework: str, known: Mapping[str, Any] = NOTHING) -> list[Guess]:
-    """All forms that fit a record's tensors: by their names, or by position where the file only numbers them."""
+def guesses(
+    record: LayerRecord,
+    registry: Registry,
+    framework: str,
+    known: Mapping[str, Any] = NOTHING,
+    *,
+    ordered: bool = True,
+) -> list[Guess]:
+    """All forms that fit a record's tensors: by their names, or by position where the file's order means something.
+
+    Args:
+        ordered: the file lists a layer's tensors in the order in which its class made them, as Keras does; a tree or
+            a state dict of other names has no order that could stand for them.
+    """
     named = {name: tensor.shape for name, tensor in record.tensors.items()}
     hint = record.class_name or record.name
-    if all(name.rsplit("/", 1)[-1].isdigit() for name in named):
-        return guess(registry, framework, list(named.values()), hint, known)
-    found = guess(registry, framework, named, hint, known)
-    return found or guess(registry, framework, list(named.values()), hint, known)
+    numbered = all(name.rsplit("/", 1)[-1].isdigit() for name in named)
+    found = [] if numbered else guess(registry, framework, named, hint, known)
+    if found or not (numbered or ordered):
+        return found
+    found = guess(registry, framework, list(named.values()), hint, known)
+    return found if numbered else [g for g in found if _agree(tuple(named), g, registry)]
+
+
+def _agree(stored: tuple[str, ...], found: Guess, registry: Registry) -> bool:
+    """Whether no stored name contradicts its position: says a tensor that some form of the kind stores elsewhere.
+
+    `depthwise_kernel` may stand where a form says `kernel`, as both are the weight; `beta` not for `gamma`.
+    """
+    roles = _roles(registry.kind_of(found.form))
+    return all(
+        stored_leaf not in roles or bool(roles[stored_leaf] & roles[_leaf(name)])
+        for stored_leaf, name in zip(map(_leaf, stored), found.names, strict=True)
+    )
+
+
+def _leaf(name: str) -> str:
+    """The last part of a tensor's name: `kernel` of `dense/kernel:0`."""
+    return re.split(r"[/.]", name.removesuffix(":0"))[-1]
+
+
+def _roles(kind: Kind) -> dict[str, set[str]]:
+    """Word that a form of this kind, of any framework, calls a tensor by -> the roles that such tensors hold."""
+    found: dict[str, set[str]] = {}
+    for form in kind.forms.values():
+        for config in structural(form):
+            for spec in form.tensors:
+                layout = choose(spec.cases, {**form.config, **config})
+                if isinstance(layout, Layout):
+                    found.setdefault(_leaf(spec.name), set()).update(roles_of(layout))
+    return found
+
+
+def _as_said(
+    record: LayerRecord, registry: Registry, framework: str, form: str, known: Mapping[str, Any]
+) -> LayerRecord:
+    """The record with the user's form: its tensors by their names, which a stacked module numbers by the layer."""
+    first = _first(record, form, registry)
+    own = dict(zip(first.tensors, record.tensors, strict=True))
+    ordered = framework in ("keras", "keras1")
+    fitting = guesses(first, registry, registry.form(form).framework, known, ordered=ordered)
+    fitting = [g for g in fitting if g.form == form]
+    note = "the form was given by --form"
+    if fitting:
+        found = _with(record, fitting[0], note)
+        return (
+            replace(found, tensors={own.get(n, n): t for n, t in found.tensors.items()}) if record.instance else found
+        )
+    open_key = _undetermined(first, form, registry)
+    if open_key:
+        return replace(record, form=form, config={**record.config, open_key: UNKNOWN}, note=note)
+    raise _unfit(record, form, registry)
+
+
+def _first(record: LayerRecord, form: str, registry: Registry) -> LayerRecord:
+    """The record as if it were the first layer of its stack: `weight_ih_l1` as `weight_ih_l0`."""
+    if not record.instance:
+        return record
+    kind, spec = registry.kind_of(form), registry.form(form)
+    first: dict[str, str] = {}
+    for config in structural(spec):
+        own = tensor_names(kind, spec, config, record.instance)
+        first.update(zip(own, tensor_names(kind, spec, config), strict=True))
+    return replace(record, tensors={first.get(name, name): tensor for name, tensor in record.tensors.items()})
+
+
+def _undetermined(record: LayerRecord, form: str, registry: Registry) -> str:
+    """The config key, of a form whose names are all there, that only the user can tell: num_groups; else ""."""
+    kind, spec = registry.kind_of(form), registry.form(form)
+    shapes = {name: tensor.shape for name, tensor in record.tensors.items()}
+    for key in (key for key, _ in spec.sizes if type(spec.config.get(key)) is int):
+        for config in structural(spec):
+            try:
+                bind(kind, spec, {**config, key: UNKNOWN}, shapes=shapes)
+            except UndeterminedError:
+                return key
+            except LayoutxError:
+                continue
+    return ""
 
 
 def meaning(found: Guess, registry: Registry) -> tuple[str, ...]:
@@ -86,6 +178,8 @@ def _by_position(record: LayerRecord, registry: Registry) -> LayerRecord:
     names = tensor_names(kind, registry.form(record.form), record.config, record.instance)
     if set(record.tensors) <= set(names) or len(record.tensors) != len(names):
         return record
+    if not _agree(tuple(record.tensors), Guess(record.form, {}, names, ""), registry):
+        raise _unfit(record, record.form, registry)
     return replace(record, tensors=dict(zip(names, record.tensors.values(), strict=True)))
 
 
@@ -101,6 +195,7 @@ def _unfit(record: LayerRecord, form: str, registry: Registry) -> BindError:
     return BindError(
         f"layer {record.name} does not hold what {form} stores",
         where=f"its tensors: {shapes}",
-        why=f"{form} stores {wanted}",
-        do=f"name another form with --form {record.name}=FORM; `layoutx specs` lists them",
+        why=f"{form} stores {wanted}; names decide, not positions, wherever a file names its tensors",
+        do="rename the tensors, say whose names they are (--from FRAMEWORK), or name another form with "
+        f"--form {record.name}=FORM; `layoutx specs` lists them",
     )

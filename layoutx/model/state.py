@@ -105,7 +105,7 @@ def _guesses(record: LayerRecord, keyed: Keyed, registry: Registry) -> list[Gues
     if module is None or not module.form:
         return found
     own = [g for g in found if g.form == module.form]
-    return [replace(g, config={**g.config, **module.config}, why=f"the module's class; {g.why}") for g in own] or found
+    return [replace(g, config={**g.config, **module.config}, why=f"the module's class; {g.why}") for g in own]
 
 
 def _slashed(registry: Registry, framework: str) -> bool:

@@ -105,3 +105,54 @@ def test_layers_of_any_name_make_maps(tmp_path):
     form = {"c": "keras.Conv2D", "d": "keras.Dense"}
     with pytest.raises(LayoutxError, match="the order of the 60 input rows of d is not known"):
         convert(tmp_path / "w.h5", None, to="torch", live=False, forms=form)
+
+
+def flat_flax(path):
+    """Two convolutions and two Dense layers, of which the first reads a flattened map of 2 x 2 x 5."""
+    serialization = pytest.importorskip("flax.serialization")
+    rng = np.random.default_rng(7)
+    shapes = {"c1": (3, 3, 2, 6), "c2": (3, 3, 6, 5), "d1": (20, 7), "d2": (7, 3)}
+    tree = {n: {"kernel": rng.normal(size=s), "bias": rng.normal(size=s[-1])} for n, s in shapes.items()}
+    path.write_bytes(serialization.to_bytes({"params": tree}))
+    return path
+
+
+DENSE = {"d1": "flax.Dense", "d2": "flax.Dense"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"only": ["d1"], "forms": {"d1": "flax.Dense"}},
+        {"only": ["d*"], "forms": DENSE},
+        {"skip": ["c*"], "forms": DENSE},
+        {"skip": ["c*", "d2"], "forms": DENSE},
+        {"skip": ["c*"], "forms": DENSE | {"c1": "flax.Conv", "c2": "flax.Conv"}},
+        {"only": ["d1", "c1"], "forms": DENSE | {"c1": "flax.Conv"}, "keep_order": ["c1"]},
+    ],
+)
+def test_layers_left_out_make_maps_all_the_same(options, tmp_path):
+    source = flat_flax(tmp_path / "a.msgpack")
+    with pytest.raises(LayoutxError, match="the order of the 20 input rows of d1 is not known") as caught:
+        convert(source, None, to="torch", live=False, **options)
+    assert "rows of d2" not in str(caught.value)
+    kept = options | {"keep_order": ["d1"]}
+    assert convert(source, None, to="torch", live=False, **kept).layers
+
+
+def test_what_a_layer_left_out_gives_is_no_flattened_map(tmp_path):
+    source = flat_flax(tmp_path / "a.msgpack")
+    assert convert(source, None, to="torch", live=False, only=["d2"], forms={"d2": "flax.Dense"}).layers
+
+
+def test_a_state_dict_and_a_keras_file_in_part(tmp_path):
+    from safetensors.numpy import save_file
+
+    shapes = {"c": (5, 2, 3, 3), "d": (7, 20)}
+    tensors = {f"{n}.weight": np.ones(s, "f4") for n, s in shapes.items()}
+    save_file(tensors | {f"{n}.bias": np.ones(s[0], "f4") for n, s in shapes.items()}, tmp_path / "a.safetensors")
+    model = keras.Sequential([keras.Input((4, 4, 2)), L.Conv2D(5, 3), L.Flatten(), L.Dense(7)])
+    model.save_weights(tmp_path / "w.weights.h5")
+    for name, to, only in (("a.safetensors", "flax", "d"), ("w.weights.h5", "torch", "dense")):
+        with pytest.raises(LayoutxError, match="the order of the 20 input rows"):
+            convert(tmp_path / name, None, to=to, live=False, only=[only])
