@@ -26,7 +26,7 @@ def size(bound: BoundForm, axis: str) -> int:
     return bound.sizes.get(axis, 1)
 
 
-def fact(name: str, *allowed: str) -> Callable[[BoundForm], bool]:
+def fact(name: str, *allowed: Any) -> Callable[[BoundForm], bool]:
     return lambda bound: bound.facts[name] not in allowed
 
 
@@ -105,6 +105,16 @@ REFUSALS = [
         "the result is as wide as the queries",
         lambda b: size(b, "out") != size(b, "embed_q"),
     ),
+    *(
+        Refusal("lstm", target, "its hidden state is not projected", lambda b: biased(b, "w_projection"))
+        for target in ("keras.*", "onnx.*", "torch.LSTMCell")
+    ),
+    *(
+        Refusal("lstm", target, "its gates do not see the cell state", lambda b: biased(b, "peephole"))
+        for target in ("keras.*", "torch.*")
+    ),
+    Refusal("normalization", "*", "a mean that the config gives is stored nowhere", lambda b: not biased(b, "mean")),
+    Refusal("normalization", "onnx.*", "the nodes do not run backwards", fact("invert", False)),
     Refusal("gru", "torch.*", "torch applies the reset gate after the product", fact("reset", "after")),
     *(
         refusal
