@@ -9,7 +9,7 @@ import numpy as np
 
 from layoutx.errors import UsageError
 from layoutx.verify.live.arrays import Array, Arrays, cast_all, inputs, options, refused
-from layoutx.verify.live.jax_live import activation, fill, flat, merge, over_time, states, tree, tupled, x64
+from layoutx.verify.live.jax_live import activation, fill, flat, over_time, states, tree, tupled, wrapped, x64
 
 OWN = ("rank", "kernel_dims", "bias_dims")  # keys that only specs read
 WRAPPERS = {"RNN": ("time_major", "reverse", "keep_order"), "Bidirectional": ("merge_fn", "time_major")}
@@ -69,15 +69,8 @@ def _build(form: str, config: Mapping[str, Any], dtype: str) -> Any:
     given |= {key: activation(given[key]) for key in ("gate_fn", "activation_fn") if key in given}
     given |= {"param_dtype": dtype} if name == "PReLU" else {"dtype": dtype, "param_dtype": dtype}
     given |= {"use_running_average": True} if name == "BatchNorm" else {}
-    if "merge_fn" in around:
-        around["merge_fn"] = merge(around["merge_fn"])
     try:
-        cell = getattr(linen, name)
-        if wrapper == "RNN":
-            return linen.RNN(cell(**given), **around)
-        if wrapper == "Bidirectional":
-            return linen.Bidirectional(linen.RNN(cell(**given)), linen.RNN(cell(**given)), **around)
-        return cell(**given)
+        return wrapped(linen, name, given, wrapper, around)
     except (TypeError, ValueError) as error:
         raise refused(form, {}, error) from error
 

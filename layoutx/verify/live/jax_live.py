@@ -88,6 +88,17 @@ def merge(name: Any) -> Any:
     raise UsageError(f"no function joins two directions as {name!r}", where=f"known: {', '.join(known)}")
 
 
+def wrapped(library: Any, name: str, given: Mapping[str, Any], wrapper: str, around: Mapping[str, Any]) -> Any:
+    """A module of flax.linen or flax.nnx, alone or as the cell of its `RNN` or, made twice, of its `Bidirectional`."""
+    cell = getattr(library, name)
+    more = {**around, **({"merge_fn": merge(around["merge_fn"])} if "merge_fn" in around else {})}
+    if wrapper == "RNN":
+        return library.RNN(cell(**given), **more)
+    if wrapper == "Bidirectional":
+        return library.Bidirectional(library.RNN(cell(**given)), library.RNN(cell(**given)), **more)
+    return cell(**given)
+
+
 def tupled(value: Any) -> Any:
     """Lists as JSON has them -> tuples, at every depth."""
     return tuple(map(tupled, value)) if isinstance(value, (list, tuple)) else value

@@ -10,7 +10,7 @@ import numpy as np
 from layoutx.errors import UsageError
 from layoutx.verify.live.arrays import Array, Arrays, cast_all, inputs, options, refused
 from layoutx.verify.live.flax_live import OWN, WRAPPERS
-from layoutx.verify.live.jax_live import activation, fill, merge, over_time, states, tupled, x64
+from layoutx.verify.live.jax_live import activation, fill, over_time, states, tupled, wrapped, x64
 
 UNTYPED = ("PReLU",)  # modules that make their weights in no dtype but that of their start
 
@@ -67,15 +67,8 @@ def _build(form: str, config: Mapping[str, Any], dtype: str) -> Any:
     given |= {"use_running_average": True} if name == "BatchNorm" else {}
     given |= {"decode": False} if name == "MultiHeadAttention" else {}
     given |= {} if name in UNTYPED else {"rngs": nnx.Rngs(0)}
-    if "merge_fn" in around:
-        around["merge_fn"] = merge(around["merge_fn"])
     try:
-        cell = getattr(nnx, name)
-        if wrapper == "RNN":
-            return nnx.RNN(cell(**given), **around)
-        if wrapper == "Bidirectional":
-            return nnx.Bidirectional(nnx.RNN(cell(**given)), nnx.RNN(cell(**given)), **around)
-        return cell(**given)
+        return wrapped(nnx, name, given, wrapper, around)
     except (TypeError, ValueError) as error:
         raise refused(form, {}, error) from error
 
