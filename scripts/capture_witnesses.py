@@ -99,6 +99,9 @@ def capture(plan: Plan) -> Case:
     shapes = list(plan.tensors.items()) if plan.tensors is not None else live.describe(plan.form, config, plan.inputs)
     rng = np.random.default_rng(zlib.crc32(f"{plan.form} {json.dumps(dict(plan.config))} {plan.inputs}".encode()))
     tensors = {key: values(rng, key, shape) for key, shape in shapes}
+    for key in tensors:
+        if plan.zeros and fnmatch(key, plan.zeros):
+            tensors[key] = np.zeros_like(tensors[key])
     if plan.vocab:
         inputs = {key: rng.integers(0, plan.vocab, shape) for key, shape in plan.inputs.items()}
     else:

@@ -3,7 +3,7 @@
 python scripts/matrix.py                 plan all pairs anew; write docs/matrix
 python scripts/matrix.py --check         fail where docs/matrix is not what the specs mean now
 python scripts/matrix.py --measure       also run every pair of witnessed forms; write docs/matrix/measured.json
-python scripts/matrix.py --only lstm     with --measure: kinds of this name only
+python scripts/matrix.py --only lstm,gru with --measure: kinds of these names (globs) only
 """
 
 from __future__ import annotations
@@ -322,8 +322,36 @@ def overview(found: Mapping[str, Sequence[Pair]]) -> str:
         counts.append(sum(bool(error_of(pair)) for pair in held))
         total = [a + b for a, b in zip(total, counts, strict=True)]
         lines.append(f"| [{name}]({name}.md) | {' | '.join(map(str, counts))} |")
-    lines.append(f"| **all** | {' | '.join(map(str, total))} |")
+    lines += [f"| **all** | {' | '.join(map(str, total))} |", "", *left(found)]
     return "\n".join(lines) + "\n"
+
+
+# `source -> target` (a glob) of witnessed forms that cannot be run, and why; what is not run and not here is a fault
+NOT_RUN: Mapping[str, str] = {}
+
+
+def not_run(found: Mapping[str, Sequence[Pair]]) -> tuple[int, dict[str, list[str]]]:
+    """How many pairs of witnessed forms are not refused, and by reason those that were not measured."""
+    many, rest = 0, dict[str, list[str]]()
+    for pair in (pair for held in found.values() for pair in held):
+        if {state(pair.source), state(pair.target)} != {"witnessed"} or not pair.verdicts:
+            continue
+        if pair.verdicts[0].exactness == "refused":
+            continue
+        many += 1
+        if not error_of(pair):
+            name = f"{pair.source} -> {pair.target}"
+            rest.setdefault(next((why for glob, why in NOT_RUN.items() if fnmatch(name, glob)), ""), []).append(name)
+    return many, rest
+
+
+def left(found: Mapping[str, Sequence[Pair]]) -> list[str]:
+    """How much of the matrix was run, and what was not."""
+    many, rest = not_run(found)
+    ran = f"{many - sum(map(len, rest.values()))} of {many} witnessed pairs that are not refused were run"
+    if not rest:
+        return [f"{ran}."]
+    return [f"{ran}; the rest:", "", *(f"- {why or 'unexplained'}: {', '.join(held)}" for why, held in rest.items())]
 
 
 def texts() -> dict[str, str]:
@@ -343,13 +371,13 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing; fail where docs/matrix is stale")
     parser.add_argument("--measure", action="store_true", help="run the pairs in the installed frameworks")
-    parser.add_argument("--only", default="*", metavar="GLOB", help="with --measure: kinds of this name only")
+    parser.add_argument("--only", default="*", metavar="GLOBS", help="with --measure: kinds of these names only")
     options = parser.parse_args(argv)
     begun = time.perf_counter()
     if options.measure:
         from scripts.matrix_runs import measure
 
-        kinds = [name for name in specs().kinds if fnmatch(name, options.only)]
+        kinds = [name for name in specs().kinds if any(fnmatch(name, glob) for glob in options.only.split(","))]
         found = {**measured(), **measure(kinds)}
         FOLDER.mkdir(parents=True, exist_ok=True)
         lines = [f"  {json.dumps(pair)}: {json.dumps(found[pair], sort_keys=True)}" for pair in sorted(found)]

@@ -3,9 +3,8 @@
 `converted` moves the captured weights, checks the way back and that a `moves` plan is a permutation, runs the target's
 own framework on the captured inputs, and compares with what the source's framework gave.
 
-Left out: targets for another number of spatial axes; mlx BatchNorm and tflite PRELU on five dimensions, which they
-refuse; einsum layers as a target except of the equation ab,bc->ac; PReLU with one slope for all channels of several
-(the data of no other form says that).
+Left out: targets for another number of spatial axes, but that mlx BatchNorm is given three of them as two and gives
+its two as three (the positions are all alike to it); tflite PRELU on five dimensions, which it refuses.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ import numpy as np
 
 from layoutx.errors import ConversionError, LayoutxError, Problems
 from layoutx.lang.tree import Spread
+from layoutx.model.cropping import cuts, ends
 from layoutx.plan.fit import fit
 from layoutx.plan.plan import Array, Plan
 from layoutx.plan.run import run
@@ -31,10 +31,10 @@ from layoutx.spec.bound import BoundForm
 from layoutx.spec.registry import Registry, builtin_folder, load_registry
 from layoutx.spec.schema import Form
 from layoutx.verify import live
-from layoutx.verify.data import canonical_data, data_order, rearrange
+from layoutx.verify.data import canonical_data, data_order, data_sizes, rearrange
 from layoutx.verify.forward.activations import activation
 from layoutx.verify.layer import run_live
-from layoutx.verify.probe import always_same, spatial_rank
+from layoutx.verify.probe import always_same, spatial_rank, whole_sizes
 from layoutx.verify.proof import round_trip
 from layoutx.verify.reference import MERGES, forward_layer
 from layoutx.verify.witness import Case, bind_case, read, refinement
@@ -47,12 +47,9 @@ ONLY_TF_KERAS = (
     *("keras.LocallyConnected1D", "keras.LocallyConnected2D", "keras.CuDNNLSTM", "keras.CuDNNGRU"),
     *("keras.Bidirectional.CuDNNLSTM", "keras.Bidirectional.CuDNNGRU"),
 )
-NEVER_RUN = (
-    "tf1.CudnnCompatibleGRUCell",
-    "keras.CuDNNLSTM",
-    "keras.CuDNNGRU",
-    "keras.Bidirectional.CuDNNLSTM",
-    "keras.Bidirectional.CuDNNGRU",
+NEVER_RUN = (  # a class that TensorFlow 2 lacks, and layers of a Keras on a backend that nobody can run
+    *("tf1.CudnnCompatibleGRUCell", "keras.theano.Conv1D", "keras.theano.Conv2D", "keras.theano.Conv3D"),
+    *("keras.theano.Conv2DTranspose", "keras.theano.ConvLSTM2D"),
 )
 EINSUMS = ("keras.EinsumDense", "flax.Einsum", "nnx.Einsum")  # they want an equation
 TOLERANCE = {"float64": 1e-9, "float32": 1e-5}
@@ -128,15 +125,28 @@ def runs_of(path: Path, framework: str) -> tuple[dict[str, dict[str, float]], li
     wrong: list[str] = []
     if not live.available(framework):
         return pairs, wrong
-    for case in chosen(read(path), framework):
-        for form, config in targets(case, bind_case(case, specs())[0][0], framework):
-            found = attempt(case, form, config)
-            if found.wrong:
-                wrong.append(f"{case.name} -> {framework}: {form.name}: {found.wrong}")
-            elif not found.refused:
-                held = pairs.setdefault(f"{case.form} -> {form.name}", {})
-                held[found.dtype] = max(found.error, held.get(found.dtype, 0.0))
+    for case, form, _, found in conversions(read(path), framework):
+        if found.wrong:
+            wrong.append(f"{case.name} -> {framework}: {form.name}: {found.wrong}")
+        elif not found.refused:
+            held = pairs.setdefault(f"{case.form} -> {form.name}", {})
+            held[found.dtype] = max(found.error, held.get(found.dtype, 0.0))
     return pairs, wrong
+
+
+def conversions(cases: Sequence[Case], framework: str) -> Iterator[tuple[Case, Form, dict[str, Any], Run]]:
+    """What came of every conversion: the chosen cases into all forms, the others where no chosen one had a place."""
+    first = chosen(cases, framework)
+    others = [case for case in cases if not any(case is other for other in first)]
+    held: set[tuple[str, str]] = set()
+    for case in [*first, *others]:
+        for form, config in targets(case, bind_case(case, specs())[0][0], framework):
+            if (case.form, form.name) in held and any(case is other for other in others):
+                continue
+            found = attempt(case, form, config)
+            if not found.refused:
+                held.add((case.form, form.name))
+            yield case, form, config, found
 
 
 def attempt(case: Case, form: Form, config: Mapping[str, Any]) -> Run:
@@ -153,18 +163,14 @@ def targets(case: Case, source: BoundForm, framework: str) -> Iterator[tuple[For
     x = next(iter(case.inputs.values()))
     spread = any(isinstance(dim, Spread) for dims in data_order(source).values() for dim in dims)
     rank = x.ndim - (3 if source.kind.name == "conv_lstm" else 2) if spread else None
-    for form in specs().forms_of(source.kind.name, name):
+    for form in specs().forms_of(source.kind.name, name, by_class=True):
         if form.name in (ONLY_KERAS_3 if framework == "tf_keras" else ONLY_TF_KERAS if framework == "keras" else ()):
             continue
         if form.name in NEVER_RUN:
             continue
-        if form.rank is not None and rank != form.rank and not (rank == 0 and form.name == "torch.BatchNorm1d"):
+        if form.rank not in (None, rank) and not other_rank(case.form, rank, form):
             continue
-        if form.name in EINSUMS and (refinement(case) or {"equation", "einsum_str"} & case.config.keys()):
-            continue
-        if form.name in ("mlx.BatchNorm", "tflite.PRELU") and rank == 3:
-            continue
-        if source.kind.name == "prelu" and source.sizes["channel"] == 1:
+        if form.name == "tflite.PRELU" and rank == 3:
             continue
         config = {"version": 2 if framework == "tf_keras" else 3} if name == "keras" else {}
         if rank is not None:
@@ -172,6 +178,11 @@ def targets(case: Case, source: BoundForm, framework: str) -> Iterator[tuple[For
         if form.name == case.form and framework == case.framework:
             continue
         yield form, {key: value for key, value in config.items() if key in form.config}
+
+
+def other_rank(source: str, rank: int | None, target: Form) -> bool:
+    """Whether a class of so many spatial axes takes data of another number: of none, or two of mlx and one of 1."""
+    return (rank, target.name) == (0, "torch.BatchNorm1d") or (source, rank, target.rank) == ("mlx.BatchNorm", 2, 3)
 
 
 def converted(case: Case, form: Form, config: Mapping[str, Any]) -> Run:
@@ -186,7 +197,7 @@ def converted(case: Case, form: Form, config: Mapping[str, Any]) -> Run:
         return Run(refused=" | ".join(str(first_problem).split("\n")))
     order, native = canonical_data(first.kind.name), data_order(first)
     stored = refinement(case)
-    sizes = {} if first.kind.name == "prelu" else dict(first.sizes)
+    sizes = data_sizes(first)
 
     def canonical(arrays: Mapping[str, Array]) -> dict[str, Array]:
         return {
@@ -197,7 +208,7 @@ def converted(case: Case, form: Form, config: Mapping[str, Any]) -> Run:
         }
 
     x = canonical(case.inputs)
-    settings, keywords, changed = translated(first, form, x)
+    settings, keywords, changed = translated(first, form, x, last)
     results, dtypes = [], {case.dtype}
     reference = []
     for plan, (source, tensors) in zip(plans, layers, strict=True):
@@ -207,8 +218,10 @@ def converted(case: Case, form: Form, config: Mapping[str, Any]) -> Run:
             first_problem = error.problems[0] if isinstance(error, Problems) else error
             return Run(refused=str(first_problem).split("\n")[0])
         found, dtype = run_live(
-            plan.target, target, turned(source, x), settings, "float64", last, last, keywords(plan.target)
+            plan.target, target, shaped(form, turned(source, x)), settings, "float64", last, last, keywords(plan.target)
         )
+        if source.kind.name == "batch_norm":
+            found["y"] = found["y"].reshape(x["x"].shape)
         dtypes.add(dtype)
         if source.settings.get("activation") is not None:
             found["y"] = activation(str(source.settings["activation"]))(found["y"])
@@ -264,11 +277,23 @@ def turned(source: BoundForm, x: Mapping[str, Array]) -> dict[str, Array]:
     return {"x": x["x"][:, ::-1]} if source.settings.get("go_backwards") else dict(x)
 
 
+def shaped(form: Form, x: Mapping[str, Array]) -> dict[str, Array]:
+    """Data of three spatial axes as the two that mlx takes, and of two as three: batch_norm alone comes to this."""
+    data = x.get("x")
+    if form.name == "mlx.BatchNorm" and data is not None and data.ndim == 5:
+        return {"x": data.reshape(data.shape[0], -1, *data.shape[3:])}
+    if form.rank == 3 and data is not None and data.ndim == 4:
+        return {"x": data[:, None]}
+    return dict(x)
+
+
 def rebound(source: BoundForm, settings: Mapping[str, Any]) -> BoundForm:
     return replace(source, settings={**source.settings, **settings})
 
 
-def translated(source: BoundForm, form: Form, x: Mapping[str, Array]) -> tuple[dict[str, Any], Any, bool]:
+def translated(
+    source: BoundForm, form: Form, x: Mapping[str, Array], last: Mapping[str, str]
+) -> tuple[dict[str, Any], Any, bool]:
     """Settings for the target, a function to its own keywords, and whether they are not the source's (the target
     cannot say the same: then stride 1 and no padding, and the source is computed anew by the witnessed reference)."""
     kind, rank = source.kind.name, spatial_rank(source)
@@ -281,7 +306,7 @@ def translated(source: BoundForm, form: Form, x: Mapping[str, Array]) -> tuple[d
     if kind in LOCAL:
         settings = {"strides": source.settings.get("strides", 1), "padding": "valid"}
     if kind not in CONVS:
-        return settings, lambda target: einsum(target), False
+        return settings, lambda target: einsum(target, last), False
 
     def each(value: Any) -> tuple[int, ...]:
         return tuple(value) if isinstance(value, (list, tuple)) else (1 if value is None else int(value),) * rank
@@ -296,7 +321,9 @@ def translated(source: BoundForm, form: Form, x: Mapping[str, Array]) -> tuple[d
     if words is None or undilated:
         return {**plain, "output_padding": None}, lambda target: {}, True
     own = {"padding": words} if form.framework != "onnx" else words
-    if extra is not None and kind == "conv_transpose" and any(each(extra)):
+    if form.framework == "onnx" and kind == "conv_transpose" and source.settings.get("padding") in ("valid", "same"):
+        own = cropped(source, rank, strides, dilation, None if extra is None else each(extra))
+    elif extra is not None and kind == "conv_transpose" and (any(each(extra)) or form.by_class):
         own["output_padding"] = list(each(extra))
     settings = {"strides": strides, "dilation": dilation, "padding": "valid"}
     return settings, lambda target: own, False
@@ -307,6 +334,10 @@ def padding_words(source: BoundForm, form: Form, rank: int, strides: tuple[int, 
     padding, kind = source.settings.get("padding"), source.kind.name
     if padding is None or padding == 0:
         padding = "valid"
+    if form.by_class:  # layoutx.torch takes Keras' words, and means by them what Keras does
+        if kind == "conv_transpose" and source.form.framework != "keras":
+            return None
+        return padding if padding in ("valid", "same") or (padding == "causal" and form.rank == 1) else None
     if isinstance(padding, int):
         padding = [padding] * rank
     if not isinstance(padding, str):
@@ -323,21 +354,32 @@ def padding_words(source: BoundForm, form: Form, rank: int, strides: tuple[int, 
         return padding if fits and extra is None and len(set(strides)) < 2 else None
     if padding == "valid":
         return {} if form.framework == "onnx" else 0
-    if padding == "same" and (kind != "conv_transpose" or not extra) and form.framework == "onnx":
-        return {"auto_pad": "SAME_UPPER"} if extra is None else None
+    if padding == "same" and form.framework == "onnx":
+        return {"auto_pad": "SAME_UPPER"}  # of a transposed one, see cropped
     return "same" if padding == "same" and kind == "conv" and set(strides) == {1} else None
 
 
-def einsum(target: BoundForm) -> dict[str, Any]:
-    """The plain equation, where the target's own constructor wants one."""
-    plain = "ab,bc->ac"
+def cropped(
+    source: BoundForm, rank: int, strides: Sequence[int], dilation: Sequence[int], extra: Sequence[int] | None
+) -> dict[str, Any]:
+    """Keras' names as the numbers of ONNX, whose own names come to something else where a stride is the longer."""
+    kernel = [source.sizes[axis] for axis in source.kind.spread[rank]]
+    cut = cuts(kernel, strides, dilation, extra)
+    if source.settings["padding"] == "valid":
+        cut = [min(c, 0) for c in cut] if extra is None else [-e for e in extra]
+    front, end, more = ends(cut)
+    return {"pads": front + end, "output_padding": more}
+
+
+def einsum(target: BoundForm, last: Mapping[str, str]) -> dict[str, Any]:
+    """The plain equation, where the target's own constructor wants one: refined axes stand there as one."""
+    if target.form.name not in EINSUMS:
+        return {}
+    plain, sizes = "ab,bc->ac", whole_sizes(target, last)
+    shape = [sizes["input"], sizes["output"]]
     biased = any(t.name == "bias" for t in target.tensors)
     if target.form.name == "keras.EinsumDense":
-        bias = {"bias_axes": "c"} if biased else {}
-        return {"equation": plain, "output_shape": target.sizes["output"], **bias}
-    shape = [target.sizes[axis] for axis in ("input", "output")] if target.form.name in EINSUMS else []
+        return {"equation": plain, "output_shape": shape[1], **({"bias_axes": "c"} if biased else {})}
     if target.form.name == "flax.Einsum":
         return {"einsum_str": plain, "shape": shape}
-    if target.form.name == "nnx.Einsum":
-        return {"einsum_str": plain, "kernel_shape": shape, **({"bias_shape": shape[1:]} if biased else {})}
-    return {}
+    return {"einsum_str": plain, "kernel_shape": shape, **({"bias_shape": shape[1:]} if biased else {})}

@@ -20,6 +20,7 @@ class Plan:
     """One layer to capture.
 
     `tensors`: names and shapes, where the framework cannot list them. `vocab`: x are indices below it.
+    `zeros`: tensors of these names (a glob) are zero, for targets that have no place for them.
     """
 
     form: str
@@ -29,6 +30,7 @@ class Plan:
     refine: Mapping[str, str] = field(default_factory=dict)
     vocab: int = 0
     dtype: str = "float64"
+    zeros: str = ""
 
 
 SIZE: dict[int, Shape] = {1: (5,), 2: (5, 3), 3: (5, 3, 2)}  # of kernels
@@ -38,6 +40,7 @@ SPACE: dict[int, Shape] = {1: (11,), 2: (11, 7), 3: (7, 5, 3)}
 EPS = 2.0**-7  # onnx keeps attributes in float32
 OTHERS = tuple(sorted(p.stem.removeprefix("witnesses_") for p in Path(__file__).parent.glob("witnesses_*.py")))
 WHERE = {"query": (2, 4, 13), "key": (2, 5, 17), "value": (2, 5, 19)}
+PAIR = {"query": (2, 4, 15), "key": (2, 5, 17), "value": (2, 5, 17)}  # what every class of three heads of five takes
 
 
 def cases() -> Iterator[Plan]:
@@ -87,6 +90,7 @@ def keras_plain(version: int) -> Iterator[Plan]:
     yield keras("PReLU", (2, 7, 5, 3), shared_axes=[1, 2])
     yield keras("PReLU", (2, 7, 5, 3), shared_axes=[1])
     yield keras("PReLU", (2, 7, 5, 3), shared_axes=[2])
+    yield keras("PReLU", (2, 7, 5, 3), shared_axes=[1, 2, 3])
 
 
 def keras_convs(version: int) -> Iterator[Plan]:
@@ -101,7 +105,9 @@ def keras_convs(version: int) -> Iterator[Plan]:
         yield keras(name, x, filters=7, kernel_size=size, padding="same", strides=[2] * rank, activation="tanh")
         yield keras(name, x, filters=7, kernel_size=small, dilation_rate=[2] * rank)
         yield keras(name, (2, *SPACE[rank], 6), filters=10, kernel_size=size, groups=2)
+        yield keras(name, x, filters=6, kernel_size=small, groups=3)
         if rank < 3:
+            yield keras(f"Depthwise{name}", (2, *SPACE[rank], 1), kernel_size=small, depth_multiplier=7)
             yield keras(
                 name, (2, *SPACE[rank], 6), filters=10, kernel_size=small, groups=2, use_bias=False, dilation_rate=2
             )
@@ -158,6 +164,7 @@ def keras_norms(version: int) -> Iterator[Plan]:
     yield keras("BatchNormalization", (2, 7, 3, 5), center=False)
     yield keras("BatchNormalization", (2, 5), center=False, scale=False)
     yield keras("BatchNormalization", (2, 7, 5, 3), axis=1)
+    yield keras("BatchNormalization", (2, 7, 3, 2, 5))
     yield keras("LayerNormalization", (2, 7))
     yield keras("LayerNormalization", (2, 7), epsilon=EPS, center=False)
     yield keras("LayerNormalization", (2, 7), epsilon=EPS, scale=False)
@@ -166,7 +173,8 @@ def keras_norms(version: int) -> Iterator[Plan]:
     yield keras("GroupNormalization", (2, 5, 6), groups=3, epsilon=EPS, scale=False)
     yield keras("GroupNormalization", (2, 5, 7, 6), groups=2, epsilon=EPS, center=False)
     yield keras("GroupNormalization", (2, 6, 5, 7), groups=2, axis=1)
-    yield keras("GroupNormalization", (2, 5, 7, 3), groups=-1)
+    for space in ((5,), (5, 7), (5, 7, 2)):
+        yield keras("GroupNormalization", (2, *space, 3), groups=-1)
     if version == 3:
         yield keras("RMSNormalization", (2, 7))
         yield keras("RMSNormalization", (2, 7), epsilon=EPS)
@@ -215,6 +223,7 @@ def keras_attention(version: int) -> Iterator[Plan]:
         config = {"head_dim": 5, "num_query_heads": 6, "num_key_value_heads": 3, "version": 3}
         for more in ({}, {"use_bias": False}, {"num_key_value_heads": 6}):
             yield Plan("keras.GroupQueryAttention", {**config, **more}, WHERE)
+        yield Plan("keras.GroupQueryAttention", {**config, "num_query_heads": 3}, PAIR)
 
 
 def torch(form: str, x: Shape, refine: Mapping[str, str] | None = None, vocab: int = 0, **config: Any) -> Plan:
@@ -280,6 +289,8 @@ def torch_norms() -> Iterator[Plan]:
     yield torch("GroupNorm", (2, 6, 5), num_groups=2, num_channels=6, eps=EPS)
     yield torch("GroupNorm", (2, 6, 5, 7), num_groups=2, num_channels=6, bias=False)
     yield torch("GroupNorm", (2, 6, 5, 7), num_groups=2, num_channels=6, affine=False)
+    for space in ((7,), (7, 3), (7, 3, 2)):
+        yield torch("GroupNorm", (2, 5, *space), num_groups=5, num_channels=5)
     yield torch("LayerNorm", (2, 7), normalized_shape=7)
     yield torch("LayerNorm", (2, 7), normalized_shape=[7], eps=EPS, bias=False)
     yield torch("LayerNorm", (2, 7), normalized_shape=7, elementwise_affine=False)
@@ -330,6 +341,10 @@ def torch_attention() -> Iterator[Plan]:
             held = {name: shape for name, shape in tensors.items() if bias or not name.endswith("bias")}
             heads = {"num_heads": 6, "num_kv_heads": kv, "bias": bias}
             yield Plan("torch.AttentionProjections", heads, WHERE, held)
+    tensors = {}
+    for name, weight in {"q": (15, 15), "k": (15, 17), "v": (15, 17), "out": (15, 15)}.items():
+        tensors |= {f"{name}_proj.weight": weight, f"{name}_proj.bias": weight[:1]}
+    yield Plan("torch.AttentionProjections", {"num_heads": 3, "num_kv_heads": 3, "bias": True}, PAIR, tensors)
 
 
 def onnx(form: str, x: Shape, tensors: Mapping[str, Shape], vocab: int = 0, **config: Any) -> Plan:
@@ -346,6 +361,7 @@ def onnx_plain() -> Iterator[Plan]:
     yield onnx("PRelu", (2, 5), {"slope": (5,)})
     yield onnx("PRelu", (2, 5, 3), {"slope": (5, 1)})
     yield onnx("PRelu", (2, 5, 7, 3), {"slope": (5, 1, 1)})
+    yield onnx("PRelu", (2, 5, 7, 3), {"slope": (1, 1, 1)})
 
 
 def onnx_convs() -> Iterator[Plan]:
@@ -360,6 +376,7 @@ def onnx_convs() -> Iterator[Plan]:
             yield onnx(name, (2, 3, *x), {"W": (*into, *size), "B": (out,)}, auto_pad="SAME_UPPER", strides=two)
             yield onnx(name, (2, 3, *x), {"W": (*into, *size), "B": (out,)}, auto_pad="VALID")
         yield onnx("Conv", (2, 6, *space), {"W": (10, 3, *small), "B": (10,)}, group=2)
+        yield onnx("Conv", (2, 3, *space), {"W": (6, 1, *small), "B": (6,)}, group=3)
         yield onnx("ConvTranspose", (2, 6, *shorter), {"W": (6, 5, *small), "B": (10,)}, group=2)
         yield onnx(
             "ConvTranspose", (2, 3, *shorter), {"W": (3, 7, *size), "B": (7,)}, strides=two, output_padding=[1] * rank
@@ -375,6 +392,7 @@ def onnx_norms() -> Iterator[Plan]:
         four = dict.fromkeys(("scale", "B", "input_mean", "input_var"), (5,))
         yield onnx("BatchNormalization", x, four, epsilon=EPS)
         yield onnx("InstanceNormalization", x, dict.fromkeys(("scale", "B"), (5,)), epsilon=EPS)
+        yield onnx("GroupNormalization", x, dict.fromkeys(("scale", "bias"), (5,)), num_groups=5, epsilon=EPS)
     yield onnx("GroupNormalization", (2, 6, 5), dict.fromkeys(("scale", "bias"), (6,)), num_groups=3, epsilon=EPS)
     yield onnx(
         "GroupNormalization", (2, 6, 5, 7), dict.fromkeys(("scale", "bias"), (6,)), num_groups=2, epsilon=2.0**-9
@@ -427,3 +445,7 @@ def onnx_attention() -> Iterator[Plan]:
         for bias in (True, False):
             held = {name: shape for name, shape in tensors.items() if bias or not name.endswith("bias")}
             yield Plan("onnx.AttentionProjections", {"num_heads": 6, "num_kv_heads": kv}, WHERE, held)
+    tensors = {}
+    for name, weight in {"q": (15, 15), "k": (17, 15), "v": (17, 15), "out": (15, 15)}.items():
+        tensors |= {f"{name}.B": weight, f"{name}.bias": weight[1:]}
+    yield Plan("onnx.AttentionProjections", {"num_heads": 3, "num_kv_heads": 3}, PAIR, tensors)

@@ -68,6 +68,8 @@ def norms() -> Iterator[Plan]:
         debias = 1 / (1 - 0.75**3)
         yield equinox("BatchNorm", x, input_size=5, mode="batch", momentum=0.75, batch_counter=3, _debias=debias)
     yield equinox("BatchNorm", (2, 5), input_size=5, mode="ema")
+    for space in ((7,), (7, 3), (7, 3, 2)):
+        yield equinox("GroupNorm", (2, 5, *space), groups=5, channels=5)
     yield equinox("GroupNorm", (2, 6), groups=3, channels=6)
     yield equinox("GroupNorm", (2, 6, 5), groups=2, channels=6, eps=EPS)
     yield equinox("GroupNorm", (2, 6, 5, 7), groups=3, channels=6)

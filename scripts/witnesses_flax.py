@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from witness_cases import EPS, SHORT, SIZE, SMALL, SPACE, WHERE, Plan, Shape
@@ -90,6 +91,7 @@ def norms() -> Iterator[Plan]:
     yield flax("BatchNorm", (2, 5), use_scale=False, use_bias=False)
     yield flax("BatchNorm", (2, 7, 3, 5), momentum=0.75)
     yield flax("BatchNorm", (2, 7, 5, 3), axis=1)
+    yield flax("BatchNorm", (2, 7, 3, 2, 5))
     yield flax("RMSNorm", (2, 7))
     yield flax("RMSNorm", (2, 7), epsilon=EPS)
     yield flax("GroupNorm", (2, 6), num_groups=3)
@@ -99,6 +101,9 @@ def norms() -> Iterator[Plan]:
     yield flax("InstanceNorm", (2, 5, 3))
     yield flax("InstanceNorm", (2, 5, 7, 3), epsilon=EPS, use_bias=False)
     yield flax("InstanceNorm", (2, 5, 7, 3), use_scale=False)
+    yield flax("InstanceNorm", (2, 5, 7, 2, 3))
+    for space in ((7,), (7, 3), (7, 3, 2)):
+        yield flax("GroupNorm", (2, *space, 5), num_groups=5)
 
 
 def recurrent() -> Iterator[Plan]:
@@ -114,6 +119,8 @@ def recurrent() -> Iterator[Plan]:
         for more in ({}, {"merge_fn": "add"}, {"merge_fn": "multiply"}, *gates[:1], *resets):
             yield flax(f"Bidirectional.{name}", x, features=3, **more)
         yield flax(f"Bidirectional.{name}", (5, 2, 7), features=3, time_major=True, activation_fn="relu")
+    for name in ("GRUCell", "RNN.GRUCell", "Bidirectional.GRUCell"):
+        yield replace(flax(name, (2, 3, 5), features=7), zeros="*hn/bias")
     for word in ACTIVATIONS[2:]:
         yield flax("SimpleCell", x, features=3, activation_fn=word)
 

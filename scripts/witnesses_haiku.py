@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from witness_cases import EPS, SHORT, SIZE, SMALL, SPACE, WHERE, Plan, Shape
+from witness_cases import EPS, PAIR, SHORT, SIZE, SMALL, SPACE, WHERE, Plan, Shape
 
 BOTH = {"create_scale": True, "create_offset": True}
 SCALE, OFFSET = {**BOTH, "create_offset": False}, {**BOTH, "create_scale": False}
@@ -24,6 +24,7 @@ def cases() -> Iterator[Plan]:
         heads = {"num_heads": 3, "key_size": 5, "with_bias": bias}
         yield Plan("haiku.MultiHeadAttention", {**heads, "value_size": 7, "model_size": 11}, WHERE)
         yield Plan("haiku.MultiHeadAttention", heads, WHERE)
+        yield Plan("haiku.MultiHeadAttention", heads, PAIR)
 
 
 def haiku(form: str, x: Shape, refine: Mapping[str, str] | None = None, vocab: int = 0, **config: Any) -> Plan:
@@ -51,12 +52,14 @@ def convs() -> Iterator[Plan]:
         yield haiku(name, (2, *space, 6), **grouped)
         yield haiku(name, (2, 6, *space), **grouped, data_format="channels_first")
         yield haiku(name, (2, *space, 6), **grouped, with_bias=False, padding="VALID")
+        yield haiku(name, x, output_channels=6, kernel_shape=small, feature_group_count=3)
         for order in ("channels_first", "NC...", letters):
             yield haiku(name, (2, 3, *space), output_channels=7, kernel_shape=size, data_format=order)
         name = f"DepthwiseConv{rank}D"
         yield haiku(name, x, channel_multiplier=2, kernel_shape=size)
         yield haiku(name, x, channel_multiplier=1, kernel_shape=size, padding="VALID", stride=2)
         yield haiku(name, x, channel_multiplier=2, kernel_shape=small, rate=2, with_bias=False)
+        yield haiku(name, (2, *space, 1), channel_multiplier=7, kernel_shape=small)
         if rank == 2:
             for order in ("channels_first", "NC...", letters):
                 yield haiku(name, (2, 3, *space), channel_multiplier=2, kernel_shape=size, data_format=order)
@@ -84,6 +87,7 @@ def norms() -> Iterator[Plan]:
             yield haiku("InstanceNorm", (2, *space, 5), **given, eps=EPS)
             yield haiku("GroupNorm", (2, *space, 6), groups=2, **given, eps=EPS)
         yield haiku("GroupNorm", (2, *space, 6), groups=3)
+        yield haiku("GroupNorm", (2, *space, 5), groups=5)
         for order in FIRST[rank - 1]:
             yield haiku("InstanceNorm", (2, 5, *space), **BOTH, data_format=order)
             yield haiku("GroupNorm", (2, 6, *space), groups=2, data_format=order)

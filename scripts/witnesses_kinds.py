@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from witness_cases import SMALL, Plan, Shape
@@ -78,6 +79,10 @@ def locally_connected() -> Iterator[Plan]:
         yield keras(form, x, 2, filters=7, kernel_size=size, use_bias=False, **bare)
         yield keras(form, x, 2, filters=7, kernel_size=size, strides=[2] * rank, activation="tanh")
         yield keras(form, first, 2, filters=7, kernel_size=size, data_format="channels_first", use_bias=False, **bare)
+        flat = {"filters": 7, "kernel_size": size, "implementation": 3}
+        yield keras(form, x, 2, **flat)
+        positions = out or [x[1] - size[0] + 1]
+        yield keras(form, first, 2, **flat, data_format="channels_first", use_bias=False, _output_shape=positions)
 
 
 def cudnn() -> Iterator[Plan]:
@@ -86,6 +91,8 @@ def cudnn() -> Iterator[Plan]:
         yield keras(name, (2, 4, 3), 2, units=5, go_backwards=True)
         yield keras(f"Bidirectional.{name}", (2, 5, 7), 2, units=3)
         yield keras(f"Bidirectional.{name}", (2, 5, 7), 2, units=3, merge_mode="sum")
+    for name in ("CuDNNGRU", "Bidirectional.CuDNNGRU"):
+        yield replace(keras(name, (2, 3, 5), 2, units=7), zeros="*bias")
 
 
 def gates_and_tables() -> Iterator[Plan]:
@@ -102,6 +109,7 @@ def torch_and_onnx() -> Iterator[Plan]:
     for x, more in (((2, 5), {}), ((2, 5, 7), {"eps": 2.0**-7, "affine": False}), ((2, 5, 7, 3), {"momentum": 0.25})):
         yield Plan("torch.SyncBatchNorm", {"num_features": 5, **more}, {"x": x})
     statistics = {"mean": (5,), "variance": (5,)}
+    yield Plan("torch.SyncBatchNorm", {"num_features": 5}, {"x": (2, 5, 7, 3, 2)})
     yield Plan("torch.Normalization", {}, {"x": (2, 5)}, statistics)
     yield Plan("torch.Normalization", {"invert": True}, {"x": (2, 3, 5)}, statistics)
     for x in ((2, 5), (2, 3, 5)):

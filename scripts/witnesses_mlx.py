@@ -56,6 +56,7 @@ def convs() -> Iterator[Plan]:
         yield mlx(
             f"ConvTranspose{rank}d", (2, *SHORT[rank], 3), **kernel, stride=two, padding=[1] * rank, output_padding=1
         )
+        yield mlx(f"Conv{rank}d", (2, *SPACE[rank], 1), in_channels=1, out_channels=7, kernel_size=small)
         if rank < 3:
             grouped = {"in_channels": 6, "out_channels": 10, "kernel_size": small, "groups": 2}
             yield mlx(f"Conv{rank}d", (2, *SPACE[rank], 6), **grouped)

@@ -80,6 +80,7 @@ def norms() -> Iterator[Plan]:
         yield nnx(name, x, num_features=5, use_scale=False, use_bias=False)
     yield nnx("BatchNorm", (2, 7, 3, 5), num_features=5, momentum=0.75)
     yield nnx("BatchNorm", (2, 7, 5, 3), num_features=7, axis=1)
+    yield nnx("BatchNorm", (2, 7, 3, 2, 5), num_features=5)
     yield nnx("RMSNorm", (2, 7), num_features=7)
     yield nnx("RMSNorm", (2, 7), num_features=7, epsilon=EPS)
     yield nnx("RMSNorm", (2, 7), num_features=7, use_scale=False)
@@ -90,6 +91,9 @@ def norms() -> Iterator[Plan]:
     yield nnx("InstanceNorm", (2, 5, 3), num_features=3)
     yield nnx("InstanceNorm", (2, 5, 7, 3), num_features=3, epsilon=EPS, use_bias=False)
     yield nnx("InstanceNorm", (2, 5, 7, 3), num_features=3, use_scale=False)
+    yield nnx("InstanceNorm", (2, 5, 7, 2, 3), num_features=3)
+    for space in ((7,), (7, 3), (7, 3, 2)):
+        yield nnx("GroupNorm", (2, *space, 5), num_features=5, num_groups=5)
 
 
 def recurrent() -> Iterator[Plan]:

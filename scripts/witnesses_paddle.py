@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from witness_cases import EPS, SHORT, SIZE, SMALL, SPACE, Plan, Shape
@@ -96,6 +97,7 @@ def norms() -> Iterator[Plan]:
         yield paddle(form, x, num_features=5, epsilon=EPS, weight_attr=False, bias_attr=False)
         yield paddle(form, x, num_features=5, momentum=0.25, data_format=LAST[rank])  # neither is read
         yield paddle("GroupNorm", (2, 6, *space), num_groups=3, num_channels=6, epsilon=EPS)
+        yield paddle("GroupNorm", (2, 5, *space), num_groups=5, num_channels=5)
         yield paddle("GroupNorm", (2, *space, 6), num_groups=2, num_channels=6, data_format=LAST[rank])
     yield paddle("BatchNorm1D", (2, 5), num_features=5)
     yield paddle("BatchNorm", (2, 5), num_channels=5, param_attr=False, bias_attr=False)
@@ -127,6 +129,8 @@ def recurrent() -> Iterator[Plan]:
             yield paddle(name, (5, 2, 7), **sizes, **more, num_layers=2, direction="bidirect", time_major=True)
         for more in ({}, {"bias_ih_attr": False, "bias_hh_attr": False}, *relu, *proj):
             yield paddle(f"{name}Cell", (2, 5, 7), **sizes, **more)
+    for name, x in (("GRU", (2, 3, 5)), ("GRUCell", (2, 3, 5))):
+        yield replace(paddle(name, x, input_size=5, hidden_size=7), zeros="*bias_hh")
 
 
 def attention() -> Iterator[Plan]:

@@ -35,6 +35,7 @@ def plain() -> Iterator[Plan]:
     yield tf1("BatchNormalization", (2, 7, 3, 5), center=False)
     yield tf1("BatchNormalization", (2, 5), center=False, scale=False)
     yield tf1("BatchNormalization", (2, 7, 5, 3), axis=1)
+    yield tf1("BatchNormalization", (2, 7, 3, 2, 5))
 
 
 def convs() -> Iterator[Plan]:
@@ -45,6 +46,7 @@ def convs() -> Iterator[Plan]:
         yield tf1(name, x, filters=7, kernel_size=size, use_bias=False, strides=[2] * rank)
         yield tf1(name, x, filters=7, kernel_size=size, padding="same", strides=[2] * rank, activation="tanh")
         yield tf1(name, x, filters=7, kernel_size=small, dilation_rate=[2] * rank)
+        yield tf1(name, (2, *SPACE[rank], 1), filters=7, kernel_size=small)
         if rank < 3:
             name = f"SeparableConv{rank}D"
             yield tf1(name, x, filters=7, kernel_size=size)

@@ -32,8 +32,10 @@ def plain() -> Iterator[Plan]:
     yield tflite("GATHER", (5,), {"params": (11, 3)}, vocab=11, axis=0, batch_dims=0)
     yield tflite("EMBEDDING_LOOKUP", (5,), {"value": (11, 3)}, vocab=11)
     yield tflite("EMBEDDING_LOOKUP", (7,), {"value": (13, 5)}, vocab=13)
-    for x, alpha in (((2, 5), (5,)), ((2, 5, 3), (5, 3)), ((2, 7, 5, 3), (1, 1, 3)), ((2, 7, 5, 3), (7, 1, 3))):
-        yield tflite("PRELU", x, {"alpha": alpha})
+    yield tflite("PRELU", (2, 5), {"alpha": (5,)})
+    yield tflite("PRELU", (2, 5, 3), {"alpha": (5, 3)})
+    for alpha in ((1, 1, 3), (7, 1, 3), (1, 1, 1)):
+        yield tflite("PRELU", (2, 7, 5, 3), {"alpha": alpha})
 
 
 def convs() -> Iterator[Plan]:
@@ -46,6 +48,8 @@ def convs() -> Iterator[Plan]:
     yield conv("CONV_2D", x, (7, *SIZE[2], 3), 7, **strided, fused_activation_function="RELU6")
     yield conv("CONV_2D", x, (7, *SMALL[2], 3), 7, dilations=[2, 1], fused_activation_function="RELU")
     yield conv("CONV_2D", (2, *SPACE[2], 6), (10, *SIZE[2], 3), 10, _groups=2)
+    yield conv("CONV_2D", x, (6, *SMALL[2], 1), 6, _groups=3)
+    yield conv("DEPTHWISE_CONV_2D", (2, *SPACE[2], 1), (1, *SMALL[2], 7), 7, depth_multiplier=7)
     yield conv("DEPTHWISE_CONV_2D", x, (1, *SIZE[2], 3), 3)
     yield conv("DEPTHWISE_CONV_2D", x, (1, *SIZE[2], 6), 6, depth_multiplier=2)
     yield conv("DEPTHWISE_CONV_2D", x, (1, *SMALL[2], 6), 6, depth_multiplier=2, dilations=[2, 1])
@@ -55,10 +59,13 @@ def convs() -> Iterator[Plan]:
     yield conv("Conv1D", x, (7, 1, *SIZE[1], 3), 7)
     yield conv("Conv1D", x, (7, 1, *SIZE[1], 3), 7, strides=[2], padding="SAME")
     yield conv("Conv1D", (2, *SPACE[1], 6), (10, 1, *SMALL[1], 3), 10, _groups=2, dilations=[2])
+    yield conv("Conv1D", x, (6, 1, *SMALL[1], 1), 6, _groups=3)
+    yield conv("DepthwiseConv1D", (2, *SPACE[1], 1), (1, 1, *SMALL[1], 7), 7, depth_multiplier=7)
     yield conv("DepthwiseConv1D", x, (1, 1, *SIZE[1], 6), 6, depth_multiplier=2)
     yield conv("DepthwiseConv1D", x, (1, 1, *SMALL[1], 3), 3, dilations=[2], fused_activation_function="RELU")
     x = (2, *SPACE[3], 3)
     yield conv("CONV_3D", x, (*SIZE[3], 3, 7), 7)
+    yield conv("CONV_3D", (2, *SPACE[3], 1), (*SMALL[3], 1, 7), 7)
     yield tflite("CONV_3D", x, {"filter": (*SIZE[3], 3, 7)}, strides=[2, 1, 2], padding="SAME")
     yield conv("CONV_3D", x, (*SMALL[3], 3, 7), 7, dilations=[2, 1, 1], fused_activation_function="RELU")
 

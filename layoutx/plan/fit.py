@@ -47,6 +47,24 @@ def fit(
         ConversionError: no config of this form can hold the source, with the reason for the nearest one.
     """
     _has_place(source, form)
+    best, failures = best_of(source, form, config, shapes=shapes, refine=refine, instance=instance)
+    if best is None:
+        from layoutx.plan.offer import advised
+
+        raise advised(_nearest(source, form, failures), source, form)
+    return best
+
+
+def best_of(
+    source: BoundForm,
+    form: Form,
+    config: Mapping[str, Any] = NOTHING,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    refine: Mapping[str, str] = NOTHING,
+    instance: Mapping[str, Any] = NOTHING,
+) -> tuple[Plan | None, list[LayoutxError]]:
+    """The plan that `fit` chooses, None where no config holds the source; and why the others do not."""
     best: Plan | None = None
     rank: tuple[int, int, int] | None = None
     failures: list[LayoutxError] = []
@@ -63,9 +81,7 @@ def fit(
             best, rank = found, cost
         if cost == (0, 0, 0):
             break
-    if best is None:
-        raise _nearest(source, form, failures)
-    return best
+    return best, failures
 
 
 def _has_place(source: BoundForm, form: Form) -> None:

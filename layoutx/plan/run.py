@@ -247,13 +247,20 @@ def _guards(plan: Plan, flat: Mapping[str, Array]) -> list[str]:
                     where=f"{plan.source.form.name} {step.source}: {int(wrong.sum())} of {wrong.size} values are not "
                     f"{step.value:g}, the first at {at}: {values[at]}",
                     why=f"leaving {names} out would change what the layer computes",
-                    do="use a target form or config that has it",
+                    do=_elsewhere(plan),
                 )
             )
         elif wrong.size:
             held.append(f"{step.source}: {names} is {step.value:g} everywhere and is left out")
     raise_all(problems, "values that the target has no place for")
     return held
+
+
+def _elsewhere(plan: Plan) -> str:
+    from layoutx.plan.offer import module_for, offer
+
+    found = None if plan.target.form.by_class else module_for(plan.source, plan.target.form.framework)
+    return "use a target form or config that has it" if found is None else f"build the target with {offer(found)}"
 
 
 def _convert(array: Array, given: Array, name: str, result: Result) -> None:

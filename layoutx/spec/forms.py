@@ -13,8 +13,8 @@ from layoutx.spec.strict import Lines
 from layoutx.spec.values import OPERATIONS, MapSpec
 
 _FORM_KEYS = (
-    "about", "source", "rank", "extends", "config", "ignore", "sizes", "only", "pin", "equal", "same", "maps", "names",
-    "each", "modules", "require", "facts", "settings", "calls", "data", "tensors", "history",
+    "about", "source", "rank", "by_class", "extends", "config", "ignore", "sizes", "only", "pin", "equal", "same",
+    "maps", "names", "each", "modules", "require", "facts", "settings", "calls", "data", "tensors", "history",
 )  # fmt: skip
 _MERGED = (
     "config", "sizes", "only", "pin", "equal", "same", "maps", "names", "modules", "require", "facts", "settings",
@@ -91,6 +91,7 @@ def _form(kind: str, name: str, rank: int | None, body: Lines, place: Place, lin
         about=place.text(body, "about"),
         source=place.text(body, "source"),
         rank=rank,
+        by_class=place.flag(body, "by_class"),
         config=dict(place.mapping(body, "config")),
         ignore=frozenset(place.words(body.get("ignore"), body.lines.get("ignore", line))),
         sizes=_sizes(place.mapping(body, "sizes"), place),

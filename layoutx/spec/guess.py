@@ -10,9 +10,10 @@ from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError
-from layoutx.lang.show import show
+from layoutx.lang.show import show, show_dims
 from layoutx.lang.sizes import extent
-from layoutx.spec.bind import bind, tensor_names
+from layoutx.lang.tree import Layout, Spread
+from layoutx.spec.bind import UNKNOWN, bind, tensor_names
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.configs import conditions, structural
 from layoutx.spec.registry import Registry
@@ -61,11 +62,13 @@ def guess(
     found: list[Guess] = []
     for kind in reg.kinds.values():
         for form in kind.forms.values():
-            if form.framework == framework and order:
+            if form.framework == framework and order and not form.by_class:
                 found += _fits(kind, form, named, order, known)
     word = re.sub(r"_\d+$", "", re.split(r"[/.]", hint)[-1].lower())
     speaking = [g for g in found if word and word in _words_of(reg.form(g.form))]
-    return [Guess(g.form, g.config, g.names, f"the name {hint!r}; {g.why}") for g in speaking] or found
+    if speaking:
+        return [Guess(g.form, g.config, g.names, f"the name {hint!r}; {g.why}") for g in speaking]
+    return [g for g in found if not _shows(reg.form(g.form), g, order)] or found
 
 
 def _fits(
@@ -80,10 +83,17 @@ def _fits(
             shapes = dict(zip(names, order, strict=True))
             state = _state(form, config, left_out)
             bound = None if state in seen else _held(kind, form, config, shapes)
-            if bound is not None:
+            if bound is not None and not _without_window(kind, form, bound):
                 seen.add(state)
                 found = {key: _size(form, key, bound) if value is SOME else value for key, value in config.items()}
-                yield Guess(form.name, found, names, _why(form, found, shapes))
+                unsaid = {key: UNKNOWN for key in open_sizes(kind, form, config, shapes) if form.config[key] != 1}
+                yield Guess(form.name, found | unsaid, names, _why(form, found, shapes))
+
+
+def _without_window(kind: Kind, form: Form, bound: BoundForm) -> bool:
+    """Whether a convolution of any rank is taken for one over no axis at all, which is what a Dense would be."""
+    windowed = any(isinstance(dim, Spread) for _, dims in form.sizes for dim in (dims if type(dims) is tuple else ()))
+    return windowed and not any(axis in bound.sizes for names in kind.spread.values() for axis in names)
 
 
 SOME = "some size"  # of a key such as proj_size: the shapes tell it, once it is not the one value excluded
@@ -95,8 +105,39 @@ def _configs(form: Form) -> Iterator[dict[str, Any]]:
     keys = {key for _, when in conditions(form) for key, values in when.items() if isinstance(values, Others)} & sized
     for config in structural(form):
         yield config
+        yield from ({**config, **turned} for turned in _turned(form))
         if keys and not keys & set(config):
             yield {**config, **dict.fromkeys(sorted(keys), SOME)}
+
+
+def _turned(form: Form) -> Iterator[dict[str, str]]:
+    """The other order in which a matrix may lie whose dims the layer's own config decides (an einsum's equation)."""
+    for spec in form.tensors:
+        layout = choose(spec.cases, form.config) if spec.dims_from else None
+        if isinstance(layout, Layout) and len(layout.dims) == 2:
+            yield {spec.dims_from: show_dims(layout.dims[::-1])}
+
+
+def _shows(form: Form, found: Guess, order: Sequence[Shape]) -> bool:
+    """Whether the other order of a matrix would show: its input would be as wide as the output is."""
+    return any(found.config.get(key) == text for turned in _turned(form) for key, text in turned.items()) and any(
+        len(shape) == 2 and shape[0] != shape[1] for shape in order
+    )
+
+
+def open_sizes(kind: Kind, form: Form, config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> list[str]:
+    """Config keys whose number nothing but the form's default tells: the groups of a GroupNorm."""
+    found = []
+    for key in dict.fromkeys(key for key, _ in form.sizes):
+        if key in config or type(form.config.get(key)) is not int or not form.config[key]:
+            continue
+        try:
+            bind(kind, form, {**config, key: UNKNOWN}, shapes=shapes)
+        except UndeterminedError:
+            found.append(key)
+        except LayoutxError:
+            continue
+    return found
 
 
 def _size(form: Form, key: str, bound: BoundForm) -> int:
@@ -120,14 +161,17 @@ def _names(
 def _state(form: Form, config: Mapping[str, Any], left_out: tuple[str, ...]) -> str:
     """What sets one guess apart from another of the same form: layouts, facts, and what is missing."""
     full = {**form.config, **config}
+    own = [full.get(spec.dims_from) for spec in form.tensors if spec.dims_from]
     facts = {name: choose(cases, full) for name, cases in form.facts.items()}
     layouts = [show(layout) for spec in form.tensors if (layout := choose(spec.cases, full)) is not None]
-    return repr((layouts, facts, left_out))
+    return repr((layouts, own, facts, left_out))
 
 
 def _held(kind: Kind, form: Form, config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> BoundForm | None:
     """The form bound to shapes that fit; where a size has to be told (the number of heads), whether one would fit."""
     sizes: dict[str, int] = {}
+    defaults = {key: UNKNOWN for key, _ in form.sizes if key not in config and type(form.config.get(key)) is int}
+    config = {**{key: value for key, value in defaults.items() if form.config[key] not in (0, 1)}, **config}
     while True:
         try:
             return bind(kind, form, config, shapes=shapes, sizes=sizes)

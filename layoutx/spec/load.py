@@ -41,12 +41,16 @@ def parse_spec(text: str, name: str) -> Kind | Framework:
 
 
 def _framework(document: Lines, place: Place) -> Framework:
-    place.keys(document, ("framework", "ignore", "classes", "channels"), "a framework")
+    place.keys(document, ("framework", "ignore", "classes", "channels", "refuse"), "a framework")
     channels = place.text(document, "channels", "last")
     if channels not in ("first", "last"):
         raise place.error(document.lines["channels"], "channels are `first` or `last`")
     ignore = place.words(document.get("ignore"), document.lines.get("ignore", 1))
-    return Framework(_name(document, "framework", place), frozenset(ignore), place.texts(document, "classes"), channels)
+    name, classes, refuse = (
+        _name(document, "framework", place),
+        *(place.texts(document, k) for k in ("classes", "refuse")),
+    )
+    return Framework(name, frozenset(ignore), classes, channels, refuse)
 
 
 def _name(document: Lines, key: str, place: Place) -> str:

@@ -48,9 +48,13 @@ class Registry:
         """The kind that a form belongs to."""
         return self.kinds[self.form(form).kind]
 
-    def forms_of(self, kind: str, framework: str) -> tuple[Form, ...]:
-        """The forms of a kind in one framework, in the spec's order: the first is the usual one."""
-        return tuple(f for f in self.kinds[kind].forms.values() if f.framework == framework)
+    def forms_of(self, kind: str, framework: str, by_class: bool = False) -> tuple[Form, ...]:
+        """The forms of a kind in one framework, in the spec's order: the first is the usual one.
+
+        by_class: also those to which only their class, or the user's word, leads.
+        """
+        found = (f for f in self.kinds[kind].forms.values() if f.framework == framework)
+        return tuple(f for f in found if by_class or not f.by_class)
 
     def framework(self, name: str) -> Framework:
         """What holds for all forms of a framework."""
@@ -151,7 +155,8 @@ def load_registry(folders: Iterable[Path]) -> Registry:
 def _joined(first: Framework | None, second: Framework) -> Framework:
     if first is None:
         return second
-    return replace(first, ignore=first.ignore | second.ignore, classes={**first.classes, **second.classes})
+    classes, refuse = {**first.classes, **second.classes}, {**first.refuse, **second.refuse}
+    return replace(first, ignore=first.ignore | second.ignore, classes=classes, refuse=refuse)
 
 
 def _extended(kind: Kind, extra: Kind, problems: list[LayoutxError]) -> Kind:

@@ -102,13 +102,17 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How one framework stores a kind. Field by field as documented in docs/design.md, part 4."""
+    """How one framework stores a kind. Field by field as documented in docs/design.md, part 4.
+
+    `by_class`: only its class, or the user's word, leads to it; tensors of fitting names and shapes never do.
+    """
 
     name: str
     kind: str
     about: str = ""
     source: str = ""
     rank: int | None = None
+    by_class: bool = False
     config: Mapping[str, Any] = NOTHING
     ignore: frozenset[str] = frozenset()
     sizes: tuple[tuple[str, Dim | tuple[Dim, ...]], ...] = ()
@@ -140,6 +144,12 @@ class Form:
         """The part after the first dot."""
         return self.name.split(".", 1)[1]
 
+    @property
+    def import_name(self) -> str:
+        """How a program names the class of a form that only its class leads to: `layoutx.torch.GRU`."""
+        package, _, name = self.class_name.rpartition(".")
+        return f"{package}.{self.framework}.{name}" if package else self.class_name
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -161,12 +171,16 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Framework:
-    """What holds for every form of a framework: config keys that never matter to the numbers."""
+    """What holds for every form of a framework: config keys that never matter to the numbers.
+
+    `refuse`: a class, or a part of a tensor's name, that no form can hold -> why, and what to do.
+    """
 
     name: str
     ignore: frozenset[str] = frozenset()
     classes: Mapping[str, str] = NOTHING
     channels: str = "last"
+    refuse: Mapping[str, str] = NOTHING
 
 
 def choose(cases: Cases, config: Mapping[str, Any]) -> Any:

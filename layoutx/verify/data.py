@@ -135,6 +135,11 @@ def data_order(bound: BoundForm) -> dict[str, tuple[Dim, ...]]:
     return dict(bound.data) if "y" in bound.data else canonical_data(bound.kind.name)
 
 
+def data_sizes(bound: BoundForm) -> dict[str, int]:
+    """Sizes of the data's axes; one slope of a PReLU may serve all channels, so the data says how many there are."""
+    return {} if bound.kind.name == "prelu" else dict(bound.sizes)
+
+
 def _open(
     dims: Sequence[Dim], spatial: Sequence[str], labels: Mapping[str, Sequence[str]], refine: Mapping[str, str]
 ) -> Layout:

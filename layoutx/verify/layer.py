@@ -13,7 +13,7 @@ from layoutx.spec.bind import bind
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.expand import axis_names, expand
 from layoutx.spec.schema import Reading, choose
-from layoutx.verify.data import canonical_data, data_order, rearrange
+from layoutx.verify.data import canonical_data, data_order, data_sizes, rearrange
 from layoutx.verify.probe import spatial_rank, whole_sizes
 
 STATED = ("batch_first", "version")  # the runners have their own defaults for these
@@ -48,18 +48,18 @@ def run_live(
     config = {**live_config(first, settings, refine), **keywords}
     dtype = precision(bound.form.name, config, dtype)
     order, native = canonical_data(bound.kind.name), data_order(bound)
-    labels = dict(bound.labels)
+    labels, sizes = dict(bound.labels), data_sizes(bound)
     data = {}
     for name, array in probe.items():
         data[name] = rearrange(
-            array, order[name], native[name], bound.sizes, labels=labels, refine_here=last, refine_there=refine
+            array, order[name], native[name], sizes, labels=labels, refine_here=last, refine_there=refine
         )
     found = run(bound.form.name, config, tensors, data, dtype)
     outputs = {}
     for name, array in found.items():
         if name in order and name in native:
             outputs[name] = rearrange(
-                array, native[name], order[name], bound.sizes, labels=labels, refine_here=refine, refine_there=last
+                array, native[name], order[name], sizes, labels=labels, refine_here=refine, refine_there=last
             )
     return outputs, dtype
 
@@ -98,7 +98,7 @@ def live_config(bound: BoundForm, settings: Mapping[str, Any], refine: Mapping[s
     if "reset_after" in defaults:  # left out it means one thing in an old config, another to the constructor
         config["reset_after"] = bound.facts["reset"] == "after"
     if "shared_axes" in defaults:  # a slope of length one along an axis of the data is a shared one
-        config["shared_axes"] = [i + 1 for i, name in enumerate(spatial) if bound.sizes[name] == 1]
+        config["shared_axes"] = [i + 1 for i, name in enumerate((*spatial, "channel")) if bound.sizes[name] == 1]
     if bound.form.each:
         config["num_layers"] = 1
         config["input_size"] = sizes["input"]

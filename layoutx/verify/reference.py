@@ -10,7 +10,7 @@ import numpy as np
 from layoutx.empty import NOTHING
 from layoutx.plan.plan import Array
 from layoutx.spec.bound import BoundForm
-from layoutx.verify.data import canonical_data, data_order, rearrange
+from layoutx.verify.data import canonical_data, data_order, data_sizes, rearrange
 from layoutx.verify.forward import forward
 from layoutx.verify.forward.activations import activation
 from layoutx.verify.roles import as_float, roles
@@ -35,14 +35,22 @@ def forward_layer(
         settings: in place of the layer's own: those of a probe.
         dtype: what the weights are turned to; "": as they are.
     """
-    settings = bound.settings if settings is None else settings
-    facts = dict(bound.facts)
-    if bound.labels.get("direction") == ("backward",):  # onnx direction=reverse
-        facts["direction"] = "backward"
-    if settings.get("go_backwards"):
-        x = {**x, "x": x["x"][:, ::-1]}
     values = roles(bound, tensors, last)
-    found = forward(bound.kind.name, as_float(values, dtype) if dtype else values, x, facts, settings)
+    values = as_float(values, dtype) if dtype else values
+    return forward_roles(bound, values, x, bound.settings if settings is None else settings, bound.facts)
+
+
+def forward_roles(
+    bound: BoundForm, values: Mapping[str, Array], x: Mapping[str, Array], settings: Mapping[str, Any],
+    facts: Mapping[str, Any],
+) -> dict[str, Array]:  # fmt: skip
+    """As `forward_layer`, of role arrays, and with facts in place of the layer's own."""
+    facts = dict(facts)
+    if bound.labels.get("direction") == ("backward",):  # onnx direction=reverse
+        facts.setdefault("direction", "backward")
+    if settings.get("go_backwards"):
+        x = {**x, **{name: x[name][:, ::-1] for name in ("x", "mask") if name in x}}
+    found = forward(bound.kind.name, values, x, facts, settings)
     if settings.get("activation") is not None:
         found["y"] = activation(str(settings["activation"]))(found["y"])
     return found
@@ -54,7 +62,7 @@ def canonically(
     """Inputs in the framework's own order -> in canonical order; `stored`, `last`: dims of refined axes on each."""
     order, native = canonical_data(bound.kind.name), data_order(bound)
     return {
-        name: rearrange(array, native[name], order[name], _sizes(bound),
+        name: rearrange(array, native[name], order[name], data_sizes(bound),
                         labels=bound.labels, refine_here=stored, refine_there=last)
         for name, array in x.items()
     }  # fmt: skip
@@ -71,14 +79,9 @@ def natively(
         if name == "y" and merge is not None:  # no dims of a spec name this: the two directions are one
             outputs[name] = np.asarray(merge(array.reshape(*array.shape[:2], 2, -1), axis=2))
         else:
-            outputs[name] = rearrange(array, order[name], native[name], _sizes(bound),
+            outputs[name] = rearrange(array, order[name], native[name], data_sizes(bound),
                                       labels=bound.labels, refine_here=last, refine_there=stored)  # fmt: skip
     return outputs
-
-
-def _sizes(bound: BoundForm) -> dict[str, int]:
-    """Sizes of the data's axes; one slope of a PReLU may serve all channels, so the data says how many there are."""
-    return {} if bound.kind.name == "prelu" else dict(bound.sizes)
 
 
 def span(tensors: Mapping[str, Array]) -> float:

@@ -83,16 +83,16 @@ def test_a_gate_function_that_torch_has_not_is_refused(version: int, meaning: st
     assert refusal("keras.LSTM", "torch.LSTM", LSTM, config) == [
         f"torch.LSTM cannot hold this keras.LSTM: gate_activation is {meaning}, the target's is sigmoid",
         "  the gates use another function: another function, not another layout",
-        f"  no torch form of lstm computes with gate_activation={meaning}",
+        f'  build the target with layoutx.torch.LSTM(gate_activation="{meaning}")',
     ]
 
 
-def test_a_reset_before_the_product_has_no_torch_form() -> None:
+def test_a_reset_before_the_product_has_no_layer_of_torch() -> None:
     assert refusal("keras.GRU", "torch.GRU", LSTM, {"reset_after": False}) == [
         "torch.GRU cannot hold this keras.GRU: reset is before, the target's is after",
         "  one applies the reset gate after the recurrent product, the other before: "
         "another function, not another layout",
-        "  no torch form of gru computes with reset=before",
+        "  build the target with layoutx.torch.GRU",
     ]
 
 

@@ -115,6 +115,7 @@ REFUSALS = [
     ),
     Refusal("normalization", "*", "a mean that the config gives is stored nowhere", lambda b: not biased(b, "mean")),
     Refusal("normalization", "onnx.*", "the nodes do not run backwards", fact("invert", False)),
+    Refusal("gru", "keras.*CuDNN*", "cuDNN applies the reset gate after the product", fact("reset", "after")),
     Refusal("gru", "torch.*", "torch applies the reset gate after the product", fact("reset", "after")),
     *(
         refusal
@@ -122,11 +123,24 @@ REFUSALS = [
         for refusal in (
             Refusal(kind, "keras.Bidirectional.*", "the layer has two directions", directions(BOTH)),
             Refusal(kind, f"keras.{'Simple' * (stacks == 'RNN')}{stacks}", "the layer runs forward", directions(ONE)),
+            Refusal(kind, f"keras.CuDNN{stacks}", "the layer runs forward", directions(ONE)),
             Refusal(kind, f"torch.{stacks}", "torch runs forward, or both ways", directions(ONE, BOTH)),
             Refusal(kind, f"torch.{stacks}Cell", "a cell runs forward", directions(ONE)),
+            Refusal(kind, "torch.layoutx.*", "the module runs forward, or both ways", directions(ONE, BOTH)),
         )
     ),
     Refusal("simple_rnn", "torch.*", "torch has tanh and relu", fact("activation", "tanh", "relu")),
+    Refusal(
+        "simple_rnn",
+        "keras.*",
+        "Keras has no name for it",
+        lambda b: b.facts["activation"] in ("gelu_tanh", "leaky_relu_0.01"),
+    ),
+    Refusal("batch_norm", "torch.layoutx.*", "the module keeps running statistics", fact("statistics", "running")),
+    *(
+        Refusal("batch_norm", f"{name}.*", "eps is added to the variance there", fact("eps_added_to", "variance"))
+        for name in ["keras", "torch", "onnx", "flax", "nnx", "haiku", "equinox", "paddle", "mlx", "tf1", "tflite"]
+    ),
     Refusal(
         "simple_rnn", "onnx.*", "the spec reads these operators' names", fact("activation", "tanh", "relu", "sigmoid")
     ),
@@ -134,6 +148,8 @@ REFUSALS = [
         refusal
         for kind in ("lstm", "gru")
         for refusal in (
+            Refusal(kind, "keras.*CuDNN*", "cuDNN has tanh", fact("activation", "tanh")),
+            Refusal(kind, "keras.*CuDNN*", "cuDNN has the sigmoid", fact("gate_activation", "sigmoid")),
             Refusal(kind, "torch.*", "torch has tanh", fact("activation", "tanh")),
             Refusal(kind, "torch.*", "torch has the sigmoid", fact("gate_activation", "sigmoid")),
             Refusal(kind, "onnx.*", "the spec reads these operators' names", fact("activation", "tanh", "relu")),
@@ -146,12 +162,15 @@ REFUSALS = [
         )
     ),
 ]
+OWN = "torch.layoutx."
 SLOPES = {2: "hard_sigmoid_1/6", 3: "hard_sigmoid_0.2"}  # what a version of Keras does not have
 
 
 def refusal(source: BoundForm, target: str, config: Mapping[str, Any]) -> str:
     """Why a source cannot become a target; "" where it must."""
     for entry in REFUSALS:
+        if entry.target.startswith("torch.") and (OWN in entry.target) != (OWN in target):
+            continue  # torch's own layers and those of layoutx.torch, which have what torch lacks
         if entry.kind == source.kind.name and fnmatch(target, entry.target) and entry.holds(source):
             return entry.why
     lacks = SLOPES.get(config.get("version", 0), "nothing")

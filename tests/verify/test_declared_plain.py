@@ -182,7 +182,62 @@ def norms() -> Iterator[Case]:
     )
 
 
-CASES = [*dense(), *embedding(), *conv(), *conv_transpose(), *norms()]
+def theano() -> Iterator[Case]:
+    """Keras 2.3.1 on Theano, channels last: sums over kernel positions, by hand."""
+    for rank in (1, 2, 3):
+        x, w, b = r(2, *(7, 11, 5)[:rank], 3), r(*(2, 3, 5)[:rank], 3, 7), r(7)
+        config = {"filters": 7, "kernel_size": w.shape[:-2], "version": 2}
+        yield case(f"keras.theano.Conv{rank}D", config, {"kernel": w, "bias": b}, x, truly(x, w) + b)
+        y = truly(x, w)[(slice(None), *[slice(None, None, 2)] * rank)]
+        config = {**config, "use_bias": False, "strides": 2}
+        yield case(f"keras.theano.Conv{rank}D", config, {"kernel": w}, x, y)
+        y = np.moveaxis(y, -1, 1)
+        config = {**config, "data_format": "channels_first"}
+        yield case(f"keras.theano.Conv{rank}D", config, {"kernel": w}, np.moveaxis(x, -1, 1), y)
+    x, w, b = r(2, 5, 7, 3), r(2, 3, 5, 3), r(5)
+    y = np.zeros((2, 4 * 2 + 2, 6 * 2 + 3, 5))
+    for row, column in np.ndindex(2, 3):  # what the gradient of a true convolution adds where
+        y[:, 1 - row :: 2, 2 - column :: 2][:, :5, :7] += x @ w[row, column].T
+    config = {"filters": 5, "kernel_size": (2, 3), "strides": 2, "version": 2}
+    yield case("keras.theano.Conv2DTranspose", config, {"kernel": w, "bias": b}, x, y + b)
+    config = {**config, "use_bias": False, "data_format": "channels_first"}
+    first = np.moveaxis(x, -1, 1)
+    yield case("keras.theano.Conv2DTranspose", config, {"kernel": w}, first, np.moveaxis(y, -1, 1))
+    for function, gate in (("tanh", None), ("relu", "hard_sigmoid"), ("tanh", "sigmoid")):
+        yield conv_lstm(function, gate)
+
+
+def truly(x: Array, w: Array) -> Array:
+    """x (batch, ..., in), w (*sizes, in, out): y[p] = sum over k of x[p + size - 1 - k] w[k]."""
+    size = w.shape[:-2]
+    space = [n - k + 1 for n, k in zip(x.shape[1:-1], size, strict=True)]
+    y = np.zeros((len(x), *space, w.shape[-1]))
+    for at in np.ndindex(*size):
+        starts = [k - 1 - n for n, k in zip(at, size, strict=True)]
+        y += x[(slice(None), *(slice(a, a + n) for a, n in zip(starts, space, strict=True)))] @ w[at]
+    return y
+
+
+def conv_lstm(function: str, gate: str | None) -> Case:
+    """Keras 2.3.1 layers/convolutional_recurrent.py ConvLSTM2DCell.call; its gates are hard sigmoids by default."""
+    x, w, u, b = r(2, 4, 5, 7, 3), r(3, 5, 3, 4 * 2), r(3, 5, 2, 4 * 2), r(4 * 2)
+    act = {"tanh": np.tanh, "relu": lambda v: np.maximum(v, 0.0)}[function]
+    smooth = gate == "sigmoid"
+    squash = (lambda v: 1 / (1 + np.exp(-v))) if smooth else (lambda v: np.clip(0.2 * v + 0.5, 0.0, 1.0))
+    h = c = np.zeros((2, 3, 3, 2))
+    outs = []
+    for step in np.moveaxis(x, 1, 0):
+        around = np.pad(h, ((0, 0), (1, 1), (2, 2), (0, 0)))
+        i, f, g, o = np.split(truly(step, w) + b + truly(around, u), 4, -1)
+        c = squash(f) * c + squash(i) * act(g)
+        h = squash(o) * act(c)
+        outs.append(h)
+    config = {"filters": 2, "kernel_size": (3, 5), "activation": function, "recurrent_activation": gate, "version": 2}
+    held, outputs = {"kernel": w, "recurrent_kernel": u, "bias": b}, {"y": np.stack(outs, 1), "h": h, "c": c}
+    return Case("keras.theano.ConvLSTM2D", config, {}, held, {"x": x}, outputs, "keras", "replayed", "float64")
+
+
+CASES = [*dense(), *embedding(), *conv(), *conv_transpose(), *norms(), *theano()]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -216,4 +271,5 @@ def test_every_declared_form_has_been_replayed() -> None:
     left = {
         "matlab.transposedConv2dLayer",  # nothing published says whether its kernel is back to front
     }
-    assert {name for name, form in registry().forms.items() if form.framework in mine} - replayed == left
+    forms = registry().forms
+    assert {name for name in forms if forms[name].framework in mine or "keras.theano." in name} - replayed == left

@@ -14,7 +14,7 @@ from layoutx.verify import live
 from layoutx.verify.layer import run_live
 from layoutx.verify.witness import bind_case, read
 from scripts import matrix, matrix_runs
-from scripts.matrix_runs import FRAMEWORKS, MAIN, attempt, chosen, converted, files, rounded_up, specs, targets
+from scripts.matrix_runs import FRAMEWORKS, MAIN, conversions, converted, files, rounded_up, specs
 from tests.verify.refusals import refusal
 
 # what the first line of a refusal may be: a fact, a size or a number of the mathematics, never "does not fit"
@@ -30,22 +30,19 @@ def test_all_pairs(path: Path, framework: str) -> None:
     if not live.available(framework):
         pytest.skip(f"{framework} is not installed")
     wrong = []
-    for case in chosen(read(path), framework):
-        first = bind_case(case, specs())[0][0]
-        for form, config in targets(case, first, framework):
-            found = attempt(case, form, config)
-            problem = found.wrong
-            if framework in MAIN and case.framework in MAIN and not problem:
-                why = refusal(first, form.name, config)
-                problem = "" if bool(why) == bool(found.refused) else f"refused: {found.refused!r}, expected: {why!r}"
-            elif found.refused and not MATHEMATICS.search(found.refused):
-                problem = f"is refused without a reason: {found.refused}"
-            elif not found.refused and not problem:
-                told = matrix.measured().get(f"{case.form} -> {form.name}", {}).get(found.dtype, 0.0)
-                if rounded_up(found.error, found.dtype) > told * 10:
-                    problem = f"differs by {found.error:.1e}; docs/matrix says {told:.0e}: scripts/matrix.py --measure"
-            if problem:
-                wrong.append(f"{case.name} -> {framework}: {form.name}: {problem}")
+    for case, form, config, found in conversions(read(path), framework):
+        problem = found.wrong
+        if framework in MAIN and case.framework in MAIN and not problem:
+            why = refusal(bind_case(case, specs())[0][0], form.name, config)
+            problem = "" if bool(why) == bool(found.refused) else f"refused: {found.refused!r}, expected: {why!r}"
+        elif found.refused and not MATHEMATICS.search(found.refused):
+            problem = f"is refused without a reason: {found.refused}"
+        elif not found.refused and not problem:
+            told = matrix.measured().get(f"{case.form} -> {form.name}", {}).get(found.dtype, 0.0)
+            if rounded_up(found.error, found.dtype) > told * 10:
+                problem = f"differs by {found.error:.1e}; docs/matrix says {told:.0e}: scripts/matrix.py --measure"
+        if problem:
+            wrong.append(f"{case.name} -> {framework}: {form.name}: {problem}")
     assert wrong == [], f"{len(wrong)} conversions"
 
 
@@ -70,3 +67,20 @@ def spoilt(tensors: Mapping[str, Array]) -> dict[str, Array]:
     found = {name: array.copy() for name, array in tensors.items()}
     next(iter(found.values())).reshape(-1)[-1] += 1e-3
     return found
+
+
+def test_every_pair_of_witnessed_forms_is_run_or_has_a_reason() -> None:
+    text = (matrix.FOLDER / "README.md").read_text(encoding="utf-8")
+    assert "witnessed pairs that are not refused were run" in text
+    assert "unexplained" not in text
+
+
+def test_a_pair_without_a_run_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"bilinear": matrix.planned("bilinear")}
+    (line,) = matrix.left(found)
+    assert line == "6 of 6 witnessed pairs that are not refused were run."
+    monkeypatch.setattr(matrix, "error_of", lambda pair: "" if pair.source == "torch.Bilinear" else "1e-15 float64")
+    assert matrix.left(found)[0].startswith("4 of 6 ")
+    assert matrix.left(found)[-1].startswith("- unexplained: torch.Bilinear -> ")
+    monkeypatch.setattr(matrix, "NOT_RUN", {"torch.* -> *": "a reason"})
+    assert matrix.left(found)[-1].startswith("- a reason: torch.Bilinear -> ")

@@ -1,8 +1,9 @@
-"""One torch.nn module with given weights, run once (torch 2.13)."""
+"""One torch.nn module, or one of layoutx.torch, with given weights, run once (torch 2.13)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 from layoutx.empty import NOTHING
@@ -10,13 +11,15 @@ from layoutx.errors import UsageError
 from layoutx.verify.live.arrays import Array, Arrays, cast_all, inputs, options, refused
 
 STACKS = ("RNN", "LSTM", "GRU")
+OWN = "layoutx."  # how the modules of layoutx.torch are called here
+RECURRENT = (*STACKS, *(f"{OWN}{name}" for name in (*STACKS, "ConvLSTM1d", "ConvLSTM2d", "ConvLSTM3d")))
 CELLS = ("RNNCell", "LSTMCell", "GRUCell")
 
 
 def run(form: str, config: Mapping[str, Any], tensors: Arrays, x: Arrays, dtype: str = "float64") -> dict[str, Array]:
     """What the real module gives in evaluation mode. `config` holds the keywords of its constructor.
 
-    RNN, LSTM, GRU and MultiheadAttention are built with `batch_first=True` unless the config says otherwise;
+    RNN, LSTM, GRU, ConvLSTM and MultiheadAttention are built with `batch_first=True` unless the config says otherwise;
     their h, c are (layers*directions, batch, hidden). A cell is run over x (batch, time, input), its h, c are
     (1, batch, hidden). Three composites that are no classes of torch:
     `torch.SeparableConv{1,2,3}d` (depthwise.weight, pointwise.weight, either `.bias`; config stride, padding, dilation,
@@ -62,12 +65,12 @@ def _build(name: str, config: Mapping[str, Any], state: Mapping[str, Any], data:
 
 
 def _plain(name: str, config: Mapping[str, Any]) -> Any:
-    from torch import nn
-
-    if not hasattr(nn, name):
-        raise UsageError(f"torch.nn has no {name}")
-    first = {"batch_first": True} if name in (*STACKS, "MultiheadAttention") else {}
-    return getattr(nn, name)(**{**first, **options(config)})
+    home = import_module("layoutx.torch" if name.startswith(OWN) else "torch.nn")
+    short = name.removeprefix(OWN)
+    if not hasattr(home, short):
+        raise UsageError(f"{home.__name__} has no {short}")
+    first = {"batch_first": True} if name in (*RECURRENT, "MultiheadAttention") else {}
+    return getattr(home, short)(**{**first, **options(config)})
 
 
 def _separable(rank: int, config: Mapping[str, Any], state: Mapping[str, Any], channels: int) -> Any:
@@ -122,7 +125,7 @@ def _call(name: str, module: Any, config: Mapping[str, Any], data: Mapping[str, 
         return {"y": module["pointwise"](module["depthwise"](x))}
     if name in CELLS:
         return _over_time(module, x)
-    if name not in STACKS:
+    if name not in RECURRENT:
         return {"y": module(x)}
     y, states = module(x)
     return {"y": y, **_named(states)}
