@@ -12,6 +12,7 @@ from layoutx.errors import ConversionError
 from layoutx.files.store import Store
 
 KEY = "layoutx"
+RECORDING = "layoutx.recording"  # the same of a recording, which holds no weights
 CHUNK = 1 << 22
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from layoutx.errors import LayoutxError, UsageError, raise_all
 from layoutx.files.blob import reading
 from layoutx.files.dtypes import Array, bits
-from layoutx.files.onnx_file import BITS, dtype_of, need_onnx, structure, tensors_in
+from layoutx.files.onnx_file import BITS, STRING, dtype_of, need_onnx, tensors_in
+from layoutx.files.onnx_replace import replaced
 from layoutx.files.store import Store
 
 INLINE_LIMIT = (1 << 31) - (1 << 24)  # protobuf holds 2 GiB; what is larger goes to a data file beside the model
@@ -37,14 +38,15 @@ def check_like(template: Store | None, path: Path) -> Store:
 def write_like(template: Store, path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
     """Write `arrays` (name in the template -> array of the same shape and dtype) into a copy of the template.
 
+    A name of a value that the graph computes from its tensors is stored in its place.
     All tensors lie in the file itself where they fit into 2 GiB, else in `data_beside(path)`.
 
     Raises:
         UsageError: names that are missing or unknown, shapes or dtypes that differ; all of them together.
     """
-    _check(template, arrays)
     with reading(template.path, "a template"):
-        model = structure(template.path)
+        model = replaced(template, arrays)
+    _check(template, arrays, [name for name, proto in tensors_in(model.graph) if proto.data_type != STRING])
     found = [(name, proto) for name, proto in tensors_in(model.graph) if name in arrays]
     if sum(array.nbytes for array in arrays.values()) + model.ByteSize() <= INLINE_LIMIT:
         for name, proto in found:
@@ -70,15 +72,15 @@ def discard_data(path: Path) -> None:
     data_beside(path).unlink(missing_ok=True)
 
 
-def _check(template: Store, arrays: Mapping[str, Array]) -> None:
+def _check(template: Store, arrays: Mapping[str, Array], names: Sequence[str]) -> None:
     where = str(template.path)
     problems: list[LayoutxError] = [
         UsageError(f"no values for '{name}'", where=where, do="give an array for it")
-        for name in template.tensors
+        for name in names
         if name not in arrays
     ]
     for name, array in arrays.items():
-        tensor = template.tensors.get(name)
+        tensor = template.tensors.get(name) if name in names else None
         if tensor is None:
             problems.append(UsageError(f"the template has no '{name}'", where=where, do="leave it out"))
         elif (array.shape, array.dtype) != (tensor.shape, tensor.dtype):

@@ -12,8 +12,8 @@ from layoutx.files.msgpack import is_msgpack
 from layoutx.files.store import Store
 
 READS = (
-    ".keras, .weights.h5, .h5, .safetensors, .index.json, .weights.json, .pt, .pth, .npz, .onnx, .msgpack, .pdparams, "
-    ".tflite, .index (TensorFlow checkpoint)"
+    ".keras, .weights.h5, .h5, .safetensors, .index.json, .weights.json, .pt, .pth, .pt2, .npz, .onnx, .msgpack, "
+    ".pdparams, .tflite, .index (TensorFlow checkpoint), a SavedModel folder"
 )
 HDF5 = b"\x89HDF\r\n\x1a\n"
 TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # ends the .index file of a TensorFlow checkpoint
@@ -33,7 +33,13 @@ def open_store(path: str | PathLike[str]) -> Store:
 
         if is_orbax(path):
             return read_orbax(path)
+        from layoutx.files.saved_model import is_saved_model, read_saved_model
+
+        if is_saved_model(path):
+            return read_saved_model(path)
         raise FileError(f"{path.name or path} is a folder", where=str(path), do="name a file in it: " + READS)
+    if not path.exists() and path.with_name(f"{path.name}.index").is_file():
+        path = path.with_name(f"{path.name}.index")  # TensorFlow calls a checkpoint by what its files begin with
     if not path.exists():
         raise UsageError(f"there is no file {path.name}", where=str(path), do="check the path")
     with reading(path, "a file"), path.open("rb") as file:
@@ -106,6 +112,10 @@ def _open_zip(path: Path) -> Store:
         from layoutx.files.keras_file import read_keras
 
         return read_keras(path)
+    from layoutx.files.pt2_file import is_pt2, read_pt2
+
+    if is_pt2(names):
+        return read_pt2(path)
     if any(name.split("/", 1)[-1] == "data.pkl" for name in names):
         from layoutx.files.torch_file import read_torch
 

@@ -17,14 +17,20 @@ def refine_there(
 ) -> dict[str, str]:
     """Axis -> its dims in the keyed model, over the record's own leaf axes.
 
-    A state dict has its framework's habit; an ONNX model has the order that its graph shows.
+    A state dict has its framework's habit; an ONNX model, a torch program and a module that can be traced have the
+    order that their graph shows.
 
     Raises:
         ConversionError: one model flattens a map where the other does not, or another map, or nobody can tell.
     """
     keeps = options.keeps(record.name)
     habit = refine_of(record, registry, keyed.framework, keeps)
-    module = keyed.modules.get(next(iter(names.values()), "").rpartition(".")[0])
+    path = next(iter(names.values()), "").rpartition(".")[0]
+    module = keyed.modules.get(path)
+    if keyed.axes is not None and record.refine and not keeps:
+        found = keyed.axes().get(path)
+        turned = {axis for axis, r in found.refine.items() if r.own == "last"} & set(habit) if found else set()
+        return {**habit, **{axis: record.refine[axis].last for axis in turned}}
     if keyed.framework != "onnx" or module is None or keeps:
         return habit
     for axis in {**habit, **module.refine}:

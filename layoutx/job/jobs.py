@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from layoutx.empty import NOTHING
@@ -12,6 +14,7 @@ from layoutx.errors import ConversionError, LayoutxError, UsageError
 from layoutx.files.store import Tensor
 from layoutx.model.bindings import bind_record
 from layoutx.model.followed import unfollowed
+from layoutx.model.mapfile import MapFile, read_map
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.plan.plan import Plan
 from layoutx.spec.bound import BoundForm
@@ -31,6 +34,7 @@ class Options:
     keep_order: tuple[str, ...] = ()
     materialise: bool = False
     values: Mapping[str, Any] = NOTHING
+    map: MapFile | None = None
 
     def keeps(self, layer: str) -> bool:
         """Whether the rows of this layer stay in the source's order."""
@@ -47,30 +51,39 @@ def options_of(
     keep_order: bool | Iterable[str] = False,
     materialise: bool = False,
     values: Mapping[str, Any] | None = None,
+    map: str | PathLike[str] | MapFile | None = None,
 ) -> Options:
     """Options from what callers write; see `layoutx.convert.convert` for their meaning.
 
+    Args:
+        map: a mapping file that `layoutx match` wrote; what is said beside it counts before it.
+
     Raises:
-        UsageError: one text where a list of texts is meant; consent to something that there is not.
+        UsageError: one text where a list of texts is meant; consent to something that there is not; a mapping file
+            that is wrong, with all that is wrong in it.
     """
     texts = {"allow": allow, "skip": skip, "only": only, "ignore_keys": ignore_keys, "keep_order": keep_order}
     for name, given in texts.items():
         if isinstance(given, str):
             raise UsageError(f"{name} is a list of texts, not one text", do=f"write {name}=[{given!r}]")
     allow = tuple(allow)
-    wrong = sorted(set(allow) - {"rounds", "conditional"})
+    wrong = sorted(set(allow) - {"rounds", "conditional", "modules"})
     if wrong:
-        raise UsageError(f"{', '.join(wrong)} cannot be allowed", do="allow rounds or conditional")
+        raise UsageError(f"{', '.join(wrong)} cannot be allowed", do="allow rounds, conditional or modules")
+    read = map if isinstance(map, MapFile) or map is None else read_map(map)
+    more = read or MapFile(Path())
+    kept = (("*",) if keep_order else ()) if isinstance(keep_order, bool) else tuple(keep_order)
     return Options(
         frozenset(allow),
-        tuple(skip),
+        (*more.skip, *skip),
         tuple(only),
-        dict(forms or {}),
-        dict(pairs or {}),
+        {**more.forms, **(forms or {})},
+        {**more.pairs, **(pairs or {})},
         frozenset(ignore_keys),
-        (("*",) if keep_order else ()) if isinstance(keep_order, bool) else tuple(keep_order),
+        (*more.keep_order, *kept),
         materialise,
-        dict(values or {}),
+        {**more.values, **(values or {})},
+        read,
     )
 
 
@@ -85,6 +98,7 @@ class LayerJob:
         targets: target form tensor name -> its name in the output.
         reason: how the pairing came about; "" where the target takes the source's names.
         refine: axis -> its dims on the target's side; last: in the order of the NumPy reference.
+        told: config keys of the source that the user said.
     """
 
     record: LayerRecord
@@ -94,6 +108,7 @@ class LayerJob:
     reason: str = ""
     refine: Mapping[str, str] = NOTHING
     last: Mapping[str, str] = NOTHING
+    told: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -120,21 +135,26 @@ class Job:
     tied: Mapping[str, str] = field(default_factory=dict)
 
 
+def covers(patterns: Iterable[str], name: str) -> bool:
+    """Whether a pattern means a tensor of the target: its name, or that of a module that holds it."""
+    return any(fnmatchcase(name, p) or fnmatchcase(name, f"{p}.*") for p in patterns)
+
+
 def chosen(
     model: ModelRecord, options: Options, others: Iterable[str] = ()
 ) -> tuple[list[LayerRecord], dict[str, str]]:
     """The layers with tensors that are to be converted, and why the others are not.
 
     Args:
-        others: names of the target, which `skip` may mean as well.
+        others: names of the target's tensors; `skip` may mean these and their modules as well.
 
     Raises:
         UsageError: a pattern that matches no layer.
     """
     names = [r.name for r in model.layers]
-    meant = [*names, *others]
+    others = tuple(others)
     for pattern in (*options.skip, *options.only, *options.keep_order):
-        if not any(fnmatchcase(name, pattern) for name in meant):
+        if not any(fnmatchcase(name, pattern) for name in names) and not any(covers([pattern], n) for n in others):
             raise UsageError(f"no layer is called {pattern!r}", why=f"the layers are {', '.join(names[:20])}")
     kept, skipped = [], {}
     for record in model.layers:

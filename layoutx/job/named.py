@@ -12,6 +12,8 @@ from layoutx.model.bindings import refine_of
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.spelling import spelled
 from layoutx.plan.fit import fit
+from layoutx.plan.offer import doing, module_for, offer
+from layoutx.plan.plan import Plan
 from layoutx.spec.bound import BoundForm, BoundTensor
 from layoutx.spec.registry import Registry
 from layoutx.spec.schema import Form
@@ -36,15 +38,20 @@ def plan_named(model: ModelRecord, to: str, registry: Registry, options: Options
 
 
 def _named(record: LayerRecord, bound: BoundForm, to: str, registry: Registry, options: Options) -> LayerJob:
-    """The first of the target's forms, in the spec's order, that can hold the layer."""
+    """The first of the target's forms, in the spec's order, that can hold the layer; else, if allowed, a module."""
     forms = registry.forms_of(bound.kind.name, to)
+    refine = refine_of(record, registry, to, options.keeps(record.name))
+    own = module_for(bound, to, refine)
+    if own is not None and "modules" in options.allow:
+        return _job(record, own, to, record.name, refine, registry)
+    if own is not None and not forms:
+        raise ConversionError(f"{to} has no {bound.kind.name} layer", do=_consent(own))
     if not forms:
         raise ConversionError(
             f"{to} has no form for the kind {bound.kind.name}",
             why=f"specs/{bound.kind.name}.yaml describes none",
             do="leave the layer out with --skip, or add the form (docs/writing-a-spec.md)",
         )
-    refine = refine_of(record, registry, to, options.keeps(record.name))
     failures: list[LayoutxError] = []
     rank = record.config.get("rank")
     for form in sorted(forms, key=lambda f: None not in (f.rank, rank) and f.rank != max(int(rank or 1), 1)):
@@ -54,10 +61,19 @@ def _named(record: LayerRecord, bound: BoundForm, to: str, registry: Registry, o
         except LayoutxError as error:
             failures.append(error)
             continue
-        targets = {t.name: spelled(to, name, t.name, is_state(plan.target, t)) for t in plan.target.tensors}
-        last = refine_of(record, registry, "keras")
-        return LayerJob(record, plan, record.tensors, targets, "", refine, last)
-    raise failures[0]
+        return _job(record, plan, to, name, refine, registry)
+    raise failures[0] if own is None else doing(failures[0], _consent(own))
+
+
+def _job(
+    record: LayerRecord, plan: Plan, to: str, name: str, refine: Mapping[str, str], registry: Registry
+) -> LayerJob:
+    targets = {t.name: spelled(to, name, t.name, is_state(plan.target, t)) for t in plan.target.tensors}
+    return LayerJob(record, plan, record.tensors, targets, "", refine, refine_of(record, registry, "keras"))
+
+
+def _consent(own: Plan) -> str:
+    return f"convert it for {offer(own)}, which has this function: --allow modules (allow={{'modules'}} in Python)"
 
 
 def _place(record: LayerRecord, form: Form) -> tuple[str, Mapping[str, Any]]:

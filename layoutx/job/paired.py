@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
+from typing import Any
 
 from layoutx.errors import LayoutxError, MatchError, UsageError, raise_all
 from layoutx.job.agreed import refine_there
-from layoutx.job.jobs import Job, LayerJob, Options, bound_layers, chosen, job_of, layers_for
+from layoutx.job.jobs import Job, LayerJob, Options, bound_layers, chosen, covers, job_of, layers_for
+from layoutx.job.joint import joint, oriented, records_of
+from layoutx.job.mapped import check_map
+from layoutx.job.onnx_norms import with_norms_folded
+from layoutx.job.onnx_ways import check_unrolled, owned
 from layoutx.model.bindings import refine_of
-from layoutx.model.keyed import Keyed
+from layoutx.model.keyed import Keyed, keyed_view
+from layoutx.model.load import with_forms
 from layoutx.model.match import Pair, pair
+from layoutx.model.matching.wiring import wires_of
 from layoutx.model.order import in_order
 from layoutx.model.places import Layer
 from layoutx.model.record import LayerRecord, ModelRecord
+from layoutx.model.said import values_said
 from layoutx.plan.fit import fit
 from layoutx.plan.plan import Plan
 from layoutx.spec.bind import bind
@@ -25,12 +32,20 @@ Found = list[tuple[LayerRecord, BoundForm]]
 
 
 def plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registry: Registry, options: Options) -> Job:
-    """A job between any two models, of which one at least has a config.
+    """A job between any two models.
 
     Raises:
-        UsageError: both are known by names only.
+        UsageError: a mapping file that names what is not there.
         LayoutxError: what cannot be done, all of it together.
     """
+    check_map(options, source, target)
+    if "onnx" in (source.framework, target.framework):
+        check_unrolled(source, target, registry)
+        source = with_norms_folded(source, target, registry, options)
+    return owned(_plan_pair(source, target, registry, options), target)
+
+
+def _plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registry: Registry, options: Options) -> Job:
     if isinstance(source, ModelRecord):
         if isinstance(target, Keyed):
             return plan_into_keyed(source, target, registry, options)
@@ -39,11 +54,25 @@ def plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registry
         return plan_between(source, target, registry, options)
     if isinstance(target, ModelRecord):
         return plan_from_keyed(source, target, registry, options)
-    raise UsageError(
-        "both models are known by names only",
-        why="two torch models need no change of layout",
-        do="use target.load_state_dict(source.state_dict())",
-    )
+    return plan_into_keyed(_told_by(source, target, registry, options), target, registry, options)
+
+
+def _told_by(source: Keyed, target: Keyed, registry: Registry, options: Options) -> ModelRecord:
+    """The source's records; a form that names and shapes leave open is that of the counterpart: a live module knows it.
+
+    A square kernel fits Conv2d and ConvTranspose2d alike.
+    """
+    if source.tied and len(source.tied) == len(target.tied):  # the target's are written once too
+        source = source.distinct()
+    model = records_of(source, registry, options)
+    bare = {record.name for record in model.layers if record.tensors and not record.form}
+    if not bare:
+        return model
+    pairs = joint(source, target, registry, options).pairs
+    forms = {pair.source.name: pair.source.bound.form.name for pair in pairs if pair.source.name in bare}
+    model = with_forms(model, registry, forms, values=options.values)
+    layers = tuple(replace(r, note="form from its counterpart") if r.name in forms else r for r in model.layers)
+    return replace(model, layers=layers)
 
 
 def plan_into_keyed(model: ModelRecord, keyed: Keyed, registry: Registry, options: Options) -> Job:
@@ -86,9 +115,35 @@ def _pairs(
     found, problems, skipped = layers_for(model, keyed.framework, registry, options, keyed.tensors)
     raise_all(problems, f"{len(problems)} layers cannot be converted to {keyed.framework}")
     layers = [Layer(r, b, refine_of(r, registry, keyed.framework, options.keeps(r.name))) for r, b in found]
-    spare = [name for name in keyed.tensors if any(fnmatchcase(name, p) for p in options.skip)]
-    pairs = pair(layers, keyed, registry, options.pairs, whole=not skipped, ordered=in_order(model), spare=spare)
+    spare = [name for name in keyed.tensors if covers(options.skip, name)]
+    pairs = pair(
+        layers,
+        keyed,
+        registry,
+        oriented(options.pairs, {record.name for record in model.layers}),
+        whole=not skipped,
+        ordered=in_order(model),
+        wires=wires_of(model),
+        spare=spare,
+        values=options.values,
+    )
     return pairs, found, skipped
+
+
+def _heard(values: Mapping[str, Any], pairs: Sequence[Pair]) -> None:
+    """Refuse a value of --set that neither side of any pair reads."""
+    for said in values:
+        key = said.rpartition(".")[2]
+        for match in pairs:
+            places = (match.record.name, match.candidate.prefix)
+            read = {**match.candidate.form.config, **match.record.config}
+            if key in read and any(key in values_said({said: None}, name) for name in places):
+                break
+        else:
+            raise UsageError(
+                f"--set names no config key that a layer of these models reads: {said}",
+                do="write LAYER.KEY=VALUE; `layoutx specs show FORM` lists the keys of a form",
+            )
 
 
 def plan_from_keyed(keyed: Keyed, model: ModelRecord, registry: Registry, options: Options) -> Job:
@@ -102,6 +157,7 @@ def plan_from_keyed(keyed: Keyed, model: ModelRecord, registry: Registry, option
         if not keyed.tied:
             raise
         pairs, found, skipped = _pairs(model, keyed, registry, options)
+    _heard(options.values, pairs)
     problems: list[LayoutxError] = []
     layers = []
     for (record, bound), match in zip(found, pairs, strict=True):
@@ -116,7 +172,8 @@ def plan_from_keyed(keyed: Keyed, model: ModelRecord, registry: Registry, option
             continue
         sources = {name: keyed.tensors[full] for name, full in match.candidate.names.items()}
         targets = {name: tensor.name for name, tensor in record.tensors.items()}
-        layers.append(LayerJob(record, plan, sources, targets, _where(match), refine, refine))
+        said = {**values_said(options.values, record.name), **values_said(options.values, match.candidate.prefix)}
+        layers.append(LayerJob(record, plan, sources, targets, _where(match), refine, refine, frozenset(said)))
     raise_all(problems, f"{len(problems)} layers cannot be converted to {model.framework}")
     return replace(job_of(model, model.framework, layers, skipped), source=keyed.framework, leftover={})
 
@@ -137,8 +194,6 @@ def _keyed_bound(match: Pair, keyed: Keyed, bound: BoundForm, refine: Mapping[st
 
 def plan_onnx(source: ModelRecord, target: ModelRecord, registry: Registry, options: Options) -> Job:
     """A job between an ONNX model and a model with a config: the ONNX layers are known by names, forms and configs."""
-    from layoutx.model.onnx_model import keyed_view
-
     if source.framework == "onnx":
         job = plan_from_keyed(keyed_view(source), target, registry, options)
         return replace(job, leftover=dict(source.leftover))

@@ -1,4 +1,4 @@
-"""EinsumDense as a Dense: its equation says which letters of the kernel make up `input` and which `output`."""
+"""EinsumDense (flax: Einsum) as a Dense: which letters of the kernel its equation makes `input`, and which `output`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from layoutx.model.record import LayerRecord, Refinement
+
+EINSUM = "einsum_str"  # what flax calls the equation of an Einsum
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,8 @@ def _bias(out: str, outputs: list[str], bias_axes: str) -> list[str] | None:
 
 def einsum_record(record: LayerRecord) -> LayerRecord:
     """The record with `kernel_dims`, `bias_dims` and the refinements of `input` and `output`; form "" where refused."""
-    equation = str(record.config.get("equation", ""))
-    axes = record.config.get("bias_axes")
+    equation = str(record.config.get("equation") or record.config.get(EINSUM) or "")
+    axes = record.config.get("bias_axes") if EINSUM not in record.config else _made(record, equation)
     parsed = parse(equation, str(axes) if axes else None)
     kernel = record.tensors.get("kernel")
     refusal = parsed.refusal
@@ -87,6 +89,12 @@ def einsum_record(record: LayerRecord) -> LayerRecord:
         side: _side(axes_, sizes, equation) for side, axes_ in (("input", parsed.input), ("output", parsed.output))
     }
     return replace(record, config=config, refine=refine)
+
+
+def _made(record: LayerRecord, equation: str) -> str:
+    """The axes of a bias in flax: all that the kernel makes, in the result's order (Einsum._get_bias_shape, 0.12.8)."""
+    left, _, out = equation.replace(" ", "").partition("->")
+    return "".join(x for x in out if x in left.partition(",")[2] and x.isalpha()) if "bias" in record.tensors else ""
 
 
 def _side(axes: tuple[str, ...], sizes: Mapping[str, int], equation: str) -> Refinement:

@@ -6,8 +6,10 @@ import re
 from collections.abc import Sequence
 
 from layoutx.errors import ConversionError
+from layoutx.files.store import Tensor
 from layoutx.model.onnx_axes import KEEPS_LAST
 from layoutx.model.record import LayerRecord, ModelRecord
+from layoutx.model.refine import UNKNOWN
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.registry import Registry
 
@@ -42,7 +44,9 @@ def unfollowed(
     several = sum(bool(record.tensors) for record in model.layers) > 1
     unwired = not same and several and not any(record.inputs for record in model.layers)
     maps = any(map(_makes_maps, model.layers)) or any(b.kind.name in MAPS for _, b in whole)
-    maps = maps or (unwired and any(len(t.shape) > 2 for record in unknown for t in record.tensors.values()))
+    doubtful = [] if maps or not unwired else [t for r in unknown for t in r.tensors.values() if len(t.shape) > 2]
+    maps = maps or bool(doubtful)
+    hidden = _flattened(whole) if unwired else set()
     errors = []
     for record, bound in found:
         lost = _LOST.search(record.note)
@@ -50,18 +54,33 @@ def unfollowed(
         if not maps or not axis or axis in record.refine or (same and KEEPS_LAST not in record.note):
             continue
         size = bound.sizes.get(axis, 0)
-        if lost or (unwired and bound.kind.name not in MAPS and size not in _widths(whole, record) | _biases(unknown)):
-            errors.append(_error(record, size, axis, unwired))
+        blind = unwired or (not same and UNKNOWN in record.note)
+        known = _widths(whole, record) | _biases(unknown)
+        known -= hidden if axis == "input" else set()
+        if lost or (blind and bound.kind.name not in MAPS and size not in known):
+            errors.append(_error(record, size, axis, unwired, doubtful))
     return errors
 
 
 def _makes_maps(record: LayerRecord) -> bool:
     """Whether a layer has to do with maps: a convolution or pooling, or an input of rank 3 without the batch."""
     shape = record.config.get("batch_shape") or record.config.get("batch_input_shape") or ()
+    if record.class_name in ("GlobalAveragePooling1D", "GlobalMaxPooling1D"):
+        return False  # over the steps of a sequence; a convolution before it tells of itself
     return len(shape) > 3 or any(word in record.class_name for word in ("Conv", "Pool", "UpSampl", "Padding2D"))
 
 
-def _widths(found: Sequence[tuple[LayerRecord, BoundForm]], besides: LayerRecord) -> set[int]:
+def _flattened(whole: Sequence[tuple[LayerRecord, BoundForm]]) -> set[int]:
+    """Sizes of inputs that a flattened map may have though they are widths of other layers too: 48 into a Dense of 48.
+
+    There are such sizes where maps are made and no layer reads as many channels as any of them has.
+    """
+    channels = {size for record, bound in whole if bound.kind.name in MAPS for size in _widths([(record, bound)], None)}
+    read = {bound.sizes["input"] for _, bound in whole if bound.kind.name not in MAPS and "input" in bound.sizes}
+    return set() if read & channels else {size for size in read for n in channels if size % n == 0}
+
+
+def _widths(found: Sequence[tuple[LayerRecord, BoundForm]], besides: LayerRecord | None) -> set[int]:
     """The numbers of features that other layers give: an input of another size is something flattened or joined."""
     widths: set[int] = set()
     for record, bound in found:
@@ -86,7 +105,9 @@ def _biases(unknown: Sequence[LayerRecord]) -> set[int]:
     return widths
 
 
-def _error(record: LayerRecord, size: int, axis: str, unwired: bool) -> ConversionError:
+def _error(
+    record: LayerRecord, size: int, axis: str, unwired: bool, doubtful: Sequence[Tensor] = ()
+) -> ConversionError:
     why = "the file holds no model config, so what feeds the layer is unknown" if unwired else record.note
     advice = "give the model's config (--config model.keras, or its to_json() text), or " if unwired else ""
     what = (
@@ -96,7 +117,7 @@ def _error(record: LayerRecord, size: int, axis: str, unwired: bool) -> Conversi
     )
     return ConversionError(
         what,
-        where="it may be a flattened map",
+        where=["it may be a flattened map", *(f"of a layer without a form: {t.name} {t.shape}" for t in doubtful[:1])],
         why=f"{why}; a flattened map lies as h w c in Keras, as c h w in a channels-first model",
         do=f"{advice}say that the order stays as it is: --keep-order {record.name}",
     )

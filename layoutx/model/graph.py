@@ -101,7 +101,14 @@ def graph_of(config: Mapping[str, Any], where: str = "model config") -> Graph:
     if "input_layers" in body:
         return _functional(class_name, name, body, layers, where)
     shape = body.get("build_input_shape") or mapping_of(config.get("build_config")).get("input_shape")
-    return _sequential(class_name, name, layers, shape, where)
+    found = _sequential(class_name, name, layers, shape, where)
+    return _unwired(found) if body.get("unwired") else found  # made by keras_opened: Keras writes no such key
+
+
+def _unwired(graph: Graph) -> Graph:
+    """The same layers, nothing known about who feeds whom."""
+    nodes = tuple(replace(node, calls=()) for node in graph.layers)
+    return Graph(graph.name, graph.class_name, nodes, wired=False, by_name={node.name: node for node in nodes})
 
 
 def node_of(entry: Any, where: str) -> Node:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import BindError, LayoutxError
-from layoutx.lang.show import show
+from layoutx.lang.show import show, show_dims
 from layoutx.lang.tree import Layout, roles_of
+from layoutx.model.einsum import EINSUM
 from layoutx.model.keras_groups import QUANTISED
 from layoutx.model.record import LayerRecord
 from layoutx.spec.bind import UNKNOWN, bind, tensor_names
@@ -19,6 +20,9 @@ from layoutx.spec.guess import Guess, guess
 from layoutx.spec.registry import Registry
 from layoutx.spec.schema import Kind, choose
 from layoutx.spec.sizing import UndeterminedError
+
+ORIGIN = frozenset({"release", "backend"})  # what wrote a Keras 1 file: asked for where it decides (model/origin.py)
+SAID = "the form was given by --form"
 
 
 def identified(
@@ -42,6 +46,9 @@ def identified(
     """
     if not record.tensors:
         return record
+    reason = refused(record, registry.framework(framework).refuse)
+    if reason:
+        return replace(record, form="", note=reason)
     if record.form and not form:
         return _by_position(record, registry)
     if guessing and any(tensor.dtype.itemsize == 1 for tensor in record.tensors.values()):
@@ -56,9 +63,44 @@ def identified(
     if found and len({meaning(g, registry) for g in found}) == 1:
         return _with(record, found[0], f"form from {found[0].why}")
     if forms:
-        choices = ", ".join(forms)
-        return replace(record, note=f"its tensors fit {choices}: say which with --form {record.name}=FORM")
+        return replace(record, note=undecided(record.name, found, registry))
     return replace(record, note=record.note or "no form fits its tensors")
+
+
+def undecided(name: str, found: Sequence[Guess], registry: Registry) -> str:
+    """Why a layer has no form although some fit, and the option that decides between them."""
+    forms = list(dict.fromkeys(g.form for g in found))
+    if len(forms) > 1:
+        return f"its tensors fit {', '.join(forms)}: say which with --form {name or 'LAYER'}=FORM"
+    defaults = registry.form(forms[0]).config
+    keys = {key for g in found for key, value in g.config.items() if value != defaults.get(key)}
+    told = {key: dict.fromkeys(_said(key, g, registry) for g in found) for key in sorted(keys)}
+    ways = [f"{key}={' or '.join(values)}" for key, values in told.items() if len(values) > 1]
+    sets = " ".join(f"--set {name}.{key}=VALUE" if name else f"--set {key}=VALUE" for key in told if len(told[key]) > 1)
+    equation = f"; or its equation, --set {name}.{EINSUM}=..." if EINSUM in defaults else ""
+    return (
+        f"its tensors fit {forms[0]} with {' and '.join(ways)}, which store other numbers: say which, {sets}{equation}"
+    )
+
+
+def _said(key: str, found: Guess, registry: Registry) -> str:
+    """The value of a config key under a guess; of dims that stand for themselves, the form's own."""
+    form = registry.form(found.form)
+    value = found.config.get(key, form.config.get(key))
+    spec = next((spec for spec in form.tensors if spec.dims_from == key), None)
+    layout = choose(spec.cases, form.config) if spec is not None and value is None else None
+    return show_dims(layout.dims) if isinstance(layout, Layout) else str(value)
+
+
+def refused(record: LayerRecord, reasons: Mapping[str, str]) -> str:
+    """Why no form can hold a layer, told by its class or by a word in its tensors' names (LoRA); "" for all others.
+
+    Args:
+        reasons: class or word -> why, as the framework's spec file says it.
+    """
+    words = {record.class_name.rpartition(">")[2], *re.split(r"[/.]", record.name)}
+    words |= {word for name in record.tensors for word in re.split(r"[/.:]", name)}
+    return next((why for word, why in reasons.items() if word in words), "")
 
 
 def guesses(
@@ -122,8 +164,10 @@ def _as_said(
     own = dict(zip(first.tensors, record.tensors, strict=True))
     ordered = framework in ("keras", "keras1")
     fitting = guesses(first, registry, registry.form(form).framework, known, ordered=ordered)
-    fitting = [g for g in fitting if g.form == form]
-    note = "the form was given by --form"
+    fitting = [g for g in fitting if g.form == form and not set(g.config) - set(known) & ORIGIN]
+    note = SAID
+    if len({meaning(g, registry) for g in fitting}) > 1:
+        return replace(record, form="", note=undecided(record.name, fitting, registry))
     if fitting:
         found = _with(record, fitting[0], note)
         return (
@@ -169,7 +213,13 @@ def meaning(found: Guess, registry: Registry) -> tuple[str, ...]:
     layouts = {spec.name: choose(spec.cases, config) for spec in form.tensors}
     facts = [f"{name} {choose(cases, config)}" for name, cases in form.facts.items()]
     facts += [f"{name} {choose(cases, config)}" for name, cases in form.maps.items()]
-    return (form.kind, *(str(show(layout)) for n in found.names if (layout := layouts.get(n)) is not None), *facts)
+    own = [f"{spec.name}: {said}" for spec in form.tensors if (said := config.get(spec.dims_from)) is not None]
+    return (
+        form.kind,
+        *(str(show(layout)) for n in found.names if (layout := layouts.get(n)) is not None),
+        *own,
+        *facts,
+    )
 
 
 def _by_position(record: LayerRecord, registry: Registry) -> LayerRecord:

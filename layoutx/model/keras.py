@@ -173,8 +173,6 @@ def _legacy_record(leaf: Leaf, weights: Sequence[Weight], known: Known, version:
 
 def _mismatch(leaf: Leaf, names: Sequence[str], weights: Sequence[Weight]) -> str:
     """Why a legacy group holds other tensors than its layer: parts that Keras 3 added to it, or nobody knows."""
-    if any(tail(name).startswith("lora_") for name, _ in weights):
-        return "it is trained as LoRA: save as .keras, which merges the two factors into the kernel"
     if quantised(leaf.node, [tensor for _, tensor in weights]):
         return QUANTISED
     return f"{leaf.node.class_name} stores {', '.join(names) or 'nothing'}, but the file has {len(weights)} tensors"

@@ -11,6 +11,7 @@ import numpy as np
 
 from layoutx.files.store import Store, Tensor
 from layoutx.model.keras import records
+from layoutx.model.keras_opened import opened
 from layoutx.model.record import ModelRecord
 
 
@@ -30,7 +31,7 @@ def live_store(model: Any) -> Store:
     groups: dict[str, tuple[str, ...]] = {layer.name: () for layer in model.layers}
     for group, name, variable in _named(model):
         tensors[name] = _tensor(name, variable)
-        groups[group] += (name,)
+        groups[group] = (*groups.get(group, ()), name)
     return Store(Path(f"<{model.name}>"), "h5", tensors, config=_config(model), version=_version(model), groups=groups)
 
 
@@ -49,6 +50,10 @@ def _named(model: Any) -> Iterator[tuple[str, str, Any]]:
                 name += "'"
             seen.add(name)
             yield layer.name, name, variable
+    held = {id(variable) for layer in model.layers for variable in layer.weights}
+    for variable in model.weights:
+        if id(variable) not in held:  # a subclass may have weights of its own
+            yield model.name, f"{model.name}/{_path(variable)}", variable
 
 
 def _path(variable: Any) -> str:
@@ -72,12 +77,13 @@ def dtype_of(variable: Any) -> np.dtype[Any]:
 
 
 def _config(model: Any) -> dict[str, Any] | None:
-    """The model's own config; a subclass without one gives none."""
+    """The model's own config, layers of other classes opened; for a subclass without one the layers that it holds."""
     try:
         found = json.loads(model.to_json())
     except (NotImplementedError, TypeError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+        found = None
+    whole = opened(model, found if isinstance(found, dict) else None)
+    return json.loads(json.dumps(whole, default=str)) if whole is not None else None
 
 
 def _version(model: Any) -> str:

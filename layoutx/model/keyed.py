@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 from layoutx.empty import NOTHING
@@ -11,8 +12,11 @@ from layoutx.errors import LayoutxError, ModelError, raise_all
 from layoutx.files.paddle_file import tied_names
 from layoutx.files.store import Store, Tensor
 from layoutx.files.tf_checkpoint import skipped_of
-from layoutx.model.record import Refinement
+from layoutx.model.record import LayerRecord, ModelRecord, Refinement
 from layoutx.model.spelling import cleaned
+from layoutx.model.torch_trace import traced
+from layoutx.spec.registry import Registry
+from layoutx.spec.schema import Form
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,9 @@ class Keyed:
         modules: module path -> what is known of it; empty for a bare state dict.
         tied: full name -> the first name of the same tensor.
         leftover: the file's name of a tensor that is no weight -> why.
+        wires: gives module path -> the paths of the modules that feed it, where that can be told; not called
+            before somebody wants to know.
+        axes: gives module path -> a record with what the axes of its weights are made of, likewise.
     """
 
     framework: str
@@ -47,6 +54,8 @@ class Keyed:
     tied: Mapping[str, str] = NOTHING
     store: Store | None = None
     leftover: Mapping[str, str] = NOTHING
+    wires: Callable[[], Mapping[str, tuple[str, ...]]] | None = field(default=None, compare=False, repr=False)
+    axes: Callable[[], Mapping[str, LayerRecord]] | None = field(default=None, compare=False, repr=False)
 
     def distinct(self) -> Keyed:
         """The model with each tensor once, under its first name: what has to be written, and what has to be used."""
@@ -56,6 +65,13 @@ class Keyed:
         """Names below a module path -> full names; the whole model for ""."""
         start = f"{prefix}." if prefix else ""
         return {name[len(start) :]: name for name in self.tensors if name.startswith(start)}
+
+
+def forms_for(kind: str, keyed: Keyed, registry: Registry) -> tuple[Form, ...]:
+    """The forms of a kind that its layers may have in a keyed model; some only where a module is of that class."""
+    there = {module.form for module in keyed.modules.values()}
+    forms = registry.forms_of(kind, keyed.framework, by_class=True)
+    return tuple(form for form in forms if not form.by_class or form.name in there)
 
 
 def prefixes(names: Mapping[str, Any]) -> list[str]:
@@ -105,12 +121,62 @@ def keyed_module(module: Any, known: Callable[[str], Collection[str] | None]) ->
         kind = type(child)
         if kind.__module__ == "torch.nn.utils.parametrize" and kind.__name__.startswith("Parametrized"):
             kind = kind.__bases__[0]  # torch makes a class ParametrizedLinear for each module with a parametrization
-        form = f"torch.{kind.__name__}"
-        keys = known(form) if kind.__module__.startswith("torch.nn.") else None
+        form = _form_of(kind)
+        keys = known(form) if form else None
         config = {key: getattr(child, key) for key in keys or () if hasattr(child, key)}
-        config = {key: _plain(value) for key, value in config.items()}
+        config = {key: _plain(False if _left_out(child, key) else value) for key, value in config.items()}
         modules[path] = Module(form if keys is not None else "", kind.__name__, config)
-    return Keyed("torch", tensors, modules, tied)
+
+    @cache
+    def flow() -> Mapping[str, LayerRecord]:
+        from layoutx.model.torch_flow import followed
+
+        program = traced(module)
+        return followed(program, {name: tensor.shape for name, tensor in tensors.items()}) if program else {}
+
+    return wired(Keyed("torch", tensors, modules, tied), flow)
+
+
+def wired(keyed: Keyed, flow: Callable[[], Mapping[str, LayerRecord]]) -> Keyed:
+    """The model with the wiring and the axes that its program tells, once somebody asks for them."""
+
+    def axes() -> Mapping[str, LayerRecord]:
+        from layoutx.model.torch_flow import sure
+
+        return sure(flow())
+
+    return replace(keyed, wires=lambda: {path: found.inputs for path, found in flow().items()}, axes=axes)
+
+
+def _form_of(kind: type) -> str:
+    """The form's name of a module's class; "" of a class that is neither torch's own nor of layoutx.torch."""
+    if kind.__module__.startswith("layoutx.torch."):
+        return f"torch.layoutx.{kind.__name__}"
+    return f"torch.{kind.__name__}" if kind.__module__.startswith("torch.nn.") else ""
+
+
+def keyed_view(model: ModelRecord) -> Keyed:
+    """A model with a config as names, `<layer>.<slot>`, with every layer's form, config, followed axes and wiring.
+
+    For pairing with another model that has a config of its own.
+    """
+    tensors, first, tied = {}, dict[str, str](), {}
+    modules: dict[str, Module] = {}
+    for record in model.layers:
+        path = record.name.replace("/", ".")
+        modules[path] = Module(record.form, record.class_name, record.config, record.refine, record.note)
+        for slot, tensor in record.tensors.items():
+            full = f"{path}.{slot.replace('/', '.')}"
+            tensors[full] = tensor
+            kept = first.setdefault(tensor.name, full)
+            if kept != full:
+                tied[full] = kept
+    return Keyed(model.framework, tensors, modules, tied, model.store)
+
+
+def _left_out(module: Any, key: str) -> bool:
+    """Whether a config key is the name of a parameter that the module was built without: `bias` of bias=False."""
+    return key in module._parameters and module._parameters[key] is None
 
 
 def _plain(value: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import ModelError, UsageError
+from layoutx.files.certificate import RECORDING
 from layoutx.files.open import open_store
 from layoutx.files.store import Store
 from layoutx.model.identify import identified
@@ -16,13 +17,17 @@ from layoutx.model.keras import records
 from layoutx.model.keras_live import is_keras, live_records
 from layoutx.model.keyed import Keyed, keyed_module, keyed_store
 from layoutx.model.origin import with_values
-from layoutx.model.record import ModelRecord
+from layoutx.model.record import LayerRecord, ModelRecord
+from layoutx.model.said import forms_said, values_said
 from layoutx.model.spelling import framework_of
 from layoutx.model.state import state_records
 from layoutx.model.tf1_scopes import with_assumed
 from layoutx.model.tf_objects import is_objects
+from layoutx.model.torch_keyed import is_export, keyed_export, keyed_file
 from layoutx.model.tree import is_tree, tree_keyed
+from layoutx.model.tree_config import told
 from layoutx.spec.registry import Registry
+from layoutx.spec.registry import registry as builtin
 
 KERAS_FORMATS = ("keras", "weights.h5", "h5", "live")
 
@@ -50,6 +55,7 @@ def model_of(
     framework: str = "",
     plain: Callable[[Keyed], Keyed] = lambda keyed: keyed,
     values: Mapping[str, Any] = NOTHING,
+    elsewhere: Collection[str] = (),
 ) -> ModelRecord:
     """The layers of a file; those whose class the file does not tell are identified by names and shapes.
 
@@ -60,6 +66,7 @@ def model_of(
         framework: whose names a file of named tensors holds, where the user says it.
         plain: what makes weights of those that are stored in parts, or refuses them.
         values: config values that the user adds, for every layer that reads them.
+        elsewhere: keys of such values that may be meant for another model.
     """
     if framework:
         check_framework(framework, registry)
@@ -79,10 +86,12 @@ def model_of(
             store = replace(store, config=with_input_shape(store.config, input_shape))
         model = records(store, lambda name: name in registry.forms, config=config, template=template)
     else:
-        model = state_records(plain(keyed_of(store, framework)), registry)
+        keyed = plain(keyed_of(store, framework, registry))
+        model = told(state_records(keyed, registry, values), keyed, registry)
     bare = is_keras_file(store) and not (store.config or template or config)
-    model = with_forms(model, registry, forms, guessing=bare)
-    model = with_values(model, registry, values, config or (template.store.config if template is not None else None))
+    model = with_forms(model, registry, forms, guessing=bare, values=values)
+    said = config or (template.store.config if template is not None else None)
+    model = with_values(model, registry, values, said, elsewhere)
     return with_assumed(model, registry, values) if model.framework == "tf1" else model
 
 
@@ -99,22 +108,29 @@ def check_framework(name: str, registry: Registry) -> None:
 
 
 def with_forms(
-    model: ModelRecord, registry: Registry, forms: Mapping[str, str], *, guessing: bool = False
+    model: ModelRecord,
+    registry: Registry,
+    forms: Mapping[str, str],
+    *,
+    guessing: bool = False,
+    values: Mapping[str, Any] = NOTHING,
 ) -> ModelRecord:
     """A model whose layers have the forms that the user gave, or that names and shapes tell.
+
+    Args:
+        values: config values that the user adds; some tell which of two layouts a tensor has.
 
     Raises:
         UsageError: a form for a layer that there is not.
     """
-    unknown = [name for name in forms if all(r.name != name for r in model.layers)]
-    if unknown:
-        names = ", ".join(r.name for r in model.layers if r.tensors)
-        raise UsageError(f"--form names no layer: {', '.join(unknown)}", why=f"the layers are {names}")
+    said = forms_said(forms, model)
     known = {"version": 2} if model.framework == "keras" and model.version.startswith("2") else {}
-    layers = tuple(
-        identified(r, registry, model.framework, forms.get(r.name, ""), guessing=guessing, known=known)
-        for r in model.layers
-    )
+
+    def formed(r: LayerRecord) -> LayerRecord:
+        certain = {**known, **values_said(values, r.name)}
+        return identified(r, registry, model.framework, said.get(r.name, ""), guessing=guessing, known=certain)
+
+    layers = tuple(formed(r) for r in model.layers)
     return replace(model, layers=layers)
 
 
@@ -168,8 +184,20 @@ def with_input_shape(config: Mapping[str, Any] | None, shape: Sequence[int]) -> 
     return {**dict(config or {}), "config": found}
 
 
-def keyed_of(store: Store, framework: str = "") -> Keyed:
-    """A file of named tensors: names of this framework, else of the one that its certificate or format tells."""
+def keyed_of(store: Store, framework: str = "", known: Registry | None = None) -> Keyed:
+    """A file of named tensors: names of this framework, else of the one that its certificate or format tells.
+
+    Raises:
+        UsageError: the file is a recording.
+    """
+    if RECORDING in store.metadata:
+        raise UsageError(
+            f"{store.path.name} is a recording of one run",
+            why="it holds what the layers handed on, and no weights",
+            do="compare it with `layoutx validate`",
+        )
+    if store.format == "pt2" and framework in ("", "torch"):
+        return keyed_file(store, lambda name: _keys(name, known or builtin()))
     return keyed_store(store, framework_of(store, framework))
 
 
@@ -187,14 +215,14 @@ def template_of(like: Any, to: str, registry: Registry, forms: Mapping[str, str]
         store = open_store(like)
         if says_itself(store):
             return model_of(store, registry, forms)
-        return keyed_store(store, to)
+        return keyed_of(store, to, registry) if store.format == "pt2" else keyed_store(store, to)
     return live_model(like, registry, forms, to if is_tree(like) else "")
 
 
 def live_model(
     model: Any, registry: Registry, forms: Mapping[str, str] = NOTHING, framework: str = ""
 ) -> Keyed | ModelRecord:
-    """A live torch module, Keras model, or tree of jax, mlx or paddle.
+    """A live torch module or torch.export program, Keras model, or tree of jax, mlx or paddle.
 
     Args:
         forms: the user's, for layers of a Keras model.
@@ -207,12 +235,34 @@ def live_model(
         return with_forms(live_records(model, lambda name: name in registry.forms), registry, forms)
     if hasattr(model, "state_dict") and hasattr(model, "named_modules"):
         return keyed_module(model, lambda name: _keys(name, registry))
+    if is_export(model):
+        return keyed_export(model, lambda name: _keys(name, registry))
     if is_tree(model):
         return tree_keyed(model, lambda name: _keys(name, registry), framework)
     raise UsageError(
         f"a {type(model).__name__} is neither a torch module nor a Keras model",
-        why="nor variables of flax, haiku parameters, or a module of nnx, equinox, mlx or paddle",
+        why="nor a torch.export program, flax variables, haiku parameters, a module of nnx, equinox, mlx or paddle",
     )
+
+
+def live_source(
+    model: Any,
+    registry: Registry,
+    forms: Mapping[str, str],
+    values: Mapping[str, Any] = NOTHING,
+    framework: str = "",
+    plain: Callable[[Keyed], Keyed] = lambda keyed: keyed,
+) -> ModelRecord:
+    """The layers of a live model, with what its modules tell of themselves.
+
+    Args:
+        forms, values, framework, plain: as for `model_of`.
+    """
+    found = live_model(model, registry, framework=framework)
+    if isinstance(found, Keyed):
+        found = plain(found)
+        found = told(state_records(found, registry, values), found, registry)
+    return with_values(with_forms(found, registry, forms, values=values), registry, values)
 
 
 def _keys(form: str, registry: Registry) -> Collection[str] | None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from layoutx.files.onnx_file import label
+from layoutx.files.onnx_file import bodies, label
 from layoutx.files.store import Store, Tensor
+from layoutx.model.onnx_fold import Folding
 
 QUANTISED = ("DequantizeLinear", "QuantizeLinear", "DynamicQuantizeLinear")
+LAYERS = ("MatMul", "Gemm", "Conv", "RNN", "GRU", "LSTM")
+RANDOM = ("RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,62 +26,134 @@ class Const:
     Attributes:
         tensors: the stored tensors that it is made of; none where the graph computes it from shapes.
         turned: it is its one tensor with the two dimensions exchanged.
-        through: the node that makes something else of its tensors, "" where their numbers are the value.
+        through: why nobody can tell its numbers, "" where they can be told.
+        own: its one tensor under the name of an Identity, where others read that tensor too.
+        literal: a Constant node gives it.
+        fold: computes the value; None where it is a stored tensor as it lies there.
     """
 
     tensors: tuple[Tensor, ...] = ()
     turned: bool = False
     through: str = ""
+    own: Tensor | None = None
+    literal: bool = False
+    fold: Callable[[], Tensor | None] | None = field(default=None, compare=False, repr=False)
 
     @property
     def tensor(self) -> Tensor | None:
-        """The stored tensor that is this value; None where there are several, or none."""
-        return self.tensors[0] if len(self.tensors) == 1 and not self.through else None
+        """The tensor that is this value, or that it is when turned; None where nobody can tell its numbers."""
+        if self.turned or (self.fold is None and not self.through):
+            return self.own or (self.tensors[0] if len(self.tensors) == 1 else None)
+        return self.value
+
+    @property
+    def value(self) -> Tensor | None:
+        """The value as it is used, turned where it is; None where nobody can tell its numbers."""
+        if self.through:
+            return None
+        return self.fold() if self.fold is not None else self.tensor
+
+    @property
+    def known(self) -> Tensor | None:
+        """The stored tensor, where it is one."""
+        return self.tensor if self.fold is None else None
 
     @property
     def floats(self) -> bool:
         """Whether it may be a weight: more than one number, and not whole numbers."""
-        return any(t.size > 1 and t.dtype.kind not in "iub" for t in self.tensors)
+        value = self.value if self.fold is not None else None
+        return any(t.size > 1 and t.dtype.kind not in "iub" for t in ((value,) if value else self.tensors))
 
 
-def constants(graph: Any, store: Store, prefix: str = "", outer: dict[str, Const] | None = None) -> dict[str, Const]:
-    """Value name -> what it is made of, for all values of a graph that do not depend on its inputs."""
+def constants(
+    graph: Any,
+    store: Store,
+    prefix: str = "",
+    outer: Mapping[str, Const] | None = None,
+    folding: Folding | None = None,
+) -> dict[str, Const]:
+    """Value name -> what it is made of, for all values of a graph that do not depend on its inputs.
+
+    Args:
+        prefix: of the names that a body's tensors have in the store.
+        outer: what the graph around a body knows.
+        folding: filled with what can be computed; ONNX's newest operators are taken where it is left out.
+    """
     found = dict(outer or {})
+    folding = folding if folding is not None else Folding(17)
+    reads = Counter(names_read(graph))
     for proto in graph.initializer:
         if prefix + proto.name in store.tensors:
-            found[proto.name] = Const((store.tensors[prefix + proto.name],))
+            tensor = folding.leaves[proto.name] = store.tensors[prefix + proto.name]
+            found[proto.name] = Const((tensor,))
     for i, node in enumerate(graph.node):
         if node.op_type == "Constant" and node.output:
-            tensor = store.tensors.get(prefix + node.output[0])
-            found[node.output[0]] = Const((tensor,) if tensor is not None else ())
+            found[node.output[0]] = _constant(node, store, prefix, folding)
             continue
         given = [name for name in node.input if name]
-        if given and all(name in found for name in given) and not any(a.HasField("g") for a in node.attribute):
-            made = _made(node, i, [found[name] for name in given])
-            found.update({name: made for name in node.output if name})
+        if not given or not all(name in found for name in given) or node.op_type in RANDOM:
+            continue
+        if any(bodies(a) for a in node.attribute) or _of_nothing(node, found):
+            continue
+        folding.makers.update({name: node for name in node.output if name})
+        for name in filter(None, node.output):
+            fold = partial(folding.computed, name, prefix + name)
+            found[name] = _made(node, i, [found[n] for n in given], prefix + name, fold, shared=reads[given[0]] > 1)
     return found
 
 
-def _made(node: Any, position: int, given: list[Const]) -> Const:
-    """What one node makes of constants."""
+def _of_nothing(node: Any, found: Mapping[str, Const]) -> bool:
+    """Whether a layer is fed zeros: the first step of an unrolled one, and no computed weight."""
+    value = found[node.input[0]].value if node.op_type in LAYERS and node.input[0] else None
+    return value is not None and not np.any(value.read())
+
+
+def names_read(graph: Any) -> Iterator[str]:
+    """Every value that the nodes of a graph and of its bodies read, and the graph's outputs, each time it is read."""
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            for body in bodies(attribute):
+                yield from names_read(body)
+    yield from (output.name for output in graph.output)
+
+
+def _constant(node: Any, store: Store, prefix: str, folding: Folding) -> Const:
+    name = node.output[0]
+    tensor = store.tensors.get(prefix + name)
+    if tensor is None:  # a number or a list of numbers
+        folding.makers[name] = node
+        return Const(fold=partial(folding.computed, name, prefix + name))
+    folding.leaves[name] = tensor
+    return Const((tensor,), literal=True)
+
+
+def _made(
+    node: Any, position: int, given: list[Const], name: str, fold: Callable[[], Tensor | None], shared: bool
+) -> Const:
+    """What one node makes of constants.
+
+    An Identity of a tensor that others read too is a tensor of its own: torch's exporter keeps one tensor of several
+    that were equal when it ran (all norms of an untrained model), and gives the others' names to Identities.
+    """
     first = given[0]
-    here = f"{node.op_type} {label(node, position)}"
     tensors = tuple({t.name: t for const in given for t in const.tensors}.values())
-    if first.through:
-        return Const(tensors, through=first.through)
-    if node.op_type == "Identity":
-        return first
+    lost = next((const.through for const in given if const.through), "")
+    if lost:
+        return Const(tensors, through=lost)
     if node.op_type in QUANTISED:
-        return Const(tensors, through=f"{here}: they are quantised")
-    tensor = first.tensor
-    if node.op_type == "Cast" and tensor is not None and _widens(tensor, node):
+        return Const(tensors, through=f"{node.op_type} {label(node, position)}: they are quantised")
+    plain = first.tensor if first.fold is None else None
+    if node.op_type == "Identity":
+        alias = plain is not None and shared and first.floats
+        return replace(first, own=replace(plain, name=name)) if plain is not None and alias else first
+    if node.op_type == "Cast" and plain is not None and _widens(plain, node):
         return first
-    if node.op_type == "Transpose" and tensor is not None and len(tensor.shape) == 2:
+    if node.op_type == "Transpose" and (plain is not None or first.turned) and len(first.tensors[0].shape) == 2:
         perm = next((list(a.ints) for a in node.attribute if a.name == "perm"), [1, 0])
-        return replace(first, turned=first.turned != (perm == [1, 0]))
-    if node.op_type in ("Shape", "Size"):
-        return Const()
-    return Const(tensors, through=here)
+        turned = first.turned != (perm == [1, 0])
+        return replace(first, turned=turned, fold=fold if turned else None)
+    return Const(tensors, fold=fold)
 
 
 def _widens(tensor: Tensor, node: Any) -> bool:

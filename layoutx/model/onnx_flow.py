@@ -8,6 +8,7 @@ from typing import Any
 
 from layoutx.model.axes import Dim
 from layoutx.model.onnx_axes import Flow, Shape, Value, finished
+from layoutx.model.onnx_bodies import entered, left
 from layoutx.model.onnx_nodes import RECURRENT, attributes
 from layoutx.model.onnx_parts import Parts
 from layoutx.model.onnx_rules import MAPS, SAME, rule_of, spatial
@@ -37,15 +38,24 @@ def wired(graph: Any, parts: Parts, shapes: Mapping[str, Shape]) -> list[LayerRe
     """The records with `inputs`, `refine` and notes of what could not be followed."""
     flow = Flow(shapes=shapes)
     _inputs(flow, graph)
-    walk = Walk(flow, parts)
+    _walk(Walk(flow, parts), graph)
+    return [finished(flow, record) for record in parts.records.values()]
+
+
+def _walk(walk: Walk, graph: Any) -> None:
+    flow, parts = walk.flow, walk.parts
     for i, node in enumerate(graph.node):
         if node.output and node.output[0] in parts.consts:
             continue
-        if i in parts.fused:
+        if i in parts.fused and node.op_type != "Reshape":
             flow.values[node.output[0]] = flow.values.get(parts.fused[i], Value())
             continue
-        _node(walk, node, parts.owner.get(i, ""))
-    return [finished(flow, record) for record in parts.records.values()]
+        if i not in parts.inner:
+            _node(walk, node, parts.owner.get(i, ""))
+        for body, inside in parts.inner.get(i, ()):
+            flow.values |= entered(flow, node, body, parts.consts)
+            _walk(Walk(flow, inside), body)
+            flow.values |= left(flow, node, body)
 
 
 def _inputs(flow: Flow, graph: Any) -> None:
@@ -63,7 +73,7 @@ def _node(walk: Walk, node: Any, record: str) -> None:
     flow = walk.flow
     ins = [flow.values.get(n, Value()) for n in node.input if n and n not in walk.parts.consts]
     if node.op_type in MAPS and ins and ins[0].dims is not None:
-        _read_map(flow, ins[0].dims)
+        read_map(flow, ins[0].dims)
     found = walk.parts.records.get(record)
     if found is not None and found.form:
         first = ins[:1] if node.op_type in RECURRENT else ins  # the states are zeros of a shape that is asked for
@@ -84,7 +94,7 @@ def _node(walk: Walk, node: Any, record: str) -> None:
         flow.values[name] = Value(dims, makers, "" if dims is not None else lost)
 
 
-def _read_map(flow: Flow, dims: Sequence[Dim]) -> None:
+def read_map(flow: Flow, dims: Sequence[Dim]) -> None:
     """A spatial node says which axis of what it reads are the channels; for the model's input it is news."""
     axes = [a.id for d in dims[1:] for a in d]
     if flow.inputs & set(axes):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from layoutx.files.blob import reading
-from layoutx.files.onnx_file import label, need_onnx, opset_of, structure
-from layoutx.files.store import Store
-from layoutx.model.keyed import Keyed, Module
+from layoutx.files.onnx_file import bodies, label, need_onnx, opset_of, structure
+from layoutx.files.store import Store, Tensor
+from layoutx.model.onnx_consts import Const
 from layoutx.model.onnx_flow import wired
 from layoutx.model.onnx_parts import Parts, Shape, parts_of
-from layoutx.model.record import ModelRecord
+from layoutx.model.onnx_unrolled import unrolled
+from layoutx.model.record import LayerRecord, ModelRecord
 
 
 def onnx_records(store: Store) -> ModelRecord:
@@ -21,14 +24,21 @@ def onnx_records(store: Store) -> ModelRecord:
         FileError: the file changed or is damaged.
     """
     with reading(store.path, "an ONNX model"):
-        model = _opened(structure(store.path))
-        shapes = _shapes(model)
+        model = opened(structure(store.path))
+        shapes = shapes_of(model)
         parts = parts_of(model.graph, store, shapes, opset_of(model))
         layers = tuple(wired(model.graph, parts, shapes))
-    return ModelRecord("onnx", store.version, layers, store, _leftover(model.graph, parts, store))
+    layers = unrolled(model.graph, parts, layers)
+    made = _made(model.graph, parts, layers)
+    whole = replace(store, tensors={**store.tensors, **{t.name: t for _, t in made.values()}})
+    leftover = _leftover(model.graph, parts, store, layers)
+    for const, tensor in made.values():
+        said = f"{tensor.name} is made of it in the graph"
+        leftover |= {t.name: said for t in const.tensors if t.name in leftover}
+    return ModelRecord("onnx", store.version, layers, whole, leftover)
 
 
-def _opened(model: Any) -> Any:
+def opened(model: Any) -> Any:
     """The model with its local functions written out; as it is where onnx cannot do that."""
     if not model.functions:
         return model
@@ -37,48 +47,59 @@ def _opened(model: Any) -> Any:
     return inliner.inline_local_functions(model)
 
 
-def _shapes(model: Any) -> dict[str, Shape]:
+def shapes_of(model: Any) -> dict[str, Shape]:
     """Value name -> its shape as onnx infers it, None for symbolic sizes; missing where it cannot be told."""
     with suppress(Exception):  # custom operators and contradictions: what is declared has to do
         model = need_onnx().shape_inference.infer_shapes(model, data_prop=True)
     found: dict[str, Shape] = {}
-    for info in (*model.graph.input, *model.graph.value_info, *model.graph.output):
-        kind = info.type.tensor_type
-        if kind.HasField("shape"):
-            found[info.name] = tuple(d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim)
-    for proto in model.graph.initializer:
-        found[proto.name] = tuple(proto.dims)
+    graphs = [model.graph]
+    for graph in graphs:  # it grows while it is read
+        graphs += [body for node in graph.node for a in node.attribute for body in bodies(a)]
+        for info in (*graph.input, *graph.value_info, *graph.output):
+            kind = info.type.tensor_type
+            if kind.HasField("shape"):
+                found[info.name] = tuple(d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim)
+        for proto in graph.initializer:
+            found[proto.name] = tuple(proto.dims)
     return found
 
 
-def _leftover(graph: Any, parts: Parts, store: Store) -> dict[str, str]:
-    """Tensors of no layer, with what they are for."""
-    used = {t.name for record in parts.records.values() for t in record.tensors.values()}
+def _made(graph: Any, parts: Parts, layers: Sequence[LayerRecord]) -> dict[str, tuple[Const, Tensor]]:
+    """The layers' tensors that the file does not store, as their readers see them."""
+    used = {t.name for record in layers for t in record.tensors.values() if record.form}
+    found: dict[str, tuple[Const, Tensor]] = {}
+    for prefix, _, own in _all_parts(graph, parts):
+        for value, const in own.consts.items():
+            tensor = const.own or (const.value if const.fold is not None and prefix + value in used else None)
+            if tensor is not None and tensor.name in used:
+                found.setdefault(tensor.name, (const, tensor))
+    return found
+
+
+def _all_parts(graph: Any, parts: Parts) -> list[tuple[str, Any, Parts]]:
+    """A graph and its bodies with their parts and the prefixes of their tensors."""
+    found = [("", graph, parts)]
+    for prefix, one, own in found:  # it grows while it is read
+        for i, inner in own.inner.items():
+            names = [a.name for a in one.node[i].attribute for _ in bodies(a)]
+            here = f"{prefix}{label(one.node[i], i)}"
+            found += [(f"{here}/{name}/", body, inside) for name, (body, inside) in zip(names, inner, strict=True)]
+    return found
+
+
+def _leftover(graph: Any, parts: Parts, store: Store, layers: Sequence[LayerRecord]) -> dict[str, str]:
+    """Stored tensors that are no layer's, with what they are for."""
+    used = {t.name for record in layers for t in record.tensors.values()}
     readers: dict[str, str] = {}
-    for i, node in enumerate(graph.node):
-        for name in node.input:
-            readers.setdefault(name, f"{node.op_type} {label(node, i)}")
+    for prefix, one, own in _all_parts(graph, parts):
+        for i, node in enumerate(one.node):
+            for name in node.input:
+                const = own.consts.get(name)
+                known = const.known if const is not None else None
+                stored = known.name if known is not None else prefix + name
+                readers.setdefault(stored, f"{node.op_type} {label(node, i)}")
     return {
         name: f"a constant of {readers[name]}" if name in readers else "no node reads it"
         for name in store.tensors
         if name not in used
     }
-
-
-def keyed_view(model: ModelRecord) -> Keyed:
-    """An ONNX model as names, `<layer>.<slot>`, with every layer's form, config and followed axes.
-
-    For a conversion from or into a model that has a config of its own.
-    """
-    tensors, first, tied = {}, dict[str, str](), {}
-    modules: dict[str, Module] = {}
-    for record in model.layers:
-        path = record.name.replace("/", ".")
-        modules[path] = Module(record.form, record.class_name, record.config, record.refine, record.note)
-        for slot, tensor in record.tensors.items():
-            full = f"{path}.{slot}"
-            tensors[full] = tensor
-            kept = first.setdefault(tensor.name, full)
-            if kept != full:
-                tied[full] = kept
-    return Keyed("onnx", tensors, modules, tied, model.store)

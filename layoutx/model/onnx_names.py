@@ -15,16 +15,17 @@ _KERAS = re.compile(r"^(?P<stem>.+)/(kernel|bias|gamma|beta|moving_mean|moving_v
 _MADE = re.compile(r"^(onnx::|_v_|val_)")  # names that torch's exporters make for folded constants
 
 
-def name_of(node: Any, tensors: Mapping[str, Tensor], position: int, taken: Collection[str]) -> str:
+def name_of(node: Any, tensors: Mapping[str, Tensor], position: int, taken: Collection[str], prefix: str = "") -> str:
     """The layer's name, one that no other layer has.
 
     torch keeps `fc1.weight` as an initializer's name, unless it folds it; the node is then "/net/net.0/Conv". tf2onnx
     and keras2onnx call the node `model/dense/MatMul` or `dense`, numbered nodes (`Conv_3`) say nothing. Where another
-    layer has the name already (tied weights), the next best is taken.
+    layer has the name already (tied weights), the next best is taken. `prefix` says in whose body the node lies.
     """
     names = [tensor.name for tensor in tensors.values()]
-    said = [_stem(names, _TORCH), scope_of(node.name, node.op_type), _stem(names, _KERAS).rpartition("/")[2]]
-    found = [name for name in said if name] or [str(node.name).strip("/") or f"{node.op_type.lower()}_{position}"]
+    said = [scope_of(node.name, node.op_type), _stem(names, _KERAS).rpartition("/")[2]]
+    own = [name for name in said if name] or [str(node.name).strip("/") or f"{node.op_type.lower()}_{position}"]
+    found = [*filter(None, [_stem(names, _TORCH)]), *(prefix + name for name in own)]
     return next((name for name in found if name not in taken), "") or unique(found[0], taken)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ PLAIN = frozenset(
 )
 INTEGER = frozenset(("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm", "MatMulIntegerToFloat"))
 DOMAINS = ("", "ai.onnx")
+FIRST = "the weight is the first operand"
 NEUTRAL = {"strides": 1, "dilations": 1, "pads": 0}
 
 
@@ -62,7 +63,7 @@ def read_node(node: Any, consts: Mapping[str, Const], opset: int, rank: int | No
     if node.op_type in INTEGER and any(t.size > 1 for c in given.values() for t in c.tensors):
         return refused(list(given.values()), f"{node.op_type} holds quantised weights")
     if node.domain not in DOMAINS or node.op_type not in SLOTS:
-        weights = [const for const in given.values() if const.floats]
+        weights = [const for const in given.values() if const.floats and not _state(const)]
         if not weights or (node.op_type in PLAIN and node.domain in DOMAINS):
             return None
         return refused(weights, f"layoutx has no form for the operator {node.domain or 'onnx'}.{node.op_type}")
@@ -76,23 +77,40 @@ def _slotted(node: Any, given: Mapping[int, Const], opset: int, rank: int | None
     numbers = [t for c in (held if node.op_type == "Gather" else given.values()) for t in c.tensors]
     if not any(t.dtype.kind not in "iub" for t in numbers):
         return None
+    if not held and node.op_type == "MatMul" and 0 in given:
+        return _first(given[0])
     if not held or len(held) < len(wanted):
-        why = "the weights are its first operand" if node.op_type == "MatMul" else "some of its weights are computed"
-        return refused(list(given.values()), why)
+        return refused(list(given.values()), "some of its weights are computed from the model's input")
+    gemm = node.op_type in ("Gemm", "MatMul")
+    turned = gemm and given[wanted[0]].turned
     tensors: dict[str, Tensor] = {}
     for i in wanted:
         const = given[i]
-        if const.tensor is None:
-            why = f"its {slots[i]} passes through {const.through}" if const.through else f"its {slots[i]} is computed"
-            return refused(held, why)
-        tensors[slots[i]] = const.tensor
-    turned = [slots[i] for i in wanted if given[i].turned]
-    if turned and (turned != ["B"] or node.op_type not in ("Gemm", "MatMul")):
-        return refused(held, f"its {turned[0]} passes through a Transpose")
+        tensor = const.tensor if i == wanted[0] and turned else const.value
+        if tensor is None:
+            through = const.through or "an operator that ONNX's own tools do not compute"
+            return refused(held, f"its {slots[i]} passes through {through}")
+        tensors[slots[i]] = tensor
     states = [given[i] for i, slot in enumerate(slots) if slot == "?" and i in given]
     if any(not _zero(const) for const in states):
         return refused([*held, *states], "it starts from a stored state that is not zero")
-    return _formed(node, tensors, bool(turned), opset, rank)
+    return _noted(_formed(node, tensors, turned, opset, rank))
+
+
+def _first(const: Const) -> Reading:
+    """W x: what acts on the rows of x is a Gemm with transB of what acts on the columns."""
+    tensor = const.tensor
+    if tensor is None or len(tensor.shape) != 2:
+        return refused([const], f"{FIRST}, {const.through or 'and no matrix'}")
+    how = f"{FIRST}: it is multiplied with the rows of its input"
+    return _noted(Reading("onnx.Gemm", {"transB": 0 if const.turned else 1}, {"B": tensor}, how))
+
+
+def flat(tensor: Tensor) -> Tensor:
+    """The same numbers as a vector."""
+    if len(tensor.shape) == 1:
+        return tensor
+    return replace(tensor, shape=(tensor.size,), read=lambda: tensor.read().reshape(-1))
 
 
 def _formed(node: Any, tensors: dict[str, Tensor], turned: bool, opset: int, rank: int | None) -> Reading:
@@ -107,6 +125,8 @@ def _formed(node: Any, tensors: dict[str, Tensor], turned: bool, opset: int, ran
         return _plainly(tensors, "a lookup in something else than a table's rows")
     if op == "Gemm":
         config.pop("broadcast", None)  # before opset 7: C is spread over the rows, as it always is today
+        if "C" in tensors and tensors["C"].shape[:-1] == (1,):
+            tensors["C"] = flat(tensors["C"])
         config["transB"] = int(bool(config.get("transB", 0)) != turned)
     if op in ("Conv", "ConvTranspose"):
         config = {k: v for k, v in config.items() if k not in NEUTRAL or any(x != NEUTRAL[k] for x in v)}
@@ -124,6 +144,16 @@ def _formed(node: Any, tensors: dict[str, Tensor], turned: bool, opset: int, ran
     if op in RECURRENT:
         config.pop("output_sequence", None)  # opset 1: which outputs there are
     return Reading(f"onnx.{op}", config, tensors)
+
+
+def _noted(reading: Reading) -> Reading:
+    """The reading with which of its tensors the graph computes, and how."""
+    ways: dict[str, list[str]] = {}
+    for slot, tensor in reading.tensors.items():
+        if reading.form and tensor.derived:
+            ways.setdefault(tensor.derived, []).append(slot)
+    said = [f"{' and '.join(slots)}: {way}" for way, slots in ways.items()]
+    return replace(reading, note="; ".join(filter(None, [reading.note, *said])))
 
 
 def attributes(node: Any) -> dict[str, Any]:
@@ -154,6 +184,11 @@ def refused(consts: list[Const], why: str) -> Reading:
 
 def _plainly(tensors: Mapping[str, Tensor], why: str) -> Reading:
     return Reading("", {}, {t.name: t for t in tensors.values()}, why)
+
+
+def _state(const: Const) -> bool:
+    """Whether it is what an unrolled layer begins with: zeros that the graph itself writes down or computes."""
+    return (const.literal or const.fold is not None) and _zero(const)
 
 
 def _zero(const: Const) -> bool:

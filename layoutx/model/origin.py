@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,8 +11,12 @@ from layoutx.empty import NOTHING
 from layoutx.errors import UsageError
 from layoutx.files.store import Store
 from layoutx.model.record import LayerRecord, ModelRecord
+from layoutx.model.said import check_values, values_said
 from layoutx.spec.bind import UNKNOWN
 from layoutx.spec.registry import Registry
+
+BACKENDS = ("tensorflow", "theano", "cntk", "jax", "torch", "numpy")
+KEPT = {"std": "1.0.5", "variance": "1.0.8"}  # a release of Keras 1 whose running_std holds that
 
 
 def with_values(
@@ -20,28 +24,48 @@ def with_values(
     registry: Registry,
     values: Mapping[str, Any] = NOTHING,
     config: Mapping[str, Any] | None = None,
+    elsewhere: Collection[str] = (),
 ) -> ModelRecord:
     """The model, each layer's config with the values that its form reads and that stand beside the layers.
 
     Args:
-        values: the user's, config key -> value, for every layer whose form reads the key.
+        values: the user's, config key -> value, for every layer whose form reads the key; `layer.key` for one layer.
         config: the model config in use, where it is not the file's own.
+        elsewhere: keys that may be meant for another model.
 
     Raises:
         UsageError: a key that no layer of the model reads.
     """
     known = written_by(model.store, config) if model.framework == "keras1" else {}
-    layers = tuple(_with(record, registry, known, values) for record in model.layers)
-    read = {key for record in model.layers if record.form for key in registry.form(record.form).config}
-    unread = [key for key in values if key not in read]
-    if unread:
-        keys = ", ".join(sorted({key for key in (*known, "backend", "release") if key in read})) or "none of the kind"
-        raise UsageError(
-            f"--set names no config key that a layer of this model reads: {', '.join(unread)}",
-            why=f"keys that files leave out: {keys}",
-            do="`layoutx specs show FORM` lists the keys of a form",
-        )
+    model = _on_theano(model, registry, values)
+    layers = tuple(_with(record, registry, known, values_said(values, record.name)) for record in model.layers)
+    own = {said: value for said, value in values.items() if said.rpartition(".")[2] not in elsewhere}
+    if model.framework == "keras":
+        own.pop("backend", None)  # said of the whole file; a model without convolutions reads nothing of it
+    check_values(own, model, registry, known)
     return replace(model, layers=layers)
+
+
+def _on_theano(model: ModelRecord, registry: Registry, values: Mapping[str, Any]) -> ModelRecord:
+    """A Keras 2 model that ran on Theano: its convolutions are true ones (keras 2.3.1 engine/saving.py).
+
+    Raises:
+        UsageError: no backend of Keras.
+    """
+    said = values.get("backend", "")
+    if said and said not in BACKENDS:
+        raise UsageError(f"no Keras ran on {said!r}", do=f"the backends are {', '.join(BACKENDS)}")
+    if model.framework != "keras" or (said or model.store.backend) != "theano":
+        return model
+    why = "its kernel is back to front, since Theano convolves truly"
+    return replace(model, layers=tuple(_turned(record, registry, why) for record in model.layers))
+
+
+def _turned(record: LayerRecord, registry: Registry, why: str) -> LayerRecord:
+    form = record.form.replace("keras.", "keras.theano.", 1)
+    if form not in registry.forms:
+        return record
+    return replace(record, form=form, note="; ".join(filter(None, (record.note, why))))
 
 
 def _with(record: LayerRecord, registry: Registry, known: Mapping[str, str], values: Mapping[str, Any]) -> LayerRecord:
@@ -50,10 +74,25 @@ def _with(record: LayerRecord, registry: Registry, known: Mapping[str, str], val
     keys = registry.form(record.form).config
     said = {key: value for key, value in known.items() if key in keys and record.form.startswith("keras1.")}
     given = {key: value for key, value in values.items() if key in keys}
+    if "running_std" in given and "release" not in given:
+        given["release"] = _release(given["running_std"], {**record.config, **said}.get("release", UNKNOWN))
     if not said and not given:
         return record
     notes = [record.note, *(f"{key}={value} as given by --set" for key, value in given.items())]
     return replace(record, config={**record.config, **said, **given}, note="; ".join(filter(None, notes)))
+
+
+def _release(kept: Any, said: Any) -> str:
+    """The release that a file is read as, since the user says what its running_std holds.
+
+    Raises:
+        UsageError: neither of the two; or the file says its release.
+    """
+    if kept not in KEPT:
+        raise UsageError(f"running_std holds no {kept!r}", do="say std (before Keras 1.0.6) or variance")
+    if said != UNKNOWN and (str(said) < "1.0.6") != (kept == "std"):
+        raise UsageError(f"Keras {said} wrote the file: its running_std is no {kept}", do="leave --running-std out")
+    return KEPT[str(kept)] if said == UNKNOWN else str(said)
 
 
 def written_by(store: Store, config: Mapping[str, Any] | None = None) -> dict[str, str]:

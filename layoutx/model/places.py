@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
+from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError
-from layoutx.model.keyed import Keyed, prefixes
+from layoutx.lang.show import show
+from layoutx.model.keyed import Keyed, forms_for, prefixes
 from layoutx.model.order import positions
 from layoutx.model.record import LayerRecord
+from layoutx.model.said import values_said
 from layoutx.plan.fit import configs
 from layoutx.spec.bind import bind
 from layoutx.spec.bound import BoundForm
+from layoutx.spec.configs import switches
 from layoutx.spec.registry import Registry
 from layoutx.spec.schema import Form
 
@@ -22,7 +26,11 @@ MOST_INSTANCES = 64
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One way to find a layer in a keyed model: form, config, instance, and where each tensor is."""
+    """One way to find a layer in a keyed model: form, config, instance, and where each tensor is.
+
+    `open`: config keys that neither names nor shapes tell although they say where the numbers lie. `bound`: the form
+    as the layer would be stored in it.
+    """
 
     form: Form
     config: Mapping[str, Any]
@@ -30,6 +38,8 @@ class Candidate:
     prefix: str
     names: Mapping[str, str]
     at: int
+    open: tuple[str, ...] = ()
+    bound: BoundForm | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,25 +51,84 @@ class Layer:
     refine: Mapping[str, str]
 
 
-def candidates(layer: Layer, keyed: Keyed, registry: Registry) -> list[Candidate]:
-    """All places where a layer's tensors are found by name and shape; the fullest config of each."""
+@dataclass(frozen=True)
+class Index:
+    """A keyed model's names by their last part and shape, and what was found out before for layers of one size."""
+
+    order: Mapping[str, int]
+    ends: Mapping[tuple[str, tuple[int, ...]], list[str]]
+    known: dict[object, list[Stored]] = field(default_factory=dict)
+
+    def stored(self, layer: Layer, form: Form, keyed: Keyed) -> list[Stored]:
+        """As the function `stored`; layers of equal sizes, facts and axes are stored alike."""
+        bound = layer.bound
+        key = (form.name, bound.kind.name, *map(repr, (bound.sizes, bound.facts, layer.refine)))
+        if key not in self.known:
+            self.known[key] = list(stored(layer, form, keyed))
+        return self.known[key]
+
+
+def index_of(keyed: Keyed) -> Index:
+    """The index of a keyed model, for the candidates of many layers."""
+    ends: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+    for name, tensor in keyed.tensors.items():
+        ends.setdefault((name.rpartition(".")[2], tensor.shape), []).append(name)
+    return Index(positions(keyed), ends)
+
+
+def candidates(
+    layer: Layer, keyed: Keyed, registry: Registry, values: Mapping[str, Any] = NOTHING, index: Index | None = None
+) -> list[Candidate]:
+    """All places where a layer's tensors are found by name and shape; the fullest config of each.
+
+    Args:
+        values: the user's, for config keys that a file of names and numbers does not tell.
+        index: of the keyed model, where many layers are looked for.
+    """
     best: dict[tuple[str, ...], Candidate] = {}
-    order = positions(keyed)
-    for form in registry.forms_of(layer.bound.kind.name, keyed.framework):
-        for way in stored(layer, form, keyed):
-            for prefix, names in places(form, list(way.shapes), keyed):
+    layouts: dict[tuple[str, ...], tuple[str, ...]] = {}
+    index = index_of(keyed) if index is None else index
+    for form in forms_for(layer.bound.kind.name, keyed, registry):
+        switched = switches(form)
+        for way in index.stored(layer, form, keyed):
+            first, shape = next(iter(way.shapes.items()))
+            last = first.replace("/", ".").rpartition(".")[2]
+            for prefix, names in places(form, list(way.shapes), keyed, index.ends.get((last, shape), ())):
                 known = keyed.modules.get(prefix)
+                if form.by_class and (known is None or known.form != form.name):
+                    continue  # fitting names and shapes are no reason
                 if known is not None and known.form and known.form != form.name and not form.modules:
                     continue
                 if any(keyed.tensors[names[n]].shape != shape for n, shape in way.shapes.items()):
                     continue
                 where = names.values() if form.modules else (prefix,)  # a composite may be found by two paths
                 key = (*where, *map(str, way.instance.values()))
-                given = dict(known.config) if known is not None and known.form == form.name else {}
-                at = min(order[n] for n in names.values())
+                live = dict(known.config) if known is not None and known.form == form.name else {}
+                said = {k: v for k, v in _said(values, layer, prefix).items() if k in form.config}
+                if any(k in switched and {**form.config, **way.config}[k] != v for k, v in said.items()):
+                    continue
+                given = {**said, **live}
+                at = min(index.order[n] for n in names.values())
                 if key not in best or len(names) > len(best[key].names):
-                    best[key] = Candidate(form, {**way.config, **given}, way.instance, prefix, names, at)
-    return sorted(best.values(), key=lambda c: c.at)
+                    best[key] = Candidate(form, {**way.config, **given}, way.instance, prefix, names, at, (), way.bound)
+                    layouts[key] = way.layouts
+                elif not live and best[key].form is form and names == best[key].names and way.layouts != layouts[key]:
+                    differ = [k for k in switched if way.config.get(k) != best[key].config.get(k) and k not in given]
+                    best[key] = replace(best[key], open=tuple(differ))
+    return sorted(_fullest(list(best.values())), key=lambda c: c.at)
+
+
+def _fullest(found: list[Candidate]) -> list[Candidate]:
+    """Without those that leave out what another one has too: a composite is found with and without its biases."""
+    names = [set(c.names.values()) for c in found]
+    groups: dict[str, list[int]] = {}
+    for i, c in enumerate(found):
+        groups.setdefault(c.prefix, []).append(i)
+    return [
+        c
+        for i, c in enumerate(found)
+        if not any(names[i] < names[j] for j in groups[c.prefix] if found[j].form is c.form)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +140,19 @@ class Stored:
     instance: Mapping[str, Any]
     shapes: Mapping[str, tuple[int, ...]]
 
+    @property
+    def layouts(self) -> tuple[str, ...]:
+        """The layouts of the tensors that are there."""
+        return tuple(show(tensor.layout) for tensor in self.bound.tensors if tensor.name in self.shapes)
+
+
+def _said(values: Mapping[str, Any], layer: Layer, prefix: str) -> dict[str, Any]:
+    return {**values_said(values, prefix), **values_said(values, layer.record.name)} if values else {}
+
 
 def stored(layer: Layer, form: Form, keyed: Keyed) -> Iterator[Stored]:
     """One for each config that the form tells apart; of instances only those that the keyed model has names for."""
-    seen: set[tuple[tuple[str, tuple[int, ...]], ...]] = set()
+    seen: set[tuple[object, ...]] = set()
     ends = {name.rpartition(".")[2] for name in keyed.tensors}
     for config in configs(form, {}, layer.bound.facts):
         for number in range(MOST_INSTANCES if form.each else 1):
@@ -91,17 +169,24 @@ def stored(layer: Layer, form: Form, keyed: Keyed) -> Iterator[Stored]:
             optional = [s.name for s in form.tensors if s.optional and s.name in shapes]
             for omit in (some for n in range(len(optional) + 1) for some in combinations(optional, n)):
                 kept = {n: s for n, s in shapes.items() if n not in omit}
-                key = tuple(kept.items())
+                way = Stored(target, config, instance, kept)
+                key = (*kept.items(), *way.layouts)
                 if kept and key not in seen:
                     seen.add(key)
-                    yield Stored(target, config, instance, kept)
+                    yield way
 
 
-def places(form: Form, names: Sequence[str], keyed: Keyed) -> Iterator[tuple[str, dict[str, str]]]:
-    """Module paths under which all the names exist; a composite form may also lie in consecutive modules."""
+def places(
+    form: Form, names: Sequence[str], keyed: Keyed, among: Iterable[str] | None = None
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Module paths under which all the names exist; a composite form may also lie in consecutive modules.
+
+    Args:
+        among: the only tensors that the first name can be.
+    """
     dotted = {name: name.replace("/", ".") for name in names}  # jax's forms spell paths inside a layer with "/"
     first = dotted[names[0]]
-    for full in keyed.tensors:
+    for full in keyed.tensors if among is None else among:
         if full == first or full.endswith(f".{first}"):
             prefix = full[: -len(first)].rstrip(".")
             found = {name: f"{prefix}.{short}" if prefix else short for name, short in dotted.items()}

@@ -14,6 +14,8 @@ from layoutx.model.keras_slots import stock
 from layoutx.model.keras_uses import consume
 from layoutx.model.record import LayerRecord, Refinement
 
+UNKNOWN = "what feeds it is unknown: it is held by a"
+
 
 @dataclass(frozen=True, slots=True)
 class Value:
@@ -65,8 +67,18 @@ def refined(graph: Graph, layers: Iterable[LayerRecord]) -> list[LayerRecord]:
     )
     flow = Flow({r.name: r for r in layers}, first)
     run(flow, graph, "", None)
+    _note_held(flow, graph)
     _note_splits(flow)
     return [_finished(flow, record) for record in layers]
+
+
+def _note_held(flow: Flow, graph: Graph) -> None:
+    """Nothing is known about what feeds the layers that a layer of another class holds."""
+    for name, node in walk(graph):
+        if node.inner is not None and not node.inner.wired:
+            for record in flow.records.values():
+                if record.name.startswith(f"{name}/") and record.tensors:
+                    flow.note(record.name, f"{UNKNOWN} {node.class_name}, which is none of Keras' own")
 
 
 def _note_splits(flow: Flow) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from layoutx.model.cropping import FILLED, by_hand, by_numbers, cuts, ends
+from layoutx.model.time_first import time_first
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.schema import Reading, choose
 
@@ -40,11 +42,12 @@ def carry(source: BoundForm, target: BoundForm) -> list[str]:
                 key = reading.config if reading else name
                 lines.append(f"{key}={_show(value)}: {about}; {target.form.class_name} has no such option")
             continue
-        wanted = _spelled(value, there)
+        wanted = spelled(value, there)
         current = _plain(target.config.get(there.config))
         unsaid = current is None and _neutral(value)  # strides=None of flax is 1
         if _expanded(wanted) != _expanded(current) and not unsaid:
             lines.append(_line(there, wanted, current, source, name, target))
+    lines += time_first(source, target)
     return lines + [line for name in CALLED if (line := _called(name, source, target))]
 
 
@@ -80,7 +83,7 @@ def _line(there: Reading, wanted: Any, current: Any, source: BoundForm, name: st
     return f"{text}; the target has {_show(current)}"
 
 
-def _spelled(value: Any, reading: Reading) -> Any:
+def spelled(value: Any, reading: Reading) -> Any:
     """A canonical value as a framework writes it."""
     if reading.complement and isinstance(value, (int, float)):
         value = round(1.0 - value, 12)
@@ -93,19 +96,20 @@ def _padding(value: Any, source: BoundForm, target: BoundForm) -> list[str]:
     transposed = "transpose" in source.kind.name
     there = reading_of(target, "padding")
     current = there.values.get(_key(target, there), _key(target, there)) if there else _always(target)
-    extra = source.settings.get("output_padding")
     if transposed and (value == "valid" or _zero(value)):
         return _uncropped(value, source, target, there, current)
+    if transposed and value == "same":
+        return _cropped(source, target, there)
     if current == value or (_none(value) and _none(current)):
         return []
-    if there is not None and _says(target, there, "valid" if _none(value) else value) and not (transposed and extra):
-        wanted = _spelled("valid" if _none(value) else value, there)
+    if there is not None and _says(target, there, "valid" if _none(value) else value):
+        wanted = spelled("valid" if _none(value) else value, there)
         return [_line(there, wanted, _plain(target.config.get(there.config)), source, "padding", target)]
     if _none(value):
         return [f"padding={_show(value)}: {target.form.class_name} always pads"] if current == "same" else []
     if not isinstance(value, str):
         return [_numbers(value, target, there, transposed)]
-    return _by_hand(value, source, target, transposed)
+    return _by_hand(value, source, target)
 
 
 def _key(target: BoundForm, there: Reading) -> Any:
@@ -140,7 +144,7 @@ def _uncropped(value: Any, source: BoundForm, target: BoundForm, there: Reading 
     than the kernel, by a number (n - 1) * stride + kernel (layouts.md, part 3)."""
     lines = []
     if there is not None and not _none(current):
-        wanted = _spelled("valid", there) if _says(target, there, "valid") else 0
+        wanted = spelled("valid", there) if _says(target, there, "valid") else 0
         lines.append(_line(there, wanted, _plain(target.config.get(there.config)), source, "padding", target))
     kernel, strides, dilation = _window(source)
     longer = [s - (k - 1) * d - 1 for k, s, d in zip(kernel, strides, dilation, strict=True)]
@@ -160,9 +164,45 @@ def _uncropped(value: Any, source: BoundForm, target: BoundForm, there: Reading 
     if option is not None:
         return [
             *lines,
-            f"{option.config}={_show(rest)}: the stride is longer than the kernel, and the source fills it up",
+            f"{option.config}={_show(rest)}: {FILLED}",
         ]
     return [*lines, f'padding="valid": append {_show(rest)} to the output, as the source does where strides are longer']
+
+
+def _cropped(source: BoundForm, target: BoundForm, there: Reading | None) -> list[str]:
+    """Keras' "same" of a transposed convolution in the target's words: its name, its numbers, or a crop by hand."""
+    window, onnx = _window(source), "onnx" in (source.form.framework, target.form.framework)
+    given = source.settings.get("output_padding")
+    extra = None if given is None else _each(given, len(window[0]))
+    cut, plain = cuts(*window, extra), cuts(*window)
+    if source.form.framework == "onnx" and min(cut) < 0:
+        return ['auto_pad="SAME_UPPER": engines differ where a stride is longer than the kernel; give the source pads']
+    option = reading_of(target, "output_padding")
+    own = option is not None and (target.form.framework == "keras" or target.form.by_class)  # part of their rule
+    known = target.settings.get("padding") == "same"
+    alike = (own or cut == plain) and (not onnx or min(cut) >= 0)
+    if alike and (known or (there is not None and _says(target, there, "same"))):
+        return _same(target, source, there, option if own else None)
+    if target.form.framework == "onnx":
+        return (['auto_pad="NOTSET", else pads are not read'] if known else []) + by_numbers(cut)
+    front, end, more = ends(cut)
+    if front != end or (any(more) and option is None):
+        return [by_hand(cut, option.config if option else "", ready(target, "same", given))]
+    filled = [f"{option.config}={_show(tuple(more))}: {FILLED}"] if option and any(more) else []
+    current = target.settings.get("padding")
+    there_already = not any(front) if _none(current) else _expanded(_plain(current)) == _expanded(tuple(front))
+    return ([] if there_already else [_numbers(tuple(front), target, there, True)]) + filled
+
+
+def _same(target: BoundForm, source: BoundForm, there: Reading | None, option: Reading | None) -> list[str]:
+    """The target's own word for it, and its output_padding where that belongs to its rule."""
+    lines = []
+    if there is not None and target.settings.get("padding") != "same":
+        lines.append(_line(there, spelled("same", there), _key(target, there), source, "padding", target))
+    wanted, current = (_plain(bound.settings.get("output_padding")) for bound in (source, target))
+    if option is not None and _expanded(wanted) != _expanded(current):
+        lines.append(_line(option, wanted, current, source, "output_padding", target))
+    return lines
 
 
 def _numbers(value: Any, target: BoundForm, there: Reading | None, transposed: bool) -> str:
@@ -174,19 +214,16 @@ def _numbers(value: Any, target: BoundForm, there: Reading | None, transposed: b
     return f"padding={_show(value)}: {target.form.class_name} takes no numbers, {what}"
 
 
-def _by_hand(value: str, source: BoundForm, target: BoundForm, transposed: bool) -> list[str]:
+def _by_hand(value: str, source: BoundForm, target: BoundForm) -> list[str]:
     """Padding by a name that the target does not know, as what to do with the input or the output."""
     kernel, strides, dilation = _window(source)
     reach = [(k - 1) * d for k, d in zip(kernel, dilation, strict=True)]
     torch = target.form.framework == "torch"
     if value == "causal":
-        return [
-            f'padding="causal": pad {reach[0]} on the left of time' + (f", F.pad(x, ({reach[0]}, 0))" if torch else "")
-        ]
+        pad = f", F.pad(x, ({reach[0]}, 0)){ready(target, value)}" if torch else ""
+        return [f'padding="causal": pad {reach[0]} on the left of time{pad}']
     if value != "same":
         return [f"padding={_show(value)}"]
-    if transposed:
-        return [_same_transposed(kernel, strides, source.settings.get("output_padding"))]
     named = [case for case in target.form.settings.get("padding", ()) if case.value == value and len(case.when) == 1]
     if named:
         key, words = next(iter(named[0].when.items()))
@@ -197,8 +234,18 @@ def _by_hand(value: str, source: BoundForm, target: BoundForm, transposed: bool)
     pairs = " ".join(f"({p // 2}, {p - p // 2})" for p in pads)
     return [
         f'padding="same" at stride {_show(tuple(strides))} pads {pairs} where the input is a multiple of the stride: '
-        f"{'use F.pad before it' if torch else 'pad the input so'}; padding=int would pad both ends alike"
+        f"{'use F.pad before it' + ready(target, value) if torch else 'pad the input so'}; "
+        "padding=int would pad both ends alike"
     ]
+
+
+def ready(target: BoundForm, padding: str, extra: Any = None) -> str:
+    """` or layoutx.torch.Conv2dSame`: the module that pads so by itself, on the target's weights; "" for none."""
+    forms = [form for form in target.kind.forms.values() if form.framework == target.form.framework and form.by_class]
+    name = next((form.import_name for form in forms if form.rank == target.form.rank), "")
+    more = "" if extra is None else f", output_padding={_show(_plain(extra))}"
+    words = f'(padding="{padding}"{more})' if padding != "same" or more else ""
+    return f" or {name}{words}" if name else ""
 
 
 def _window(source: BoundForm) -> tuple[list[int], list[int], list[int]]:
@@ -206,20 +253,6 @@ def _window(source: BoundForm) -> tuple[list[int], list[int], list[int]]:
     kernel = [source.sizes[axis] for axis in _spatial(source)]
     strides, dilation = (_each(source.settings.get(name), len(kernel)) for name in ("strides", "dilation"))
     return kernel, strides, dilation
-
-
-def _same_transposed(kernel: Sequence[int], strides: Sequence[int], given: Any) -> str:
-    """Keras' "same" of a transposed convolution as a crop of torch's output without padding (layouts.md, part 3)."""
-    if given is None:
-        crops = [max(k - s, 0) // 2 for k, s in zip(kernel, strides, strict=True)]
-        length = "input length × stride"
-    else:
-        extra = _each(given, len(kernel))
-        crops = [max(2 * (k // 2) - p, 0) // 2 for k, p in zip(kernel, extra, strict=True)]
-        lost = " ".join(str(k - 2 * (k // 2) + p) for k, p in zip(kernel, extra, strict=True))
-        length = f"(input length - 1) × stride + {lost}"
-    start = " ".join(map(str, crops))
-    return f'padding="same": run without padding, then crop to {length}, starting at {start}; padding=int would differ'
 
 
 def _same_pairs(reach: Sequence[int]) -> str:
@@ -233,7 +266,7 @@ def _spatial(bound: BoundForm) -> tuple[str, ...]:
 
 
 def _each(value: Any, count: int) -> list[int]:
-    return [int(v) for v in value] if isinstance(value, (list, tuple)) else [int(value or 1)] * count
+    return [int(v) for v in value] if isinstance(value, (list, tuple)) else [1 if value is None else int(value)] * count
 
 
 def _plain(value: Any) -> Any:

@@ -6,36 +6,51 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError
 from layoutx.files.store import Store, Tensor
-from layoutx.model.identify import meaning
+from layoutx.model.einsum import EINSUM, einsum_record
+from layoutx.model.identify import meaning, undecided
 from layoutx.model.keyed import Keyed
 from layoutx.model.parametrized import refusal, sites
 from layoutx.model.record import LayerRecord, ModelRecord
+from layoutx.model.said import values_said
 from layoutx.model.tf1_scopes import spoken
 from layoutx.spec.guess import Guess, guess
 from layoutx.spec.registry import Registry
 
 MOST_TENSORS, DEEPEST = 40, 5  # of a layer: an attention with all its norms, a cell in a direction in a wrapper
+NO_FORM = "no form fits its tensors"
 _STACK = re.compile(r"^(?P<role>\w+?)_l(?P<layer>\d+)(?P<reverse>_reverse)?$")
 
 
-def state_records(keyed: Keyed, registry: Registry) -> ModelRecord:
+def state_records(keyed: Keyed, registry: Registry, values: Mapping[str, Any] = NOTHING) -> ModelRecord:
     """Layers in order of first appearance; a module path whose tensors fit several forms is left without one.
 
     A form may take in what lies below its module (attention with its `out_proj`, a cell with `ii/kernel`): the
     outermost module whose tensors are all that one form holds is the layer.
+
+    Args:
+        values: config values that the user adds, where shapes alone do not tell a layout.
     """
     keyed = replace(keyed, tensors=keyed.distinct().tensors) if keyed.framework == "paddle" else keyed
     parts = {name: _note(refusal(site)) for site in sites(keyed) for name in site.parts.values()}
-    layers = _layers("", {name: name for name in keyed.tensors}, keyed, registry)
-    layers = [_in_parts(record, parts, keyed) for record in layers]
+    layers = _layers("", {name: name for name in keyed.tensors}, keyed, registry, values)
+    layers = [_in_parts(own, parts, keyed) for record in layers for own in _named(record)]
     order = {tensor.name: at for at, tensor in enumerate(keyed.tensors.values())}
     layers.sort(key=lambda record: min(order[tensor.name] for tensor in record.tensors.values()))
     store = keyed.store or Store(Path("<state dict>"), "live", keyed.tensors)
     tied = {name: f"the same tensor as {first}" for name, first in keyed.tied.items() if name not in keyed.tensors}
     return ModelRecord(keyed.framework, "", tuple(layers), store, {**keyed.leftover, **tied})
+
+
+def _named(record: LayerRecord) -> list[LayerRecord]:
+    """Parameters that the model owns outside any layer, each under its own name: the path "" is none to type."""
+    if record.name or record.form or record.note != NO_FORM:
+        return [record]
+    return [replace(record, name=name, tensors={name: tensor}) for name, tensor in record.tensors.items()]
 
 
 def _in_parts(record: LayerRecord, parts: Mapping[str, str], keyed: Keyed) -> LayerRecord:
@@ -49,7 +64,9 @@ def _note(error: LayoutxError) -> str:
     return "; ".join(text for text in (error.what, *error.where, error.why, error.do) if text)
 
 
-def _layers(prefix: str, below: Mapping[str, str], keyed: Keyed, registry: Registry) -> list[LayerRecord]:
+def _layers(
+    prefix: str, below: Mapping[str, str], keyed: Keyed, registry: Registry, values: Mapping[str, Any]
+) -> list[LayerRecord]:
     """The layers of one module: itself, or what it holds directly and the layers of its submodules."""
     inner: dict[str, dict[str, str]] = {}
     for short, full in below.items():
@@ -57,17 +74,23 @@ def _layers(prefix: str, below: Mapping[str, str], keyed: Keyed, registry: Regis
         if dot:
             inner.setdefault(head, {})[tail] = full
     direct = {short: full for short, full in below.items() if "." not in short}
-    found = (_cells(prefix, inner, keyed, registry) or _whole(prefix, below, keyed, registry)) if inner else []
+    found = (
+        (_cells(prefix, inner, keyed, registry, values) or _whole(prefix, below, keyed, registry, values))
+        if inner
+        else []
+    )
     if found:
         return found
     if direct:
-        found = _instances(prefix, direct, keyed, registry)
+        found = _instances(prefix, direct, keyed, registry, values)
     for head, rest in inner.items():
-        found += _layers(f"{prefix}.{head}" if prefix else head, rest, keyed, registry)
+        found += _layers(f"{prefix}.{head}" if prefix else head, rest, keyed, registry, values)
     return found
 
 
-def _cells(prefix: str, inner: Mapping[str, Mapping[str, str]], keyed: Keyed, registry: Registry) -> list[LayerRecord]:
+def _cells(
+    prefix: str, inner: Mapping[str, Mapping[str, str]], keyed: Keyed, registry: Registry, values: Mapping[str, Any]
+) -> list[LayerRecord]:
     """One record a layer of a stacked recurrent module that numbers its cells, `0.cell.weight_ih` (paddle)."""
     cells = [name for rest in inner.values() for name in rest]
     if len(inner) < 2 or not all(key.isdigit() for key in inner) or not all(name.startswith("cell") for name in cells):
@@ -75,24 +98,26 @@ def _cells(prefix: str, inner: Mapping[str, Mapping[str, str]], keyed: Keyed, re
     found = []
     for number, rest in inner.items():
         first = {f"0.{short}": keyed.tensors[full] for short, full in rest.items()}
-        formed = _formed(_record("", first, {}), _guesses(_record("", first, {}), keyed, registry), registry)
+        formed = _formed(_record("", first, {}), _guesses(_record("", first, {}), keyed, registry, values), registry)
         own = {f"{number}.{short}": keyed.tensors[full] for short, full in rest.items()}
         found.append(_record(f"{prefix}/layer_{number}", own, {"layer": int(number)}, formed))
     return found
 
 
-def _whole(prefix: str, below: Mapping[str, str], keyed: Keyed, registry: Registry) -> list[LayerRecord]:
+def _whole(
+    prefix: str, below: Mapping[str, str], keyed: Keyed, registry: Registry, values: Mapping[str, Any]
+) -> list[LayerRecord]:
     """A module whose form takes in its submodules; [] where none does."""
     if len(below) > MOST_TENSORS or max(short.count(".") for short in below) > DEEPEST:
         return []
     slash = _slashed(registry, keyed.framework)
     tensors = {short.replace(".", "/") if slash else short: keyed.tensors[full] for short, full in below.items()}
     record = _record(prefix, tensors, {})
-    found = _guesses(record, keyed, registry)
+    found = _guesses(record, keyed, registry, values)
     return [_formed(record, found, registry)] if found else []
 
 
-def _guesses(record: LayerRecord, keyed: Keyed, registry: Registry) -> list[Guess]:
+def _guesses(record: LayerRecord, keyed: Keyed, registry: Registry, values: Mapping[str, Any]) -> list[Guess]:
     """The forms that fit by their names; where the live module's class is known, those of its class, with its config.
 
     Names decide: what lies in a tree under other names has no order that could stand for them.
@@ -100,8 +125,8 @@ def _guesses(record: LayerRecord, keyed: Keyed, registry: Registry) -> list[Gues
     module = keyed.modules.get(record.name)
     shapes = {name: tensor.shape for name, tensor in record.tensors.items()}
     if keyed.framework == "tf1":
-        return spoken(guess(registry, "tf1", shapes), record.name, registry)
-    found = guess(registry, keyed.framework, shapes, record.name)
+        return spoken(guess(registry, "tf1", shapes, known=values_said(values, record.name)), record.name, registry)
+    found = guess(registry, keyed.framework, shapes, record.name, values_said(values, record.name))
     if module is None or not module.form:
         return found
     own = [g for g in found if g.form == module.form]
@@ -113,12 +138,17 @@ def _slashed(registry: Registry, framework: str) -> bool:
     return any("/" in t.name for form in registry.forms.values() if form.framework == framework for t in form.tensors)
 
 
-def _instances(prefix: str, direct: Mapping[str, str], keyed: Keyed, registry: Registry) -> list[LayerRecord]:
+def _instances(
+    prefix: str, direct: Mapping[str, str], keyed: Keyed, registry: Registry, values: Mapping[str, Any]
+) -> list[LayerRecord]:
     """One record, or one a layer of a stacked recurrent module."""
     matches = {short: _STACK.match(short) for short in direct}
     if not all(matches.values()):
         record = _record(prefix, {short: keyed.tensors[full] for short, full in direct.items()}, {})
-        return [_formed(record, _guesses(record, keyed, registry), registry)]
+        told = _einsum(record, keyed, registry, values)
+        if told is not None:
+            return [told]
+        return [_formed(record, _guesses(record, keyed, registry, values), registry)]
     stacks: dict[int, dict[str, Tensor]] = {}
     for short, full in direct.items():
         match = matches[short]
@@ -130,12 +160,28 @@ def _instances(prefix: str, direct: Mapping[str, str], keyed: Keyed, registry: R
         first = {re.sub(r"_l\d+", "_l0", short, count=1): tensor for short, tensor in tensors.items()}
         formed = _formed(
             _record(name, first, {"layer": number}),
-            _guesses(_record(name, first, {}), keyed, registry),
+            _guesses(_record(name, first, {}), keyed, registry, values),
             registry,
         )
         own = {re.sub(r"_l0", f"_l{number}", short, count=1): tensor for short, tensor in formed.tensors.items()}
         found.append(_record(name, own, {"layer": number}, formed))
     return found
+
+
+def _einsum(record: LayerRecord, keyed: Keyed, registry: Registry, values: Mapping[str, Any]) -> LayerRecord | None:
+    """An Einsum whose equation the live module tells, or the user of this layer; None for all others."""
+    form, module = f"{keyed.framework}.Einsum", keyed.modules.get(record.name)
+    if form not in registry.forms or "kernel" not in record.tensors or (module and module.form not in ("", form)):
+        return None
+    said = values_said({key: value for key, value in values.items() if "." in key}, record.name)
+    config = dict(module.config) if module and module.form == form else {}
+    equation = said.get(EINSUM) or config.get(EINSUM)
+    if not equation:
+        return None
+    note = "form from the module's class" if module and module.form else f"form from its equation {equation}"
+    return einsum_record(
+        replace(record, class_name="Einsum", form=form, config={**config, EINSUM: equation}, note=note)
+    )
 
 
 def _record(
@@ -147,9 +193,8 @@ def _record(
 
 
 def _formed(record: LayerRecord, found: list[Guess], registry: Registry) -> LayerRecord:
-    forms = list(dict.fromkeys(g.form for g in found))
-    if len(forms) != 1 and len({meaning(g, registry) for g in found}) != 1:
-        note = f"its tensors fit {', '.join(forms)}: say which with --form" if forms else "no form fits its tensors"
+    if len({meaning(g, registry) for g in found}) != 1:
+        note = undecided(record.name, found, registry) if found else NO_FORM
         return LayerRecord(record.name, "", "", {}, record.tensors, record.instance, note=note)
     first = found[0]
     tensors = dict(zip(first.names, record.tensors.values(), strict=True))

@@ -40,6 +40,8 @@ def module_of(framework: str, home: str, module: Any, known: Known) -> Module:
         found = [value for holder in holders if (value := _value(holder, key, default)) is not MISSING]
         if found:
             config[key] = found[0] if all(value == found[0] for value in found) else " and ".join(map(str, found))
+    if form == "nnx.GroupNorm":
+        config.pop("group_size", None)  # flax 0.12.8 normalization.py: it keeps both, num_groups says it all
     return Module(form if keys is not None else "", kind.__name__, config)
 
 
@@ -88,8 +90,18 @@ def _called(value: Any) -> str:
 
 
 def told(model: ModelRecord, keyed: Keyed, registry: Registry) -> ModelRecord:
-    """Records whose live module tells all settings of their form are not guessed: their notes say so."""
-    return replace(model, layers=tuple(_told(record, keyed, registry) for record in model.layers))
+    """Records with what a live module, or a program, tells of them.
+
+    Where it tells all settings of a form these are not guessed, and the note says so; its graph tells the axes.
+    """
+    axes = keyed.axes() if keyed.axes is not None else {}
+    layers = (_told(record, keyed, registry) for record in model.layers)
+    return replace(model, layers=tuple(_with_axes(r, axes[r.name]) if r.name in axes else r for r in layers))
+
+
+def _with_axes(record: LayerRecord, found: LayerRecord) -> LayerRecord:
+    note = "; ".join(text for text in (record.note, found.note) if text)
+    return replace(record, refine={**record.refine, **found.refine}, inputs=record.inputs or found.inputs, note=note)
 
 
 def _told(record: LayerRecord, keyed: Keyed, registry: Registry) -> LayerRecord:
@@ -100,5 +112,4 @@ def _told(record: LayerRecord, keyed: Keyed, registry: Registry) -> LayerRecord:
     keys = {case.value.config for cases in tables for case in cases if isinstance(case.value, Reading)}
     if not keys <= {*module.config, *record.config}:
         return record
-    first = "; time_major: time is the first axis of its data" if module.config.get("time_major") is True else ""
-    return replace(record, note=f"its class and options are the live module's{first}")
+    return replace(record, note="its class and options are the live module's")

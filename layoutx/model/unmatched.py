@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 
 from layoutx.errors import MatchError
-from layoutx.model.keyed import Keyed
+from layoutx.model.keyed import Keyed, forms_for
+from layoutx.model.matching.evidence import place_name
 from layoutx.model.order import keeps_order
 from layoutx.model.places import Candidate, Layer, Stored, places, plain, stored
+from layoutx.plan.offer import module_for, offer
 from layoutx.plan.words import described, dim_name
 from layoutx.spec.registry import Registry
 
@@ -16,8 +19,14 @@ OTHER_RANK = "it would have to have the dimensions"
 
 
 def ambiguous(layer: Layer, candidates: Sequence[Candidate], keyed: Keyed) -> MatchError:
-    """A layer that fits several places."""
-    found = list(dict.fromkeys(c.prefix or "(top level)" for c in candidates))
+    """A layer that fits several places, or one that other layers fit as well."""
+    found = list(dict.fromkeys(place_name(c) or "(top level)" for c in candidates))
+    if len(found) == 1:
+        return MatchError(
+            f"{layer.record.name} ({layer.record.class_name}) fits {found[0]}, and so do other layers",
+            why="the target has fewer such places than the source has layers",
+            do=f"say which layer it is: --pair {layer.record.name}={found[0]}; leave the others out with --skip",
+        )
     return MatchError(
         f"{layer.record.name} ({layer.record.class_name}) fits several places",
         where="candidates: " + ", ".join(found[:MOST]) + (", ..." if len(found) > MOST else ""),
@@ -28,10 +37,45 @@ def ambiguous(layer: Layer, candidates: Sequence[Candidate], keyed: Keyed) -> Ma
     )
 
 
+def squeezed(layer: Layer, candidates: Sequence[Candidate], owners: Mapping[str, str]) -> MatchError:
+    """A layer all of whose places other layers have, for better reasons."""
+    name = layer.record.name
+    theirs = {c.prefix or "(top level)": owners.get(next(iter(c.names.values())), "") for c in candidates}
+    taken = [f"{place} ({owner})" if owner else place for place, owner in theirs.items()]
+    return MatchError(
+        f"no place is left for {name} ({layer.record.class_name})",
+        where="it fits " + ", ".join(taken[:MOST]) + (", ..." if len(taken) > MOST else ""),
+        why="these belong to the layers in brackets, for which more speaks",
+        do=f"leave it out with --skip {name}, or say which it is: --pair {name}={candidates[0].prefix}",
+    )
+
+
+def untold(layer: Layer, found: Candidate) -> MatchError:
+    """A place whose names and shapes allow two layouts of the same numbers."""
+    name, key = layer.record.name, found.open[0]
+    return MatchError(
+        f"{found.prefix or name} fits {found.form.name} with two values of {' and '.join(found.open)}",
+        where=", ".join(f"{short} {shape}" for short, shape in _shapes(layer, found)),
+        why="they store the same shapes with the numbers at other places, and the file does not tell which it is",
+        do=f"say it: --set {name}.{key}=VALUE (in Python, values={{'{name}.{key}': ...}})",
+    )
+
+
+def _shapes(layer: Layer, found: Candidate) -> Iterator[tuple[str, tuple[int, ...]]]:
+    shapes = {tensor.name: tensor.shape for tensor in layer.bound.tensors}
+    yield from ((full, shapes[short]) for short, full in found.names.items() if short in shapes)
+
+
+def refused_words(names: Sequence[str], registry: Registry, framework: str) -> str:
+    """Why tensors have no layer, where their names are those of something that no form holds (LoRA)."""
+    words = {word for name in names for word in re.split(r"[/.]", name)}
+    return next((why for word, why in registry.framework(framework).refuse.items() if word in words), "")
+
+
 def homeless(layer: Layer, keyed: Keyed, registry: Registry, only: str | None = None) -> MatchError:
     """A layer without a place, and the nearest places with the shapes that differ; `only`: the user's own choice."""
     bound = layer.bound
-    forms = registry.forms_of(bound.kind.name, keyed.framework)
+    forms = forms_for(bound.kind.name, keyed, registry)
     ways = [way for form in forms for way in stored(layer, form, keyed)]
     own = f"{layer.record.name}: " + ", ".join(described(t) for t in bound.tensors)
     classes = " or ".join(dict.fromkeys(f.class_name for f in forms)) or bound.kind.name
@@ -43,8 +87,16 @@ def homeless(layer: Layer, keyed: Keyed, registry: Registry, only: str | None = 
         f"{place} {'fits' if only is None else 'does not fit'} {layer.record.name} ({layer.record.class_name})",
         where=[own, *near],
         why=f"a {keyed.framework} {classes} of these sizes is not there",
-        do="correct the target model, or leave the layer out with --skip",
+        do=_remedy(layer, keyed),
     )
+
+
+def _remedy(layer: Layer, keyed: Keyed) -> str:
+    """The class of layoutx.torch to build the target with, where the framework has none of this function."""
+    found = module_for(layer.bound, keyed.framework)
+    if found is not None:
+        return f"build the target with {offer(found)}"
+    return "correct the target model, or leave the layer out with --skip"
 
 
 def _nearest(layer: Layer, ways: Sequence[Stored], keyed: Keyed, only: str | None) -> list[str]:

@@ -120,9 +120,11 @@ def test_constants_and_bodies_have_names(tmp_path: Path) -> None:
     path.write_bytes(helper.make_model(helper.make_graph(nodes, "g", [info], [out])).SerializeToString())
     store = open_store(path)
     assert list(store.tensors) == ["c", "choose/else_branch/inner", "choose/then_branch/inner"]
-    (record,) = onnx_records(store).layers
-    assert (record.class_name, record.form, len(record.tensors)) == ("If", "", 2)
-    assert "body of If" in record.note
+    found = [(r.name, r.form, *(t.name for t in r.tensors.values())) for r in onnx_records(store).layers]
+    assert found == [
+        (f"choose/{branch}/matmul_0", "onnx.MatMul", f"choose/{branch}/inner")
+        for branch in ("else_branch", "then_branch")
+    ]
 
 
 def test_it_is_known_by_its_bytes(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from ast import literal_eval
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 import layoutx as lx
 from layoutx.model.settings import carry
 from layoutx.plan.run import run
+from layoutx.verify import live
 
 SIZES = {"kh": 2, "kw": 3, "in": 5, "out": 7, "group": 1}
 
@@ -88,3 +91,63 @@ def test_same_padding_in_the_words_of_each_target() -> None:
     assert torch.startswith('padding="same" at stride 2 pads (0, 0) (0, 1) ')
     assert "use F.pad before it" in torch
     assert "F.pad" not in said("keras.Conv2D", "mlx.Conv2d", config)[1]
+
+
+@pytest.mark.parametrize("extra", [None, 0, 1])
+@pytest.mark.parametrize("strides", [(2, 3), (3, 2), (1, 1), (2, 2), (5, 4)])
+@pytest.mark.parametrize("framework", ["onnx", "torch"])
+def test_same_of_a_transposed_convolution_is_told_in_numbers(
+    framework: str, strides: tuple[int, int], extra: Any
+) -> None:
+    """Also where a stride is longer than the kernel: there auto_pad of ONNX means another length."""
+    keras = pytest.importorskip("keras")
+    pytest.importorskip(framework)
+    form = {"onnx": "onnx.ConvTranspose", "torch": "torch.ConvTranspose2d"}[framework]
+    if extra is not None and extra >= min(strides):
+        pytest.skip("Keras wants output_padding below the strides")
+    rng = np.random.default_rng(3)
+    size = (2, 3) if extra is None else (3, 5)  # TensorFlow refuses output_padding with an even kernel
+    x, kernel = rng.normal(size=(2, 4, 5, 5)), rng.normal(size=(*size, 7, 5))
+    config = {"strides": strides, "padding": "same", "output_padding": extra}
+    layer = keras.layers.Conv2DTranspose(7, size, **config, use_bias=False, dtype="float64")
+    layer.build(x.shape)
+    layer.kernel.assign(kernel)
+    plan = lx.plan("keras.Conv2DTranspose", form, sizes={**SIZES, "kh": size[0], "kw": size[1]}, config=config)
+    lines = carry(plan.source, plan.target)
+    crop = next((line for line in lines if "then crop to [" in line), "")
+    text = crop.replace(" and ", "\n").replace(", then", "\n") if crop else "\n".join(lines)
+    given = {
+        key: literal_eval(value)
+        for key, value in re.findall(r"^(pads|padding|output_padding)=(.+?)(?:: .*)?$", text, re.MULTILINE)
+        if not value.startswith('"')
+    }
+    assert "auto_pad" not in text
+    if framework == "onnx":
+        given["strides"] = list(strides)
+    else:
+        given |= {"in_channels": 5, "out_channels": 7, "kernel_size": size, "stride": strides, "bias": False}
+    weights = {{"onnx": "W", "torch": "weight"}[framework]: kernel.transpose(3, 2, 0, 1)}
+    found = live.run(form, given, weights, {"x": np.moveaxis(x, -1, 1)}, "float64")["y"]
+    if crop:
+        rows, columns = re.search(r"\[(.*), (.*)\]", crop).groups()
+        ends = [tuple(int(n) if n else None for n in part.split(":")) for part in (rows, columns)]
+        found = found[(..., *(slice(*end) for end in ends))]
+    np.testing.assert_allclose(np.moveaxis(found, 1, -1), np.asarray(layer(x)), atol=1e-12)
+
+
+def test_output_padding_that_belongs_to_the_rule_is_told() -> None:
+    config = {"padding": "same", "strides": 2, "output_padding": 0}
+    target = "torch.layoutx.ConvTranspose2dSame"
+    assert said("keras.Conv2DTranspose", target, config)[1:] == ["output_padding=0; torch's default is None"]
+    assert said("keras.Conv2DTranspose", target, {"padding": "same", "strides": 2})[1:] == []
+    assert said("torch.layoutx.ConvTranspose2dSame", "keras.Conv2DTranspose", {"output_padding": 0}) == [
+        'padding="same"; keras\'s default is "valid"',
+        "output_padding=0; keras's default is None",
+    ]
+
+
+def test_a_same_that_engines_read_differently_is_told() -> None:
+    config = {"auto_pad": "SAME_UPPER", "strides": [2, 5], "rank": 2}
+    assert any("engines differ" in line for line in said("onnx.ConvTranspose", "torch.ConvTranspose2d", config))
+    config["strides"] = [2, 2]
+    assert not any("engines differ" in line for line in said("onnx.ConvTranspose", "torch.ConvTranspose2d", config))

@@ -1,0 +1,76 @@
+"""Two models joined layer by layer: who is whose counterpart, what both hold, and the plan between them, if any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from layoutx.empty import NOTHING
+from layoutx.errors import LayoutxError
+from layoutx.files.store import Tensor
+from layoutx.model.record import LayerRecord
+from layoutx.plan.plan import Plan
+from layoutx.spec.bound import BoundForm
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One layer in one of the two models.
+
+    Attributes:
+        name: the layer's name (Keras, ONNX) or module path (torch, flax) in that model; "" is a torch model itself.
+        bound: its form bound to its own shapes and config.
+        tensors: form tensor name -> stored tensor; read when asked for.
+        refine: axis -> its dims on this side, `{"input": "(c h w)"}`.
+    """
+
+    name: str
+    bound: BoundForm
+    tensors: Mapping[str, Tensor]
+    refine: Mapping[str, str] = NOTHING
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """One layer of the source with its counterpart in the target.
+
+    Attributes:
+        plan: from the source's form to the target's; None where the target cannot hold the source, for `problem`.
+        reason: how the pairing came about ("same name", "the same numbers").
+        confidence: from 0 to 1; below 1 where something else would have been possible.
+        last: axis -> its dims in the order of the NumPy reference (channels last).
+        record: the layer on the side that has a config.
+        instance: which layer of a stacked module the target is: {"layer": 1}.
+    """
+
+    source: Side
+    target: Side
+    record: LayerRecord
+    plan: Plan | None = None
+    problem: LayoutxError | None = None
+    reason: str = ""
+    confidence: float = 1.0
+    last: Mapping[str, str] = NOTHING
+    instance: Mapping[str, Any] = NOTHING
+
+
+@dataclass(frozen=True)
+class Joint:
+    """All layers of two models; every tensor of both is in one of these.
+
+    Attributes:
+        pairs: in the source's order; a target tensor is in one pair only.
+        open: source layer -> the names of the target layers that it could be, the likeliest first; none is chosen.
+        lost: source layer -> why it has no counterpart.
+        unused: target tensor that no pair takes -> why.
+        skipped: layer -> why the user left it out.
+        leftover: source tensor of no layer -> what it is.
+    """
+
+    pairs: tuple[Joined, ...]
+    open: Mapping[str, tuple[str, ...]] = NOTHING
+    lost: Mapping[str, str] = NOTHING
+    unused: Mapping[str, str] = NOTHING
+    skipped: Mapping[str, str] = NOTHING
+    leftover: Mapping[str, str] = NOTHING

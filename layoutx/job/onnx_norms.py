@@ -1,0 +1,193 @@
+"""Batch norms that an ONNX exporter folded into the convolutions before them: told once, or folded here too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from functools import cache, partial
+
+import numpy as np
+
+from layoutx.errors import ConversionError, LayoutxError
+from layoutx.files.store import Tensor
+from layoutx.job.jobs import Options
+from layoutx.job.joint import records_of
+from layoutx.model.bindings import bind_record
+from layoutx.model.keyed import Keyed
+from layoutx.model.matching.wiring import INPUT, keyed_wires
+from layoutx.model.record import LayerRecord, ModelRecord
+from layoutx.plan.fit import fit
+from layoutx.plan.plan import Array
+from layoutx.plan.run import run
+from layoutx.spec.registry import Registry
+
+Model = Keyed | ModelRecord
+UNFOLDED = (
+    "export it with its batch norms: torch.onnx.export(..., training=TrainingMode.PRESERVE, do_constant_folding=False)"
+)
+WHY = "exporters multiply a batch norm into the kernel and bias of the convolution before it (torch does in eval mode)"
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A convolution and the batch norm that alone reads it."""
+
+    conv: LayerRecord
+    norm: LayerRecord
+
+
+def with_norms_folded(source: Model, target: Model, registry: Registry, options: Options) -> Model:
+    """The source as it is, or with its batch norms folded as the ONNX target has them, where that was asked for.
+
+    Raises:
+        ConversionError: one of the two models has batch norms that the ONNX one has not, and nobody asked to fold them.
+    """
+    into = target.framework == "onnx"
+    if into == (source.framework == "onnx"):
+        return source
+    try:
+        records = _wired(source if into else target, registry, options)
+        onnx = records_of(target if into else source, registry, options)
+        missing = _norms(records, registry, options) - _norms(onnx, registry, options)
+        pairs = _pairs(records, registry, options) if missing > 0 else []
+    except LayoutxError:  # what is wrong with a model is told when it is planned
+        return source
+    if not pairs or not _biased(pairs, onnx):
+        return source
+    wired = any(record.inputs for record in records.layers)
+    if into and options.materialise and missing == len(pairs) and wired:
+        return _folded(records, pairs, registry)
+    raise _problem(pairs, missing, into, wired)
+
+
+def _kind(record: LayerRecord, registry: Registry) -> str:
+    """The kind of a layer; of one of a bare state dict what its tensors look like."""
+    if record.form:
+        return registry.kind_of(record.form).name
+    if "running_mean" in record.tensors:
+        return "batch_norm"
+    return "conv" if any(len(tensor.shape) > 2 for tensor in record.tensors.values()) else ""
+
+
+def _norms(model: ModelRecord, registry: Registry, options: Options) -> int:
+    kept = [r for r in model.layers if not any(fnmatchcase(r.name, pattern) for pattern in options.skip)]
+    return sum(_kind(record, registry) == "batch_norm" for record in kept)
+
+
+def _wired(model: Model, registry: Registry, options: Options) -> ModelRecord:
+    """The model as records with `inputs`, of a live module as its wiring says."""
+    found = records_of(model, registry, options)
+    wires = keyed_wires(model) if isinstance(model, Keyed) else None
+    if wires is None:
+        return found
+    names = {record.name for record in found.layers}
+    layers = [
+        replace(r, inputs=tuple(n for n in wires.before.get(r.name, ()) if n != INPUT and n in names))
+        for r in found.layers
+    ]
+    return replace(found, layers=tuple(layers))
+
+
+def _pairs(model: ModelRecord, registry: Registry, options: Options) -> list[Folded]:
+    """Convolutions without an activation, each read by one batch norm and by nothing else."""
+    records = {record.name: record for record in model.layers}
+    readers: dict[str, list[str]] = {}
+    previous = ""
+    wired = any(record.inputs for record in model.layers)
+    for record in model.layers:
+        for name in record.inputs if wired else filter(None, [previous]):
+            readers.setdefault(name, []).append(record.name)
+        previous = record.name
+    found = []
+    for name, after in readers.items():
+        conv, norm = records.get(name), records[after[0]]
+        if conv is None or len(after) > 1 or _kind(conv, registry) != "conv" or _kind(norm, registry) != "batch_norm":
+            continue
+        activation = bind_record(conv, registry).settings.get("activation", "linear") if conv.form else "linear"
+        if (
+            activation == "linear"
+            and _of_channels(conv, norm)
+            and not any(fnmatchcase(norm.name, pattern) for pattern in options.skip)
+        ):
+            found.append(Folded(conv, norm))
+    return found
+
+
+def _of_channels(conv: LayerRecord, norm: LayerRecord) -> bool:
+    """Whether the norm is over the convolution's channels; Keras' may be over any axis of its output."""
+    rank = max(len(tensor.shape) for tensor in conv.tensors.values())
+    axis = norm.config.get("axis", -1)
+    axis = axis[0] if isinstance(axis, (list, tuple)) and len(axis) == 1 else axis
+    return axis in ((1, 1 - rank) if conv.config.get("data_format") == "channels_first" else (-1, rank - 1))
+
+
+def _biased(pairs: Sequence[Folded], onnx: ModelRecord) -> bool:
+    """Whether the ONNX model has as many convolutions with a bias as there are such pairs."""
+    return sum(record.form == "onnx.Conv" and "B" in record.tensors for record in onnx.layers) >= len(pairs)
+
+
+def _problem(pairs: Sequence[Folded], missing: int, into: bool, wired: bool) -> ConversionError:
+    where = [f"{pair.conv.name} and {pair.norm.name}" for pair in pairs[:6]]
+    where += [f"and {len(pairs) - 6} more"] if len(pairs) > 6 else []
+    what = f"{missing} batch norms of the {'source' if into else 'target'} are not in the ONNX model"
+    if not into:
+        why = f"{WHY}; a bias made so cannot be told from another, nor taken apart again"
+        return ConversionError(what, where=where, why=why, do=UNFOLDED)
+    if missing != len(pairs) or not wired:
+        why = f"{WHY}; which of them were folded here cannot be told"
+        do = f"{UNFOLDED}; or fuse them in the source too (torch.nn.utils.fusion.fuse_conv_bn_eval)"
+        return ConversionError(what, where=where, why=why, do=do)
+    do = f"{UNFOLDED}; or fold them here too, rounded once and not reversible: --materialise (materialise=True)"
+    return ConversionError(what, where=where, why=WHY, do=do)
+
+
+def _folded(model: ModelRecord, pairs: Sequence[Folded], registry: Registry) -> ModelRecord:
+    """The model with one convolution for each pair, in ONNX's layout."""
+    gone = {pair.norm.name: pair.conv.name for pair in pairs}
+    made = {pair.conv.name: _one(pair, registry) for pair in pairs}
+    layers = []
+    for record in model.layers:
+        if record.name not in gone:
+            found = made.get(record.name, record)
+            layers.append(replace(found, inputs=tuple(gone.get(name, name) for name in record.inputs)))
+    told = {t.name: f"folded into {pair.conv.name}" for pair in pairs for t in pair.norm.tensors.values()}
+    told |= {
+        t.name: f"folded with {pair.norm.name}"
+        for pair in pairs
+        for slot, t in pair.conv.tensors.items()
+        if t.name not in {own.name for own in made[pair.conv.name].tensors.values()} and slot
+    }
+    return replace(model, layers=tuple(layers), leftover={**model.leftover, **told})
+
+
+def _one(pair: Folded, registry: Registry) -> LayerRecord:
+    """kernel' = kernel gamma / sqrt(variance + eps), bias' = (bias - mean) gamma / sqrt(variance + eps) + beta."""
+    conv, norm = pair.conv, pair.norm
+    there = fit(bind_record(conv, registry), registry.form("onnx.Conv"))
+    normed = fit(bind_record(norm, registry), registry.form("onnx.BatchNormalization"))
+    kernel = next(iter(conv.tensors.values()))
+    eps = float(normed.source.settings["eps"])
+    shape = there.target.tensor("W").shape
+
+    @cache
+    def computed() -> Mapping[str, Array]:
+        moved = run(there, {name: t.read() for name, t in conv.tensors.items()}).tensors
+        told = run(normed, {name: t.read() for name, t in norm.tensors.items()}).tensors
+        scale, shift, mean, variance = (told[n].astype(np.float64) for n in ("scale", "B", "input_mean", "input_var"))
+        factor = scale / np.sqrt(variance + eps)
+        bias = moved["B"].astype(np.float64) if "B" in moved else 0.0
+        wide = moved["W"].astype(np.float64) * factor.reshape(-1, *[1] * (len(shape) - 1))
+        return {"W": wide.astype(kernel.dtype), "B": ((bias - mean) * factor + shift).astype(kernel.dtype)}
+
+    def part(slot: str) -> Array:
+        return computed()[slot]
+
+    said = f"{norm.name} is folded into it, in float64 and rounded once"
+    first = next(iter(norm.tensors.values())).name
+    tensors = {
+        "W": Tensor(kernel.name, kernel.dtype, shape, partial(part, "W"), said),
+        "B": Tensor(first, kernel.dtype, shape[:1], partial(part, "B"), said),
+    }
+    keys = {k: v for k, v in there.target.config.items() if v is not None}
+    return LayerRecord(conv.name, "Conv", "onnx.Conv", keys, tensors, inputs=conv.inputs, note=conv.note)

@@ -1,0 +1,1 @@
+"""Which layer is whose counterpart: evidence for every pair, weighed in one assignment over the whole model."""

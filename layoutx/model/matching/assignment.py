@@ -1,0 +1,105 @@
+"""The best assignment of rows to columns, and by how much each of its pairs is better than every other way."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from itertools import count
+
+import numpy as np
+
+from layoutx.files.dtypes import Array
+
+PLACED = 1000.0  # what placing a row is worth, whatever the evidence says
+MOST_BRANCHES = 64
+
+
+def assigned(score: Array, overlaps: Sequence[tuple[int, int]] = ()) -> tuple[list[int], list[float]]:
+    """The assignment with the most rows placed and, of these, the highest sum of scores.
+
+    Args:
+        score: (row, column); -inf where a row has no such place.
+        overlaps: columns that cannot both be taken.
+
+    Returns:
+        Of each row its column, -1 for none; and the margin: how much is lost where the row does not get it.
+    """
+    rows, columns = score.shape
+    cost = np.full((rows, columns + rows), np.inf)
+    cost[:, :columns] = -(score + PLACED)
+    cost[np.arange(rows), columns + np.arange(rows)] = 0.0  # each row may stay without a place
+    tie = count()
+    matched, total = _solved(cost)
+    waiting = [(total, next(tie), matched, cost)]
+    for _ in range(MOST_BRANCHES):
+        total, _, matched, cost = heapq.heappop(waiting)
+        taken = set(matched.tolist())
+        clash = next(((a, b) for a, b in overlaps if a in taken and b in taken), None)
+        if clash is None:
+            break
+        for column in clash:
+            less = cost.copy()
+            less[:, column] = np.inf
+            found, total = _solved(less)
+            heapq.heappush(waiting, (total, next(tie), found, less))
+    return [int(c) if c < columns else -1 for c in matched], _margins(cost, matched)
+
+
+def _solved(cost: Array) -> tuple[Array, float]:
+    """Column of each row at the least sum: the Hungarian method, rows added one by one along shortest paths."""
+    matched, _, _ = _duals(cost)
+    return matched, float(cost[np.arange(len(cost)), matched].sum())
+
+
+def _duals(cost: Array) -> tuple[Array, Array, Array]:
+    """Matched columns, and prices under which no pair costs less than nothing and each matched pair nothing."""
+    rows, columns = cost.shape
+    row_price, price = np.zeros(rows), np.zeros(columns)
+    owner = np.full(columns, -1)
+    for start in range(rows):
+        least, came = np.full(columns, np.inf), np.full(columns, -1)
+        seen = np.zeros(columns, bool)
+        row, column, far = start, -1, 0.0
+        while True:
+            reduced = cost[row] - row_price[row] - price + far
+            better = ~seen & (reduced < least)
+            least[better], came[better] = reduced[better], column
+            free = np.where(seen, np.inf, least)
+            column = int(free.argmin())
+            far = float(free[column])
+            if owner[column] < 0:
+                break
+            seen[column] = True
+            row = int(owner[column])
+        row_price[start] += far
+        row_price[owner[seen]] += far - least[seen]
+        price[seen] -= far - least[seen]
+        while column >= 0:
+            before = int(came[column])
+            owner[column] = owner[before] if before >= 0 else start
+            column = before
+    matched = np.empty(rows, int)
+    matched[owner[owner >= 0]] = np.flatnonzero(owner >= 0)
+    return matched, row_price, price
+
+
+def _margins(cost: Array, matched: Array) -> list[float]:
+    """What the best assignment costs more that gives each row anything else: a shortest cycle, or path to a free place.
+
+    From row i to row k: i takes what k has. All rows at once (Floyd and Warshall).
+    """
+    rows = len(cost)
+    _, row_price, price = _duals(cost)
+    reduced = np.maximum(cost - row_price[:, None] - price[None, :], 0.0)
+    step = reduced[:, matched]
+    np.fill_diagonal(step, np.inf)
+    free = np.ones(cost.shape[1], bool)
+    free[matched] = False
+    leave = np.where(free, reduced, np.inf).min(axis=1, initial=np.inf)
+    far = step.copy()
+    np.fill_diagonal(far, 0.0)
+    for k in range(rows):
+        far = np.minimum(far, far[:, k : k + 1] + far[k : k + 1])
+    around = (step + far.T).min(axis=1, initial=np.inf)
+    away = (far + leave[None, :]).min(axis=1, initial=np.inf)
+    return [float(x) for x in np.minimum(around, away)]

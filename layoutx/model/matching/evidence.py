@@ -1,0 +1,247 @@
+"""What speaks for each pair of a layer and a place, kind by kind, in one table of scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from layoutx.model.keyed import Keyed
+from layoutx.model.matching.names import Name, all_named, likeness, rarity, shifted, shifts
+from layoutx.model.matching.sequence import forced
+from layoutx.model.matching.values import Numbers
+from layoutx.model.matching.wiring import Wires, agreement, of_place
+from layoutx.model.order import counted
+from layoutx.model.places import Candidate, Layer, plain
+
+# What a full agreement of each kind is worth: nothing outweighs the same numbers, a margin of DECIDES decides.
+SAME_NUMBERS, SAME_NAME, SAME_END, WORDS, COUNTED, ORDER, WIRED = 20.0, 3.0, 2.5, 1.5, 2.0, 2.0, 2.0
+ALIKE = 0.001  # the order of a few layers where that of the whole is not kept: it ranks, and does not decide
+DECIDES = 0.5
+
+NUMBERS = "the same numbers"
+NAME = "same name"
+COUNT = "numbered in this order"
+IN_ORDER = "same order, shapes fit"
+WIRING = "wired alike"
+WORD = "similar name"
+
+Scores = dict[str, float]  # kind of evidence -> what it is worth
+Table = dict[tuple[str, int], Scores]  # (layer, number of its candidate) -> scores
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the names of a layer and a place say: what it is worth that they are equal, and how alike they are."""
+
+    here: Name
+    there: Name
+    equal: float
+    alike: float
+
+
+@dataclass
+class Clues:
+    """What is known of both models, gathered once.
+
+    Attributes:
+        said: of every pair what its names say.
+        order: whether each side's own order is known.
+        wires: of each side, or None.
+        numbers: fingerprints, None where the values are not to be read.
+    """
+
+    layers: Sequence[Layer]
+    options: Mapping[str, Sequence[Candidate]]
+    order: tuple[bool, bool]
+    wires: tuple[Wires, Wires] | None = None
+    numbers: Numbers | None = None
+    said: Mapping[tuple[str, int], Said] = field(default_factory=dict)
+    read: dict[tuple[str, int], tuple[float, tuple[str, ...]]] = field(default_factory=dict)
+
+
+def clues(layers: Sequence[Layer], options: Mapping[str, Sequence[Candidate]], order: tuple[bool, bool]) -> Clues:
+    """What names and order tell, before anything is read or traced."""
+    here = all_named(layer.record.name for layer in layers)
+    there = all_named({place_name(c) for own in options.values() for c in own})
+    rare = rarity([*here.values(), *there.values()])
+    said = {
+        (name, at): Said(left, right, _equal(name, c.prefix), likeness(left, right, rare))
+        for name, left in here.items()
+        for at, c in enumerate(options[name])
+        for right in (there[place_name(c)],)
+    }
+    return Clues(layers, options, order, said=said)
+
+
+def place_name(candidate: Candidate) -> str:
+    """What a place is called: its module path, and which of its layers (`rnn/layer_1`)."""
+    inner = "".join(f"/{axis}_{n}" for axis, n in candidate.instance.items())
+    return f"{candidate.prefix}{inner}"
+
+
+def table(
+    found: Clues,
+    rest: Mapping[str, Sequence[int]],
+    known: Mapping[str, Candidate],
+    keyed: Keyed,
+    *,
+    ordered: bool,
+    counted: bool = True,
+) -> Table:
+    """Scores of every pair that is still possible.
+
+    Args:
+        rest: layer -> the numbers of its candidates that are left.
+        known: layers that have their place.
+        ordered: the order counts too: a model's own order is that of its definition, not of its calls.
+        counted: numbers in the names count too: `up1` may be the last of a decoder.
+    """
+    scores: Table = {(name, at): {} for name, own in rest.items() for at in own}
+    _names(found, rest, known, scores, counted)
+    if ordered and all(found.order):
+        _order(found, rest, known, scores)
+    if ordered:
+        _ranked(found, rest, scores)
+    if found.wires is not None:
+        _wired(found, rest, known, scores)
+    if found.numbers is not None:
+        _values(found, rest, keyed, scores)
+    return scores
+
+
+def _names(
+    found: Clues,
+    rest: Mapping[str, Sequence[int]],
+    placed: Mapping[str, Candidate],
+    scores: Table,
+    counting: bool,
+) -> None:
+    keys = [*scores, *((n, at) for n, own in placed.items() for at, c in enumerate(found.options[n]) if c is own)]
+    known = shifts([(found.said[key].here, found.said[key].there) for key in keys])
+    # Keras counts dense, dense_1, others dense1, dense2: where one of a series has no namesake, the others' say nothing
+    met = {key[0] for key in scores if found.said[key].equal}
+    doubtful = {counted(name) for name in rest if name not in met}
+    for key, own in scores.items():
+        said = found.said[key]
+        counts = shifted(said.here, said.there, known)
+        trusted = counted(key[0]) == key[0] or counted(key[0]) not in doubtful
+        if said.equal and (counts or (counts is None and trusted)):
+            own[NAME] = said.equal
+        else:
+            own[WORD] = WORDS * said.alike
+            if counts and counting:
+                own[COUNT] = COUNTED
+
+
+def _equal(name: str, prefix: str) -> float:
+    """What it is worth that a layer's name is a path, or its end; 0 where it is neither."""
+    if plain(prefix) == plain(name):
+        return SAME_NAME
+    return SAME_END if plain(prefix.rpartition(".")[2]) == plain(name) else 0.0
+
+
+def _order(found: Clues, rest: Mapping[str, Sequence[int]], known: Mapping[str, Candidate], scores: Table) -> None:
+    """Pairs that every alignment of the two whole orders has."""
+    rows: list[Mapping[int, float]] = []
+    for layer in found.layers:
+        name = layer.record.name
+        if name in known:
+            rows.append({known[name].at: 1.0})
+            continue
+        own = {at: sum(scores[name, at].values()) for at in rest.get(name, ())}
+        rows.append({found.options[name][at].at: 1.0 + 0.001 * min(worth, 5.0) for at, worth in own.items()})
+    pairs, whole = forced(rows)
+    for row, position in pairs.items():
+        name = found.layers[row].record.name
+        for at in rest.get(name, ()):
+            if found.options[name][at].at == position:
+                scores[name, at][IN_ORDER] = ORDER if whole else ALIKE
+
+
+def _wired(found: Clues, rest: Mapping[str, Sequence[int]], known: Mapping[str, Candidate], scores: Table) -> None:
+    assert found.wires is not None
+    here, there = found.wires
+    met = {name: paths_of(candidate) for name, candidate in known.items()}
+    for name, at in scores:
+        paths = [path for path in paths_of(found.options[name][at]) if path in there.before]
+        if not paths or name not in here.before:
+            continue
+        right, wrong = agreement((here.before[name], here.after[name]), of_place(there, paths), met)
+        if right or wrong:
+            scores[name, at][WIRING] = WIRED * (right - wrong) / (right + wrong) * (1 + 0.1 * (right + wrong))
+
+
+def paths_of(candidate: Candidate) -> tuple[str, ...]:
+    """The module paths of a place: its own, and those that hold its tensors."""
+    return tuple(dict.fromkeys((candidate.prefix, *(full.rpartition(".")[0] for full in candidate.names.values()))))
+
+
+def _values(found: Clues, rest: Mapping[str, Sequence[int]], keyed: Keyed, scores: Table) -> None:
+    assert found.numbers is not None
+    layers = {layer.record.name: layer for layer in found.layers}
+    for key in scores:
+        if key not in found.read:
+            candidate = found.options[key[0]][key[1]]
+            layer = layers[key[0]]
+            there = {short: keyed.tensors[full] for short, full in candidate.names.items()}
+            found.read[key] = (
+                (0.0, ())
+                if candidate.bound is None
+                else found.numbers.agreement(layer.bound, layer.record.tensors, candidate.bound, there)
+            )
+        share, roles = found.read[key]
+        if roles:
+            scores[key][NUMBERS] = SAME_NUMBERS * (1 + share) / 2
+
+
+def together(options: Mapping[str, Sequence[Candidate]], rest: Mapping[str, Sequence[int]]) -> list[list[str]]:
+    """Layers in groups that have no place in common with each other."""
+    leader: dict[str, str] = {}
+
+    def first(name: str) -> str:
+        while leader.setdefault(name, name) != name:
+            leader[name] = name = leader[leader[name]]
+        return name
+
+    for name, own in rest.items():
+        for full in (full for at in own for full in options[name][at].names.values()):
+            leader[first(f"there {full}")] = first(f"here {name}")
+    groups: dict[str, list[str]] = {}
+    for name in rest:
+        groups.setdefault(first(f"here {name}"), []).append(name)
+    return list(groups.values())
+
+
+def _ranked(found: Clues, rest: Mapping[str, Sequence[int]], scores: Table) -> None:
+    """Numbers that count alike by rank, where a group of layers and the places that they fit are one series each.
+
+    On a side without numbers its own order stands for them, but only where the other side has no other order.
+    """
+    for group in together(found.options, rest):
+        cells = {place_name(found.options[n][at]): found.options[n][at] for n in group for at in rest[n]}
+        if len(cells) != len(group) or len(group) < 2:
+            continue
+        said = {place_name(found.options[n][at]): found.said[n, at].there for n in group for at in rest[n]}
+        mine = _series([found.said[name, rest[name][0]].here for name in group])
+        yours = _series([said[name] for name in cells])
+        number = {layer.record.name: i for i, layer in enumerate(found.layers)}
+        stack = len({candidate.prefix for candidate in cells.values()}) == 1  # layers that run one after another
+        if (mine is None or stack) and found.order[0] and (stack or not found.order[1]):
+            mine = [(number[name],) for name in group]
+        if yours is None and found.order[1] and not found.order[0]:
+            yours = [(candidate.at,) for candidate in cells.values()]
+        if mine is None or yours is None:
+            continue
+        left = [name for _, name in sorted(zip(mine, group, strict=True))]
+        right = [name for _, name in sorted(zip(yours, cells, strict=True))]
+        for name, place in zip(left, right, strict=True):
+            for at in rest[name]:
+                if place_name(found.options[name][at]) == place:
+                    scores[name, at][COUNT] = COUNTED
+
+
+def _series(names: Sequence[Name]) -> list[tuple[int, ...]] | None:
+    """The numbers of names that differ in nothing else; None where they are no such series."""
+    numbers = [name.numbers for name in names]
+    one = len({name.skeleton for name in names}) == 1 and len(set(numbers)) == len(numbers)
+    return numbers if one and all(numbers) else None

@@ -1,0 +1,158 @@
+"""The assignment over the whole model, in rounds: what is sure is fixed first and speaks for its neighbours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from math import exp
+
+import numpy as np
+
+from layoutx.model.keyed import Keyed
+from layoutx.model.matching import evidence as ev
+from layoutx.model.matching.assignment import PLACED, assigned
+from layoutx.model.matching.evidence import Clues, Scores, Table
+from layoutx.model.matching.values import Numbers
+from layoutx.model.places import Candidate
+
+SURE = 1.9  # a margin that is fixed before the rest is looked at
+ONLY = "the only place that fits"
+# how sure a pair can be at most by its best evidence, however large the margin
+AT_MOST = {
+    ev.NUMBERS: 0.99, ev.NAME: 0.98, ev.WIRING: 0.95, ev.COUNT: 0.95, ev.IN_ORDER: 0.9, ev.WORD: 0.8, ONLY: 0.97,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The place of a layer, why it is that, and how sure that is (0 to 1)."""
+
+    candidate: Candidate
+    reason: str
+    confidence: float
+
+
+@dataclass
+class Outcome:
+    """What came of a matching.
+
+    Attributes:
+        chosen: layer -> its place.
+        open: layer -> places between which nothing decides, the likeliest first.
+        lost: layers whose every place belongs to another one.
+    """
+
+    chosen: dict[str, Choice] = field(default_factory=dict)
+    open: dict[str, tuple[Candidate, ...]] = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)
+
+    def owners(self) -> dict[str, str]:
+        """Name of a tensor of the other model -> the layer that has it."""
+        return {full: name for name, choice in self.chosen.items() for full in choice.candidate.names.values()}
+
+
+def settle(clues: Clues, keyed: Keyed, later: Callable[[], Numbers] | None = None) -> Outcome:
+    """Fix pairs round by round, the surest first, until nothing decides any more.
+
+    Args:
+        clues: the layers with their candidates, and what is known of both models.
+        later: makes the fingerprints of values, which are then read only where nothing else decides.
+    """
+    outcome = Outcome()
+    # what feeds what is a fact, numbers in names are a habit: these speak where wiring has told all that it can
+    stages = [(False, False, SURE)] if clues.wires is not None else []
+    stages += [(False, True, SURE), (True, True, SURE), (True, True, ev.DECIDES)]
+    stage = 0
+    while True:
+        rest = _rest(clues, outcome)
+        if not rest:
+            return outcome
+        ordered, counted, enough = stages[stage]
+        known = {name: choice.candidate for name, choice in outcome.chosen.items()}
+        scores = ev.table(clues, rest, known, keyed, ordered=ordered, counted=counted)
+        if _fixed(clues, rest, scores, enough, outcome):
+            stage = stages.index((True, True, SURE)) if ordered else 0
+        elif stage + 1 < len(stages):
+            stage += 1
+        elif later is not None and clues.numbers is None:
+            clues.numbers, stage = later(), 0
+        else:
+            _left(clues, rest, scores, outcome)
+            return outcome
+
+
+def _rest(clues: Clues, outcome: Outcome) -> dict[str, list[int]]:
+    """Layer without a place -> its candidates that are still free; a layer without any is lost."""
+    taken = {full for choice in outcome.chosen.values() for full in choice.candidate.names.values()}
+    rest = {}
+    for layer in clues.layers:
+        name = layer.record.name
+        if name in outcome.chosen or name in outcome.lost:
+            continue
+        free = [i for i, c in enumerate(clues.options[name]) if taken.isdisjoint(c.names.values())]
+        if free:
+            rest[name] = free
+        else:
+            outcome.lost.append(name)
+    return rest
+
+
+def _fixed(clues: Clues, rest: Mapping[str, Sequence[int]], scores: Table, enough: float, outcome: Outcome) -> bool:
+    """Solve each group of layers that share places, and keep what is sure enough; whether anything was."""
+    any_fixed = False
+    for group in ev.together(clues.options, rest):
+        for name, at, margin in _solved(clues, rest, group, scores):
+            if margin < enough:
+                continue
+            any_fixed = True
+            if at < 0:
+                outcome.lost.append(name)
+            else:
+                outcome.chosen[name] = _choice(clues, name, at, scores[name, at], margin)
+    return any_fixed
+
+
+def _solved(
+    clues: Clues, rest: Mapping[str, Sequence[int]], group: Sequence[str], scores: Table
+) -> list[tuple[str, int, float]]:
+    """Of each layer of a group: its candidate's number (-1: none) and the margin."""
+    columns: dict[frozenset[str], int] = {}
+    cells: dict[tuple[int, int], int] = {}
+    for row, name in enumerate(group):
+        for at in rest[name]:
+            column = columns.setdefault(frozenset(clues.options[name][at].names.values()), len(columns))
+            worth = sum(scores[name, at].values())
+            if (row, column) not in cells or worth > sum(scores[name, cells[row, column]].values()):
+                cells[row, column] = at
+    score = np.full((len(group), len(columns)), -np.inf)
+    for (row, column), at in cells.items():
+        score[row, column] = sum(scores[group[row], at].values())
+    overlaps = [(columns[a], columns[b]) for a, b in combinations(columns, 2) if a & b] if _mixed(columns) else []
+    matched, margins = assigned(score, overlaps)
+    return [
+        (name, cells[row, matched[row]] if matched[row] >= 0 else -1, margins[row]) for row, name in enumerate(group)
+    ]
+
+
+def _mixed(columns: Mapping[frozenset[str], int]) -> bool:
+    """Whether any two places have a tensor in common."""
+    return len(frozenset().union(*columns)) < sum(map(len, columns))
+
+
+def _choice(clues: Clues, name: str, at: int, scores: Scores, margin: float) -> Choice:
+    only = margin > PLACED / 2
+    kinds = sorted((k for k in scores if scores[k] > 0), key=lambda k: -scores[k])
+    best = kinds[0] if kinds and (kinds[0] in (ev.NUMBERS, ev.NAME) or not only) else ONLY
+    top = max(AT_MOST[best], AT_MOST[ONLY] if only else 0.0)
+    reason = best
+    share, roles = clues.read.get((name, at), (1.0, ()))
+    if best == ev.NUMBERS and share < 1.0:
+        reason = f"{best} in {', '.join(roles)}"
+    return Choice(clues.options[name][at], reason, round(min(top, 1 / (1 + exp(-margin)) if margin < 50 else 1.0), 2))
+
+
+def _left(clues: Clues, rest: Mapping[str, Sequence[int]], scores: Table, outcome: Outcome) -> None:
+    for name, own in rest.items():
+        likeliest = sorted(own, key=lambda at: -sum(scores[name, at].values()))
+        outcome.open[name] = tuple(clues.options[name][at] for at in likeliest)

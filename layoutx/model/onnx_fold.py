@@ -1,0 +1,123 @@
+"""Weights that an ONNX graph computes from stored tensors: shapes by ONNX's inference, numbers by its own evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from layoutx.errors import ModelError
+from layoutx.files.dtypes import Array, DType, settled
+from layoutx.files.onnx_file import dtype_of, need_onnx
+from layoutx.files.store import Tensor
+
+SMALL = 64  # whole numbers that inference may want to see: axes, shapes, bounds of slices
+COMPUTED = "computed in the graph"
+DOMAINS = ("", "ai.onnx")
+
+
+@dataclass
+class Folding:
+    """The part of a graph that does not depend on its input: stored tensors by value name, and what makes the rest."""
+
+    opset: int
+    leaves: dict[str, Tensor] = field(default_factory=dict)
+    makers: dict[str, Any] = field(default_factory=dict)
+    known: dict[str, Tensor | None] = field(default_factory=dict)
+
+    def inner(self) -> Folding:
+        """The same for a body, which sees what is outside it."""
+        return Folding(self.opset, dict(self.leaves), dict(self.makers))
+
+    def computed(self, value: str, name: str) -> Tensor | None:
+        """A value as a tensor, read when it is asked for; None where ONNX's own tools do not compute it."""
+        if name not in self.known:
+            self.known[name] = self._computed(value, name)
+        return self.known[name]
+
+    def _computed(self, value: str, name: str) -> Tensor | None:
+        nodes, leaves = self._needed(value)
+        if any(node.domain not in DOMAINS for node in nodes):
+            return None
+        try:
+            found = _inferred(nodes, leaves, value, self.opset)
+            if found is None:
+                array = _evaluated(nodes, leaves, value, self.opset)
+                found = (array.dtype, array.shape)
+        except Exception:  # onnx raises whatever its evaluator's NumPy does
+            return None
+        ops = dict.fromkeys(node.op_type for node in nodes if node.op_type not in ("Constant", "Identity"))
+        said = f"{COMPUTED} by {', '.join(ops)}" if ops else ""
+        return Tensor(name, *found, lambda: self._read(nodes, leaves, value, name, found), said)
+
+    def _read(
+        self, nodes: list[Any], leaves: Mapping[str, Tensor], value: str, name: str, said: tuple[DType, tuple[int, ...]]
+    ) -> Array:
+        try:
+            array = _evaluated(nodes, leaves, value, self.opset)
+        except Exception as error:
+            raise ModelError(f"{name} cannot be computed", why=str(error), do="fold constants in the export") from error
+        if (array.dtype, array.shape) != said:
+            raise ModelError(f"{name} is {array.dtype} {array.shape} when computed, the graph says {said[0]} {said[1]}")
+        return array
+
+    def _needed(self, value: str) -> tuple[list[Any], dict[str, Tensor]]:
+        """The nodes that make a value, each after those that it reads, and the stored tensors that they begin with."""
+        order: dict[int, Any] = {}
+        leaves: dict[str, Tensor] = {}
+        waiting, seen = [value], set[str]()
+        while waiting:  # without recursion: a chain may be as long as the graph
+            name = waiting[-1]
+            node = None if name in self.leaves else self.makers.get(name)
+            fresh = [n for n in node.input if n and n not in seen] if node is not None and name not in seen else []
+            seen.add(name)
+            if fresh:
+                waiting += fresh
+                continue
+            waiting.pop()
+            if name in self.leaves:
+                leaves[name] = self.leaves[name]
+            elif node is not None:
+                order.setdefault(id(node), node)
+        return list(order.values()), leaves
+
+
+def _model(nodes: list[Any], inputs: list[Any], given: list[Any], value: str, opset: int) -> Any:
+    helper = need_onnx().helper
+    graph = helper.make_graph(nodes, "constant", inputs, [helper.make_empty_tensor_value_info(value)], given)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+
+
+def _inferred(
+    nodes: list[Any], leaves: Mapping[str, Tensor], value: str, opset: int
+) -> tuple[DType, tuple[int, ...]] | None:
+    """Dtype and shape without reading a weight; None where inference does not tell both."""
+    onnx = need_onnx()
+    inputs, given = [], []
+    for name, tensor in leaves.items():
+        if tensor.dtype.kind in "iu" and tensor.size <= SMALL:
+            given.append(onnx.numpy_helper.from_array(np.asarray(tensor.read()), name))
+        else:
+            kind = onnx.helper.np_dtype_to_tensor_dtype(tensor.dtype)
+            inputs.append(onnx.helper.make_tensor_value_info(name, kind, tensor.shape))
+    model = onnx.shape_inference.infer_shapes(_model(nodes, inputs, given, value, opset), data_prop=True)
+    kind = model.graph.output[0].type.tensor_type
+    dims = [d.dim_value for d in kind.shape.dim if d.HasField("dim_value")]
+    dtype = dtype_of(kind.elem_type)
+    if dtype is None or not kind.HasField("shape") or len(dims) != len(kind.shape.dim):
+        return None
+    return dtype, tuple(dims)
+
+
+def _evaluated(nodes: list[Any], leaves: Mapping[str, Tensor], value: str, opset: int) -> Array:
+    """The numbers, as ONNX's reference evaluator computes them in the graph's own dtypes."""
+    from onnx.reference import ReferenceEvaluator
+
+    helper = need_onnx().helper
+    kinds = {name: helper.np_dtype_to_tensor_dtype(tensor.dtype) for name, tensor in leaves.items()}
+    inputs = [helper.make_tensor_value_info(name, kinds[name], tensor.shape) for name, tensor in leaves.items()]
+    feeds = {name: np.asarray(tensor.read()) for name, tensor in leaves.items()}
+    (found,) = ReferenceEvaluator(_model(nodes, inputs, [], value, opset)).run([value], feeds)
+    return settled(np.ascontiguousarray(found).reshape(np.shape(found)))

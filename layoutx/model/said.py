@@ -1,0 +1,81 @@
+"""What the user says of layers, by name or by pattern: forms (--form) and config values that no file has (--set)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from layoutx.errors import UsageError
+from layoutx.model.identify import ORIGIN
+from layoutx.model.record import LayerRecord, ModelRecord
+from layoutx.spec.registry import Registry
+
+
+def forms_said(forms: Mapping[str, str], model: ModelRecord) -> dict[str, str]:
+    """Layer -> the form that the user gave it: by its own name before any pattern.
+
+    Raises:
+        UsageError: a name or pattern of no layer; two patterns that give one layer different forms.
+    """
+    names = [record.name for record in model.layers if record.tensors]
+    every = {record.name for record in model.layers}
+    unknown = [key for key in forms if key not in every and not _meant(key, names)]
+    if unknown:
+        raise UsageError(f"--form names no layer: {', '.join(unknown)}", why=f"the layers are {', '.join(names)}")
+    found = {name: form for name, form in forms.items() if name in every}
+    for name in names:
+        said = {key: form for key, form in forms.items() if key not in every and fnmatchcase(name, key)}
+        if name in found or not said:
+            continue
+        if len(set(said.values())) > 1:
+            ways = ", ".join(f"{key}={form}" for key, form in said.items())
+            raise UsageError(f"--form gives {name} several forms: {ways}", do=f"name the layer itself: {name}=FORM")
+        found[name] = next(iter(said.values()))
+    return found
+
+
+def values_said(values: Mapping[str, Any], layer: str) -> dict[str, Any]:
+    """The config values that the user gave one layer: `key` for all, `pattern.key`, `layer.key`; the nearest wins."""
+    found = {key: value for key, value in values.items() if "." not in key}
+    parts = [(*key.rpartition("."), value) for key, value in values.items() if "." in key]
+    found |= {key: value for name, _, key, value in parts if name != layer and fnmatchcase(layer, name)}
+    return found | {key: value for name, _, key, value in parts if name == layer}
+
+
+def check_values(values: Mapping[str, Any], model: ModelRecord, registry: Registry, known: Iterable[str] = ()) -> None:
+    """Refuse values that nothing reads: the user would take them for heard.
+
+    Args:
+        known: keys that stand beside the layers of this model.
+
+    Raises:
+        UsageError: a key that no layer reads, or a pattern that no layer has.
+    """
+    layers = [record for record in model.layers if record.tensors]
+    for said in values:
+        name, dot, _ = said.rpartition(".")
+        if dot and not _meant(name, [record.name for record in layers]):
+            names = ", ".join(record.name for record in layers[:20])
+            raise UsageError(f"--set {said} names no layer: {name!r}", why=f"the layers are {names}")
+    unread = [said for said in values if not any(_reads(record, said, registry) for record in layers)]
+    if unread:
+        read = {key for record in layers if record.form for key in registry.form(record.form).config}
+        keys = ", ".join(sorted({key for key in (*known, *ORIGIN) if key in read})) or "none of the kind"
+        raise UsageError(
+            f"--set names no config key that a layer of this model reads: {', '.join(unread)}",
+            why=f"keys that files leave out: {keys}",
+            do="`layoutx specs show FORM` lists the keys of a form",
+        )
+
+
+def _reads(record: LayerRecord, said: str, registry: Registry) -> bool:
+    """Whether a value is meant for this layer and read by its form; a layer without a form is refused for itself."""
+    key = said.rpartition(".")[2]
+    if key not in values_said({said: None}, record.name):
+        return False
+    return key in registry.form(record.form).config if record.form else "." in said
+
+
+def _meant(pattern: str, names: Iterable[str]) -> bool:
+    return any(name == pattern or fnmatchcase(name, pattern) for name in names)

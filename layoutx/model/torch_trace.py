@@ -1,0 +1,44 @@
+"""A live torch module as a program: traced symbolically, modules of torch left whole; nothing is computed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from layoutx.model.torch_program import Op, Program, base, value_of
+
+# attributes of torch's own modules without weights, as their functions call them
+SAID = (
+    *("start_dim", "end_dim", "dim", "unflattened_size", "output_size", "kernel_size", "stride", "batch_first"),
+    *("normalized_shape", "num_layers", "bidirectional"),
+)
+
+
+def traced(module: Any) -> Program | None:
+    """What a module computes; None where it cannot be traced (its forward asks for values of a tensor).
+
+    torch.fx runs `forward` on proxies (torch 2.13 torch/fx/_symbolic_trace.py Tracer.trace): sizes are not known.
+    """
+    import torch.fx
+
+    try:
+        nodes = list(torch.fx.Tracer().trace(module).nodes)
+    except Exception:  # any code of the user's may run here
+        return None
+    modules = dict(module.named_modules())
+    weights = {node.name: node.target for node in nodes if node.op == "get_attr"}
+    inputs = tuple(node.name for node in nodes if node.op == "placeholder")
+    ops = [_op(node, modules) for node in nodes if node.op.startswith("call_")]
+    return Program(tuple(ops), weights, inputs)
+
+
+def _op(node: Any, modules: dict[str, Any]) -> Op:
+    args = tuple(map(value_of, node.args))
+    kwargs = {key: value_of(one) for key, one in node.kwargs.items()}
+    if node.op != "call_module":
+        name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+        return Op(base(name), args, kwargs, (node.name,))
+    child = modules[node.target]
+    kind = type(child)
+    said = {key: getattr(child, key) for key in SAID if hasattr(child, key)}
+    stack = ((str(node.target), f"{kind.__module__}.{kind.__qualname__}"),)
+    return Op(base(kind.__name__), args, {**kwargs, **said}, (node.name,), stack, whole=True)
