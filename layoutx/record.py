@@ -1,0 +1,52 @@
+"""One run of one model with every layer's inputs and outputs, kept for a comparison in another process or place."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from layoutx.errors import UsageError
+from layoutx.verify.recording import Recording
+from layoutx.verify.running import opened
+from layoutx.verify.running.inputs_file import inputs_of
+from layoutx.verify.running.recorded import named, write_recording
+from layoutx.version import VERSION
+
+
+def record(
+    model: Any, inputs: Any = None, *, path: str | PathLike[str] | None = None, double: bool = True
+) -> Recording:
+    """Run a model at inference and keep what went into every layer and what came out.
+
+    Args:
+        model: a live model, a file of a whole model (.keras, .h5, .onnx, .pt2, SavedModel folder), or
+            "package.module:callable".
+        inputs: one array, a list, a mapping by input name, or a .npy, .npz or .safetensors file; None: random ones of
+            the model's own shapes, where it knows them.
+        path: where to write the recording as safetensors.
+        double: compute in float64 where the model can; the recording's note says why not.
+
+    Raises:
+        UsageError: weights alone, inputs that do not fit, or no inputs for a model that does not know its shapes.
+        ModelError: the model cannot be loaded or copied. FileError: a damaged file.
+    """
+    runner = opened(model)
+    given = inputs_of(inputs) if inputs is not None else runner.inputs()
+    if isinstance(given, tuple) and not given:
+        raise UsageError(
+            f"a {runner.framework} model does not know the shapes of its inputs",
+            where=_called(model),
+            do="give inputs: arrays, or a .npy, .npz or .safetensors file (--inputs)",
+        )
+    found = named(runner.record(given, double), model=_called(model), layoutx=VERSION)
+    if path is not None:
+        write_recording(found, Path(path))
+    return found
+
+
+def _called(model: Any) -> str:
+    """The model's name as its recording tells it: the file or callable, else its class."""
+    if isinstance(model, (str, Path)):
+        return Path(model).name
+    return str(getattr(model, "name", "") or type(model).__name__)

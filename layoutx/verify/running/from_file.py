@@ -1,0 +1,197 @@
+"""A file of a whole model is loaded by its own framework; a file of weights is refused with what to do instead."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from layoutx.errors import FileError, LayoutxError, ModelError, UsageError
+from layoutx.files.blob import reading
+from layoutx.files.open import HDF5, open_store
+from layoutx.verify.running.given import said
+from layoutx.verify.running.opened import Runner
+
+DO = "give package.module:callable that builds the model and loads its weights"
+
+
+def from_file(path: Path) -> Runner:
+    """What runs the model in a file.
+
+    Raises:
+        UsageError: there is no such file, it holds weights alone, or its framework is not installed.
+        ModelError: the framework does not load it. FileError: it is damaged.
+    """
+    if path.is_dir():
+        return _folder(path)
+    if not path.exists():
+        raise UsageError(f"there is no file {path.name}", where=str(path), do="check the path")
+    with reading(path, "a model"), path.open("rb") as file:
+        head = file.read(64)
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 40:
+        return _safetensors(path)
+    if head.startswith(b"PK"):
+        return _zip(path)
+    if head.startswith(HDF5):
+        return _keras(path)
+    from layoutx.files.onnx_wire import looks_like_onnx
+
+    if path.suffix == ".onnx" or looks_like_onnx(path):
+        from layoutx.verify.running.onnx_run import onnx_file
+
+        return onnx_file(path)
+    raise _weights(path)
+
+
+def _weights(path: Path) -> LayoutxError:
+    return UsageError(
+        f"{path.name} cannot be run",
+        where=str(path),
+        why="it holds weights, not a model: they do not say what is computed with them",
+        do=DO,
+    )
+
+
+def _safetensors(path: Path) -> Runner:
+    from layoutx.files.safetensors import read_safetensors
+    from layoutx.verify.running.recorded import Recorded, is_recording, read_recording
+
+    if not is_recording(read_safetensors(path)):
+        raise _weights(path)
+    return Recorded(read_recording(path))
+
+
+def _zip(path: Path) -> Runner:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile as error:
+        raise FileError(f"{path.name} is damaged", where=str(path), why=str(error)) from error
+    if "config.json" in names:
+        return _keras(path)
+    below = [name.partition("/")[2] for name in names]
+    if any(name.endswith(".json") and name.startswith("models/") for name in below) or any(
+        name.endswith("serialized_exported_program.json") for name in names
+    ):
+        return _exported(path)
+    if any(name.startswith("code/") for name in below):
+        return _scripted(path)
+    raise _weights(path)
+
+
+def _exported(path: Path) -> Runner:
+    from layoutx.files.torch_file import need_torch
+    from layoutx.verify.running.export_run import ExportRunner
+
+    torch = need_torch()
+    try:
+        return ExportRunner(torch.export.load(path))
+    except Exception as error:
+        raise _not_loaded(path, "torch.export.load", error) from error
+
+
+def _scripted(path: Path) -> Runner:
+    from layoutx.files.torch_file import need_torch
+    from layoutx.verify.running.torch_run import TorchRunner
+
+    torch = need_torch()
+    try:
+        return TorchRunner(torch.jit.load(path, map_location="cpu"))
+    except Exception as error:
+        raise _not_loaded(path, "torch.jit.load", error) from error
+
+
+def _keras(path: Path) -> Runner:
+    """Keras 3 files by keras; older ones by tf_keras, whose functions they were trained with (hard_sigmoid, gelu)."""
+    from layoutx.verify.running.keras_run import KerasRunner
+
+    store = open_store(path)
+    if store.config is None:
+        raise _weights(path)
+    if holds_code(store.config):
+        raise UsageError(
+            f"{path.name} holds Python code: the function of a Lambda layer",
+            where=str(path),
+            why="loading the file would run it (safe_mode of Keras does not look into .h5 files)",
+            do=f"if you trust it, {DO}",
+        )
+    version = store.version or str(store.config.get("keras_version", ""))
+    old = not version.startswith("3")
+    problems: list[str] = []
+    for name in ("tf_keras", "keras") if old else ("keras",):
+        library = _library(name)
+        if library is None:
+            problems.append(f"{name} is not installed")
+            continue
+        try:
+            found = KerasRunner(library.models.load_model(path, compile=False))
+        except Exception as error:
+            problems.append(f"{name} {library.__version__}: {_cause(error)}")
+            continue
+        if old and name == "keras":
+            found.note = f"a file of Keras {version} run by Keras {library.__version__}: some of its functions changed"
+        return found
+    do = f"{DO}; or run `layoutx record` where it loads, and give the recording"
+    raise ModelError(f"no installed Keras loads {path.name}", where=[str(path), *problems], why=_by(version), do=do)
+
+
+def holds_code(config: Any) -> bool:
+    """Whether a model config holds a function as marshalled code, which Keras makes a function of again."""
+    if isinstance(config, Mapping):
+        if config.get("class_name") == "__lambda__":
+            return True
+        return any((str(k).endswith("_type") and v == "lambda") or holds_code(v) for k, v in config.items())
+    return isinstance(config, list) and any(map(holds_code, config))
+
+
+def _cause(error: BaseException) -> str:
+    """What Keras found wrong: it stands at the end of its text, after the whole config, or in the first error."""
+    first = error
+    while first.__cause__ is not None or first.__context__ is not None:
+        first = first.__cause__ or first.__context__ or first
+    text = str(error).rpartition("Exception encountered:")[2]
+    return said(first if len(str(first)) < len(text) or first is not error else ValueError(text), 200)
+
+
+def _by(version: str) -> str:
+    return f"it was written by Keras {version}" if version else ""
+
+
+def _library(name: str) -> Any:
+    import importlib
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def _folder(path: Path) -> Runner:
+    if not (path / "saved_model.pb").exists():
+        raise UsageError(f"{path.name or path} is a folder without saved_model.pb", where=str(path), do=DO)
+    from layoutx.verify.running.saved_run import SavedRunner
+
+    about = path / "keras_metadata.pb"
+    plain = about.exists() and b"lambda" not in about.read_bytes()  # code in it would be run
+    if plain and (library := _library("tf_keras")) is not None:
+        from layoutx.verify.running.keras_run import KerasRunner
+
+        try:
+            return KerasRunner(library.models.load_model(path, compile=False))
+        except Exception:  # its signature can still be called
+            pass
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise UsageError("a SavedModel needs tensorflow", why=str(error), do="install tensorflow") from error
+    try:
+        return SavedRunner(tf.saved_model.load(str(path)))
+    except Exception as error:
+        raise _not_loaded(path, "tf.saved_model.load", error) from error
+
+
+def _not_loaded(path: Path, by: str, error: Exception) -> LayoutxError:
+    return ModelError(f"{by} does not load {path.name}", where=str(path), why=said(error), do=DO)

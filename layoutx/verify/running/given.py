@@ -1,0 +1,71 @@
+"""What a model is run on: one array, several, or arrays by name, in the order of the model's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from layoutx.errors import LayoutxError, ModelError, UsageError
+from layoutx.plan.plan import Array
+
+Inputs = Any  # one array, a sequence of arrays, or a mapping of them by the names of the inputs
+
+
+def listed(inputs: Inputs, names: Sequence[str] = ()) -> tuple[Array, ...]:
+    """The inputs in the model's order.
+
+    Args:
+        names: of the model's inputs, in order; () where it has none: a mapping keeps its own order.
+
+    Raises:
+        UsageError: a mapping with other names than the model's.
+    """
+    if isinstance(inputs, Mapping):
+        if names and set(inputs) != set(names):
+            raise UsageError(
+                "the inputs have other names than the model's",
+                where=[f"given: {', '.join(map(str, inputs))}", f"the model's: {', '.join(names)}"],
+            )
+        inputs = [inputs[name] for name in names] if names else list(inputs.values())
+    return tuple(np.asarray(x) for x in inputs) if isinstance(inputs, (list, tuple)) else (np.asarray(inputs),)
+
+
+def said(error: BaseException, most: int = 300) -> str:
+    """The error in one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= most else text[:most] + "..."
+
+
+def cannot_run(error: Exception) -> LayoutxError:
+    """The model itself fails on these inputs."""
+    return UsageError(
+        "the model does not run on these inputs",
+        why=f"{type(error).__name__}: {said(error)}",
+        do="give inputs of its own shapes, in its own axis order",
+    )
+
+
+def layer_fails(name: str, error: Exception) -> LayoutxError:
+    """One layer alone fails on these inputs."""
+    return ModelError(
+        f"{name or 'the model'} does not run on these inputs", why=f"{type(error).__name__}: {said(error)}"
+    )
+
+
+def no_layer(name: str, layers: Mapping[str, str]) -> LayoutxError:
+    """There is no layer of this name to run."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, layers, 3)
+    return UsageError(
+        f"the model has no layer {name!r} that can be run", why=f"near: {', '.join(near)}" if near else ""
+    )
+
+
+def resolved(name: str, layers: Iterable[str]) -> str:
+    """The layer of this name; keyed views of Keras and ONNX models write `/` as a dot."""
+    known = list(layers)
+    alike = [layer for layer in known if layer.replace("/", ".") == name.replace("/", ".")]
+    return name if name in known or not alike else alike[0]

@@ -1,0 +1,53 @@
+"""The model in a file, compared with a live one by their outputs: run by its own framework, if that loads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layoutx.errors import LayoutxError, UsageError
+from layoutx.model.keras_live import is_keras
+from layoutx.model.keyed import Keyed
+from layoutx.model.record import ModelRecord
+from layoutx.plan.plan import Array
+from layoutx.verify.models import EndToEnd, compare_models
+from layoutx.verify.plain import is_torch
+from layoutx.verify.running.opened import Runner, opened
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A runner as a function of arrays, in the model's own dtype: what `compare_models` calls."""
+
+    runner: Runner
+
+    def __call__(self, data: Array | Sequence[Array], training: bool = False) -> tuple[Array, ...]:
+        """The model's outputs at inference."""
+        return tuple(self.runner.record(list(data) if isinstance(data, list) else [data], double=False).outputs)
+
+
+def compare_file(path: Path, target: Any, model: Keyed | ModelRecord, inputs: Any = None) -> EndToEnd:
+    """Run the model in a file and a live one on the same inputs; the note says why, where the file cannot be run.
+
+    Args:
+        model: the file's record. inputs: in the axis order of the file's model; None: random ones.
+
+    Raises:
+        UsageError: one of the two does not run on the inputs that were given.
+    """
+    try:
+        runner = opened(path)
+    except LayoutxError as error:
+        why = error.why or "; ".join(error.where)
+        return EndToEnd(note=f"{error.what}: {why}" if why else error.what)
+    if is_keras(runner.model) or is_torch(runner.model):
+        return compare_models(runner.model, target, model, inputs)
+    made = inputs is None and not is_keras(target)
+    try:
+        return compare_models(Function(runner), target, model, list(runner.inputs()) or None if made else inputs)
+    except UsageError as error:
+        if not made:
+            raise
+        return EndToEnd(note=f"{error.what}: {error.why}")
