@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -11,10 +11,12 @@ import numpy as np
 
 from layoutx.errors import UsageError
 from layoutx.model.keras_live import is_keras
-from layoutx.model.keyed import Keyed, torch_tensor
+from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
 from layoutx.model.tree import family, is_tree
 from layoutx.plan.plan import Array
+from layoutx.verify.left_out import ended, ends_of
+from layoutx.verify.plain import called, is_torch, outputs_of, said
 
 # float64 is not tighter: TensorFlow rounds some constants to float32 (gelu's root of 2, 1/sqrt(head_dim) of attention)
 RELATIVE = {"float64": 1e-7, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
@@ -51,7 +53,7 @@ def compare_models(source: Any, target: Any, model: Keyed | ModelRecord, inputs:
     Raises:
         UsageError: the given inputs cannot be run by the source or the target.
     """
-    if is_tree(source) and not callable(_called(source)):
+    if is_tree(source) and not callable(called(source)):
         return EndToEnd(note=f"the source is a {type(source).__name__} of weights: it cannot be run")
     keras = next((m for m in (source, target) if is_keras(m)), None)
     given = inputs is not None
@@ -61,11 +63,11 @@ def compare_models(source: Any, target: Any, model: Keyed | ModelRecord, inputs:
     swapped = not given and not is_keras(source)  # probes have the axis order of the Keras side
     first, second = (target, source) if swapped else (source, target)
     try:
-        expected = _run(first, arrays)
+        expected = outputs_of(first, arrays)
     except Exception as error:
         if given and not is_tree(first):
-            raise UsageError("the source does not run on these inputs", why=_said(error, 200)) from error
-        return EndToEnd(note=f"the models were not run: {_said(error)}")
+            raise UsageError("the source does not run on these inputs", why=said(error, 200)) from error
+        return EndToEnd(note=f"the models were not run: {said(error)}")
     return _best(first, second, arrays, expected, given)
 
 
@@ -75,9 +77,9 @@ def _best(first: Any, second: Any, arrays: Sequence[Array], expected: Sequence[A
     refused = ""
     for turned, note in _arrangements(arrays, _channels_first(first), _channels_first(second)):
         try:
-            found = _run(second, turned)
+            found = outputs_of(second, turned)
         except Exception as error:  # a wrong arrangement, or a model that cannot run at all
-            refused = refused or _said(error)
+            refused = refused or said(error)
             continue
         ends.append(_difference(expected, found, note))
         if ends[-1].agrees:
@@ -96,6 +98,7 @@ def _arrangements(arrays: Sequence[Array], here: bool, there: bool) -> Iterator[
         plain = (array, "")
         moves = [(-1, 1, "channels turned to the front")] if here != there else []
         moves += [(1, -1, "channels turned to the end")] if here and not there else []
+        moves += [(-1, 2, "channels turned behind time")] if here != there and array.ndim > 3 else []  # maps in time
         if array.ndim < 3:
             options.append([plain])
         else:
@@ -107,7 +110,7 @@ def _arrangements(arrays: Sequence[Array], here: bool, there: bool) -> Iterator[
 
 
 def _channels_first(model: Any) -> bool:
-    return is_torch(model) or family(_called(model)) in ("equinox", "paddle")
+    return is_torch(model) or family(called(model)) in ("equinox", "paddle")
 
 
 def _difference(expected: Sequence[Array], found: Sequence[Array], note: str) -> EndToEnd:
@@ -131,7 +134,10 @@ def _difference(expected: Sequence[Array], found: Sequence[Array], note: str) ->
 
 def _turned(output: Array) -> list[Array]:
     """An output as it is, and with its channels at the other end: shapes do not tell where lengths are equal."""
-    return [output] if output.ndim < 3 else [output, np.moveaxis(output, 1, -1), np.moveaxis(output, -1, 1)]
+    if output.ndim < 3:
+        return [output]
+    in_time = [(2, -1), (-1, 2)] if output.ndim > 3 else []  # maps in time: channels behind time
+    return [output, *(np.moveaxis(output, a, b) for a, b in ((1, -1), (-1, 1), *in_time))]
 
 
 def _apart(left: Array, right: Array) -> float:
@@ -141,7 +147,7 @@ def _apart(left: Array, right: Array) -> float:
 def probes(model: Any, record: Keyed | ModelRecord) -> list[Array]:
     """Random inputs of a Keras model's own shapes; integers below the vocabulary where an Embedding reads them."""
     rng = np.random.default_rng(20261121)
-    vocabularies = _vocabularies(record)
+    vocabularies, ends = _vocabularies(record), ends_of(model)
     found = []
     for tensor in getattr(model, "inputs", None) or []:
         shape = [3, *(LENGTHS[i % 3] if n is None else int(n) for i, n in enumerate(tensor.shape[1:]))]
@@ -152,6 +158,9 @@ def probes(model: Any, record: Keyed | ModelRecord) -> list[Array]:
             found.append(rng.integers(0, limit or 2, shape).astype(dtype if "int" in dtype else "int64"))
         else:
             found.append(rng.normal(size=shape).astype(dtype))
+        value = ends.get(name, ends.get("") if len(model.inputs) == 1 else None)
+        if value is not None and found[-1].ndim > 1 and limit != 1:
+            found[-1] = ended(found[-1], value)
     return found
 
 
@@ -166,118 +175,7 @@ def _vocabularies(record: Keyed | ModelRecord) -> dict[str, int]:
     return found
 
 
-def is_torch(model: Any) -> bool:
-    """Whether a model is a live torch module; a layer of paddle has a state_dict too."""
-    return hasattr(model, "state_dict") and hasattr(model, "named_modules") and not is_keras(model)
-
-
 def _listed(inputs: Any) -> list[Array]:
     if isinstance(inputs, Mapping):
         inputs = list(inputs.values())
     return [np.asarray(x) for x in inputs] if isinstance(inputs, (list, tuple)) else [np.asarray(inputs)]
-
-
-def _run(model: Any, arrays: Sequence[Array]) -> list[Array]:
-    """Outputs at inference, as arrays."""
-    if is_tree(model):
-        return _run_tree(model, arrays)
-    if not is_torch(model):
-        data = list(arrays) if len(arrays) > 1 else arrays[0]
-        return _flat(model(data, training=False))
-    import torch
-
-    floats = [p.dtype for p in model.parameters() if p.dtype.is_floating_point]
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            tensors = [torch.from_numpy(np.ascontiguousarray(a)).to(device) for a in arrays]
-            tensors = [t.to(floats[0]) if t.dtype.is_floating_point and floats else t for t in tensors]
-            return _flat(model(*tensors))
-    finally:
-        for module in training:
-            module.training = True
-
-
-def _called(model: Any) -> Any:
-    """What is called of a live tree: equinox has (module, state)."""
-    return model[0] if isinstance(model, tuple) else model
-
-
-def _run_tree(model: Any, arrays: Sequence[Array]) -> list[Array]:
-    """Outputs at inference of a live nnx, equinox, mlx or paddle module, each called as its framework does."""
-    runs: Mapping[str, Callable[[Any, Sequence[Array]], list[Array]]] = {
-        "nnx": _run_nnx, "equinox": _run_equinox, "mlx": _run_mlx, "paddle": _run_paddle
-    }  # fmt: skip
-    return runs[family(_called(model))](model, arrays)
-
-
-def _run_nnx(model: Any, arrays: Sequence[Array]) -> list[Array]:
-    from flax import nnx
-
-    copy = nnx.clone(model)  # its modules keep their modes and counts
-    copy.eval()
-    return _flat(copy(*arrays))
-
-
-def _run_equinox(model: Any, arrays: Sequence[Array]) -> list[Array]:
-    """equinox modules take one sample: over the batch with vmap, or whole where only that runs."""
-    import equinox
-    import jax
-    import jax.numpy as jnp
-
-    module, state = model if isinstance(model, tuple) else (model, None)
-    module = equinox.nn.inference_mode(module)
-
-    def call(*inputs: Any) -> Any:
-        return module(*inputs) if state is None else module(*inputs, state)[0]
-
-    inputs = [jnp.asarray(array) for array in arrays]
-    try:
-        return _flat(jax.vmap(call)(*inputs))
-    except Exception as error:  # a module written for a batch; else the first error says more
-        try:
-            return _flat(call(*inputs))
-        except Exception:
-            raise error from None
-
-
-def _run_mlx(model: Any, arrays: Sequence[Array]) -> list[Array]:
-    import mlx.core as mx
-    from mlx.utils import tree_map
-
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        outputs = model(*(mx.array(array) for array in arrays))
-    finally:
-        for module in training:
-            module._training = True  # train() would reach the modules below it too
-    # NumPy has no bfloat16 of mlx
-    return _flat(tree_map(lambda x: np.array(x.astype(mx.float32) if x.dtype == mx.bfloat16 else x), outputs))
-
-
-def _run_paddle(model: Any, arrays: Sequence[Array]) -> list[Array]:
-    import paddle
-
-    training = [layer for layer in model.sublayers(include_self=True) if layer.training]
-    model.eval()
-    try:
-        with paddle.no_grad():
-            return _flat(model(*(paddle.to_tensor(array) for array in arrays)))
-    finally:
-        for layer in training:
-            layer.training = True
-
-
-def _said(error: Exception, most: int = 120) -> str:
-    return " ".join(str(error).split())[:most]
-
-
-def _flat(outputs: Any) -> list[Array]:
-    if isinstance(outputs, Mapping):
-        outputs = list(outputs.values())
-    if isinstance(outputs, (list, tuple)):
-        return [array for output in outputs for array in _flat(output)]
-    return [torch_tensor("an output", outputs).read() if hasattr(outputs, "detach") else np.asarray(outputs)]

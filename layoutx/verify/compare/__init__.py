@@ -1,0 +1,1 @@
+"""Two recordings compared layer by layer, axes agreeing by name."""

@@ -1,0 +1,236 @@
+"""Both models run on the same inputs and every pair of layers looked at: the whole comparison, before it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from layoutx.errors import LayoutxError, UsageError
+from layoutx.lang.tree import Axis
+from layoutx.plan.plan import Array
+from layoutx.verify.compare import flow
+from layoutx.verify.compare.again import renumbered
+from layoutx.verify.compare.alone import modules_of
+from layoutx.verify.compare.calls import between, call_of
+from layoutx.verify.compare.context import in_context, lacking
+from layoutx.verify.compare.flattened import seen, turned
+from layoutx.verify.compare.hints import hint
+from layoutx.verify.compare.inputs import arranged, inputs_for
+from layoutx.verify.compare.layers import Looked, Runs, look, noted
+from layoutx.verify.compare.limits import OK
+from layoutx.verify.compare.named import named
+from layoutx.verify.compare.outputs import applied, own_activation
+from layoutx.verify.compare.pairs import Couple, Gap, Half
+from layoutx.verify.compare.stacks import named_in, stacks_of, title
+from layoutx.verify.compare.states import RECURRENT
+from layoutx.verify.recording import Recording
+from layoutx.verify.running.opened import Runner
+
+
+@dataclass(frozen=True)
+class Both:
+    """What was found out about two models.
+
+    Attributes:
+        runs: both runs. looked: one for each call of each pair, pair by pair.
+        gaps: faults between layers. outputs: of the whole models. notes: what was done to the inputs.
+    """
+
+    runs: Runs
+    looked: tuple[Looked, ...]
+    gaps: tuple[Gap, ...]
+    outputs: tuple[flow.Side, ...]
+    notes: tuple[str, ...] = ()
+
+
+def both(
+    first: Runner,
+    second: Runner,
+    couples: Sequence[Couple],
+    inputs: Any,
+    *,
+    channels: tuple[bool, bool],
+    wires: Mapping[str, Sequence[str]],
+    problems: Mapping[str, str],
+    tolerance: float,
+) -> Both:
+    """Compare two models.
+
+    Args:
+        couples: the paired layers, in the source's order.
+        inputs: in the source's axis order, or None.
+        channels: whether each framework keeps its channels first.
+        wires: layer or layer without weights of the source -> those that feed it; {} where nothing is known.
+        problems: source layer -> why its weights cannot be converted, in one line.
+
+    Raises:
+        UsageError: there are no inputs, or the source does not run on them.
+    """
+    before = flow.wiring(wires, [title(couple.source) for couple in couples])
+    runs, notes = _run(first, second, couples, inputs, channels, before, tolerance)
+    outputs = _outputs(runs)
+    same = bool(outputs) and all(side.verdict == OK for side in outputs)
+    looked: list[tuple[Couple, Looked]] = []
+    for couple in couples:
+        own = _looked(couple, runs, problems.get(title(couple.source), ""), same)
+        looked += [(couple, one if same else in_context(couple, one, runs)) for one in own]
+    links = sorted((x.link for _, x in looked if x.link is not None), key=lambda link: link.at)
+    bad = {title(couple.source) for couple, one in looked if any(not check.ok for check in one.checks)}
+    found = flow.gaps(links, outputs, _finals(wires, couples), bad)
+    return Both(
+        runs,
+        tuple(one for _, one in looked),
+        tuple(_told(gap, links, runs, couples) for gap in found),
+        outputs,
+        tuple(notes),
+    )
+
+
+def _looked(couple: Couple, runs: Runs, problem: str, same: bool) -> list[Looked]:
+    """One pair; where the models' outputs agree, its output may be flattened in the source's order just as well."""
+    shown = seen(couple, runs)
+    found = look(shown, runs, problem)
+    if shown is not couple:
+        orders = [", ".join(f"{axis} {dims}" for axis, dims in c.target.refine.items()) for c in (shown, couple)]
+        note = f"in its own run the target flattens a map into it as {orders[0]}, where its habit is {orders[1]}"
+        found = [replace(one, checks=tuple(noted(check, note) for check in one.checks)) for one in found]
+    wrong = any(not check.ok for one in found for check in one.checks)
+    if not (wrong and same and couple.target.refine and dict(couple.target.refine) != dict(couple.last)):
+        return found
+    other = turned(couple)
+    again = look(other, runs, problem) if other is not None else []
+    return again if again and all(check.ok for one in again for check in one.checks) else found
+
+
+def _run(
+    first: Runner,
+    second: Runner,
+    couples: Sequence[Couple],
+    inputs: Any,
+    channels: tuple[bool, bool],
+    before: Mapping[str, tuple[str, ...]],
+    tolerance: float,
+) -> tuple[Runs, list[str]]:
+    """Both runs, under the arrangement of the inputs' axes in which the models agree best; notes."""
+    given, swapped = inputs_for(first, second, inputs)
+    one, other = (second, first) if swapped else (first, second)
+    base = one.record(given)
+    stacks = [stacks_of([couple.source for couple in couples]), stacks_of([couple.target for couple in couples])]
+    best: tuple[float, Runs, str] | None = None
+    refused = ""
+    for arrays, note in arranged(base.inputs, *(channels[::-1] if swapped else channels), _time_first(couples)):
+        try:
+            found = other.record(arrays)
+        except LayoutxError as error:
+            refused = refused or error.why or error.what
+            continue
+        source, target = (found, base) if swapped else (base, found)
+        runs = Runs(source, renumbered(couples, source, target), second.layer, before, tolerance, *stacks)
+        score = _score(couples, runs)
+        best = (score, runs, note) if best is None or score > best[0] else best
+        if score >= 1.0:
+            break
+    if best is not None:
+        _, runs, note = best
+        notes = [f"inputs: {note}" if note else "", *(_about(r, name) for r, name in _named(runs))]
+        return runs, [note for note in notes if note]
+    if swapped:
+        raise UsageError("the source does not run on inputs of the target's shapes", why=refused, do="give the inputs")
+    return Runs(base, None, second.layer, before, tolerance, *stacks), [
+        f"the target does not run on these inputs: {refused}"
+    ]
+
+
+def _named(runs: Runs) -> list[tuple[Recording, str]]:
+    return [(runs.source, "source"), *([(runs.target, "target")] if runs.target is not None else [])]
+
+
+def _about(recording: Recording, name: str) -> str:
+    return f"the {name}: {recording.note}" if recording.note else ""
+
+
+def _outputs(runs: Runs) -> tuple[flow.Side, ...]:
+    if runs.target is None:
+        return ()
+    return tuple(flow.ends(runs.source.outputs, runs.target.outputs, runs.dtypes, runs.tolerance))
+
+
+def _score(couples: Sequence[Couple], runs: Runs) -> float:
+    """1 where the outputs agree, else the share of layers that are given the same in both runs, always below 1."""
+    assert runs.target is not None
+    outputs = _outputs(runs)
+    if outputs and all(side.verdict == OK for side in outputs):
+        return 1.0
+    good = [_given(couple, runs) for couple in couples]
+    return 0.9 * sum(good) / len(good) if good else 0.0
+
+
+def _given(couple: Couple, runs: Runs) -> bool:
+    assert runs.target is not None
+    here, there = call_of(couple.source, runs.source, 0), call_of(couple.target, runs.target, 0)
+    if here is None or there is None:
+        return False
+    try:
+        left = named(couple.source.bound, here, couple.source.refine, couple.last)
+        right = named(couple.target.bound, there, couple.target.refine, couple.last)
+        side = flow.given(couple, left, right, runs.dtypes, runs.tolerance)
+    except LayoutxError:
+        return False
+    return side is not None and side.verdict == OK
+
+
+def _time_first(couples: Sequence[Couple]) -> bool:
+    """Whether one model has a recurrent layer that reads time first, and the other does not."""
+    return any(_reads_time_first(c.source.bound) != _reads_time_first(c.target.bound) for c in couples)
+
+
+def _reads_time_first(bound: Any) -> bool:
+    dims = bound.data.get("x", ())
+    return bound.kind.name in RECURRENT and bool(dims) and isinstance(dims[0], Axis) and dims[0].name == "time"
+
+
+def _finals(wires: Mapping[str, Sequence[str]], couples: Sequence[Couple]) -> tuple[str, ...] | None:
+    """Layers whose outputs no other layer reads; None where no wiring is known."""
+    if not wires:
+        return None
+    paired = [title(couple.source) for couple in couples]
+    read = {name for names in flow.wiring(wires, paired).values() for name in names}
+    return tuple(name for name in paired if name not in read)
+
+
+def _told(gap: Gap, links: Sequence[flow.Link], runs: Runs, couples: Sequence[Couple]) -> Gap:
+    """The gap with the layers without a counterpart that were called inside it, on both sides."""
+    assert runs.target is not None
+    ends = [next((x for x in reversed(links) if x.layer == name), None) for name in gap.before]
+    start = [x for x in ends if x is not None]
+    after = next((x for x in links if x.layer == gap.after), None)
+    sources = {name for couple in couples for name in modules_of(couple.source)}
+    targets = {name for couple in couples for name in modules_of(couple.target)}
+    here = between(runs.source, min((x.at for x in start), default=-1), after.at if after else -1, sources)
+    there = between(runs.target, min((x.there for x in start), default=-1), after.there if after else -1, targets)
+    last = next((couple for couple in couples if gap.before == (title(couple.source),)), None)
+    act = applied(last) if last is not None and own_activation(last.source.bound.settings) else ""
+    raw = _raw_output(last, runs) if act else None
+    said = gap.hint or (lacking(last, runs) if last is not None else "")
+    said = said or hint(gap.expected, gap.given, raw, act, ", ".join(gap.before))
+    here = (f"{act} of {', '.join(gap.before)}", *here) if act else here
+    found = replace(gap, passed=here, there=there, hint=said, act=act)
+    if last is None:
+        return found
+    return replace(found, gave=_gave(last, last.source, runs.source), there_gave=_gave(last, last.target, runs.target))
+
+
+def _gave(couple: Couple, side: Half, recording: Recording) -> Mapping[str, Array]:
+    """All that a layer gave, by name; {} where its axes are not those that its form says."""
+    call = call_of(side, recording, 0)
+    try:
+        return named_in(side, call, couple.last, stacks_of([side])).outputs if call is not None else {}
+    except LayoutxError:
+        return {}
+
+
+def _raw_output(couple: Couple | None, runs: Runs) -> Array | None:
+    """What the target's layer gave in its own run, its activation left out."""
+    call = call_of(couple.target, runs.target, 0) if couple is not None and runs.target is not None else None
+    return call.outputs[0] if call is not None and call.outputs else None

@@ -1,0 +1,56 @@
+"""The same inputs for two models: given or made, and arranged for the second, whose axes may stand in another order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from layoutx.errors import UsageError
+from layoutx.plan.plan import Array
+from layoutx.verify.models import _arrangements as by_channels
+from layoutx.verify.running.opened import Runner
+
+
+def inputs_for(first: Runner, second: Runner, inputs: Any) -> tuple[Any, bool]:
+    """The inputs, and whether they are in the axis order of the second model.
+
+    Raises:
+        UsageError: none are given, and neither model says the shapes of its own.
+    """
+    if inputs is not None:
+        return inputs, False
+    made = first.inputs()
+    if made:
+        return made, False
+    made = second.inputs()
+    if made:
+        return made, True
+    raise UsageError(
+        "neither model says what its inputs look like",
+        why="a torch module runs on any shape that its code takes",
+        do="give the inputs: inputs=array, or --inputs batch.npz",
+    )
+
+
+def arranged(
+    arrays: Sequence[Array], here: bool, there: bool, time_first: bool
+) -> Iterator[tuple[tuple[Array, ...], str]]:
+    """Every arrangement of the inputs that the other model may take, likely ones first, with what was done.
+
+    Args:
+        here, there: whether each model keeps channels first.
+        time_first: whether one of them reads sequences with time before batch.
+    """
+    plain: list[tuple[tuple[Array, ...], str]] = []
+    for turned, note in by_channels(list(arrays), here, there):
+        plain.append((tuple(turned), note))
+    if here == there and any(array.ndim > 3 for array in arrays):  # a graph may have its own order, whatever is usual
+        for source, to, note in ((-1, 1, "channels turned to the front"), (1, -1, "channels turned to the end")):
+            moved = tuple(np.ascontiguousarray(np.moveaxis(a, source, to)) if a.ndim > 3 else a for a in arrays)
+            plain.append((moved, note))
+    if time_first:
+        swapped = tuple(np.ascontiguousarray(np.swapaxes(a, 0, 1)) if a.ndim > 1 else a for a in arrays)
+        plain.append((swapped, "time turned before batch"))
+    yield from plain

@@ -1,0 +1,297 @@
+"""One pair of layers, call by call: in its own right and on its way, with all that an explanation of a fault needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from layoutx.errors import LayoutxError
+from layoutx.plan.plan import Array
+from layoutx.verify.compare import flow
+from layoutx.verify.compare.alone import Layer, Trial, by_direction, room_of, trial, with_weights
+from layoutx.verify.compare.apart import Apart, apart, where, worst
+from layoutx.verify.compare.calls import call_of, count, position
+from layoutx.verify.compare.limits import FAIL, OK, OPEN, coarsest, verdict
+from layoutx.verify.compare.named import Named, axis_words
+from layoutx.verify.compare.outputs import applied, shared
+from layoutx.verify.compare.pairs import Check, Couple
+from layoutx.verify.compare.stacks import Stacks, named_in, title
+from layoutx.verify.diagnose.suspect import Suspect
+from layoutx.verify.probe import WINDOWS
+from layoutx.verify.recording import Call, Recording
+
+ROUNDING = ("attention", "attention_scale", "additive_attention")  # kinds whose scale TensorFlow rounds to float32
+ROUNDED = ("gelu", "gelu_tanh", "selu", "leaky_relu_0.2")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Both models' runs.
+
+    Attributes:
+        source, target: what was recorded; None where the target did not run.
+        layer: runs one layer of the target alone; None where only its recording is at hand.
+        before: source layer -> the paired layers that feed it; a layer that is missing has no known wiring.
+        tolerance: the user's; 0: the limits of `limits`.
+        sources, targets: layers of stacks, on each side.
+    """
+
+    source: Recording
+    target: Recording | None
+    layer: Layer | None
+    before: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tolerance: float = 0.0
+    sources: Stacks = field(default_factory=dict)
+    targets: Stacks = field(default_factory=dict)
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """What was computed in."""
+        return (self.source.dtype, *((self.target.dtype,) if self.target is not None else ()))
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What was found out about one call of one pair of layers."""
+
+    checks: tuple[Check, ...]
+    link: flow.Link | None = None
+    suspects: Mapping[str, Callable[[], Suspect]] = field(default_factory=dict)
+
+
+def look(couple: Couple, runs: Runs, problem: str = "") -> list[Looked]:
+    """All calls of one layer.
+
+    Args:
+        problem: why its weights could not be converted, in one line.
+    """
+    many = count(couple.source, runs.source)
+    other = count(couple.target, runs.target) if runs.target is not None else many
+    if not many:
+        return [_unseen(couple, problem, "the source does not call it as a layer: nothing was recorded")]
+    found = [_call(couple, runs, number, problem) for number in range(many)]
+    if other and other != many:
+        note = f"called {many} times in the source, {other} times in the target"
+        first = found[0]
+        found[0] = replace(first, checks=(noted(first.checks[0], note), *first.checks[1:]))
+    return found
+
+
+def _misplaced(side: flow.Side, own: Trial, there: Named | None) -> flow.Side:
+    """The layer's input as it should be, with its border, against what the target gave it."""
+    right = there.inputs["x"] if there is not None else side.found
+    found = apart(own.inputs["x"], right)
+    return replace(side, expected=own.inputs["x"], found=right, apart=found, verdict=FAIL, hint=own.misplaced)
+
+
+def _unseen(couple: Couple, problem: str, why: str, call: int = 0) -> Looked:
+    check = Check(title(couple.source), title(couple.target), OPEN, note=why, problem=problem, call=call)
+    return Looked((check,))
+
+
+def noted(check: Check, note: str) -> Check:
+    """The check with one more note."""
+    return replace(check, note="; ".join(n for n in (check.note, note) if n))
+
+
+def _call(couple: Couple, runs: Runs, number: int, problem: str) -> Looked:
+    source, last = couple.source, couple.last
+    call = call_of(source, runs.source, number)
+    if call is None:
+        return _unseen(couple, problem, "the source does not call all of its modules", number)
+    template = call_of(couple.target, runs.target, number) if runs.target is not None else None
+    try:
+        here = named_in(source, call, last, runs.sources)
+    except LayoutxError as error:
+        return _raw(couple, runs, call, template, problem, error)
+    there = _named_there(couple, template, runs)
+    link = _link(couple, runs, number, here, there)
+    try:
+        own = trial(couple, here, there, template, runs.layer)
+        checks, suspects = _checks(couple, runs, own, number, problem)
+    except LayoutxError as error:
+        why = f"not run on its own: {error.what}"
+        return Looked((_by_flow(couple, link, problem, why, number),), link)
+    if own.misplaced and link is not None and link.given is not None:
+        link = replace(link, given=_misplaced(link.given, own, there))
+    return Looked(tuple(checks), link, suspects)
+
+
+def _named_there(couple: Couple, template: Call | None, runs: Runs) -> Named | None:
+    """The target's own call by name; None where its arrays do not have the axes that its form says."""
+    if template is None:
+        return None
+    try:
+        return named_in(couple.target, template, couple.last, runs.targets)
+    except LayoutxError:
+        return None
+
+
+def _link(couple: Couple, runs: Runs, number: int, here: Named, there: Named | None) -> flow.Link | None:
+    if there is None or runs.target is None:
+        return None
+    name = title(couple.source)
+    return flow.Link(
+        name,
+        title(couple.target),
+        number,
+        position(couple.source, runs.source, number),
+        position(couple.target, runs.target, number),
+        flow.given(couple, here, there, runs.dtypes, runs.tolerance),
+        flow.gave(couple, here, there, runs.dtypes, runs.tolerance),
+        runs.before.get(name),
+    )
+
+
+def _checks(
+    couple: Couple, runs: Runs, own: Trial, number: int, problem: str
+) -> tuple[list[Check], dict[str, Callable[[], Suspect]]]:
+    odd = [n for n, y in own.expected.items() if y.shape != own.found[n].shape]
+    if odd and runs.target is None and couple.source.bound.kind.name in WINDOWS:
+        why = "the target was not run: nobody can tell how it pads or crops outside the layer"
+        return [_unseen(couple, problem, why, number).checks[0]], {}
+    if not own.expected:
+        gives = ", ".join(own.found) or "nothing"
+        return [_unseen(couple, problem, f"no output in common: the target gives {gives}", number).checks[0]], {}
+    checks, suspects = [], {}
+    made = _suspect(couple, own)
+    for way, part in by_direction(couple, own):
+        check = _check(couple, runs, part, own, number, problem)
+        check = replace(check, layer=f"{check.layer}.{way}") if way else check
+        checks.append(check)
+        if not check.ok:
+            suspects[check.layer] = made
+    return checks, suspects
+
+
+def _check(couple: Couple, runs: Runs, part: Trial, own: Trial, number: int, problem: str) -> Check:
+    names = list(part.expected)
+    found = [apart(part.expected[name], part.found[name]) for name in names]
+    at = worst(found)
+    name, gap = names[at], found[at]
+    dtype = coarsest((*own.found.values(), *part.expected.values()), runs.dtypes)
+    said = verdict(gap, dtype, rounded=_rounds(couple), tolerance=runs.tolerance)
+    if said != OK and not gap.odd and not gap.unlike:
+        said = verdict(gap, dtype, room=room_of(own, name), rounded=_rounds(couple), tolerance=runs.tolerance)
+    return Check(
+        title(couple.source),
+        title(couple.target),
+        said,
+        gap.largest,
+        gap.relative,
+        gap.scale,
+        _where(couple, gap, name, part.expected[name]) if said != OK else "",
+        gap.unlike,
+        own.how,
+        "; ".join((*own.notes, *_masks(gap))),
+        problem,
+        number,
+        applied(couple) if name == "y" else "",
+    )
+
+
+def _where(couple: Couple, gap: Apart, name: str, expected: Array) -> str:
+    words = axis_words(couple.source.bound, name, expected)
+    if name in ("h", "c") and expected.ndim == 2:
+        words = ("sample", "unit")  # one direction of a state
+    place = where(gap, words)
+    return f"state {name}, {place}" if name in ("h", "c") and place and not gap.odd else place
+
+
+def _masks(gap: Apart) -> tuple[str, ...]:
+    return (f"{gap.unlike} values are NaN or infinite on one side only",) if gap.unlike else ()
+
+
+def _rounds(couple: Couple) -> bool:
+    """Whether a side is Keras, and computes with a constant that it rounds."""
+    sides = (couple.source.bound, couple.target.bound)
+    if not any(side.form.framework == "keras" for side in sides):
+        return False
+    return sides[0].kind.name in ROUNDING or any(
+        side.settings.get("activation") in ROUNDED or side.facts.get("activation") in ROUNDED for side in sides
+    )
+
+
+def _by_flow(couple: Couple, link: flow.Link | None, problem: str, why: str, number: int) -> Check:
+    side = link.gave if link is not None else None
+    if side is None:
+        return _unseen(couple, problem, why, number).checks[0]
+    gap, place = side.apart, where(side.apart, side.words)
+    return Check(
+        title(couple.source),
+        title(couple.target),
+        side.verdict,
+        gap.largest,
+        gap.relative,
+        gap.scale,
+        place,
+        gap.unlike,
+        "in the target's own run",
+        why,
+        problem,
+        number,
+    )
+
+
+def _raw(couple: Couple, runs: Runs, call: Call, template: Call | None, problem: str, error: LayoutxError) -> Looked:
+    """Outputs compared as they are, where the axes of the source's call are not those that its form says."""
+    why = f"its axes are not those of the form ({error.what})"
+    if template is None:
+        return _unseen(couple, problem, why, call.number)
+    sides = flow.ends(call.outputs, template.outputs, runs.dtypes, runs.tolerance)
+    if not sides:
+        return _unseen(couple, problem, why, call.number)
+    worst_side = sides[worst([side.apart for side in sides])]
+    link = flow.Link(
+        title(couple.source),
+        title(couple.target),
+        call.number,
+        position(couple.source, runs.source, call.number),
+        position(couple.target, runs.target, call.number) if runs.target is not None else -1,
+        None,
+        worst_side,
+        runs.before.get(title(couple.source)),
+    )
+    return Looked((_by_flow(couple, link, problem, why, call.number),), link)
+
+
+def _suspect(couple: Couple, own: Trial) -> Callable[[], Suspect]:
+    def made() -> Suspect:
+        source, target = couple.source, couple.target
+        return Suspect(
+            title(source),
+            title(target),
+            source.bound,
+            target.bound,
+            {name: tensor.read() for name, tensor in source.tensors.items()},
+            {name: tensor.read() for name, tensor in target.tensors.items()},
+            own.inputs,
+            own.expected,
+            own.found,
+            couple.last,
+            target.refine,
+            {**target.bound.settings, **shared(couple)},
+            target.bound.facts,
+            with_weights(couple, own.raw),
+        )
+
+    return made
+
+
+def sides_of(sides: Sequence[flow.Side], place: str = "") -> list[Check]:
+    """Whole outputs as checks."""
+    return [
+        Check(
+            side.name,
+            place,
+            side.verdict,
+            side.apart.largest,
+            side.apart.relative,
+            side.apart.scale,
+            "" if side.verdict == OK else where(side.apart, side.words),
+            side.apart.unlike,
+            "end to end",
+            "; ".join(_masks(side.apart)),
+        )
+        for side in sides
+    ]

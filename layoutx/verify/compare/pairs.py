@@ -1,0 +1,123 @@
+"""What a comparison needs of a pair of layers, and what it finds out about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from layoutx.empty import NOTHING
+from layoutx.files.store import Tensor
+from layoutx.plan.plan import Array
+from layoutx.spec.bound import BoundForm
+from layoutx.verify.compare.apart import Apart
+
+
+class Half(Protocol):
+    """One layer of one model: `layoutx.job.joined.Side`."""
+
+    @property
+    def name(self) -> str:
+        """The layer's name in its model."""
+
+    @property
+    def bound(self) -> BoundForm:
+        """Its form, bound."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Form tensor name -> stored tensor."""
+
+    @property
+    def refine(self) -> Mapping[str, str]:
+        """Axis -> its dims on this side."""
+
+
+class Couple(Protocol):
+    """A layer and its counterpart: `layoutx.job.joined.Joined`."""
+
+    @property
+    def source(self) -> Half:
+        """The layer that is right."""
+
+    @property
+    def target(self) -> Half:
+        """The layer that should do the same."""
+
+    @property
+    def last(self) -> Mapping[str, str]:
+        """Axis -> its dims in canonical order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One comparison.
+
+    Attributes:
+        layer: the layer's name in the source, with its direction: `bilstm.backward`; "output 0" of the model.
+        place: its name in the target.
+        verdict: OK, INACCURATE, FAIL or "not compared".
+        largest, relative, scale: largest absolute difference, over the largest expected value, and that value.
+        where: `step 29, unit 4`.
+        unlike: values that are NaN or infinite on one side only.
+        how: what computed the target's output, on what.
+        note: what a reader should know; problem: why the weights could not be converted, one line.
+        applied: the activation that is part of the layer on one side only, and was applied to the other's output too.
+        call: 0 for the layer's first call.
+    """
+
+    layer: str
+    place: str
+    verdict: str
+    largest: float | None = None
+    relative: float | None = None
+    scale: float = 0.0
+    where: str = ""
+    unlike: int = 0
+    how: str = ""
+    note: str = ""
+    problem: str = ""
+    call: int = 0
+    applied: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing speaks against the layer: it is the same, or could not be looked at."""
+        return self.verdict in ("OK", "not compared")
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A fault between layers: what they hand on differs, though each computes the same.
+
+    Attributes:
+        before: the layers (source names) that come right before; () for the model's inputs.
+        after: the layer whose input differs; "" for the model's outputs.
+        places: the same names in the target, before and after.
+        found: how far the inputs of `after` are apart; where: in words.
+        expected, given: what `after` is given in the source and in the target, in canonical order where that is known.
+        left, right: outputs of the layers before, in the source and in the target.
+        passed, there: calls of layers without weights that lie between, in the source and in the target.
+        verdict: INACCURATE or FAIL.
+        hint: what the numbers say by themselves. call: which call of `after`.
+        gave, there_gave: every output of the one layer before, by name, in canonical order, in the source and in the
+            target; act: the activation that this layer has in the source only, and which `there_gave` lacks.
+    """
+
+    before: tuple[str, ...]
+    after: str
+    places: tuple[str, ...]
+    found: Apart
+    verdict: str
+    where: str
+    expected: Array
+    given: Array
+    left: tuple[Array, ...] = ()
+    right: tuple[Array, ...] = ()
+    passed: tuple[str, ...] = ()
+    there: tuple[str, ...] = ()
+    hint: str = ""
+    call: int = 0
+    gave: Mapping[str, Array] = NOTHING
+    there_gave: Mapping[str, Array] = NOTHING
+    act: str = ""

@@ -1,0 +1,124 @@
+"""A live model called as its framework calls it, at inference: arrays in, arrays out; its own modes stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from layoutx.model.keras_live import is_keras
+from layoutx.model.keyed import torch_tensor
+from layoutx.model.tree import family, is_tree
+from layoutx.plan.plan import Array
+
+
+def is_torch(model: Any) -> bool:
+    """Whether a model is a live torch module; a layer of paddle has a state_dict too."""
+    return hasattr(model, "state_dict") and hasattr(model, "named_modules") and not is_keras(model)
+
+
+def outputs_of(model: Any, arrays: Sequence[Array]) -> list[Array]:
+    """Outputs at inference, as arrays."""
+    if is_tree(model):
+        return _run_tree(model, arrays)
+    if not is_torch(model):
+        data = list(arrays) if len(arrays) > 1 else arrays[0]
+        return flat(model(data, training=False))
+    import torch
+
+    floats = [p.dtype for p in model.parameters() if p.dtype.is_floating_point]
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            tensors = [torch.from_numpy(np.array(a, order="C")).to(device) for a in arrays]  # its own copy
+            tensors = [t.to(floats[0]) if t.dtype.is_floating_point and floats else t for t in tensors]
+            return flat(model(*tensors))
+    finally:
+        for module in training:
+            module.training = True
+
+
+def called(model: Any) -> Any:
+    """What is called of a live tree: equinox has (module, state)."""
+    return model[0] if isinstance(model, tuple) else model
+
+
+def _run_tree(model: Any, arrays: Sequence[Array]) -> list[Array]:
+    """Outputs at inference of a live nnx, equinox, mlx or paddle module, each called as its framework does."""
+    runs: Mapping[str, Callable[[Any, Sequence[Array]], list[Array]]] = {
+        "nnx": _run_nnx, "equinox": _run_equinox, "mlx": _run_mlx, "paddle": _run_paddle
+    }  # fmt: skip
+    return runs[family(called(model))](model, arrays)
+
+
+def _run_nnx(model: Any, arrays: Sequence[Array]) -> list[Array]:
+    from flax import nnx
+
+    copy = nnx.clone(model)  # its modules keep their modes and counts
+    copy.eval()
+    return flat(copy(*arrays))
+
+
+def _run_equinox(model: Any, arrays: Sequence[Array]) -> list[Array]:
+    """equinox modules take one sample: over the batch with vmap, or whole where only that runs."""
+    import equinox
+    import jax
+    import jax.numpy as jnp
+
+    module, state = model if isinstance(model, tuple) else (model, None)
+    module = equinox.nn.inference_mode(module)
+
+    def call(*inputs: Any) -> Any:
+        return module(*inputs) if state is None else module(*inputs, state)[0]
+
+    inputs = [jnp.asarray(array) for array in arrays]
+    try:
+        return flat(jax.vmap(call)(*inputs))
+    except Exception as error:  # a module written for a batch; else the first error says more
+        try:
+            return flat(call(*inputs))
+        except Exception:
+            raise error from None
+
+
+def _run_mlx(model: Any, arrays: Sequence[Array]) -> list[Array]:
+    import mlx.core as mx
+    from mlx.utils import tree_map
+
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        outputs = model(*(mx.array(array) for array in arrays))
+    finally:
+        for module in training:
+            module._training = True  # train() would reach the modules below it too
+    # NumPy has no bfloat16 of mlx
+    return flat(tree_map(lambda x: np.array(x.astype(mx.float32) if x.dtype == mx.bfloat16 else x), outputs))
+
+
+def _run_paddle(model: Any, arrays: Sequence[Array]) -> list[Array]:
+    import paddle
+
+    training = [layer for layer in model.sublayers(include_self=True) if layer.training]
+    model.eval()
+    try:
+        with paddle.no_grad():
+            return flat(model(*(paddle.to_tensor(array) for array in arrays)))
+    finally:
+        for layer in training:
+            layer.training = True
+
+
+def said(error: Exception, most: int = 120) -> str:
+    return " ".join(str(error).split())[:most]
+
+
+def flat(outputs: Any) -> list[Array]:
+    if isinstance(outputs, Mapping):
+        outputs = list(outputs.values())
+    if isinstance(outputs, (list, tuple)):
+        return [array for output in outputs for array in flat(output)]
+    return [torch_tensor("an output", outputs).read() if hasattr(outputs, "detach") else np.asarray(outputs)]
