@@ -1,0 +1,44 @@
+"""All families of edits of one layer, in the order in which names are preferred where two make the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from layoutx.verify.diagnose.axes import orders, rows, together
+from layoutx.verify.diagnose.flips import flips
+from layoutx.verify.diagnose.gates import exchanged, gate_orders
+from layoutx.verify.diagnose.loaded import left, repeated
+from layoutx.verify.diagnose.settings import epsilons, functions
+from layoutx.verify.diagnose.solved import solved
+from layoutx.verify.diagnose.suspect import Edit, Suspect
+from layoutx.verify.diagnose.turns import turned
+from layoutx.verify.diagnose.values import biases, norms, packed, scales
+from layoutx.verify.diagnose.windows import borders
+
+Family = Callable[[Suspect], Iterable[Edit]]
+
+LAYER: tuple[Family, ...] = (
+    epsilons,
+    functions,
+    borders,
+    gate_orders,
+    orders,
+    together,
+    flips,
+    biases,
+    norms,
+    scales,
+    exchanged,
+    packed,
+    turned,
+    repeated,
+    left,
+    solved,
+    rows,
+)
+
+
+def edits(suspect: Suspect, families: Iterable[Family] = LAYER) -> Iterator[Edit]:
+    """Every edit that applies to a layer."""
+    for family in families:
+        yield from family(suspect)

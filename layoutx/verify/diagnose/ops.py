@@ -1,0 +1,285 @@
+"""What models do between layers, as functions of NumPy arrays: activations, pooling, borders, sizes, orders, joins.
+
+Maps are `(batch, ..., channel)`, sequences `(batch, time, features)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import permutations, product
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from layoutx.plan.plan import Array
+from layoutx.verify.diagnose.windows import same, windows
+
+MOST_ORDERS = 24
+MOVED = 3  # pixels that a wrong border moves a map by
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One operation.
+
+    Attributes:
+        name: in words, "max pooling 2 by stride 2". group: operations that stand for one another ("pooling").
+        apply: arrays of the layers before -> the array that is handed on. mode: the failure mode that a wrong one is.
+        code: how torch says it, with `x` for what it is applied to.
+    """
+
+    name: str
+    group: str
+    apply: Callable[[Array], Array]
+    mode: str = ""
+    code: str = ""
+
+
+def ops(x: Array, goal: tuple[int, ...]) -> Iterator[Op]:
+    """Operations that may turn an array into one of this shape; cheap tests of shapes come first."""
+    yield Op("nothing", "nothing", lambda a: a)
+    if x.shape == goal:
+        yield from activations()
+        yield from turns(x)
+        yield from moves(x)
+    if x.ndim >= 3:
+        yield from pools(x, goal)
+        yield from sizes(x, goal)
+        yield from steps(x, goal)
+        yield from flattened(x, goal)
+
+
+def activations() -> Iterator[Op]:
+    """Every function of the reference."""
+    from layoutx.verify.diagnose.settings import ACTIVATIONS
+    from layoutx.verify.forward.activations import activation
+
+    for name in (*ACTIVATIONS, "softmax", "log_sigmoid"):
+        if name != "linear":
+            mode = "F20" if "gelu" in name else "F31" if "leaky" in name else "F19"
+            yield Op(name, "activation", activation(name), mode, f"x = F.{name.split('_0')[0]}(x)")
+
+
+def turns(x: Array) -> Iterator[Op]:
+    """The same numbers in another order, at the same shape."""
+    yield Op("the channels reversed (RGB as BGR)", "channels", lambda a: a[..., ::-1], "F34", "x = x.flip(1)")
+    if x.ndim == 3:
+        yield Op("time reversed", "time", lambda a: a[:, ::-1], "F18", "x = x.flip(1)")
+        if x.shape[-1] % 2 == 0:
+            yield Op("its second half reversed in time", "time", _second_half, "F18", "h = x.shape[-1] // 2; x = torch.cat([x[..., :h], x[..., h:].flip(1)], -1)")  # fmt: skip # noqa: E501
+    if x.ndim >= 3 and x.shape[0] == x.shape[1]:
+        yield Op("batch and time exchanged", "axes", lambda a: np.swapaxes(a, 0, 1), "F36", "x = x.transpose(0, 1)")
+    for at in range(1, x.ndim - 1):
+        flipped = f"axis {at} reversed"
+        yield Op(flipped, "turn", partial(np.flip, axis=at), "F17", f"x = x.flip({at + 1})")
+    for order in list(permutations(range(1, x.ndim)))[:MOST_ORDERS]:
+        if order != tuple(range(1, x.ndim)) and tuple(x.shape[i] for i in order) == x.shape[1:]:
+            words = " ".join(map(str, (0, *order)))
+            yield Op(f"its axes in the order {words}", "axes", partial(_ordered, order), "F1", f"x = x.permute({words.replace(' ', ', ')})")  # fmt: skip # noqa: E501
+
+
+def moves(x: Array) -> Iterator[Op]:
+    """A map moved by a few pixels, zeros where it was: its border stood at the other end."""
+    rank = x.ndim - 2
+    if not 1 <= rank <= 2:
+        return
+    for by in product(range(-MOVED, MOVED + 1), repeat=rank):
+        if any(by):
+            ends = ", ".join(f"{n}, {-n}" for n in reversed(by))
+            name = f"moved by {' '.join(map(str, by))}, zeros coming in"
+            yield Op(name, "move", partial(_shifted, by=by), "F7", f"x = F.pad(x, ({ends}))")
+
+
+def _shifted(x: Array, by: Sequence[int]) -> Array:
+    found = np.zeros_like(x)
+    into = [slice(max(0, n), min(size, size + n)) for n, size in zip(by, x.shape[1:-1], strict=True)]
+    out_of = [slice(max(0, -n), min(size, size - n)) for n, size in zip(by, x.shape[1:-1], strict=True)]
+    found[(slice(None), *into)] = x[(slice(None), *out_of)]
+    return found
+
+
+def pools(x: Array, goal: tuple[int, ...]) -> Iterator[Op]:
+    """Pooling over windows, or over everything."""
+    if len(goal) == x.ndim and goal[-1] == x.shape[-1]:
+        rank = x.ndim - 2
+        for size, stride in product((2, 3, 4, 5), (1, 2, 3, 4)):
+            for border in ("valid", "same", "symmetric", "ceil"):
+                pads = _pads(border, x.shape[1:-1], size, stride)
+                lengths = [(n + a + b - size) // stride + 1 for n, (a, b) in zip(x.shape[1:-1], pads, strict=True)]
+                if tuple(lengths) == goal[1:-1] and stride <= size and (border == "valid" or any(map(any, pads))):
+                    yield from _pooled(size, stride, border, pads, rank)
+    middle = tuple(range(1, x.ndim - 1))
+    if goal == (x.shape[0], x.shape[-1]) or goal == (x.shape[0], *(1 for _ in middle), x.shape[-1]):
+        keep = len(goal) == x.ndim
+        yield Op("global average pooling", "pooling", lambda a: a.mean(middle, keepdims=keep), "F27", "x = x.mean((2, 3))")  # fmt: skip # noqa: E501
+        yield Op("global max pooling", "pooling", lambda a: a.max(middle, keepdims=keep), "F27", "x = x.amax((2, 3))")
+        yield Op("global sum", "pooling", lambda a: a.sum(middle, keepdims=keep), "F27", "x = x.sum((2, 3))")
+
+
+def _pooled(size: int, stride: int, border: str, pads: Sequence[tuple[int, int]], rank: int) -> Iterator[Op]:
+    where = "" if border == "valid" else f", borders {border} {' '.join(map(str, pads))}"
+    mode = {"valid": "F27", "ceil": "F27"}.get(border, "F7")
+    shape, step = (size,) * rank, (stride,) * rank
+    words = f"pooling of {size} by stride {stride}{where}"
+    code = f"F.max_pool{rank}d(x, {size}, {stride})"
+    if border == "same":
+        edges = ", ".join(f"{a}, {b}" for a, b in reversed(pads))
+        code = f"F.max_pool{rank}d(F.pad(x, ({edges}), value=-torch.inf), {size}, {stride})"
+
+    def most(a: Array) -> Array:
+        return np.asarray(windows(_edged(a, pads, -np.inf), shape, step).max(tuple(range(-rank, 0))))
+
+    def mean(a: Array) -> Array:
+        with_edges = windows(_edged(a, pads, 0.0), shape, step).sum(tuple(range(-rank, 0)))
+        inside = windows(_edged(np.ones_like(a), pads, 0.0), shape, step).sum(tuple(range(-rank, 0)))
+        return np.asarray(with_edges / inside)
+
+    def counted(a: Array) -> Array:
+        return np.asarray(windows(_edged(a, pads, 0.0), shape, step).mean(tuple(range(-rank, 0))))
+
+    average = code.replace("max", "avg").replace(", value=-torch.inf", "")
+    yield Op(f"max {words}", "pooling", most, mode, f"x = {code}")
+    yield Op(f"average {words}", "pooling", mean, mode, f"x = {average}")
+    if any(map(any, pads)):
+        yield Op(f"average {words}, the border counted", "pooling", counted, "F27", f"x = {average}   # count_include_pad")  # fmt: skip # noqa: E501
+
+
+def _pads(border: str, space: Sequence[int], size: int, stride: int) -> list[tuple[int, int]]:
+    if border == "same":
+        return [same(n, size, stride) for n in space]
+    if border == "symmetric":
+        return [(size // 2, size // 2)] * len(space)
+    if border == "ceil":
+        return [(0, (-(n - size)) % stride) for n in space]
+    return [(0, 0)] * len(space)
+
+
+def _edged(x: Array, pads: Sequence[tuple[int, int]], value: float) -> Array:
+    return np.pad(x, ((0, 0), *pads, (0, 0)), constant_values=value)
+
+
+def sizes(x: Array, goal: tuple[int, ...]) -> Iterator[Op]:
+    """Maps of another size: borders, cropping, enlarging, depth to space."""
+    if len(goal) != x.ndim:
+        return
+    space, there = x.shape[1:-1], goal[1:-1]
+    if goal[-1] == x.shape[-1]:
+        more = [b - a for a, b in zip(space, there, strict=True)]
+        if all(0 <= n <= 8 for n in more) and any(more):
+            for ends in product(*([(i, n - i) for i in range(n + 1)] for n in more)):
+                yield Op(f"a border of zeros {' '.join(map(str, ends))}", "border", partial(_edged, pads=ends, value=0.0), "F7", f"x = F.pad(x, {tuple(n for e in reversed(ends) for n in e)})")  # fmt: skip # noqa: E501
+        if all(-8 <= n <= 0 for n in more) and any(more):
+            for ends in product(*([(i, -n - i) for i in range(-n + 1)] for n in more)):
+                yield Op(f"cropped by {' '.join(map(str, ends))}", "border", partial(_cropped, by=ends), "F7")
+        if all(b > a for a, b in zip(space, there, strict=True)):
+            yield from _enlarged(space, there)
+    blocks = {b // a for a, b in zip(space, there, strict=True)}
+    if len(space) == 2 and len(blocks) == 1 and (block := blocks.pop()) > 1 and goal[-1] * block**2 == x.shape[-1]:
+        for name, order in (("depth first (DCR, TensorFlow)", (0, 1, 2)), ("column first (CRD, torch)", (2, 0, 1))):
+            yield Op(f"depth to space, {name}", "depth to space", partial(_to_space, block=block, order=order), "F29", "x = F.pixel_shuffle(x, r)   # CRD; permute the channels before it for DCR")  # fmt: skip # noqa: E501
+
+
+def _cropped(x: Array, by: Sequence[tuple[int, int]]) -> Array:
+    inner = [slice(a, n - b) for (a, b), n in zip(by, x.shape[1:-1], strict=True)]
+    return x[(slice(None), *inner)]
+
+
+def _to_space(x: Array, block: int, order: tuple[int, int, int]) -> Array:
+    """`order`: where row, column and channel stand in the split channel axis."""
+    batch, h, w, channels = x.shape
+    lengths = {0: block, 1: block, 2: channels // block**2}
+    spread = sorted(range(3), key=lambda i: order[i])
+    split = x.reshape(batch, h, w, *(lengths[i] for i in spread))
+    at = {what: 3 + place for place, what in enumerate(spread)}
+    return split.transpose(0, 1, at[0], 2, at[1], at[2]).reshape(batch, h * block, w * block, lengths[2])
+
+
+def _enlarged(space: Sequence[int], there: Sequence[int]) -> Iterator[Op]:
+    rules: dict[str, tuple[str, Callable[[int, int], Array]]] = {
+        "half-pixel centres": ("align_corners=False", lambda n, m: (np.arange(m) + 0.5) * n / m - 0.5),
+        "aligned corners": ("align_corners=True", lambda n, m: np.arange(m) * (n - 1) / max(m - 1, 1)),
+        "asymmetric": ("TF1 legacy", lambda n, m: np.arange(m) * n / m),
+    }
+    for rule, (said, at) in rules.items():
+        points = [at(n, m) for n, m in zip(space, there, strict=True)]
+        code = f"x = F.interpolate(x, size={tuple(there)}, mode='bilinear')   # {said}"
+        yield Op(f"bilinear, {rule}", "resize", partial(_linear, points=points), "F28", code)
+        nearest = [np.clip(np.floor(p + (0.5 if rule != "asymmetric" else 0.0)), 0, None).astype(int) for p in points]
+        code = f"x = F.interpolate(x, size={tuple(there)}, mode='nearest')   # {said}"
+        yield Op(f"nearest, {rule}", "resize", partial(_picked, points=nearest), "F28", code)
+
+
+def _linear(x: Array, points: Sequence[Array]) -> Array:
+    for axis, at in enumerate(points, 1):
+        last = x.shape[axis] - 1
+        low = np.clip(np.floor(at), 0, last).astype(int)
+        high = np.minimum(low + 1, last)
+        part = np.clip(at - low, 0.0, 1.0).reshape([-1 if i == axis else 1 for i in range(x.ndim)])
+        x = np.take(x, low, axis) * (1 - part) + np.take(x, high, axis) * part
+    return x
+
+
+def _picked(x: Array, points: Sequence[Any]) -> Array:
+    for axis, at in enumerate(points, 1):
+        x = np.take(x, np.minimum(at, x.shape[axis] - 1), axis)
+    return x
+
+
+def steps(x: Array, goal: tuple[int, ...]) -> Iterator[Op]:
+    """One step of a sequence, or one number for all of them."""
+    if x.ndim != 3 or goal != (x.shape[0], x.shape[2]):
+        return
+    half = x.shape[2] // 2
+    yield Op("the last step", "step", lambda a: a[:, -1], "F18", "x = x[:, -1]")
+    yield Op("the first step", "step", lambda a: a[:, 0], "F18", "x = x[:, 0]")
+    if x.shape[2] % 2 == 0:
+        code = "x = torch.cat([x[:, -1, :n], x[:, 0, n:]], -1)   # n = hidden_size"
+        yield Op("the last step of each direction (its own last)", "step", lambda a: np.concatenate([a[:, -1, :half], a[:, 0, half:]], -1), "F18", code)  # fmt: skip # noqa: E501
+    yield Op("the last step of the batch (time first)", "step", lambda a: a[-1] if a.shape[0] == a.shape[1] else a[:, -1], "F36")  # fmt: skip # noqa: E501
+
+
+def flattened(x: Array, goal: tuple[int, ...]) -> Iterator[Op]:
+    """All axes but the batch in one, in any order."""
+    if len(goal) != 2 or goal != (x.shape[0], prod(x.shape[1:])):
+        return
+    names = ("", "t c", "h w c", "d h w c")[min(x.ndim - 2, 3)].split()
+    for order in permutations(range(1, x.ndim)):
+        words = " ".join(names[i - 1] for i in order)
+        yield Op(f"flattened in the order {words}", "flatten", partial(_flat, order), "F1", f"x = x.permute(...).flatten(1)   # {words}")  # fmt: skip # noqa: E501
+
+
+def joins(arrays: Sequence[Array]) -> Iterator[tuple[str, Array]]:
+    """What several layers hand on together: sums, products, or side by side in any order."""
+    if len(arrays) == 1:
+        yield "", arrays[0]
+        return
+    if all(a.shape == arrays[0].shape for a in arrays):
+        yield "added", np.asarray(sum(arrays[1:], arrays[0]))
+        yield "multiplied", np.asarray(np.prod(np.stack(arrays), 0))
+        yield "averaged", np.asarray(np.mean(np.stack(arrays), 0))
+        yield "their maximum", np.asarray(np.max(np.stack(arrays), 0))
+        if len(arrays) == 2:
+            yield "subtracted", arrays[0] - arrays[1]
+            yield "subtracted, the other way", arrays[1] - arrays[0]
+    if all(a.shape[:-1] == arrays[0].shape[:-1] for a in arrays) and len(arrays) <= 4:
+        for order in permutations(range(len(arrays))):
+            words = "side by side" if list(order) == sorted(order) else f"side by side in the order {order}"
+            yield words, np.concatenate([arrays[i] for i in order], -1)
+    for number, array in enumerate(arrays):
+        yield f"only that of layer {number}", array
+
+
+def _ordered(order: Sequence[int], x: Array) -> Array:
+    return x.transpose(0, *order)
+
+
+def _flat(order: Sequence[int], x: Array) -> Array:
+    return x.transpose(0, *order).reshape(x.shape[0], -1)
+
+
+def _second_half(x: Array) -> Array:
+    half = x.shape[-1] // 2
+    return np.concatenate([x[..., :half], x[:, ::-1, half:]], -1)
