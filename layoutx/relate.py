@@ -1,0 +1,220 @@
+"""Two weight files of one model: for each tensor the exact relation between them, from the numbers alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from layoutx.files.store import Tensor
+from layoutx.job.jobs import Options, bound_layers, options_of
+from layoutx.job.joined import Joined, Joint
+from layoutx.job.joint import joint, records_of
+from layoutx.lang.show import show
+from layoutx.match import seen
+from layoutx.model.keyed import Keyed
+from layoutx.model.mapfile import MapFile
+from layoutx.model.parametrized import settled
+from layoutx.model.record import ModelRecord
+from layoutx.spec.registry import Registry, registry
+from layoutx.verify.relate.folded import Norm
+from layoutx.verify.relate.loose import LooseRelation, loose
+from layoutx.verify.relate.numbers import numbers_of
+from layoutx.verify.relate.related import related
+from layoutx.verify.relate.relation import ELSEWHERE, INITIAL, OTHER, TensorRelation
+from layoutx.verify.relate.whole import LayerRelation, Whole
+
+Model = Keyed | ModelRecord
+
+
+@dataclass(frozen=True)
+class Relation(Whole):
+    """What `relate` found; see `layoutx.verify.relate.whole.Whole` for its parts."""
+
+    def text(self, width: int = 99, color: bool = False) -> str:
+        """As a terminal shows it."""
+        from layoutx.show.relation_text import relation_text
+
+        return relation_text(self, width, color)
+
+    def __str__(self) -> str:
+        return self.text()
+
+
+def relate(
+    a: Any,
+    b: Any,
+    *,
+    map: str | PathLike[str] | MapFile | None = None,
+    forms: Mapping[str, str] | None = None,
+    pairs: Mapping[str, str] | None = None,
+    skip: Sequence[str] = (),
+    only: Sequence[str] = (),
+    keep_order: bool | Sequence[str] = False,
+    specs: Sequence[str | PathLike[str]] = (),
+    from_: str = "",
+    to: str = "",
+    values: Mapping[str, Any] | None = None,
+) -> Relation:
+    """Find how each tensor of `b` was made from `a`, without running either.
+
+    Args:
+        a, b: weight files, live models, or "package.module:callable"; `a` is taken to be right.
+        map: a mapping file that `layoutx match` wrote.
+        forms, pairs, skip, only, keep_order, specs, values: as for `convert`.
+        from_, to: whose names the files hold, where they are of bare tensors and do not say it.
+
+    Returns:
+        One relation for each tensor of `b`: the layout that its writer used, what was done to the numbers, and
+        whether that makes every one of them bit for bit.
+
+    Raises:
+        LayoutxError: a file that cannot be read; options that name no layer.
+    """
+    started = time.perf_counter()
+    known = registry(specs)
+    options = options_of((), skip, only, forms, pairs, (), keep_order, False, values, map)
+    here, there = _opened(a, known, options, from_, options.forms), _opened(b, known, options, to, {})
+    joined = joint(here, there, known, options)
+    norms = list(_norms(here, known, options))
+    layers = tuple(_layer(pair, norms) for pair in joined.pairs)
+    found = Relation(_name(a), _name(b), layers, lost=joined.lost, open=joined.open)
+    found = _with_loose(found, joined, here, there, options)
+    return replace(found, seconds=time.perf_counter() - started)
+
+
+def _opened(given: Any, known: Registry, options: Options, framework: str, forms: Mapping[str, str]) -> Model:
+    """A model to relate; weights that are stored in parts (weight_norm) computed."""
+    found = seen(given, known, forms, options.values, framework)
+    return settled(found, True, options.skip) if isinstance(found, Keyed) else found
+
+
+def _name(given: Any) -> str:
+    return Path(given).name if isinstance(given, (str, Path)) else type(given).__name__
+
+
+def _layer(pair: Joined, norms: Sequence[Norm]) -> LayerRelation:
+    """The relations of one pair of layers."""
+    here, there = pair.source, pair.target
+    weights = {name: tensor.read() for name, tensor in here.tensors.items()}
+    stored = {name: tensor.read() for name, tensor in there.tensors.items()}
+    found = tuple(related(here.bound, weights, there.bound, stored, plan=pair.plan, norms=norms))
+    names = {name: tensor.name for name, tensor in there.tensors.items()}
+    problem = "" if pair.problem is None else " ".join(f"{pair.problem.what}: {pair.problem.why}".rstrip(": ").split())
+    right = {} if pair.plan is None else {r.name: _right(r, pair) for r in found if not r.fine}
+    return LayerRelation(
+        here.name, there.name, here.bound.form.name, there.bound.form.name, pair.reason, found, names,
+        tuple(_summary(found)), right, problem,
+    )  # fmt: skip
+
+
+def _right(relation: TensorRelation, pair: Joined) -> str:
+    """What the right conversion of a tensor moves: "kernel: input output to kernel: output input"."""
+    wanted = {(block.role, block.labels) for block in pair.target.bound.tensor(relation.name).blocks}
+    origins = [t for t in pair.source.bound.tensors if any((b.role, b.labels) in wanted for b in t.blocks)]
+    return f"{', '.join(show(tensor.layout) for tensor in origins) or 'nothing'} to {relation.reads}"
+
+
+def _summary(found: Sequence[TensorRelation]) -> Iterator[str]:
+    """What all changed tensors of a layer have in common: the label order that its writer had in mind."""
+    orders: dict[str, set[tuple[str, ...]]] = {}
+    wrong = [relation for relation in found if not relation.fine and relation.labels]
+    for relation in wrong:
+        for axis, order in relation.labels.items():
+            if any(word.startswith(f"its {axis} order is") for word in relation.words):
+                orders.setdefault(axis, set()).add(order)
+    for axis, own in orders.items():
+        if len(own) == 1:
+            yield f"written as if the {axis} order were {' '.join(next(iter(own)))}"
+
+
+def _norms(model: Model, known: Registry, options: Options) -> Iterator[Norm]:
+    """The batch norms of the source: what a converter may have folded into the layer before."""
+    records = [r for r in records_of(model, known, options).layers if r.form and r.tensors]
+    own = [r for r in records if known.kind_of(r.form).name == "batch_norm"]
+    for record, bound in bound_layers(own, known, options)[0]:
+        found = numbers_of(bound, {name: tensor.read() for name, tensor in record.tensors.items()})
+        parts = {role: numbers.array for (role, _), numbers in found.items()}
+        if "mean" not in parts or "variance" not in parts:
+            continue
+        eps = bound.settings.get("eps")
+        yield Norm(
+            record.name,
+            parts.get("gamma", parts["mean"] * 0 + 1),
+            parts.get("beta", parts["mean"] * 0),
+            parts["mean"],
+            parts["variance"],
+            float(eps) if isinstance(eps, (int, float)) else None,
+        )
+
+
+def _tensors(model: Model, options: Options) -> dict[str, Tensor]:
+    if isinstance(model, Keyed):
+        return {tensor.name: tensor for tensor in model.tensors.values()}
+    return {tensor.name: tensor for layer in model.layers for tensor in layer.tensors.values()}
+
+
+def _homes(model: Model, options: Options) -> dict[str, str]:
+    """Tensor's name -> layer and tensor as people say it, "fc2 kernel"."""
+    layers = model.layers if isinstance(model, ModelRecord) else ()
+    return {t.name: f"{layer.name} {name}" for layer in layers for name, t in layer.tensors.items()}
+
+
+def _elsewhere(layer: LayerRelation, alone: Sequence[LooseRelation]) -> LayerRelation:
+    """A layer whose tensors hold numbers of others: said at the tensor itself."""
+    own = {one.name: one for one in alone if one.pair}
+    tensors = []
+    for tensor in layer.tensors:
+        one = own.get(layer.names[tensor.name])
+        if one is not None:
+            words = (f"it holds the numbers of {one.source}", *one.words)
+            left = 0.0 if not one.wrong else tensor.residual
+            tensor = replace(tensor, status=ELSEWHERE, words=words, residual=left, wrong=one.wrong)
+        tensors.append(tensor)
+    return replace(layer, tensors=tuple(tensors))
+
+
+def _accounted(joined: Joint, found: Relation, here: Model, options: Options, sources: set[str]) -> dict[str, str]:
+    """Layers without a counterpart, but those whose tensors were found one by one; folded ones are told so."""
+    if isinstance(here, Keyed):
+        own = {name: list(here.under(name).values()) for name in joined.lost}
+        tensors = {name: {here.tensors[full].name for full in full_names} for name, full_names in own.items()}
+    else:
+        tensors = {layer.name: {t.name for t in layer.tensors.values()} for layer in here.layers}
+    lost = {name: why for name, why in joined.lost.items() if not tensors.get(name) or tensors[name] - sources}
+    for layer in found.layers:
+        words = [word for tensor in layer.tensors for word in tensor.words]
+        for name in lost:
+            if any(word.startswith(f"batch norm {name} is folded in") for word in words):
+                lost[name] = f"folded into {layer.name}"
+    return lost
+
+
+def _with_loose(found: Relation, joined: Joint, here: Model, there: Model, options: Options) -> Relation:
+    """What the layers leave unexplained, tensor against tensor: numbers of another layer, tensors without one."""
+    theirs = _tensors(there, options)
+    ours = _tensors(here, options)
+    homes = _homes(here, options)
+    read_as = {
+        layer.names[t.name]: f"{layer.name} {t.name}"
+        for layer in found.layers
+        for t in layer.tensors
+        if t.status in (OTHER, INITIAL)
+    }
+    no_weight = there.leftover
+    spare = {name: why for name, why in joined.unused.items() if name not in no_weight}
+    wanted = [name for name in (*read_as, *spare) if name in theirs]
+    alone = [replace(one, pair=read_as.get(one.name, "")) for one in loose(ours, {n: theirs[n] for n in wanted})]
+    alone = [one for one in alone if not one.pair or one.source != one.name]  # its layer said more of these
+    explained = {one.name for one in alone}
+    lost = _accounted(joined, found, here, options, {one.source for one in alone})
+    alone = [one if one.name == one.source else replace(one, source=homes.get(one.source, one.source)) for one in alone]
+    extra = {name: why for name, why in spare.items() if name not in explained}
+    found = replace(found, layers=tuple(_elsewhere(layer, alone) for layer in found.layers))
+    return replace(found, loose=tuple(alone), lost=lost, extra=extra, leftover={**joined.leftover, **no_weight})
+
+
+__all__ = ["LayerRelation", "LooseRelation", "Relation", "relate"]

@@ -1,0 +1,1 @@
+"""The exact relation between two files of one model, found from the numbers alone."""

@@ -1,0 +1,136 @@
+"""A batch norm folded into the layer before it: each output times a number of its own, and the bias moved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from layoutx.plan.blocks import memory
+from layoutx.plan.plan import Array
+from layoutx.spec.bound import BoundForm
+from layoutx.verify.relate.numbers import slot
+from layoutx.verify.relate.relation import CLOSE, INITIAL, OTHER, VALUES, TensorRelation
+
+ROOM = 2e-5
+LARGEST_EPS = 0.1
+USUAL = (1e-3, 1e-5, 1e-6, 1e-4, 1e-2, 1e-12)
+MOST_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """A batch norm of the source: its name and its numbers, (channel,) each; eps where its config says it."""
+
+    name: str
+    gamma: Array
+    beta: Array
+    mean: Array
+    variance: Array
+    eps: float | None = None
+
+
+def folded(
+    relations: Sequence[TensorRelation],
+    target: BoundForm,
+    stored: Mapping[str, Array],
+    expected: Mapping[str, Array],
+    norms: Sequence[Norm] = (),
+) -> list[TensorRelation]:
+    """Relations of tensors that are the source's, each output scaled: with the norm that explains the scale."""
+    found = list(relations)
+    norm: tuple[Norm, float] | None = None
+    for at, relation in enumerate(found):
+        if relation.status not in (OTHER, CLOSE) or len(target.tensor(relation.name).blocks) != 1:
+            continue
+        scale = _scaled(relation.name, target, stored, expected)
+        if scale is None:
+            continue
+        axis, factors, residual = scale
+        norm = norm or _explaining(factors, norms)
+        words = f"each {axis} is multiplied by a number of its own ({factors.min():.4g} to {factors.max():.4g})"
+        if norm is not None:
+            scale_text = f"each {axis} times gamma / root(variance + {norm[1]:.3g})"
+            words = f"batch norm {norm[0].name} is folded in: {scale_text}"
+        holds = relation.reads
+        found[at] = replace(relation, status=VALUES, holds=holds, words=(words,), residual=residual, wrong=0)
+    return [_bias(r, target, stored, expected, norm) for r in found] if norm is not None else found
+
+
+def _arrays(
+    name: str, target: BoundForm, stored: Mapping[str, Array], expected: Mapping[str, Array]
+) -> tuple[list[str], Array, Array]:
+    """The axes of a tensor's one block, what the source has there and what is stored; one dimension an axis."""
+    tensor = target.tensor(name)
+    block = tensor.blocks[0]
+    here, there = (
+        slot(block, memory(tensor, array), target.sizes).astype(np.float64) for array in (expected[name], stored[name])
+    )
+    return list(block.strides), here, there
+
+
+def _scaled(
+    name: str, target: BoundForm, stored: Mapping[str, Array], expected: Mapping[str, Array]
+) -> tuple[str, Array, float] | None:
+    """The axis along which each slice is a multiple of the source's: its factors, the largest difference left."""
+    if expected[name].shape != stored[name].shape:
+        return None
+    axes, here, there = _arrays(name, target, stored, expected)
+    if not np.isfinite(here).all() or not np.isfinite(there).all():
+        return None
+    together = [[axes.index("group"), axes.index(axis)] for axis in axes if "group" in axes and axis != "group"]
+    for at in [*([i] for i in range(len(axes))), *together]:
+        n = int(np.prod([here.shape[i] for i in at]))
+        if n < 2 or here.size // n < 2:
+            continue
+        a, b = (np.moveaxis(x, at, range(len(at))).reshape(n, -1) for x in (here, there))
+        power = (a * a).sum(1)
+        if (power == 0).any():
+            continue
+        first = (a[:4] * b[:4]).sum(1) / power[:4]
+        if np.abs(b[:4] - first[:, None] * a[:4]).max() > ROOM * np.abs(b[:4]).max():
+            continue
+        factors = (a * b).sum(1) / power
+        residual = float(np.abs(b - factors[:, None] * a).max())
+        if residual <= ROOM * float(np.abs(b).max()) and np.ptp(factors) > ROOM * np.abs(factors).max():
+            return axes[at[-1]], factors, residual
+    return None
+
+
+def _explaining(factors: Array, norms: Sequence[Norm]) -> tuple[Norm, float] | None:
+    """The norm, and its eps, whose gamma / root(variance + eps) the factors are."""
+    for norm in norms:
+        if len(norm.gamma) != len(factors) or not factors.all():
+            continue
+        gamma, variance = norm.gamma.astype(np.float64), norm.variance.astype(np.float64)
+        fitted = float(np.median((gamma / factors) ** 2 - variance))
+        tried = [e for e in (norm.eps, *USUAL, fitted) if e is not None and 0 <= e < LARGEST_EPS]
+        for eps in tried:
+            if np.allclose(gamma / np.sqrt(variance + eps), factors, rtol=1e-4, atol=1e-7):
+                return norm, min(tried, key=lambda e: float(np.abs(gamma / np.sqrt(variance + e) - factors).max()))
+    return None
+
+
+def _bias(
+    relation: TensorRelation,
+    target: BoundForm,
+    stored: Mapping[str, Array],
+    expected: Mapping[str, Array],
+    norm: tuple[Norm, float] | None,
+) -> TensorRelation:
+    done = any("folded" in word for word in relation.words)
+    if norm is None or done or relation.status not in (OTHER, CLOSE, INITIAL, VALUES):
+        return relation
+    there = stored[relation.name].astype(np.float64).reshape(-1)
+    here = expected[relation.name].astype(np.float64).reshape(-1)
+    own, eps = norm
+    if there.shape != own.gamma.shape or here.shape != there.shape:
+        return relation
+    factor = own.gamma.astype(np.float64) / np.sqrt(own.variance.astype(np.float64) + eps)
+    made = (np.nan_to_num(here) - own.mean) * factor + own.beta
+    residual = float(np.abs(made - there).max())
+    if residual > 10 * ROOM * max(float(np.abs(there).max()), float(np.abs(own.mean * factor).max())):
+        return relation
+    words = f"batch norm {own.name} is folded in: (bias - mean) x gamma / root(variance + eps) + beta"
+    return replace(relation, status=VALUES, holds=relation.reads, words=(words,), residual=residual, wrong=0)
