@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from layoutx.api import forward as forward
     from layoutx.api import plan as plan
     from layoutx.convert import convert as convert
+    from layoutx.diagnose import diagnose as diagnose
     from layoutx.errors import BindError as BindError
     from layoutx.errors import ConsentError as ConsentError
     from layoutx.errors import ConversionError as ConversionError
@@ -23,19 +24,28 @@ if TYPE_CHECKING:
     from layoutx.errors import UsageError as UsageError
     from layoutx.errors import VerificationError as VerificationError
     from layoutx.inspect import inspect as inspect
+    from layoutx.match import match as match
     from layoutx.port import port as port
+    from layoutx.record import record as record
+    from layoutx.relate import relate as relate
     from layoutx.report import Report as Report
     from layoutx.spec.registry import registry as registry
+    from layoutx.validate import validate as validate
 
 __version__ = _version.VERSION
 
 _HOME = {
     "convert": "layoutx.convert",
+    "diagnose": "layoutx.diagnose",
+    "match": "layoutx.match",
     "port": "layoutx.port",
+    "record": "layoutx.record",
     "plan": "layoutx.api",
     "forward": "layoutx.api",
     "inspect": "layoutx.inspect",
     "registry": "layoutx.spec.registry",
+    "relate": "layoutx.relate",
+    "validate": "layoutx.validate",
     "Report": "layoutx.report",
     "BindError": "layoutx.errors",
     "ConsentError": "layoutx.errors",

@@ -88,10 +88,14 @@ def _sizes(known: Registry, source: str, sizes: Mapping[str, int], refine: Mappi
     kind = known.kind_of(source)
     axes = {name for role in kind.roles.values() for name in axis_names(role.axes)} - set(kind.labels)
     axes |= {name for names in kind.spread.values() for name in names}
+    for name, size in sizes.items():
+        if isinstance(size, bool) or not hasattr(size, "__index__"):
+            raise UsageError(f"the size of {name} is a whole number, not {size!r}", do=f"write sizes={{{name!r}: 7}}")
     wrong = [f"{name}={size}" for name, size in sizes.items() if size < 0]
     if wrong:
         raise UsageError(f"a size is at least 0: {', '.join(wrong)}")
     import difflib
+    from operator import index
 
     from layoutx.lang.parse import parse_dims
 
@@ -102,7 +106,7 @@ def _sizes(known: Registry, source: str, sizes: Mapping[str, int], refine: Mappi
             listed = ", ".join(sorted(axes))
             do = f"did you mean {near[0]}?" if near else ""
             raise UsageError(f"{kind.name} has no axis {name!r}", why=f"its axes: {listed}", do=do)
-    return dict(sizes)
+    return {name: index(size) for name, size in sizes.items()}
 
 
 def forward(

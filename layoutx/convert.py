@@ -10,20 +10,28 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-
 from layoutx.empty import NOTHING
-from layoutx.errors import ConsentError, ConversionError, LayoutxError, UsageError, raise_all
+from layoutx.errors import UsageError, raise_all
 from layoutx.files.certificate import refuse_twice, sha256, to_metadata
 from layoutx.files.open import open_store
 from layoutx.files.save import can_write, save
 from layoutx.files.store import Store
 from layoutx.job.jobs import Job, Options, options_of
 from layoutx.job.named import plan_named
+from layoutx.job.outputs import arrays_of
 from layoutx.job.paired import plan_pair
-from layoutx.job.run import Moved, move
+from layoutx.job.run import move
 from layoutx.model.keyed import Keyed
-from layoutx.model.load import check_framework, config_of, is_keras_file, keyed_of, model_of, says_itself, template_of
+from layoutx.model.load import (
+    check_framework,
+    config_of,
+    is_keras_file,
+    keyed_of,
+    live_source,
+    model_of,
+    says_itself,
+    template_of,
+)
 from layoutx.model.parametrized import refusal, settled, sites
 from layoutx.model.record import ModelRecord
 from layoutx.report import Report, report_of
@@ -31,7 +39,7 @@ from layoutx.spec.registry import Registry, registry
 
 
 def convert(
-    source: str | PathLike[str],
+    source: Any,
     output: str | PathLike[str] | None = None,
     *,
     to: str,
@@ -50,21 +58,23 @@ def convert(
     from_: str = "",
     materialise: bool = False,
     values: Mapping[str, Any] | None = None,
+    map: str | PathLike[str] | None = None,
 ) -> Report:
-    """Convert a weights file.
+    """Convert a weights file, or the weights of a live model.
 
     Args:
-        source: `.keras`, `.weights.h5`, `.h5`, `.onnx`, `.safetensors`, its index, `.pt`, `.npz`, `.onnx`, `.msgpack`,
-            `.pdparams`, an orbax folder.
+        source: a live model as `port` takes it, or a file: `.keras`, `.weights.h5`, `.h5`, `.onnx`, `.safetensors`,
+            its index, `.pt`, `.npz`, `.onnx`, `.msgpack`, `.pdparams`, an orbax folder.
         output: the ending says the format; None plans, moves and proves without writing.
         to: "torch", "keras", "onnx", "flax", "paddle" or any framework that the specs know.
         like: the target: a file with its names (a template), a live torch module, or "package.module:callable",
             which is imported and called. Needed, as a Keras file, for `to="keras"`; an ONNX
             model is written into the graph of a given one.
         config: the model's config where the source holds weights only: a Keras file, a JSON file, a mapping.
-        allow: consent to results that are not bit-reversible: "rounds", "conditional".
+        allow: consent to results that are not bit-reversible: "rounds", "conditional"; "modules": where the target
+            has no layer of a function, the one that `layoutx.torch` has.
         skip, only: patterns of layer names.
-        forms: layer -> form, where the file cannot tell ("conv2d_1": "keras.Conv2DTranspose").
+        forms: layer or pattern -> form, where the file cannot tell ("conv2d_1": "keras.Conv2DTranspose").
         pairs: layer -> module path of the target, where names and order do not decide.
         ignore_keys: config keys that layoutx does not know and that do not matter.
         keep_order: the target flattens channels-last, as Keras does: rows after a Flatten stay. True, or
@@ -73,8 +83,11 @@ def convert(
         specs: more spec folders.
         live: compute the proof with the target's framework where it is installed.
         from_: whose names a file of named tensors holds ("flax", "mlx", ...), where it does not say.
-        materialise: compute the weights that are stored as weight_norm or spectral_norm parts, rounded once.
-        values: config values that the file does not say ({"release": "1.0.5"}), for all layers that read them.
+        materialise: compute the weights that are stored as weight_norm or spectral_norm parts, and fold the batch
+            norms that an ONNX target has folded into its convolutions; rounded once.
+        values: config values that the file does not say: {"release": "1.0.5"} for all layers that read it,
+            {"up.transpose_kernel": True} for one, {"block*.num_groups": 4} for those of a pattern.
+        map: a mapping file that `layoutx match` wrote; what is given beside it counts before it.
 
     Returns:
         The report: layers, exactness, proofs, settings to carry, every key accounted for.
@@ -83,14 +96,19 @@ def convert(
         UsageError: an impossible call. LayoutxError: everything that is wrong with the files, together; no
         output is written then.
     """
-    options = options_of(allow, skip, only, forms, pairs, ignore_keys, keep_order, materialise, values)
+    options = options_of(allow, skip, only, forms, pairs, ignore_keys, keep_order, materialise, values, map)
     started = perf_counter()
     known = registry(specs)
+    _check_types(output, to)
     _check_call(to, from_, options, known)
-    path = Path(source)
-    store = open_store(path)
+    plain = partial(settled, materialise=options.materialise, skip=options.skip)
+    given = None
+    if not isinstance(source, (str, PathLike)):
+        given = live_source(source, known, options.forms, options.values, from_, plain)
+    store = open_store(Path(source)) if given is None else given.store
+    path = store.path
     refuse_twice(store, to)
-    from_keras = is_keras_file(store)
+    from_keras = given is None and is_keras_file(store)
     if options.pairs and like is None:
         raise UsageError("--pair names places in a target", do="give the target with --like")
     if config is not None and not from_keras:
@@ -101,13 +119,14 @@ def convert(
     if output is not None:
         can_write(output, template)
         _not_itself(path, Path(output))
-    job = planned(store, to, target, known, options, input_shape, config, from_)
+    job = planned(store, to, target, known, options, input_shape, config, from_, given)
     if not job.layers:
         raise UsageError(
-            f"nothing of {path.name} is left to convert", why="; ".join(map(": ".join, job.skipped.items()))
+            f"nothing of {path.name} is left to convert",
+            why="; ".join(f"{name}: {why}" for name, why in job.skipped.items()),
         )
     moved = move(job, options, live=live)
-    arrays = _arrays(moved, job, target, options)
+    arrays = arrays_of(moved, job, target, options)
     report = report_of(job, moved, known, source=_about(store, job), output=str(output or ""), target=to)
     if output is not None:
         digest = {"sha256": sha256(path)} if path.is_file() else {}
@@ -125,44 +144,44 @@ def planned(
     input_shape: Sequence[int] | None = None,
     config: Any = None,
     from_: str = "",
+    given: ModelRecord | None = None,
 ) -> Job:
-    """The job for a source file and a target.
+    """The job for a source file, or a live model that was read, and a target.
 
     Raises:
         LayoutxError: what cannot be done, all of it together.
     """
+    there = target.framework if isinstance(target, Keyed) else ""
+    elsewhere = {key for form in known.forms.values() if form.framework == there for key in form.config}
     plain = partial(settled, materialise=options.materialise, skip=options.skip)
+    read = partial(model_of, store, known, options.forms, framework=from_, values=options.values, elsewhere=elsewhere)
     lent = target if isinstance(target, ModelRecord) and target.framework != "onnx" and store.config is None else None
-    if is_keras_file(store):
-        given = config_of(config)
-        model = model_of(
-            store,
-            known,
-            options.forms,
-            template=lent,
-            config=given,
-            input_shape=input_shape,
-            framework=from_,
-            values=options.values,
-        )
+    if given is not None:
+        model = _other(given, target, to)
+    elif is_keras_file(store):
+        model = read(template=lent, config=config_of(config), input_shape=input_shape)
     elif isinstance(target, ModelRecord) and not says_itself(store):
-        if options.values:
-            raise UsageError("--set adds to the configs of the source's layers", why=f"{store.path.name} has none")
         return plan_pair(plain(keyed_of(store, from_)), target, known, options)
     elif to == "keras" and target is None:
         raise _needs_like(to)
     else:
-        model = model_of(store, known, options.forms, framework=from_, plain=plain, values=options.values)
-        if model.framework == to:
-            raise UsageError(
-                f"{store.path.name} already holds names of {to}",
-                do="choose another --to, or say whose names they are with --from (mlx, for one, marks no file)",
-            )
+        model = _other(read(plain=plain), None, to)
     if target is not None:
         return plan_pair(model, target, known, options)
     if to == "keras":
         raise _needs_like(to)
     return plan_named(model, to, known, options)
+
+
+def _other(model: ModelRecord, target: Keyed | ModelRecord | None, to: str) -> ModelRecord:
+    """The source's layers, refused where nothing would change: no target, and names of the target's framework."""
+    if model.framework == to and target is None:
+        raise UsageError(
+            f"{model.store.path.name} already holds names of {to}",
+            do="choose another --to, or say whose names they are with --from (mlx, for one, marks no file); "
+            "`layoutx port` loads it into a live model of other names",
+        )
+    return model
 
 
 def _check_target(target: Keyed | ModelRecord | None, to: str) -> None:
@@ -194,6 +213,17 @@ def _needs_like(to: str) -> UsageError:
     )
 
 
+def _check_types(output: Any, to: Any) -> None:
+    """Refuse live models where names are meant."""
+    what, meant = ("to", to) if not isinstance(to, str) else ("output", output)
+    if not isinstance(meant, (str, PathLike)) and meant is not None:
+        raise UsageError(
+            f"{what} is a {type(meant).__name__}, where a name is meant",
+            why="to= names the framework, the output is a file",
+            do="give a live target as like=, or write into it in place with lx.port(source, model)",
+        )
+
+
 def _check_call(to: str, from_: str, options: Options, known: Registry) -> None:
     check_framework(to, known)
     if from_:
@@ -217,68 +247,3 @@ def _about(store: Store, job: Job) -> dict[str, Any]:
         "tensors": len(store.tensors),
         "bytes": size,
     }
-
-
-Arrays = dict[str, np.ndarray[Any, Any]]
-
-
-def _arrays(moved: Moved, job: Job, target: Keyed | ModelRecord | None, options: Options) -> Arrays:
-    """The output's tensors in the target's order; a Keras template lends what is no weight (seeds of dropout)."""
-    arrays = {name: moved.arrays[name] for name in job.order if name in moved.arrays}
-    if isinstance(target, Keyed):
-        arrays.update({t.name: t.read() for t in target.tensors.values() if t.name not in arrays})
-        arrays.update({tied: arrays[kept] for tied, kept in job.tied.items() if kept in arrays})
-        order = dict.fromkeys((*(t.name for t in target.tensors.values()), *arrays))
-        arrays = {name: arrays[name] for name in order if name in arrays}
-    if isinstance(target, ModelRecord):
-        arrays = _completed(_in_dtypes(arrays, job, moved, target, options), job, target, options)
-    return arrays
-
-
-def _in_dtypes(arrays: Arrays, job: Job, moved: Moved, target: ModelRecord, options: Options) -> Arrays:
-    """Arrays in the dtypes of a Keras template, into which Keras would cast them silently when it loads the file.
-
-    Raises:
-        ConsentError: a narrower dtype without consent; all tensors together.
-        ConversionError: a finite value that the narrower dtype turns into infinity.
-    """
-    wanted = target.store.tensors
-    narrower = []
-    for layer in job.layers:
-        for name, full in layer.targets.items():
-            have, want = arrays[full].dtype, wanted[full].dtype
-            if have == want:
-                continue
-            if not np.can_cast(have, want, "safe"):
-                narrower.append(f"{full}: {have} to {want}")
-                moved.results[layer.record.name].narrowed[name] = (str(have), str(want))
-            with np.errstate(over="ignore"):
-                cast = arrays[full].astype(want)
-            if have.kind == "f" and not np.isfinite(cast[np.isfinite(arrays[full])]).all():
-                what = f"{full} does not fit into {want}"
-                raise ConversionError(what, where=f"largest value {np.nanmax(np.abs(arrays[full])):.3g}, as {have}")
-            arrays[full] = cast
-    if narrower and "rounds" not in options.allow:
-        raise ConsentError(
-            f"the template's dtype is narrower for {len(narrower)} tensors",
-            where=narrower[:6],
-            do="allow it with --allow rounds (allow={'rounds'} in Python), or give a template of the source's dtype",
-        )
-    return arrays
-
-
-def _completed(arrays: Arrays, job: Job, target: ModelRecord, options: Options) -> Arrays:
-    from layoutx.files.keras_write import weights_of
-
-    problems: list[LayoutxError] = []
-    chosen = target.framework == "onnx" and bool(options.skip or options.only)  # it keeps what the user left out
-    for name in weights_of(target.store):
-        if name in arrays:
-            continue
-        owner = next((r for r in target.layers if any(t.name == name for t in r.tensors.values())), None)
-        if owner is not None and owner.form and owner.name not in job.skipped and not chosen:
-            problems.append(ConversionError(f"{name} of the template is not written", where=f"layer {owner.name}"))
-        else:
-            arrays[name] = target.store.tensors[name].read()
-    raise_all(problems, "the template has tensors that nothing was found for")
-    return arrays

@@ -15,11 +15,8 @@ from layoutx.files.certificate import certificate_of
 from layoutx.files.open import open_store
 from layoutx.files.store import Store, Tensor
 from layoutx.model.bindings import bind_record, refine_of
-from layoutx.model.keyed import Keyed
-from layoutx.model.load import live_model, model_of, with_forms
-from layoutx.model.origin import with_values
+from layoutx.model.load import live_source, model_of
 from layoutx.model.record import LayerRecord, ModelRecord
-from layoutx.model.state import state_records
 from layoutx.plan.naming import with_sizes
 from layoutx.show.views import LayerView, ModelView, TensorView
 from layoutx.spec.bound import BoundForm
@@ -42,11 +39,12 @@ def inspect(
 
     Args:
         model: a path, a torch module, a Keras model, or a tree or module of jax, mlx or paddle.
-        forms: layer -> form, where the file cannot tell.
+        forms: layer or pattern -> form, where the file cannot tell.
         specs: more spec folders.
         input_shape: the model's input without batch, where the config does not say it.
         from_: whose names a file or a mapping of named tensors holds, where it does not show.
-        values: config values that a file does not say ({"release": "1.0.5"}), for all layers that read them.
+        values: config values that a file does not say ({"release": "1.0.5"}), for all layers that read them, or
+            for some ({"up.transpose_kernel": True}).
 
     Raises:
         UsageError: no such file. FileError, ModelError: it cannot be read.
@@ -60,9 +58,7 @@ def inspect(
         if certified and not forms:
             record = _said(read(certified), certified)
     else:
-        found = live_model(model, known, framework=from_)
-        record = with_forms(state_records(found, known), known, forms) if isinstance(found, Keyed) else found
-        record = with_values(record, known, values)
+        record = live_source(model, known, forms, values, from_)
         store = record.store
     return view_of(record, store, known)
 

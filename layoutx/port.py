@@ -23,7 +23,8 @@ from layoutx.model.tree_config import told
 from layoutx.plan.plan import Array
 from layoutx.report import Report, report_of
 from layoutx.spec.registry import Registry, registry
-from layoutx.verify.models import EndToEnd, compare_models, is_torch
+from layoutx.verify.models import EndToEnd, compare_models
+from layoutx.verify.plain import is_torch
 
 
 def port(
@@ -43,6 +44,7 @@ def port(
     compare: bool = True,
     from_: str = "",
     materialise: bool = False,
+    map: str | PathLike[str] | None = None,
 ) -> Report:
     """Load the weights of one model into another, whose own layers, names and order stay.
 
@@ -52,7 +54,9 @@ def port(
         target: a live torch module or Keras model; changed in place, and only if everything holds.
         inputs: what both models are run on, in the source's axis order: an array, a list of them, or None
             for random inputs of the source's own shapes. Channels-last maps are turned for a channels-first target.
+            A file is run where it holds a whole model and its framework is installed.
         from_: whose names a bare mapping or file holds; materialise: as for `convert`.
+        map: a mapping file that `layoutx match` wrote; what is given beside it counts before it.
         compare: run both models; False: only the layers are proved, each on its own.
         allow, skip, only, forms, pairs, ignore_keys, keep_order, specs, live: as for `convert`.
 
@@ -65,7 +69,7 @@ def port(
         VerificationError: the two models' outputs differ; the target has its old weights again.
     """
     _writable(target)
-    options = options_of(allow, skip, only, forms, pairs, ignore_keys, keep_order, materialise)
+    options = options_of(allow, skip, only, forms, pairs, ignore_keys, keep_order, materialise, map=map)
     known = registry(specs)
     here = _source(source, known, options, from_)
     there = live_model(target, known)
@@ -79,7 +83,8 @@ def port(
     old = {name: slots[name].read() for name in arrays}
     try:
         _write(arrays, slots)
-        return replace(report, end_to_end=_compared(source, target, here, inputs, compare, job))
+        end = _compared(source, target, here, inputs, compare, job)
+        return replace(report, end_to_end=end, certified=False)
     except BaseException:
         _write(old, slots)
         raise
@@ -89,7 +94,7 @@ def _source(source: Any, known: Registry, options: Options, from_: str) -> Keyed
     if isinstance(source, (str, Path)):
         store = open_store(source)
         if says_itself(store):
-            return model_of(store, known, options.forms)
+            return model_of(store, known, options.forms, values=options.values)
         found: Keyed | ModelRecord = keyed_of(store, from_)
     else:
         found = live_model(source, known, framework=from_)
@@ -98,7 +103,8 @@ def _source(source: Any, known: Registry, options: Options, from_: str) -> Keyed
     found = settled(found, options.materialise, options.skip)
     if found.framework == "torch":
         return found
-    return with_forms(told(state_records(found, known), found, known), known, options.forms)
+    records = told(state_records(found, known, options.values), found, known)
+    return with_forms(records, known, options.forms, values=options.values)
 
 
 def _writable(target: Any) -> None:
@@ -211,13 +217,16 @@ def _compared(source: Any, target: Any, here: Keyed | ModelRecord, inputs: Any, 
     Raises:
         VerificationError: the outputs differ.
     """
-    if isinstance(source, (str, Path)):
-        return EndToEnd(note="the source is a file: its model cannot be run")
     if not compare:
         return EndToEnd(note="not asked for")
     if job.skipped:
         return EndToEnd(note="layers were left out: the two models need not agree")
-    end = compare_models(source, target, here, inputs)
+    if isinstance(source, (str, Path)):
+        from layoutx.verify.running.whole import compare_file
+
+        end = compare_file(Path(source), target, here, inputs)
+    else:
+        end = compare_models(source, target, here, inputs)
     if end.agrees is False:
         found = (
             end.note if end.largest is None else f"largest difference {end.largest:.3g}, outputs up to {end.scale:.3g}"
@@ -225,7 +234,19 @@ def _compared(source: Any, target: Any, here: Keyed | ModelRecord, inputs: Any, 
         raise VerificationError(
             "the two models do not compute the same",
             where=f"{found} ({end.dtype})" if end.dtype else found,
-            why="each layer was proved on its own: what differs lies between them (padding, activation, axes, eps)",
-            do="compare=False ports without running the models; its report lists the settings to carry",
+            why=_where(source, target, inputs),
+            do="`layoutx diagnose` tries the known mistakes; compare=False (--no-compare) ports without a run",
         )
     return end
+
+
+def _where(source: Any, target: Any, inputs: Any) -> str:
+    """Where two models part, layer by layer; where they cannot be compared so, what it has to be."""
+    from layoutx.show.validation_text import reason
+    from layoutx.validate import validate
+
+    try:
+        found = reason(validate(source, target, inputs))
+    except Exception:  # whatever comes of it, the outputs differ, and that is what has to be said
+        found = ""
+    return found or "each layer was proved on its own: what differs lies between them (padding, activation, axes, eps)"

@@ -9,6 +9,7 @@ from typing import Any
 from layoutx.empty import NOTHING
 from layoutx.job.jobs import Job, LayerJob
 from layoutx.job.run import Moved
+from layoutx.model.identify import SAID
 from layoutx.plan.run import Result
 from layoutx.plan.steps import Exactness
 from layoutx.show.report_lines import LayerLine, layer_line
@@ -17,7 +18,8 @@ from layoutx.verify.models import EndToEnd
 from layoutx.version import VERSION
 
 # names and numbers, no configs
-BARE_FORMATS = ("safetensors", "torch", "npz", "msgpack", "orbax", "paddle", "pickle", "tree")
+BARE_FORMATS = ("safetensors", "torch", "npz", "msgpack", "orbax", "paddle", "pickle")
+LIVE_FORMATS = ("tree", "live")
 GUESSED = "form from "  # how the note of a layer begins whose form was told by names and shapes
 
 
@@ -33,8 +35,8 @@ class Report:
         skipped: layer -> why it was left out. leftover: source tensor -> why no layer owns it.
         tensors_used, tensors_total: of the source, without the leftover ones. keys_written, keys_total: of the target.
         exactness: of the whole. seconds: how long it took; None where nobody measured.
-        end_to_end: how the two whole models compare; None where only files were at hand.
-        end_to_end: how the outputs of two live models compare; None where files were converted.
+        end_to_end: how the outputs of the two models compare; None where files were converted.
+        certified: whether the output is a file that holds the certificate.
     """
 
     source: Mapping[str, Any]
@@ -53,6 +55,7 @@ class Report:
     exactness: str = "moves"
     seconds: float | None = field(default=None, compare=False)
     end_to_end: EndToEnd | None = None
+    certified: bool = True
 
     @property
     def largest(self) -> float | None:
@@ -108,7 +111,8 @@ def report_of(
         target: the framework.
     """
     bare = source.get("format") in BARE_FORMATS
-    layers = tuple(layer_line(x, moved, not (bare or x.record.note.startswith(GUESSED))) for x in job.layers)
+    unsaid = (GUESSED, SAID) if source.get("format") in LIVE_FORMATS and job.source != "keras" else (GUESSED,)
+    layers = tuple(layer_line(x, moved, not (bare or x.record.note.startswith(unsaid))) for x in job.layers)
     used = {tensor.name for layer in job.layers for tensor in layer.sources.values()}
     written = {*moved.arrays, *(name for name, kept in job.tied.items() if kept in moved.arrays)}
     worst = max((r.exactness(x.plan) for x, r in _results(job, moved)), default=Exactness.MOVES)

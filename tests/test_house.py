@@ -18,6 +18,7 @@ PACKAGE = ROOT / "layoutx"
 
 # Bottom first. A module may import its own layer and those below; the first entry that covers its name is its layer.
 LAYERS: tuple[tuple[str, ...], ...] = (
+    ("layoutx.torch",),  # torch's modules: they need nothing of layoutx, and nothing of layoutx imports them
     ("layoutx.errors", "layoutx.empty", "layoutx.version"),
     ("layoutx.lang",),
     ("layoutx.files.store", "layoutx.model.record"),  # data only
@@ -27,7 +28,17 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("layoutx.model",),
     ("layoutx.verify",),
     ("layoutx.job",),
-    ("layoutx.convert", "layoutx.port", "layoutx.inspect", "layoutx.report", "layoutx.api", "layoutx.show"),
+    (
+        *("layoutx.convert", "layoutx.port", "layoutx.match", "layoutx.ported", "layoutx.inspect", "layoutx.report"),
+        *(
+            "layoutx.api",
+            "layoutx.show",
+            "layoutx.validation",
+            "layoutx.diagnose",
+            "layoutx.diagnosis",
+            "layoutx.validate",
+        ),
+    ),
     ("layoutx",),  # the public names, and what this list does not know yet
     ("layoutx.cli", "layoutx.__main__"),
 )
@@ -140,6 +151,15 @@ def loaded_by(code: str) -> set[str]:
 
 def test_importing_layoutx_loads_nothing_heavy() -> None:
     assert loaded_by("import layoutx") == set()
+
+
+def test_nothing_imports_the_modules_of_torch() -> None:
+    """`import layoutx.torch` is the user's own line: it loads torch. A runner finds it by name, when it runs one."""
+    own = {name for name in modules() if name.split(".")[:2] == ["layoutx", "torch"]}
+    wanted = {module: named_imports(module, path) & own for module, path in modules().items() if module not in own}
+    assert own, "layoutx.torch was not found"
+    assert {module: names for module, names in wanted.items() if names} == {}
+    assert loaded_by("import layoutx.torch") >= {"torch"}
 
 
 def test_a_heavy_import_is_found() -> None:

@@ -46,6 +46,7 @@ def convert(args: Namespace) -> int:
         only=args.only,
         forms=args.form,
         pairs=args.pair,
+        map=args.map,
         ignore_keys=args.ignore_key,
         keep_order=args.keep_order,
         input_shape=args.input_shape,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import SUPPRESS, Action, ArgumentParser, RawDescriptionHelpFormatter
 from typing import Any, NoReturn
 
-from layoutx.cli import commands
+from layoutx.cli import commands, relate
 from layoutx.errors import UsageError
 from layoutx.version import VERSION
 
@@ -40,11 +40,19 @@ def parser() -> Parser:
         epilog="exit status: 0 done and verified, 1 refused or a verification failed, 2 the call was wrong",
     )
     top.add_argument("--version", action="version", version=f"layoutx {VERSION}")
+    from layoutx.cli import diagnose, match, port, record, validate
+
     several = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     _inspect(several)
     _convert(several)
+    match.add(several)
+    port.add(several)
     _plan(several)
     _specs(several)
+    relate.add(several)
+    record.add(several)
+    validate.add(several)
+    diagnose.add(several)
     return top
 
 
@@ -77,14 +85,45 @@ def _shape(text: str) -> tuple[int, ...]:
 
 def _forms(found: ArgumentParser) -> None:
     found.add_argument(
-        "--form", action=Pairs, default={}, metavar="LAYER=FORM", help="the form of a layer that the file cannot tell"
+        "--form",
+        action=Pairs,
+        default={},
+        metavar="LAYER=FORM",
+        help="the form of a layer, or of all of a pattern ('block*.attn'), that the file cannot tell",
     )
     found.add_argument(
         "--input-shape", type=_shape, metavar="28,28,1", help="the model's input without batch, if unknown"
     )
     found.add_argument(
-        "--set", action=Pairs, default={}, metavar="KEY=VALUE", help="a config value the file lacks (release=1.0.5)"
+        "--set",
+        action=Pairs,
+        default={},
+        metavar="[LAYER.]KEY=VALUE",
+        help="a config value the file lacks (release=1.0.5; up.transpose_kernel=true; 'block*.num_groups=4')",
     )
+    found.add_argument(
+        "--backend",
+        action=_Said,
+        dest="set",
+        choices=("tensorflow", "theano", "cntk"),
+        help="the backend of a Keras 1 or 2 file that does not say it: Theano's kernels are back to front",
+    )
+    found.add_argument(
+        "--running-std",
+        action=_Said,
+        dest="set",
+        choices=("std", "variance"),
+        help="what running_std of a Keras 1 file of unknown release holds",
+    )
+
+
+class _Said(Action):
+    """An option of its own for a key of --set."""
+
+    def __call__(self, parser: ArgumentParser, space: Any, values: Any, option: str | None = None) -> None:
+        """Add the pair."""
+        key = str(option).removeprefix("--").replace("-", "_")
+        setattr(space, self.dest, {**(getattr(space, self.dest) or {}), key: values})
 
 
 def _from(found: ArgumentParser) -> None:
@@ -124,7 +163,7 @@ def _convert(several: Any) -> None:
     found.add_argument(
         "--like", metavar="TARGET", help="the target's names: a file, or package.module:callable that builds the model"
     )
-    consent = "accept what is not reversible: rounds, conditional"
+    consent = "accept what is not reversible (rounds, conditional), or layoutx.torch for what torch lacks (modules)"
     found.add_argument("--allow", action="append", default=[], metavar="WHAT", help=consent)
     found.add_argument(
         "--config", metavar="FILE", help="the model's config where SOURCE has none: a Keras file or to_json() text"
@@ -134,6 +173,7 @@ def _convert(several: Any) -> None:
     _from(found)
     _forms(found)
     found.add_argument("--pair", action=Pairs, default={}, metavar="LAYER=MODULE", help="a layer's place in the target")
+    found.add_argument("--map", metavar="FILE", help="the pairing, as `layoutx match` wrote it")
     found.add_argument(
         "--ignore-key", action="append", default=[], metavar="KEY", help="an unknown config key that does not matter"
     )
@@ -147,7 +187,9 @@ def _convert(several: Any) -> None:
         help="the target flattens channels-last, as Keras does: rows stay (of all layers, or of these)",
     )
     found.add_argument(
-        "--materialise", action="store_true", help="compute weights stored as weight_norm or spectral_norm parts"
+        "--materialise",
+        action="store_true",
+        help="compute weights stored in parts (weight_norm), and fold the norms that an ONNX target has folded",
     )
     found.add_argument("--no-live", action="store_true", help="prove with NumPy even where the framework is installed")
     found.add_argument("--dry-run", action="store_true", help="plan, move and prove, but write nothing")

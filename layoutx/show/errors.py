@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from textwrap import wrap
 from typing import Any
 
 from layoutx.errors import LayoutSyntaxError, LayoutxError, Problems
-from layoutx.show.tables import clean
+from layoutx.show.tables import WIDTH, clean
 
 LONGEST = 2000
 
@@ -20,7 +21,17 @@ def error_text(error: LayoutxError) -> str:
     verbatim = isinstance(error, LayoutSyntaxError)  # a caret stands under its text
     where = [line for entry in error.where for line in (entry.split("\n") if verbatim else [entry])]
     lines = [f"{type(error).__name__}: {error.what}", *where, error.why, error.do]
-    return "\n  ".join(clean(line, LONGEST) for line in lines if line)
+    lines = [clean(line, LONGEST) for line in lines if line]
+    if not verbatim:
+        lines = [part for line in lines for part in _wrapped(line)]
+    return "\n  ".join(lines)
+
+
+def _wrapped(line: str) -> list[str]:
+    """A line of at most WIDTH columns under the two of its indent; what goes on is indented further, words stay."""
+    if len(line) <= WIDTH - 2:
+        return [line]
+    return wrap(line, WIDTH - 2, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 def error_json(error: LayoutxError) -> str:

@@ -10,6 +10,10 @@ from layoutx.job.jobs import LayerJob
 from layoutx.job.run import Moved
 from layoutx.lang.parse import parse_dims
 from layoutx.lang.show import show, show_dims
+from layoutx.model.assumed import assumed_text, told_by
+from layoutx.model.constructor import constructor
+from layoutx.model.identify import SAID
+from layoutx.model.other_axis import other_axis
 from layoutx.model.record import Refinement
 from layoutx.model.settings import carry
 from layoutx.plan.naming import dim_names
@@ -101,11 +105,21 @@ def layer_line(layer: LayerJob, moved: Moved, settled: bool = True) -> LayerLine
         exactness=str(result.exactness(plan)),
         proof=moved.proofs.get(name, UNPROVED),
         reason=layer.reason,
-        settings=tuple(carry(plan.source, plan.target)) if settled else (),
+        settings=tuple(_settings(layer)) if settled else (),
         settled=settled,
-        notes=tuple(_notes(layer, result, moved.proofs.get(name, UNPROVED))),
+        notes=(*_notes(layer, result, moved.proofs.get(name, UNPROVED)), *_assumed(layer, settled)),
         witness={"source": witness_of(plan.source.form.name), "target": witness_of(plan.target.form.name)},
     )
+
+
+def _settings(layer: LayerJob) -> list[str]:
+    """What the target must be told; how to build a module that torch does not have, where that is yet to be done."""
+    plan = layer.plan
+    lines = [*other_axis(layer.record.config, plan.source, plan.target), *carry(plan.source, plan.target)]
+    if not plan.target.form.by_class or layer.reason:
+        return lines
+    rest = [line for line in lines if line.partition("=")[0] not in plan.target.form.config]
+    return [f"build it as {constructor(plan.source, plan.target)}", *rest]
 
 
 def _class(layer: LayerJob) -> str:
@@ -150,6 +164,16 @@ def _notes(layer: LayerJob, result: Result, proof: Proof) -> list[str]:
     notes += dict.fromkeys(result.derived.values())
     notes += [f"{name} was narrowed from {a} to {b}" for name, (a, b) in result.narrowed.items()]
     return notes + ([proof.note] if proof.note else [])
+
+
+def _assumed(layer: LayerJob, settled: bool) -> list[str]:
+    """Every option of the source's layer that nobody told, by name and with the value that was taken."""
+    record, source = layer.record, layer.plan.source
+    if settled and not record.note.startswith(SAID):
+        return []
+    own = told_by(record.config) if record.form == source.form.name else set()
+    text = assumed_text(source, {*own, *layer.told}, record.note)
+    return [text] if text else []
 
 
 def _fills(plan: Plan) -> dict[str, str]:

@@ -212,7 +212,7 @@ def _summary(report: Report) -> Iterator[str]:
         unsaid_names = clean(_listed(unsaid))
         yield f"The source does not tell settings (eps, padding, strides, ...): compare those of {unsaid_names}."
     end = [f"{report.seconds:.2f} s."] if report.seconds is not None else []
-    if report.output:
+    if report.output and report.certified:
         end.append(f"Certificate in the file's metadata (layoutx inspect {clean(Path(report.output).name)}).")
     if end:
         yield " ".join(end)

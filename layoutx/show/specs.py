@@ -29,7 +29,7 @@ def frameworks(known: Registry) -> list[str]:
 def kinds_dict(known: Registry) -> dict[str, Any]:
     """Kind -> framework -> forms."""
     return {
-        kind.name: {f: [form.name for form in known.forms_of(kind.name, f)] for f in frameworks(known)}
+        kind.name: {f: [form.name for form in known.forms_of(kind.name, f, by_class=True)] for f in frameworks(known)}
         for kind in known.kinds.values()
     }
 
@@ -39,7 +39,9 @@ def kinds_text(known: Registry, width: int = 99, color: bool = False) -> str:
     main = [name for name in frameworks(known) if name in FIRST]
     lines: list[Line] = []
     for kind in known.kinds.values():
-        columns = ["\n".join(clean(form.name) for form in known.forms_of(kind.name, name)) for name in main]
+        columns = [
+            "\n".join(clean(form.name) for form in known.forms_of(kind.name, name, by_class=True)) for name in main
+        ]
         lines.append(row(Cell(clean(kind.name), "head"), *(text or "–" for text in columns)))
         others = [clean(form.name) for form in kind.forms.values() if form.framework not in main]
         if others:

@@ -148,16 +148,24 @@ def test_a_keras_target_without_its_model_is_refused(saved, tmp_path: Path) -> N
 
 
 def test_a_sorted_file_does_not_decide_by_its_order(saved, tmp_path: Path) -> None:
-    """The safetensors library sorts by name: two norms of one size then need to be told apart by the user."""
+    """The safetensors library sorts by name: two norms of one size then need to be told apart by the user.
+
+    Unless the target already holds the same numbers.
+    """
     weights = torch.load(to_torch(saved("transformer"), tmp_path / "module.pt", "transformer"))
     renamed = {name.replace("ln_a", "zz").replace("ln_b", "aa"): value for name, value in weights.items()}
     source, back = tmp_path / "sorted.safetensors", tmp_path / "back.weights.h5"
     save_file(renamed, source)
+    fresh = tmp_path / "fresh.keras"
+    built("transformer").save(fresh)
     with pytest.raises(Problems, match="sorted by name") as caught:
-        convert(source, back, to="keras", like=saved("transformer"), live=False)
+        convert(source, back, to="keras", like=fresh, live=False)
     assert "--pair norm1=" in str(caught.value)
     assert not back.exists()
-    convert(source, back, to="keras", like=saved("transformer"), live=False, pairs={"norm1": "zz", "norm2": "aa"})
+    given = convert(source, back, to="keras", like=fresh, live=False, pairs={"norm1": "zz", "norm2": "aa"})
+    assert {layer.name: layer.reason for layer in given.layers}["norm1"] == "zz (paired by the user)"
+    found = convert(source, None, to="keras", like=saved("transformer"), live=False)
+    assert {layer.name: layer.reason for layer in found.layers}["norm1"] == "zz (the same numbers)"
     fresh = built("transformer")
     fresh.load_weights(back)
     assert_same_weights(fresh, "transformer")

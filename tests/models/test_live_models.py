@@ -12,6 +12,7 @@ from keras_models import precision
 from torch import nn
 
 from layoutx.errors import ModelError, UsageError
+from layoutx.inspect import inspect
 from layoutx.model.keyed import Keyed, keyed_module
 from layoutx.port import port
 
@@ -155,3 +156,17 @@ def test_keras_on_torch() -> None:
     env = {**os.environ, "KERAS_BACKEND": "torch"}
     done = subprocess.run([sys.executable, "-c", KERAS_ON_TORCH], env=env, capture_output=True, text=True, check=False)
     assert done.stdout.strip().endswith("done"), done.stderr[-2000:]
+
+
+def test_a_parameter_of_the_model_itself_has_its_own_name() -> None:
+    """It lies outside any module, whose path would be the empty text that nobody can type."""
+
+    class Positions(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pos = torch.nn.Parameter(torch.randn(1, 7, 5))
+            self.fc = torch.nn.Linear(5, 3)
+
+    shown = str(inspect(Positions()))
+    assert "pos  (unknown class)" in shown
+    assert "Of unknown class: pos." in shown

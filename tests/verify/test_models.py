@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from layoutx.verify.models import _difference, _flat
+from layoutx.verify.models import _difference
+from layoutx.verify.plain import flat
 
 
 def rand(*shape: int) -> np.ndarray:
@@ -35,7 +36,7 @@ def test_equal_lengths_do_not_hide_turned_channels() -> None:
 def test_bfloat16_outputs_are_compared_as_such() -> None:
     torch = pytest.importorskip("torch")
     wide = rand(3, 7)
-    found = _flat(torch.tensor(wide, dtype=torch.bfloat16, requires_grad=True))
+    found = flat(torch.tensor(wide, dtype=torch.bfloat16, requires_grad=True))
     end = _difference([wide], found, "")
     assert end.dtype == "bfloat16"
     assert end.agrees is True

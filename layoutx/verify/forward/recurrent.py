@@ -85,6 +85,9 @@ def recurrent(
 ) -> dict[str, Array]:
     """Every direction of a recurrent layer: y (batch, time, direction*hidden_prev), and the last states.
 
+    x may hold h0 and c0 (batch, direction, hidden), the first states, and mask (batch, time), False where a step is
+    left out: the states stay as they are, and y is zero.
+
     Args:
         gates: how many the kind has; 0: its roles have no gate axis.
         states: how many it keeps: h, or h and c.
@@ -110,22 +113,38 @@ def recurrent(
         raise SizeError(f"{kind}: hidden_prev is {sizes['hidden_prev']} and hidden {sizes['hidden']}")
     zero = np.zeros(w.shape[:-1], common_dtype(data, w))
     own = {"b_input": zero, "b_recurrent": zero, **roles}
-    begin = tuple(np.zeros((sizes["batch"], sizes[a]), zero.dtype) for a in ("hidden_prev", "hidden")[:states])
+    empty = [np.zeros((sizes["batch"], len(w), sizes[a]), zero.dtype) for a in ("hidden_prev", "hidden")[:states]]
+    begin = [x.get(name, array) for name, array in zip(("h0", "c0"), empty, strict=False)]
     runs = [
-        _scan(step, {name: array[d] for name, array in own.items()}, data, begin, backward)
+        _scan(
+            step,
+            {n: array[d] for n, array in own.items()},
+            data,
+            tuple(s[:, d] for s in begin),
+            backward,
+            x.get("mask"),
+        )
         for d, backward in enumerate(_backward(kind, sizes["direction"], facts))
     ]
     finals = {name: np.stack([run[1][k] for run in runs]) for k, name in enumerate(("h", "c")[:states])}
     return {"y": np.concatenate([run[0] for run in runs], axis=-1), **finals}
 
 
-def _scan(step: Step, own: Arrays, data: Array, states: States, backward: bool) -> tuple[Array, States]:
+def _scan(
+    step: Step, own: Arrays, data: Array, states: States, backward: bool, mask: Array | None
+) -> tuple[Array, States]:
     """One direction over data (batch, time, input) -> y (batch, time, hidden_prev) in the time of x, last states."""
     outputs = []
     drive = np.einsum("bti,...i->tb...", data, own["w_input"]) + own["b_input"]
     for t in reversed(range(len(drive))) if backward else range(len(drive)):
-        states = step(drive[t], own, states)
-        outputs.append(states[0])
+        after = step(drive[t], own, states)
+        if mask is None:
+            states = after
+            outputs.append(states[0])
+            continue
+        counts = mask[:, t, None]
+        states = tuple(np.where(counts, new, old) for new, old in zip(after, states, strict=True))
+        outputs.append(np.where(counts, states[0], 0))
     return np.stack(outputs[::-1] if backward else outputs, axis=1), states
 
 

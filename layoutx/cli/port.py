@@ -1,0 +1,72 @@
+"""`layoutx port SRC DST -o OUT`: load the weights into a live model that is built for it, verify, save them."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+ABOUT = "load weights into a model that package.module:callable builds, verify and save"
+EXAMPLE = "layoutx port digits.keras mypkg.models:Digits -o digits.safetensors"
+
+
+def add(several: Any) -> None:
+    """Its parser."""
+    from layoutx.cli.options import Pairs, _command, _common
+
+    found = _command(several, "port", ABOUT, EXAMPLE, run)
+    found.add_argument("source", metavar="SRC", help="a file of any kind, or package.module:callable")
+    found.add_argument("target", metavar="DST", help="package.module:callable that builds a torch or Keras model")
+    found.add_argument(
+        "-o", "--output", metavar="OUT", help=".safetensors or .pt (torch); .keras or .weights.h5 (Keras)"
+    )
+    found.add_argument("--map", metavar="FILE", help="the pairing, as `layoutx match` wrote it")
+    found.add_argument("--inputs", metavar="FILE", help=".npz or .npy to run both models on, in SRC's axis order")
+    found.add_argument("--pair", action=Pairs, default={}, metavar="LAYER=MODULE", help="a layer's place in DST")
+    found.add_argument("--form", action=Pairs, default={}, metavar="LAYER=FORM", help="the form of a layer of SRC")
+    found.add_argument("--skip", action="append", default=[], metavar="GLOB", help="leave these layers out")
+    found.add_argument("--only", action="append", default=[], metavar="GLOB", help="port only these layers")
+    found.add_argument("--allow", action="append", default=[], metavar="WHAT", help="rounds, conditional")
+    found.add_argument(
+        "--keep-order", nargs="?", const="*", action="append", default=[], metavar="GLOB", help="rows stay"
+    )
+    found.add_argument("--from", dest="from_", default="", metavar="FRAMEWORK", help="whose names SRC holds")
+    found.add_argument("--no-compare", action="store_true", help="do not run the two models")
+    _common(found)
+
+
+def run(args: Namespace) -> int:
+    """Port and save; nothing is written where anything is wrong."""
+    from layoutx.cli.commands import _print, _terminal
+    from layoutx.port import port
+    from layoutx.ported import built, check_output, saved
+
+    source, target = built(args.source, False), built(args.target, True)
+    check_output(args.output, target)
+    report = port(
+        source,
+        target,
+        _inputs(args.inputs),
+        map=args.map,
+        pairs=args.pair,
+        forms=args.form,
+        skip=args.skip,
+        only=args.only,
+        allow=args.allow,
+        keep_order=args.keep_order,
+        specs=args.specs,
+        from_=args.from_,
+        compare=not args.no_compare,
+    )
+    report = saved(target, args.output, report)
+    _print(args, report.to_dict() if args.json else report.text(*_terminal()))
+    return 0
+
+
+def _inputs(path: str | None) -> Any:
+    """One array, or the several of an .npz in its order."""
+    if path is None:
+        return None
+    from layoutx.verify.running.inputs_file import inputs_of
+
+    found = inputs_of(path)
+    return list(found.values()) if isinstance(found, dict) else found

@@ -1,0 +1,153 @@
+"""Which layer of one model is which of another: proposed with a reason and a confidence each, written as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from layoutx.files.open import open_store
+from layoutx.job.jobs import options_of
+from layoutx.job.joined import Joined, Joint
+from layoutx.job.joint import joint
+from layoutx.model.keyed import Keyed
+from layoutx.model.load import call, keyed_of, live_model, model_of, says_itself
+from layoutx.model.mapfile import MapFile
+from layoutx.model.mapwrite import Entry, write_map
+from layoutx.model.record import ModelRecord
+from layoutx.spec.registry import Registry, registry
+
+
+@dataclass(frozen=True)
+class Match:
+    """The proposed pairing of two models.
+
+    Attributes:
+        joint: every layer of both, paired, open, lost or left out.
+        source, target: what the two models are called.
+        frameworks: of the two models.
+    """
+
+    joint: Joint
+    source: str
+    target: str
+    frameworks: tuple[str, str]
+    seconds: float = 0.0
+
+    @property
+    def complete(self) -> bool:
+        """Whether every layer of both has its counterpart."""
+        return not (self.joint.open or self.joint.lost or self.joint.unused)
+
+    def entries(self) -> list[Entry]:
+        """What a mapping file says of each layer."""
+        found = [Entry(p.source.name, place_of(p), f"{p.confidence:.2f} {p.reason}") for p in self.joint.pairs]
+        found += [Entry(n, "", "ambiguous: choose one", own) for n, own in self.joint.open.items()]
+        return found + [Entry(n, "", f"no counterpart: {why}"[:100]) for n, why in self.joint.lost.items()]
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a mapping file; one that is there keeps every line, and gets the pairs that it lacks.
+
+        Raises:
+            LayoutxError: the file cannot be written, or the one that is there is no mapping file.
+        """
+        write_map(path, self.source, self.target, self.entries())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON."""
+        return {
+            "source": self.source,
+            "target": self.target,
+            "frameworks": list(self.frameworks),
+            "pairs": [
+                {
+                    "source": p.source.name,
+                    "target": place_of(p),
+                    "kind": p.source.bound.kind.name,
+                    "forms": [p.source.bound.form.name, p.target.bound.form.name],
+                    "confidence": p.confidence,
+                    "reason": p.reason,
+                    "problem": None if p.problem is None else p.problem.what,
+                }
+                for p in self.joint.pairs
+            ],
+            "open": {name: list(own) for name, own in self.joint.open.items()},
+            "lost": dict(self.joint.lost),
+            "unused": dict(self.joint.unused),
+            "skipped": dict(self.joint.skipped),
+            "leftover": dict(self.joint.leftover),
+            "seconds": self.seconds,
+        }
+
+    def text(self, width: int = 99, color: bool = False) -> str:
+        """The pairing for a terminal, at most `width` columns."""
+        from layoutx.show.match_text import match_text
+
+        return match_text(self, width, color)
+
+    def __str__(self) -> str:
+        return self.text()
+
+
+def place_of(pair: Joined) -> str:
+    """The counterpart as a mapping file spells it: `features.6`, or `rnn/layer_1` of a stacked module."""
+    each, name = pair.target.bound.form.each, pair.target.name
+    inner = f"{each}_{pair.instance[each]}" if each in pair.instance else ""
+    return f"{name}/{inner}" if inner and not name.endswith(f"/{inner}") else name
+
+
+def match(
+    source: Any,
+    target: Any,
+    *,
+    map: str | PathLike[str] | MapFile | None = None,
+    pairs: Mapping[str, str] | None = None,
+    forms: Mapping[str, str] | None = None,
+    skip: Sequence[str] = (),
+    only: Sequence[str] = (),
+    keep_order: bool | Sequence[str] = False,
+    values: Mapping[str, Any] | None = None,
+    specs: Sequence[str | PathLike[str]] = (),
+    from_: str = "",
+    to: str = "",
+) -> Match:
+    """Propose which layer of `source` is which of `target`; nothing is moved.
+
+    Args:
+        source, target: live models, files, or "package.module:callable", which is imported and called.
+        map: a mapping file; what it says stands. pairs, forms, skip, only, keep_order, values, specs: as for `convert`.
+        from_, to: whose names bare files of named tensors hold, where they do not say.
+
+    Raises:
+        UsageError: options or a mapping file that name what is not there, all of it together.
+    """
+    options = options_of((), skip, only, forms, pairs, (), keep_order, False, values, map)
+    known = registry(specs)
+    here = seen(source, known, options.forms, options.values, from_)
+    there = seen(target, known, {}, {}, to)
+    started = perf_counter()
+    found = joint(here, there, known, options)
+    return Match(found, _called(source), _called(target), (here.framework, there.framework), perf_counter() - started)
+
+
+def seen(
+    given: Any, known: Registry, forms: Mapping[str, str], values: Mapping[str, Any], framework: str = ""
+) -> Keyed | ModelRecord:
+    """A file, a callable's name or a live model as what can be paired."""
+    if isinstance(given, str) and not Path(given).exists() and ":" in given:
+        given = call(given)
+    if isinstance(given, (str, Path)):
+        store = open_store(given)
+        if says_itself(store):
+            return model_of(store, known, forms, values=values)
+        return keyed_of(store, framework)
+    return live_model(given, known, forms if not hasattr(given, "named_modules") else {}, framework)
+
+
+def _called(model: Any) -> str:
+    if isinstance(model, str) and not Path(model).exists():
+        return model
+    return Path(model).name if isinstance(model, (str, Path)) else type(model).__name__

@@ -1,0 +1,74 @@
+"""A live model that weights were ported into, saved as its own framework saves it; whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from layoutx.errors import UsageError
+from layoutx.files.atomic import check_place, replacing
+from layoutx.files.certificate import to_metadata
+from layoutx.files.save import can_write, save
+from layoutx.model.keras_live import is_keras
+from layoutx.model.keyed import torch_tensor
+from layoutx.model.load import call
+from layoutx.report import Report
+
+ENDINGS = {"torch": (".safetensors", ".pt", ".pth"), "keras": (".keras", ".weights.h5")}
+
+
+def built(given: str, must: bool) -> Any:
+    """What `package.module:callable` builds; a file's path stays what it is.
+
+    Raises:
+        UsageError: `must`: it is a file, and no live model.
+    """
+    if not Path(given).exists() and ":" in given:
+        return call(given)
+    if must:
+        raise UsageError(
+            f"{given} is not a model that can be run",
+            why="port loads the weights into a live model and runs it",
+            do="give package.module:callable, which builds it; files are written with `layoutx convert --like`",
+        )
+    return given
+
+
+def check_output(path: str | None, target: Any) -> None:
+    """Refuse, before anything is computed, an output that cannot be written for this target.
+
+    Raises:
+        UsageError: there is none; an ending that the target's framework does not save.
+    """
+    endings = ENDINGS["keras" if is_keras(target) else "torch"]
+    if path is None:
+        raise UsageError(
+            "there is no output",
+            why="the model lives only as long as this command",
+            do=f"name it with -o OUT ({', '.join(endings)}); in Python lx.port changes your own model in place",
+        )
+    if not path.endswith(endings):
+        raise UsageError(f"{Path(path).name} is no file for this target", do=f"end it with {' or '.join(endings)}")
+    check_place(Path(path))
+    if not is_keras(target):
+        can_write(path)
+
+
+def saved(target: Any, path: str, report: Report) -> Report:
+    """Write the target's weights; a state dict gets the certificate in its metadata. The report names the file."""
+    if not is_keras(target):
+        state = target.state_dict(keep_vars=True)
+        arrays = {n: torch_tensor(n, value).read().copy() for n, value in state.items() if hasattr(value, "copy_")}
+        save(path, arrays, to_metadata(report.certificate({})))
+        return replace(report, output=path, certified=True)
+    with replacing(Path(path)) as temporary, tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
+        own = Path(folder) / Path(path).name  # Keras goes by the ending
+        if path.endswith(".weights.h5"):
+            target.save_weights(own)
+        else:
+            target.save(own)
+        shutil.copyfile(own, temporary)
+    return replace(report, output=path)
