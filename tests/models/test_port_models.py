@@ -119,7 +119,6 @@ class Swapped(torch_models.GruPair):
 
 PLANTED: dict[str, tuple[str, Any]] = {
     "gates swapped": ("stacked_gru", Swapped),
-    "flattened with channels last": ("cnn", torch_models.CnnLast),
     "directions swapped": ("bilstm", torch_models.BiLstmSwapped),
 }
 
@@ -134,6 +133,14 @@ def test_a_mistake_between_the_layers_is_caught(mistake: str) -> None:
     assert "largest difference" in str(caught.value)
     for key, old in before.items():
         np.testing.assert_array_equal(state(module)[key], old)
+
+
+def test_a_module_that_flattens_channels_last_is_ported_so() -> None:
+    """Its own graph tells the order of the rows: they stay as Keras has them."""
+    module = stirred(torch_models.CnnLast())
+    assert port(trained("cnn"), module).end_to_end.agrees is True
+    kernel = np.asarray(trained("cnn").get_layer("hidden").kernel)
+    np.testing.assert_array_equal(state(module)["head.0.weight"], kernel.T)
 
 
 def test_a_forgotten_eps_is_caught() -> None:

@@ -25,7 +25,7 @@ class Cnn(nn.Module):
 
 
 class CnnLast(Cnn):
-    """The same, flattened with channels last: the planted mistake, or the target of keep_order."""
+    """The same, flattened with channels last."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, 1, 8, 8) -> (batch, 10)."""
