@@ -11,6 +11,7 @@ from layoutx.errors import LayoutxError
 from layoutx.files.store import Tensor
 from layoutx.model.record import LayerRecord
 from layoutx.plan.plan import Plan
+from layoutx.plan.steps import Exactness
 from layoutx.spec.bound import BoundForm
 
 
@@ -53,6 +54,12 @@ class Joined:
     confidence: float = 1.0
     last: Mapping[str, str] = NOTHING
     instance: Mapping[str, Any] = NOTHING
+
+    @property
+    def rounds(self) -> bool:
+        """Whether the target holds sums of the source's numbers, rounded to less than float64."""
+        narrow = any(t.dtype.kind == "f" and t.dtype.itemsize < 8 for t in self.target.tensors.values())
+        return narrow and self.plan is not None and self.plan.exactness is Exactness.ROUNDS
 
 
 @dataclass(frozen=True)

@@ -383,3 +383,32 @@ def test_a_suspect_runs_as_it_was_found(name: str) -> None:
             outputs = suspect.run(suspect.stored, suspect.inputs)
             for key, array in suspect.found.items():
                 np.testing.assert_allclose(outputs[key], array, rtol=0, atol=1e-9, err_msg=suspect.name)
+
+
+def test_weights_that_were_summed_and_rounded() -> None:
+    """torch keeps two biases, Keras one: in float32 their sum is rounded, with consent; that is no fault."""
+    import keras
+
+    torch.manual_seed(5)
+    module = torch.nn.ModuleDict({"rnn": torch.nn.LSTM(3, 7, batch_first=True), "out": torch.nn.Linear(7, 2)})
+
+    class Last(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.out = module["rnn"], module["out"]
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.rnn(x)[0][:, -1])
+
+    source = Last()
+    with precision(keras, "float32"):
+        layers = [keras.Input((5, 3)), keras.layers.LSTM(7, name="rnn"), keras.layers.Dense(2, name="out")]
+        target = keras.Sequential(layers)
+    x = np.random.default_rng(1).normal(size=(3, 5, 3))
+    port(source, target, x.astype(np.float32), allow={"rounds"})
+    found = validate(source, target, x)
+    assert found.ok, str(found)
+    assert found.checks[0].largest > 0
+    kernel, recurrent, bias = target.get_layer("rnn").get_weights()
+    target.get_layer("rnn").set_weights([kernel, recurrent, bias * 1.00001])
+    assert not validate(source, target, x).ok

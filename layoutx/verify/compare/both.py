@@ -18,7 +18,7 @@ from layoutx.verify.compare.flattened import seen, turned
 from layoutx.verify.compare.hints import hint
 from layoutx.verify.compare.inputs import arranged, inputs_for
 from layoutx.verify.compare.layers import Looked, Runs, look, noted
-from layoutx.verify.compare.limits import OK
+from layoutx.verify.compare.limits import OK, ROUNDED_WEIGHTS
 from layoutx.verify.compare.named import named
 from layoutx.verify.compare.outputs import applied, own_activation
 from layoutx.verify.compare.pairs import Couple, Gap, Half
@@ -116,6 +116,7 @@ def _run(
     given, swapped = inputs_for(first, second, inputs)
     one, other = (second, first) if swapped else (first, second)
     base = one.record(given)
+    loose = ROUNDED_WEIGHTS if any(couple.rounds for couple in couples) else 0.0
     stacks = [stacks_of([couple.source for couple in couples]), stacks_of([couple.target for couple in couples])]
     best: tuple[float, Runs, str] | None = None
     refused = ""
@@ -126,7 +127,7 @@ def _run(
             refused = refused or error.why or error.what
             continue
         source, target = (found, base) if swapped else (base, found)
-        runs = Runs(source, renumbered(couples, source, target), second.layer, before, tolerance, *stacks)
+        runs = Runs(source, renumbered(couples, source, target), second.layer, before, tolerance, loose, *stacks)
         score = _score(couples, runs)
         best = (score, runs, note) if best is None or score > best[0] else best
         if score >= 1.0:
@@ -137,7 +138,7 @@ def _run(
         return runs, [note for note in notes if note]
     if swapped:
         raise UsageError("the source does not run on inputs of the target's shapes", why=refused, do="give the inputs")
-    return Runs(base, None, second.layer, before, tolerance, *stacks), [
+    return Runs(base, None, second.layer, before, tolerance, loose, *stacks), [
         f"the target does not run on these inputs: {refused}"
     ]
 
@@ -153,7 +154,7 @@ def _about(recording: Recording, name: str) -> str:
 def _outputs(runs: Runs) -> tuple[flow.Side, ...]:
     if runs.target is None:
         return ()
-    return tuple(flow.ends(runs.source.outputs, runs.target.outputs, runs.dtypes, runs.tolerance))
+    return tuple(flow.ends(runs.source.outputs, runs.target.outputs, runs.dtypes, runs.flow))
 
 
 def _score(couples: Sequence[Couple], runs: Runs) -> float:
@@ -174,7 +175,7 @@ def _given(couple: Couple, runs: Runs) -> bool:
     try:
         left = named(couple.source.bound, here, couple.source.refine, couple.last)
         right = named(couple.target.bound, there, couple.target.refine, couple.last)
-        side = flow.given(couple, left, right, runs.dtypes, runs.tolerance)
+        side = flow.given(couple, left, right, runs.dtypes, runs.flow)
     except LayoutxError:
         return False
     return side is not None and side.verdict == OK

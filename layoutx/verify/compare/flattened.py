@@ -68,5 +68,5 @@ def _agrees(couple: Couple, runs: Runs) -> bool | None:
         right = named(couple.target.bound, there, couple.target.refine, couple.last)
     except LayoutxError:
         return None
-    side = flow.given(couple, left, right, runs.dtypes, runs.tolerance)
+    side = flow.given(couple, left, right, runs.dtypes, runs.flow)
     return None if side is None else side.verdict == OK

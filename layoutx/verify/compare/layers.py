@@ -14,14 +14,11 @@ from layoutx.verify.compare.calls import call_of, count, position
 from layoutx.verify.compare.limits import FAIL, OK, OPEN, coarsest, verdict
 from layoutx.verify.compare.named import Named, axis_words
 from layoutx.verify.compare.outputs import applied, shared
-from layoutx.verify.compare.pairs import Check, Couple
+from layoutx.verify.compare.pairs import Check, Couple, rounds
 from layoutx.verify.compare.stacks import Stacks, named_in, title
 from layoutx.verify.diagnose.suspect import Suspect
 from layoutx.verify.probe import WINDOWS
 from layoutx.verify.recording import Call, Recording
-
-ROUNDING = ("attention", "attention_scale", "additive_attention")  # kinds whose scale TensorFlow rounds to float32
-ROUNDED = ("gelu", "gelu_tanh", "selu", "leaky_relu_0.2")
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,7 @@ class Runs:
         source, target: what was recorded; None where the target did not run.
         layer: runs one layer of the target alone; None where only its recording is at hand.
         before: source layer -> the paired layers that feed it; a layer that is missing has no known wiring.
-        tolerance: the user's; 0: the limits of `limits`.
+        tolerance: the user's; 0: the limits of `limits`. loose: in its place for what layers hand on.
         sources, targets: layers of stacks, on each side.
     """
 
@@ -41,8 +38,14 @@ class Runs:
     layer: Layer | None
     before: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tolerance: float = 0.0
+    loose: float = 0.0
     sources: Stacks = field(default_factory=dict)
     targets: Stacks = field(default_factory=dict)
+
+    @property
+    def flow(self) -> float:
+        """The limit of what is handed on: the user's, or a looser one where the weights themselves were rounded."""
+        return self.tolerance or self.loose
 
     @property
     def dtypes(self) -> tuple[str, ...]:
@@ -137,8 +140,8 @@ def _link(couple: Couple, runs: Runs, number: int, here: Named, there: Named | N
         number,
         position(couple.source, runs.source, number),
         position(couple.target, runs.target, number),
-        flow.given(couple, here, there, runs.dtypes, runs.tolerance),
-        flow.gave(couple, here, there, runs.dtypes, runs.tolerance),
+        flow.given(couple, here, there, runs.dtypes, runs.flow),
+        flow.gave(couple, here, there, runs.dtypes, runs.flow),
         runs.before.get(name),
     )
 
@@ -170,9 +173,9 @@ def _check(couple: Couple, runs: Runs, part: Trial, own: Trial, number: int, pro
     at = worst(found)
     name, gap = names[at], found[at]
     dtype = coarsest((*own.found.values(), *part.expected.values()), runs.dtypes)
-    said = verdict(gap, dtype, rounded=_rounds(couple), tolerance=runs.tolerance)
+    said = verdict(gap, dtype, rounded=rounds(couple), tolerance=runs.tolerance)
     if said != OK and not gap.odd and not gap.unlike:
-        said = verdict(gap, dtype, room=room_of(own, name), rounded=_rounds(couple), tolerance=runs.tolerance)
+        said = verdict(gap, dtype, room=room_of(own, name), rounded=rounds(couple), tolerance=runs.tolerance)
     return Check(
         title(couple.source),
         title(couple.target),
@@ -202,16 +205,6 @@ def _masks(gap: Apart) -> tuple[str, ...]:
     return (f"{gap.unlike} values are NaN or infinite on one side only",) if gap.unlike else ()
 
 
-def _rounds(couple: Couple) -> bool:
-    """Whether a side is Keras, and computes with a constant that it rounds."""
-    sides = (couple.source.bound, couple.target.bound)
-    if not any(side.form.framework == "keras" for side in sides):
-        return False
-    return sides[0].kind.name in ROUNDING or any(
-        side.settings.get("activation") in ROUNDED or side.facts.get("activation") in ROUNDED for side in sides
-    )
-
-
 def _by_flow(couple: Couple, link: flow.Link | None, problem: str, why: str, number: int) -> Check:
     side = link.gave if link is not None else None
     if side is None:
@@ -238,7 +231,7 @@ def _raw(couple: Couple, runs: Runs, call: Call, template: Call | None, problem:
     why = f"its axes are not those of the form ({error.what})"
     if template is None:
         return _unseen(couple, problem, why, call.number)
-    sides = flow.ends(call.outputs, template.outputs, runs.dtypes, runs.tolerance)
+    sides = flow.ends(call.outputs, template.outputs, runs.dtypes, runs.flow)
     if not sides:
         return _unseen(couple, problem, why, call.number)
     worst_side = sides[worst([side.apart for side in sides])]

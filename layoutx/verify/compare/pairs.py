@@ -48,6 +48,24 @@ class Couple(Protocol):
     def last(self) -> Mapping[str, str]:
         """Axis -> its dims in canonical order."""
 
+    @property
+    def rounds(self) -> bool:
+        """Whether the target's weights are roundings of the source's: two biases summed into one."""
+
+
+ROUNDING = ("attention", "attention_scale", "additive_attention")  # kinds whose scale TensorFlow rounds to float32
+ROUNDED = ("gelu", "gelu_tanh", "selu", "leaky_relu_0.2")
+
+
+def rounds(couple: Couple) -> bool:
+    """Whether a pair may differ by a rounding to float32: of its weights, or of a constant that Keras computes with."""
+    sides = (couple.source.bound, couple.target.bound)
+    if couple.rounds or not any(side.form.framework == "keras" for side in sides):
+        return couple.rounds
+    return sides[0].kind.name in ROUNDING or any(
+        side.settings.get("activation") in ROUNDED or side.facts.get("activation") in ROUNDED for side in sides
+    )
+
 
 @dataclass(frozen=True, slots=True)
 class Check:

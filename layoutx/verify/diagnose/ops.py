@@ -253,8 +253,8 @@ def flattened(x: Array, goal: tuple[int, ...]) -> Iterator[Op]:
 
 def joins(arrays: Sequence[Array]) -> Iterator[tuple[str, Array]]:
     """What several layers hand on together: sums, products, or side by side in any order."""
-    if len(arrays) == 1:
-        yield "", arrays[0]
+    if len(arrays) < 2:
+        yield from (("", array) for array in arrays)
         return
     if all(a.shape == arrays[0].shape for a in arrays):
         yield "added", np.asarray(sum(arrays[1:], arrays[0]))
