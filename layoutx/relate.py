@@ -180,7 +180,7 @@ def _elsewhere(layer: LayerRelation, alone: Sequence[LooseRelation]) -> LayerRel
 def _accounted(joined: Joint, found: Relation, here: Model, options: Options, sources: set[str]) -> dict[str, str]:
     """Layers without a counterpart, but those whose tensors were found one by one; folded ones are told so."""
     if isinstance(here, Keyed):
-        own = {name: list(here.under(name).values()) for name in joined.lost}
+        own = {name: [name] if name in here.tensors else list(here.under(name).values()) for name in joined.lost}
         tensors = {name: {here.tensors[full].name for full in full_names} for name, full_names in own.items()}
     else:
         tensors = {layer.name: {t.name for t in layer.tensors.values()} for layer in here.layers}

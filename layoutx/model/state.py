@@ -38,7 +38,7 @@ def state_records(keyed: Keyed, registry: Registry, values: Mapping[str, Any] = 
     keyed = replace(keyed, tensors=keyed.distinct().tensors) if keyed.framework == "paddle" else keyed
     parts = {name: _note(refusal(site)) for site in sites(keyed) for name in site.parts.values()}
     layers = _layers("", {name: name for name in keyed.tensors}, keyed, registry, values)
-    layers = [_in_parts(own, parts, keyed) for record in layers for own in _named(record)]
+    layers = [own for record in layers for own in _named(_in_parts(record, parts, keyed))]
     order = {tensor.name: at for at, tensor in enumerate(keyed.tensors.values())}
     layers.sort(key=lambda record: min(order[tensor.name] for tensor in record.tensors.values()))
     store = keyed.store or Store(Path("<state dict>"), "live", keyed.tensors)
