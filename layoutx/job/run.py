@@ -41,8 +41,24 @@ def move(job: Job, options: Options, *, live: bool = True) -> Moved:
             _layer(layer, options, moved, live)
         except LayoutxError as error:
             problems.append(error.at(layer.record.place))
+    for tied, kept in job.tied.items():
+        if tied in moved.arrays and kept in moved.arrays:
+            problems += _unequal(f"{tied}, which is {kept} in the target,", moved.arrays[kept], moved.arrays[tied])
     raise_all(problems, f"{len(problems)} layers were not converted")
     return moved
+
+
+def _unequal(what: str, first: Array, second: Array) -> list[LayoutxError]:
+    """A tensor that two layers of the target share, where the source's two are not the same."""
+    if first.tobytes() == second.tobytes():
+        return []
+    return [
+        ConversionError(
+            f"{what} would be written twice with different numbers",
+            why="the target shares it between two layers, the source has a tensor for each",
+            do="tie them in the source first, or leave one of the layers out with --skip",
+        )
+    ]
 
 
 def _layer(layer: LayerJob, options: Options, moved: Moved, live: bool) -> None:
@@ -65,12 +81,7 @@ def _layer(layer: LayerJob, options: Options, moved: Moved, live: bool) -> None:
         moved.proofs[name] = replace(moved.proofs[name], round_trip="not reversible: computed from parts")
     for slot, array in result.tensors.items():
         full = layer.targets[slot]
-        if full in moved.arrays and moved.arrays[full].tobytes() != array.tobytes():
-            raise ConversionError(
-                f"{full} would be written twice with different numbers",
-                why="the target shares it between two layers, the source has a tensor for each",
-                do="tie them in the source first, or leave one of the layers out with --skip",
-            )
+        raise_all(_unequal(full, moved.arrays.get(full, array), array), "")
         moved.arrays[full] = array
 
 

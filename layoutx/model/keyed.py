@@ -58,8 +58,13 @@ class Keyed:
     axes: Callable[[], Mapping[str, LayerRecord]] | None = field(default=None, compare=False, repr=False)
 
     def distinct(self) -> Keyed:
-        """The model with each tensor once, under its first name: what has to be written, and what has to be used."""
-        return replace(self, tensors={n: t for n, t in self.tensors.items() if n not in self.tied})
+        """The model with each tensor once, under its first name: what has to be written, and what has to be used.
+
+        A module that shares one tensor and owns another (a bias of its own) stays whole.
+        """
+        own = {name.rpartition(".")[0] for name in self.tensors if name not in self.tied}
+        again = {name for name in self.tied if name.rpartition(".")[0] not in own}
+        return replace(self, tensors={n: t for n, t in self.tensors.items() if n not in again})
 
     def under(self, prefix: str) -> dict[str, str]:
         """Names below a module path -> full names; the whole model for ""."""

@@ -11,7 +11,7 @@ import torch
 from keras_models import precision
 from torch import nn
 
-from layoutx.errors import ModelError, UsageError
+from layoutx.errors import ConversionError, ModelError, UsageError
 from layoutx.inspect import inspect
 from layoutx.model.keyed import Keyed, keyed_module
 from layoutx.port import port
@@ -170,3 +170,37 @@ def test_a_parameter_of_the_model_itself_has_its_own_name() -> None:
     shown = str(inspect(Positions()))
     assert "pos  (unknown class)" in shown
     assert "Of unknown class: pos." in shown
+
+
+class Tied(nn.Module):
+    """Two Linears with one weight and a bias each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(5, 5), nn.Linear(5, 5)
+        self.b.weight = self.a.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(torch.tanh(self.a(x)))
+
+
+def test_one_weight_of_two_layers_with_biases_of_their_own() -> None:
+    """Both are layers; into them go equal kernels only."""
+    import keras
+
+    with precision(keras, "float32"):
+        dense = [keras.layers.Dense(5, "tanh", name="a"), keras.layers.Dense(5, name="b")]
+        model = keras.Sequential([keras.Input((5,)), *dense])
+    rng = np.random.default_rng(3)
+    for layer in dense:
+        layer.set_weights([rng.normal(size=(5, 5)), rng.normal(size=5)])
+    module = Tied()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with pytest.raises(ConversionError, match=r"b\.weight, which is a\.weight in the target, would be written twice"):
+        port(model, module)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    dense[1].set_weights([dense[0].get_weights()[0], dense[1].get_weights()[1]])
+    assert port(model, module).end_to_end.agrees is True
+    torch.nn.init.normal_(module.b.bias)
+    assert port(module, model).end_to_end.agrees is True
+    np.testing.assert_array_equal(dense[1].get_weights()[1], module.b.bias.detach().numpy())
