@@ -16,6 +16,7 @@ from layoutx.model.identify import identified
 from layoutx.model.keras import records
 from layoutx.model.keras_live import is_keras, live_records
 from layoutx.model.keyed import Keyed, keyed_module, keyed_store
+from layoutx.model.onnx_live import is_onnx, onnx_store
 from layoutx.model.origin import with_values
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.said import forms_said, values_said
@@ -222,7 +223,7 @@ def template_of(like: Any, to: str, registry: Registry, forms: Mapping[str, str]
 def live_model(
     model: Any, registry: Registry, forms: Mapping[str, str] = NOTHING, framework: str = ""
 ) -> Keyed | ModelRecord:
-    """A live torch module or torch.export program, Keras model, or tree of jax, mlx or paddle.
+    """A live torch module or torch.export program, Keras or ONNX model, or tree of jax, mlx or paddle.
 
     Args:
         forms: the user's, for layers of a Keras model.
@@ -239,6 +240,8 @@ def live_model(
         return keyed_export(model, lambda name: _keys(name, registry))
     if is_tree(model):
         return tree_keyed(model, lambda name: _keys(name, registry), framework)
+    if is_onnx(model):
+        return model_of(onnx_store(model), registry, forms)
     raise UsageError(
         f"a {type(model).__name__} is neither a torch module nor a Keras model",
         why="nor a torch.export program, flax variables, haiku parameters, a module of nnx, equinox, mlx or paddle",

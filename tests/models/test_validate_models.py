@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -412,3 +413,13 @@ def test_weights_that_were_summed_and_rounded() -> None:
     kernel, recurrent, bias = target.get_layer("rnn").get_weights()
     target.get_layer("rnn").set_weights([kernel, recurrent, bias * 1.00001])
     assert not validate(source, target, x).ok
+
+
+def test_a_live_onnx_model(models: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    folder = models / "marabou-mnist"
+    live = onnx.load(folder / "fc_2-2sigmoids-3.onnx")
+    assert validate(folder / "fc_2-2sigmoids-3.h5", live).ok
+    live.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(
+        onnx.numpy_helper.to_array(live.graph.initializer[0]) * 2, live.graph.initializer[0].name))  # fmt: skip
+    assert not validate(folder / "fc_2-2sigmoids-3.h5", live).ok
