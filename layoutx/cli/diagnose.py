@@ -6,30 +6,17 @@ import sys
 from argparse import Namespace
 from typing import Any
 
+from layoutx.cli.validate import keywords, two_models
+
 ABOUT = "explain why two models differ: try the known mistakes"
 EXAMPLE = "layoutx diagnose model.h5 mypkg.models:Tagger --inputs batch.npz"
 
 
 def add(several: Any) -> None:
     """Its parser."""
-    from layoutx.cli.options import Pairs, _command, _common
+    from layoutx.cli.options import _command
 
-    found = _command(several, "diagnose", ABOUT, EXAMPLE, run)
-    model = ".keras, .h5, .onnx, .pt2, a recording, or package.module:callable"
-    found.add_argument("source", metavar="A", help=f"the model that is right: {model}")
-    found.add_argument("target", metavar="B", help="the model that differs")
-    found.add_argument(
-        "--inputs",
-        metavar="FILE",
-        help=".npy, .npz or .safetensors, in A's axis order; else random ones, if a model says",
-    )
-    found.add_argument("--map", metavar="FILE", help="the pairing, as `layoutx match` wrote it")
-    found.add_argument("--pair", action=Pairs, default={}, metavar="LAYER=MODULE", help="a layer's place in B")
-    found.add_argument("--form", action=Pairs, default={}, metavar="LAYER=FORM", help="the form of a layer of A")
-    found.add_argument("--skip", action="append", default=[], metavar="GLOB", help="leave these layers out")
-    found.add_argument("--only", action="append", default=[], metavar="GLOB", help="look at these layers only")
-    found.add_argument("--tolerance", type=float, metavar="X", help="relative difference that counts as the same")
-    _common(found)
+    two_models(_command(several, "diagnose", ABOUT, EXAMPLE, run), "the model that differs")
 
 
 def run(args: Namespace) -> int:
@@ -37,19 +24,8 @@ def run(args: Namespace) -> int:
     from layoutx.cli.commands import _print, _terminal
     from layoutx.diagnose import diagnose
 
-    found = diagnose(
-        args.source,
-        args.target,
-        args.inputs,
-        map=args.map,
-        forms=args.form,
-        pairs=args.pair,
-        skip=args.skip,
-        only=args.only,
-        specs=args.specs,
-        tolerance=args.tolerance,
-        progress=_progress if sys.stderr.isatty() and not args.json else None,
-    )
+    progress = _progress if sys.stderr.isatty() and not args.json else None
+    found = diagnose(args.source, args.target, args.inputs, progress=progress, **keywords(args))
     _print(args, found.to_dict() if args.json else found.text(*_terminal()))
     return 0 if found.ok else 1
 

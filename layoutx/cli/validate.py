@@ -1,8 +1,8 @@
-"""`layoutx validate A B`: run both models and compare them layer by layer."""
+"""`layoutx validate A B`: run both models and compare them layer by layer; `diagnose` takes the same arguments."""
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from typing import Any
 
 ABOUT = "run two models on the same inputs and compare every layer"
@@ -11,12 +11,18 @@ EXAMPLE = "layoutx validate model.h5 mypkg.models:Tagger --inputs batch.npz"
 
 def add(several: Any) -> None:
     """Its parser."""
-    from layoutx.cli.options import Pairs, _command, _common
+    from layoutx.cli.options import _command
 
-    found = _command(several, "validate", ABOUT, EXAMPLE, run)
+    two_models(_command(several, "validate", ABOUT, EXAMPLE, run), "the model that should do the same")
+
+
+def two_models(found: ArgumentParser, target: str) -> None:
+    """The arguments of a command that runs two models and compares them."""
+    from layoutx.cli.options import Pairs, _common
+
     model = ".keras, .h5, .onnx, .pt2, a recording, or package.module:callable"
     found.add_argument("source", metavar="A", help=f"the model that is right: {model}")
-    found.add_argument("target", metavar="B", help="the model that should do the same")
+    found.add_argument("target", metavar="B", help=target)
     found.add_argument(
         "--inputs",
         metavar="FILE",
@@ -31,22 +37,17 @@ def add(several: Any) -> None:
     _common(found)
 
 
+def keywords(args: Namespace) -> dict[str, Any]:
+    """What these arguments are in Python."""
+    names = {"map": "map", "form": "forms", "pair": "pairs", "skip": "skip", "only": "only", "specs": "specs"}
+    return {"tolerance": args.tolerance, **{name: getattr(args, option) for option, name in names.items()}}
+
+
 def run(args: Namespace) -> int:
     """Compare; 1 where something differs."""
     from layoutx.cli.commands import _print, _terminal
     from layoutx.validate import validate
 
-    found = validate(
-        args.source,
-        args.target,
-        args.inputs,
-        map=args.map,
-        forms=args.form,
-        pairs=args.pair,
-        skip=args.skip,
-        only=args.only,
-        specs=args.specs,
-        tolerance=args.tolerance,
-    )
+    found = validate(args.source, args.target, args.inputs, **keywords(args))
     _print(args, found.to_dict() if args.json else found.text(*_terminal()))
     return 0 if found.ok else 1
