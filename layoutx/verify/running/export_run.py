@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from layoutx.errors import LayoutxError
 from layoutx.plan.plan import Array
 from layoutx.verify.recording import Recording
 from layoutx.verify.running.events import Event, calls_of
-from layoutx.verify.running.given import Inputs, cannot_run, layer_fails, no_layer, resolved, said
+from layoutx.verify.running.given import Inputs, layer_fails, no_layer, resolved, widest
 from layoutx.verify.running.nested import Arguments, flattened
 from layoutx.verify.running.torch_run import doubled
 from layoutx.verify.running.torch_watch import calm, is_tensor, tensor, tensor_array
@@ -60,17 +59,7 @@ class ExportRunner:
         Raises:
             UsageError: the program does not run on these inputs.
         """
-        note = ""
-        for wide in (True, False) if double else (False,):
-            try:
-                return self._recorded(inputs, wide, note)
-            except LayoutxError:
-                raise
-            except Exception as error:
-                if not wide:
-                    raise cannot_run(error) from error
-                note = f"not in float64: {said(error, 120)}"
-        raise AssertionError("one of the two runs answers")
+        return widest(lambda wide, note: self._recorded(inputs, wide, note), double)
 
     def layer(self, name: str, inputs: Sequence[Array], names: Sequence[str] = ()) -> tuple[Array, ...]:
         """What the nodes of one module call give alone, in float64.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from layoutx.errors import LayoutxError, ModelError, UsageError
 from layoutx.plan.plan import Array
+from layoutx.verify.recording import Recording
 
 Inputs = Any  # one array, a sequence of arrays, or a mapping of them by the names of the inputs
 
@@ -45,6 +46,30 @@ def cannot_run(error: Exception) -> LayoutxError:
         why=f"{type(error).__name__}: {said(error)}",
         do="give inputs of its own shapes, in its own axis order",
     )
+
+
+def widest(run: Callable[[bool, str], Recording], double: bool, note: str = "") -> Recording:
+    """A run in float64, or in the model's own precision where it fails so.
+
+    Args:
+        run: called with whether it is in float64, and the note for its recording.
+
+    Raises:
+        LayoutxError: as the run; or the model runs in neither.
+    """
+    if double:
+        try:
+            return run(True, note)
+        except LayoutxError:
+            raise
+        except Exception as error:  # frameworks raise what they like
+            note = f"not in float64: {said(error, 120)}"
+    try:
+        return run(False, note)
+    except LayoutxError:
+        raise
+    except Exception as error:
+        raise cannot_run(error) from error
 
 
 def layer_fails(name: str, error: Exception) -> LayoutxError:

@@ -12,7 +12,7 @@ from layoutx.errors import LayoutxError
 from layoutx.plan.plan import Array
 from layoutx.verify.recording import Recording
 from layoutx.verify.running.events import Event, calls_of, seen_form
-from layoutx.verify.running.given import Inputs, cannot_run, layer_fails, listed, no_layer, resolved, said
+from layoutx.verify.running.given import Inputs, layer_fails, listed, no_layer, resolved, widest
 from layoutx.verify.running.tree_families import Family, family_of
 from layoutx.verify.running.untouched import same_random
 
@@ -55,16 +55,7 @@ class TreeRunner:
         given = listed(inputs)
         if double and not family.doubles:
             double, note = False, f"not in float64: {family.name} has none"
-        for wide in (True, False) if double else (False,):
-            try:
-                return self._recorded(given, wide, note)
-            except LayoutxError:
-                raise
-            except Exception as error:
-                if not wide:
-                    raise cannot_run(error) from error
-                note = f"not in float64: {said(error, 120)}"
-        raise AssertionError("one of the two runs answers")
+        return widest(lambda wide, told: self._recorded(given, wide, told), double, note)
 
     def layer(self, name: str, inputs: Sequence[Array], names: Sequence[str] = ()) -> tuple[Array, ...]:
         """What one module gives alone, in float64 where the framework has it.
