@@ -44,6 +44,7 @@ def port(
     compare: bool = True,
     from_: str = "",
     materialise: bool = False,
+    values: Mapping[str, Any] | None = None,
     map: str | PathLike[str] | None = None,
 ) -> Report:
     """Load the weights of one model into another, whose own layers, names and order stay.
@@ -55,7 +56,7 @@ def port(
         inputs: what both models are run on, in the source's axis order: an array, a list of them, or None
             for random inputs of the source's own shapes. Channels-last maps are turned for a channels-first target.
             A file is run where it holds a whole model and its framework is installed.
-        from_: whose names a bare mapping or file holds; materialise: as for `convert`.
+        from_: whose names a bare mapping or file holds; materialise, values: as for `convert`.
         map: a mapping file that `layoutx match` wrote; what is given beside it counts before it.
         compare: run both models; False: only the layers are proved, each on its own.
         allow, skip, only, forms, pairs, ignore_keys, keep_order, specs, live: as for `convert`.
@@ -69,7 +70,7 @@ def port(
         VerificationError: the two models' outputs differ; the target has its old weights again.
     """
     _writable(target)
-    options = options_of(allow, skip, only, forms, pairs, ignore_keys, keep_order, materialise, map=map)
+    options = options_of(allow, skip, only, forms, pairs, ignore_keys, keep_order, materialise, values, map=map)
     known = registry(specs)
     here = _source(source, known, options, from_)
     there = live_model(target, known)

@@ -197,3 +197,14 @@ def test_two_trainings_are_not_related(models: Path) -> None:
     assert not found.ok
     assert not found.explained
     assert not any(t.exact for t in by_name(found).values())
+
+
+def test_numbers_that_became_infinite_are_no_rounding() -> None:
+    import copy
+
+    torch = pytest.importorskip("torch")
+    layer = torch.nn.Linear(3, 2)
+    layer.weight.data[0, 0] = 1e6
+    found = lx.relate(layer, copy.deepcopy(layer).half())
+    assert not found.ok
+    assert "1 numbers were too large for float16" in " ".join(str(found).split())

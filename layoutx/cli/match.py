@@ -11,7 +11,7 @@ EXAMPLE = "layoutx match digits.keras mypkg.models:Digits -o map.yaml"
 
 def add(several: Any) -> None:
     """Its parser."""
-    from layoutx.cli.options import Pairs, _command, _common
+    from layoutx.cli.options import Pairs, _command, _common, said_values
 
     found = _command(several, "match", ABOUT, EXAMPLE, run)
     found.add_argument("source", metavar="SRC", help="a file of any kind, or package.module:callable")
@@ -25,7 +25,7 @@ def add(several: Any) -> None:
     found.add_argument("--map", metavar="FILE", help="a mapping file whose pairs stand")
     found.add_argument("--pair", action=Pairs, default={}, metavar="LAYER=MODULE", help="a layer's place in DST")
     found.add_argument("--form", action=Pairs, default={}, metavar="LAYER=FORM", help="the form of a layer of SRC")
-    found.add_argument("--set", action=Pairs, default={}, metavar="KEY=VALUE", help="a config value the file lacks")
+    said_values(found)
     found.add_argument("--skip", action="append", default=[], metavar="GLOB", help="leave these layers out")
     found.add_argument("--from", dest="from_", default="", metavar="FRAMEWORK", help="whose names SRC holds")
     found.add_argument("--to", default="", metavar="FRAMEWORK", help="whose names DST holds")

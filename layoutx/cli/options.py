@@ -94,6 +94,11 @@ def _forms(found: ArgumentParser) -> None:
     found.add_argument(
         "--input-shape", type=_shape, metavar="28,28,1", help="the model's input without batch, if unknown"
     )
+    said_values(found)
+
+
+def said_values(found: ArgumentParser) -> None:
+    """Options for what a file does not tell."""
     found.add_argument(
         "--set",
         action=Pairs,

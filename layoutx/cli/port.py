@@ -11,7 +11,7 @@ EXAMPLE = "layoutx port digits.keras mypkg.models:Digits -o digits.safetensors"
 
 def add(several: Any) -> None:
     """Its parser."""
-    from layoutx.cli.options import Pairs, _command, _common
+    from layoutx.cli.options import Pairs, _command, _common, said_values
 
     found = _command(several, "port", ABOUT, EXAMPLE, run)
     found.add_argument("source", metavar="SRC", help="a file of any kind, or package.module:callable")
@@ -30,13 +30,14 @@ def add(several: Any) -> None:
         "--keep-order", nargs="?", const="*", action="append", default=[], metavar="GLOB", help="rows stay"
     )
     found.add_argument("--from", dest="from_", default="", metavar="FRAMEWORK", help="whose names SRC holds")
+    said_values(found)
     found.add_argument("--no-compare", action="store_true", help="do not run the two models")
     _common(found)
 
 
 def run(args: Namespace) -> int:
     """Port and save; nothing is written where anything is wrong."""
-    from layoutx.cli.commands import _print, _terminal
+    from layoutx.cli.commands import _config, _print, _terminal
     from layoutx.port import port
     from layoutx.ported import built, check_output, saved
 
@@ -56,6 +57,7 @@ def run(args: Namespace) -> int:
         specs=args.specs,
         from_=args.from_,
         compare=not args.no_compare,
+        values=_config(args.set),
     )
     report = saved(target, args.output, report)
     _print(args, report.to_dict() if args.json else report.text(*_terminal()))

@@ -11,7 +11,7 @@ EXAMPLE = "layoutx relate model.h5 ported.safetensors"
 
 def add(several: Any) -> None:
     """Its parser."""
-    from layoutx.cli.options import Pairs, _command, _common
+    from layoutx.cli.options import Pairs, _command, _common, said_values
 
     found = _command(several, "relate", ABOUT, EXAMPLE, run)
     kinds = ".keras, .h5, .onnx, .safetensors, .pt, .npz, .msgpack, ..., or package.module:callable"
@@ -20,7 +20,7 @@ def add(several: Any) -> None:
     found.add_argument("--map", metavar="FILE", help="the pairing, as `layoutx match` wrote it")
     found.add_argument("--pair", action=Pairs, default={}, metavar="LAYER=MODULE", help="a layer's place in B")
     found.add_argument("--form", action=Pairs, default={}, metavar="LAYER=FORM", help="the form of a layer")
-    found.add_argument("--set", action=Pairs, default={}, metavar="KEY=VALUE", help="a config value the file lacks")
+    said_values(found)
     found.add_argument("--skip", action="append", default=[], metavar="GLOB", help="leave these layers out")
     found.add_argument("--only", action="append", default=[], metavar="GLOB", help="relate only these layers")
     keep = "rows of these layers stay in A's order (channels last)"

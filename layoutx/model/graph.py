@@ -211,11 +211,34 @@ def _functional(class_name: str, name: str, body: Mapping[str, Any], entries: li
         n.name: replace(n, calls=tuple(tuple(_resolve(r, nodes, offsets, where) for r in c) for c in n.calls))
         for n in nodes.values()
     }
+    _no_circle(fixed, where)
     inputs, outputs = (
         tuple(_resolve(r, nodes, offsets, where) for r in _refs(body.get(key, [])))
         for key in ("input_layers", "output_layers")
     )
     return Graph(name, class_name, tuple(fixed.values()), inputs, outputs, True, fixed)
+
+
+def _no_circle(nodes: Mapping[str, Node], where: str) -> None:
+    """Refuse calls that wait for one another: Keras itself would look for an order of them for ever."""
+    calls = [((n.name, i), call) for n in nodes.values() for i, call in enumerate(n.calls)]
+    waiting = {key: {(ref.layer, ref.call) for ref in call if ref.layer} for key, call in calls}
+    ready = [key for key, needs in waiting.items() if not needs & waiting.keys()]
+    readers: dict[tuple[str, int], list[tuple[str, int]]] = {}
+    for key, needs in waiting.items():
+        for need in needs:
+            readers.setdefault(need, []).append(key)
+    left = {key: len(needs & waiting.keys()) for key, needs in waiting.items()}
+    while ready:
+        key = ready.pop()
+        del left[key]
+        for reader in readers.get(key, ()):
+            left[reader] -= 1
+            if not left[reader]:
+                ready.append(reader)
+    if left:
+        names = ", ".join(dict.fromkeys(name for name, _ in left))
+        raise bad_config(f"The wiring goes in a circle: each of {names} waits for another of them", where)
 
 
 def _refs(value: Any, keyword: str = "") -> Iterator[Ref]:

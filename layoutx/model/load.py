@@ -234,7 +234,7 @@ def live_model(
     """
     if is_keras(model):
         return with_forms(live_records(model, lambda name: name in registry.forms), registry, forms)
-    if hasattr(model, "state_dict") and hasattr(model, "named_modules"):
+    if hasattr(model, "state_dict") and hasattr(model, "named_modules") and not is_tree(model):
         return keyed_module(model, lambda name: _keys(name, registry))
     if is_export(model):
         return keyed_export(model, lambda name: _keys(name, registry))

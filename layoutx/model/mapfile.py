@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from layoutx.empty import NOTHING
-from layoutx.errors import FileError, LayoutxError, UsageError, raise_all
+from layoutx.errors import FileError, LayoutxError, MatchError, UsageError, raise_all
 from layoutx.spec.strict import Lines, load_yaml
 
 KEYS = ("source", "target", "pairs", "skip", "keep_order", "forms", "set")
@@ -147,7 +147,7 @@ def missing(found: MapFile, source: Collection[str], target: Collection[str]) ->
             if one not in known and re.sub(r"/[a-z]+_\d+$", "", one) not in known:
                 near = ", ".join(_near(one, known))
                 why = f"near it: {near}" if near else ""
-                problems.append(UsageError(f"{of} has no layer {one}", where=found.where("pairs", name), why=why))
+                problems.append(MatchError(f"{of} has no layer {one}", where=found.where("pairs", name), why=why))
     return problems
 
 

@@ -14,6 +14,7 @@ import pytest
 from layoutx.errors import ModelError
 from layoutx.files.open import open_store
 from layoutx.files.store import Store, tensor_of
+from layoutx.model.graph import graph_of
 from layoutx.model.keras import records
 from layoutx.model.record import LayerRecord, ModelRecord
 
@@ -429,3 +430,22 @@ def test_real_files(models: Path) -> None:
         made = records(store, lambda _: True)
         assert sum(len(r.tensors) for r in made.layers) + len(made.leftover) == len(store.tensors)
         assert all(r.form for r in made.layers if r.tensors), path
+
+
+def test_a_circle_in_the_wiring_is_refused() -> None:
+    """Keras itself would look for an order for ever; a layer that is called twice is none."""
+
+    def entry(name: str, *calls: list[str]) -> dict[str, Any]:
+        nodes = [[[feeding, at, 0, {}] for feeding, at in call] for call in calls]
+        return {"name": name, "class_name": "Add", "config": {"name": name}, "inbound_nodes": nodes}
+
+    def model(*entries: dict[str, Any]) -> dict[str, Any]:
+        ends = {"input_layers": [["x", 0, 0]], "output_layers": [[entries[-1]["name"], 0, 0]]}
+        first = {"name": "x", "class_name": "InputLayer", "config": {"name": "x"}, "inbound_nodes": []}
+        return {"class_name": "Functional", "config": {"name": "m", "layers": [first, *entries], **ends}}
+
+    twice = model(entry("a", [("x", 0)], [("b", 0)]), entry("b", [("a", 0)]))
+    assert len(graph_of(twice).layers) == 3
+    circle = model(entry("s", [("x", 0), ("b", 0)]), entry("a", [("s", 0)]), entry("b", [("a", 0)]))
+    with pytest.raises(ModelError, match="goes in a circle: each of s, a, b waits"):
+        graph_of(circle)

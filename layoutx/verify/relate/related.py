@@ -15,7 +15,7 @@ from layoutx.verify.relate.expected import expectation, flat_of
 from layoutx.verify.relate.folded import Norm, folded
 from layoutx.verify.relate.near import nearness
 from layoutx.verify.relate.numbers import numbers_of, slot, sums_of
-from layoutx.verify.relate.relation import CLOSE, INITIAL, LAYOUT, OTHER, ROUNDED, SAME, TensorRelation
+from layoutx.verify.relate.relation import CLOSE, INITIAL, LAYOUT, OTHER, ROUNDED, SAME, VALUES, TensorRelation
 from layoutx.verify.relate.search import search
 from layoutx.verify.relate.splits import split
 from layoutx.verify.relate.telling import label_orders
@@ -87,7 +87,13 @@ def _as_read(tensor: BoundTensor, layer: Layer) -> TensorRelation | None:
         return None
     if _equal(wanted, there):
         return plain
-    if _equal(wanted.astype(there.dtype), there) and there.dtype.kind not in "iub":
+    with np.errstate(over="ignore"):
+        rounded = wanted.astype(there.dtype)
+    if _equal(rounded, there) and there.dtype.kind not in "iub":
+        lost = int(np.count_nonzero(np.isfinite(wanted) & ~np.isfinite(there)))
+        if lost:
+            words = (f"{lost} numbers were too large for {there.dtype} and are infinite now",)
+            return replace(plain, status=VALUES, words=words, residual=float("inf"), wrong=lost)
         return replace(plain, status=ROUNDED, words=(f"rounded to {there.dtype}",))
     if there.dtype.kind not in "iub" and _equal(there.astype(wanted.dtype), wanted):
         words = (f"it has more digits: the source holds these numbers rounded to {wanted.dtype}",)

@@ -11,6 +11,7 @@ from typing import Any
 from layoutx.errors import FileError, LayoutxError, ModelError, UsageError
 from layoutx.files.blob import reading
 from layoutx.files.open import HDF5, open_store
+from layoutx.model.graph import graph_of
 from layoutx.verify.running.given import said
 from layoutx.verify.running.opened import Runner
 
@@ -117,6 +118,7 @@ def _keras(path: Path) -> Runner:
             why="loading the file would run it (safe_mode of Keras does not look into .h5 files)",
             do=f"if you trust it, {DO}",
         )
+    graph_of(store.config)  # Keras would look for ever for an order of layers that wait for one another
     version = store.version or str(store.config.get("keras_version", ""))
     old = not version.startswith("3")
     problems: list[str] = []
