@@ -10,7 +10,7 @@ from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError, MatchError, UsageError, raise_all
 from layoutx.model.keyed import Keyed
 from layoutx.model.matching.evidence import clues, place_name
-from layoutx.model.matching.outcome import Choice, Outcome, settle
+from layoutx.model.matching.outcome import Choice, Outcome, contradicted, settle
 from layoutx.model.matching.values import Numbers
 from layoutx.model.matching.wiring import Wires, keyed_wires
 from layoutx.model.order import keeps_order
@@ -94,8 +94,10 @@ def matched(
     outcome = settle(found, keyed, None if read else Numbers)
     by_name = {layer.record.name: layer for layer in layers}
     lost |= {name: squeezed(by_name[name], options[name], outcome.owners()) for name in outcome.lost}
-    pairs = [_pair(layer, outcome, fixed) for layer in layers if layer.record.name in outcome.chosen]
-    return Matching(tuple(pairs), outcome.open, lost, options)
+    doubts = {name: own for name, own in contradicted(found, outcome).items() if name not in fixed}
+    placed = outcome.chosen.keys() - doubts.keys()
+    pairs = [_pair(layer, outcome, fixed) for layer in layers if layer.record.name in placed]
+    return Matching(tuple(pairs), {**outcome.open, **doubts}, lost, options)
 
 
 def _pair(layer: Layer, outcome: Outcome, fixed: Mapping[str, str]) -> Pair:

@@ -301,3 +301,16 @@ def test_orders_force_only_what_is_in_every_alignment() -> None:
     rows = [{i: 1.0} for i in range(9)]
     assert forced(rows) == ({i: i for i in range(9)}, True)
     assert all(a < b for a, b in pairwise(forced(rows)[0].values()))
+
+
+def test_two_layers_in_a_row_are_no_two_of_three() -> None:
+    """The first and the last of three fit by the model's ends, and any other two as well: nothing is chosen."""
+    import keras
+
+    with precision(keras, "float32"):
+        layers = [keras.layers.Dense(5, "relu", name="p"), keras.layers.Dense(5, name="q")]
+        model = keras.Sequential([keras.Input((5,)), *layers])
+    three = nn.Sequential(nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 5))
+    found = match(model, three).joint
+    assert not found.pairs
+    assert set(found.open) == {"p", "q"}

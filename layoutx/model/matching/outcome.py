@@ -14,6 +14,7 @@ from layoutx.model.matching import evidence as ev
 from layoutx.model.matching.assignment import PLACED, assigned
 from layoutx.model.matching.evidence import Clues, Scores, Table
 from layoutx.model.matching.values import Numbers
+from layoutx.model.matching.wiring import agreement, of_place
 from layoutx.model.places import Candidate
 
 SURE = 1.9  # a margin that is fixed before the rest is looked at
@@ -156,3 +157,23 @@ def _left(clues: Clues, rest: Mapping[str, Sequence[int]], scores: Table, outcom
     for name, own in rest.items():
         likeliest = sorted(own, key=lambda at: -sum(scores[name, at].values()))
         outcome.open[name] = tuple(clues.options[name][at] for at in likeliest)
+
+
+def contradicted(found: ev.Clues, outcome: Outcome) -> dict[str, tuple[Candidate, ...]]:
+    """Layers that wiring alone placed, and whose neighbours' places now speak against it as much as for it.
+
+    The model's ends count as neighbours: two layers in a row fit the first and the last of three, and others too.
+    """
+    if found.wires is None:
+        return {}
+    here, there = found.wires
+    met = {name: ev.paths_of(choice.candidate) for name, choice in outcome.chosen.items()}
+    doubts = {}
+    for name, choice in outcome.chosen.items():
+        paths = [path for path in met[name] if path in there.before]
+        if choice.reason != ev.WIRING or not paths or len(found.options[name]) < 2:
+            continue
+        right, wrong = agreement((here.before[name], here.after[name]), of_place(there, paths), met)
+        if wrong >= max(right, 1):
+            doubts[name] = tuple(found.options[name])
+    return doubts
