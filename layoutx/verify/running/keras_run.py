@@ -14,7 +14,7 @@ from layoutx.plan.plan import Array
 from layoutx.verify.models import probes
 from layoutx.verify.recording import Recording
 from layoutx.verify.running.events import Event, calls_of
-from layoutx.verify.running.given import Inputs, cannot_run, layer_fails, listed, no_layer, resolved, said
+from layoutx.verify.running.given import Inputs, layer_fails, listed, no_layer, resolved, widest
 from layoutx.verify.running.keras_double import float64_clone, in_float64, same_state
 from layoutx.verify.running.keras_watch import (
     Known,
@@ -62,20 +62,7 @@ class KerasRunner:
         Raises:
             UsageError: the model does not run on these inputs.
         """
-        note = ""
-        if double:
-            try:
-                return self._recorded(inputs, True, "")
-            except LayoutxError:
-                raise
-            except Exception as error:
-                note = f"not in float64: {said(error, 120)}"
-        try:
-            return self._recorded(inputs, False, note)
-        except LayoutxError:
-            raise
-        except Exception as error:
-            raise cannot_run(error) from error
+        return widest(lambda wide, note: self._recorded(inputs, wide, note), double)
 
     def layer(self, name: str, inputs: Sequence[Array], names: Sequence[str] = ()) -> tuple[Array, ...]:
         """What one layer gives alone, in float64; in the model's own dtype where that fails.

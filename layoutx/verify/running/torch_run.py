@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from layoutx.errors import LayoutxError, ModelError
 from layoutx.plan.plan import Array
 from layoutx.verify.recording import Recording
 from layoutx.verify.running.events import Event, calls_of, seen_form
-from layoutx.verify.running.given import Inputs, cannot_run, layer_fails, no_layer, resolved, said
+from layoutx.verify.running.given import Inputs, layer_fails, no_layer, resolved, said, widest
 from layoutx.verify.running.nested import arguments, flattened
 from layoutx.verify.running.torch_watch import Arrays, calm, hooked, is_tensor, scripted, tensor, tensor_array
 from layoutx.verify.running.untouched import same_random
@@ -43,21 +43,12 @@ class TorchRunner:
         Raises:
             UsageError: the model does not run on these inputs.
         """
-        note = ""
-        if double:
-            try:
-                return self._recorded(inputs, True)
-            except LayoutxError:
-                raise
-            except Exception as error:
-                note = f"not in float64: {said(error, 120)}"
-        try:
-            found = self._recorded(inputs, False)
-        except LayoutxError:
-            raise
-        except Exception as error:
-            raise cannot_run(error) from error
-        return Recording(**{**vars(found), "note": "; ".join(n for n in (note, found.note) if n)})
+
+        def noted(wide: bool, note: str) -> Recording:
+            found = self._recorded(inputs, wide)
+            return replace(found, note="; ".join(n for n in (note, found.note) if n))
+
+        return widest(noted, double)
 
     def layer(self, name: str, inputs: Sequence[Array], names: Sequence[str] = ()) -> tuple[Array, ...]:
         """What one module of the float64 copy gives alone; in the model's own dtype where float64 fails.
