@@ -14,7 +14,7 @@ from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError, SpecError, UsageError, raise_all
 from layoutx.spec.bind import bind
 from layoutx.spec.bound import BoundForm
-from layoutx.spec.load import load_spec
+from layoutx.spec.kept import keep, kept, taken
 from layoutx.spec.schema import Form, Framework, Kind
 
 ENTRY_POINTS = "layoutx.specs"
@@ -106,6 +106,8 @@ def load_registry(folders: Iterable[Path]) -> Registry:
     Raises:
         SpecError: a file that is not valid, two files for one kind, two forms of one name; all shown together.
     """
+    from layoutx.spec.load import load_spec
+
     problems: list[LayoutxError] = []
     kinds: dict[str, Kind] = {}
     frameworks: dict[str, Framework] = {}
@@ -185,7 +187,14 @@ def _extended(kind: Kind, extra: Kind, problems: list[LayoutxError]) -> Kind:
 
 @cache
 def _cached(folders: tuple[Path, ...]) -> Registry:
-    return load_registry(folders)
+    place = kept(folders)
+    before = taken(place) if place else None
+    if before is not None:
+        return Registry(*before)
+    found = load_registry(folders)
+    if place:
+        keep(place, found)
+    return found
 
 
 def registry(extra: Sequence[str | os.PathLike[str]] = ()) -> Registry:

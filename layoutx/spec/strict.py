@@ -12,6 +12,7 @@ from typing import Any
 
 from layoutx.errors import SpecError
 
+_MAY_ANCHOR = re.compile(r"(?:^|[\s\[{,:])[&*][^\s]", re.MULTILINE)  # parsing twice costs a third of the load
 _LOOKS_LIKE_NUMBER = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
 
 
@@ -38,7 +39,7 @@ def load_yaml(text: str, name: str) -> Lines:
 
     try:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where it is there: ten times as fast
-        for event in yaml.parse(text, Loader=loader):
+        for event in yaml.parse(text, Loader=loader) if _MAY_ANCHOR.search(text) else ():
             if getattr(event, "anchor", None):
                 line = event.start_mark.line + 1 if event.start_mark else 1
                 raise SpecError("anchors and aliases are not used in specs", where=f"{name}:{line}")
