@@ -21,6 +21,8 @@ from layoutx.job.named import plan_named
 from layoutx.job.outputs import arrays_of
 from layoutx.job.paired import plan_pair
 from layoutx.job.run import move
+from layoutx.job.seen import with_run
+from layoutx.model.callables import built
 from layoutx.model.keyed import Keyed
 from layoutx.model.load import (
     check_framework,
@@ -34,10 +36,13 @@ from layoutx.model.load import (
 )
 from layoutx.model.parametrized import refusal, settled, sites
 from layoutx.model.record import ModelRecord
+from layoutx.progress import Progress
 from layoutx.report import Report, report_of
+from layoutx.show.progress import reported
 from layoutx.spec.registry import Registry, registry
 
 
+@reported
 def convert(
     source: Any,
     output: str | PathLike[str] | None = None,
@@ -59,6 +64,7 @@ def convert(
     materialise: bool = False,
     values: Mapping[str, Any] | None = None,
     map: str | PathLike[str] | None = None,
+    progress: bool | Progress | None = None,
 ) -> Report:
     """Convert a weights file, or the weights of a live model.
 
@@ -88,6 +94,7 @@ def convert(
         values: config values that the file does not say: {"release": "1.0.5"} for all layers that read it,
             {"up.transpose_kernel": True} for one, {"block*.num_groups": 4} for those of a pattern.
         map: a mapping file that `layoutx match` wrote; what is given beside it counts before it.
+        progress: True tells it on a terminal; or a function of (done, of how many, what comes now).
 
     Returns:
         The report: layers, exactness, proofs, settings to carry, every key accounted for.
@@ -113,13 +120,14 @@ def convert(
         raise UsageError("--pair names places in a target", do="give the target with --like")
     if config is not None and not from_keras:
         raise UsageError(f"{path.name} is not a Keras file: a model config says nothing about it")
+    like = built(like)
     target = template_of(like, to, known, NOTHING if from_keras else options.forms) if like is not None else None
     _check_target(target, to)
     template = target.store if isinstance(target, ModelRecord) else None
     if output is not None:
         can_write(output, template)
         _not_itself(path, Path(output))
-    job = planned(store, to, target, known, options, input_shape, config, from_, given)
+    job = planned(store, to, target, known, options, input_shape, config, from_, given, like)
     if not job.layers:
         raise UsageError(
             f"nothing of {path.name} is left to convert",
@@ -145,8 +153,12 @@ def planned(
     config: Any = None,
     from_: str = "",
     given: ModelRecord | None = None,
+    live: Any = None,
 ) -> Job:
     """The job for a source file, or a live model that was read, and a target.
+
+    Args:
+        live: what the target was read from.
 
     Raises:
         LayoutxError: what cannot be done, all of it together.
@@ -167,6 +179,7 @@ def planned(
     else:
         model = _other(read(plain=plain), None, to)
     if target is not None:
+        target = with_run(target, live, model)
         return plan_pair(model, target, known, options)
     if to == "keras":
         raise _needs_like(to)

@@ -10,24 +10,31 @@ from typing import Any, overload
 from layoutx.diagnosis import WholeDiagnosis
 from layoutx.errors import LayoutxError, UsageError
 from layoutx.plan.plan import Array
+from layoutx.progress import Progress, steps, tell
+from layoutx.show.progress import reported
+from layoutx.spec.registry import registry
 from layoutx.validate import validate
 from layoutx.validation import Validation
-from layoutx.verify.diagnose.between import between, by_chance, missing
-from layoutx.verify.diagnose.crossed import crossed, other_order
+from layoutx.verify.diagnose.between import Found, behind, between, by_chance, missing
+from layoutx.verify.diagnose.crossed import Owner, crossed, other_order
 from layoutx.verify.diagnose.families import LAYER
+from layoutx.verify.diagnose.masks import of_masks, unmasked
 from layoutx.verify.diagnose.remarks import Remark, of_mode, of_order, of_rest, of_settings
+from layoutx.verify.diagnose.runs import from_runs
 from layoutx.verify.diagnose.search import BUDGET, search
+from layoutx.verify.diagnose.sequence import time_first, turned_layers
 from layoutx.verify.diagnose.suspect import Diagnosis, Suspect
-from layoutx.verify.diagnose.trial import Progress
+from layoutx.verify.recording import Recording
 from layoutx.verify.running.inputs_file import inputs_of
 from layoutx.verify.running.opened import Runner, opened
 
 TOTAL = 60.0  # seconds for all layers together, unless the caller says otherwise
+LATER = 10.0  # seconds for faults between layers that stand behind others
 LEAST = 1.0  # seconds that each layer has in any case
 
 
 @overload
-def diagnose(a: Suspect, *, budget: float = ..., progress: Progress | None = ...) -> Diagnosis: ...
+def diagnose(a: Suspect, *, budget: float = ..., progress: bool | Progress | None = ...) -> Diagnosis: ...
 
 
 @overload
@@ -43,11 +50,14 @@ def diagnose(
     only: Sequence[str] = ...,
     specs: Sequence[str | PathLike[str]] = ...,
     tolerance: float | None = ...,
+    values: Mapping[str, Any] | None = ...,
+    weights: Any = ...,
     budget: float = ...,
-    progress: Progress | None = ...,
+    progress: bool | Progress | None = ...,
 ) -> WholeDiagnosis: ...
 
 
+@reported
 def diagnose(
     a: Any,
     b: Any = None,
@@ -60,16 +70,19 @@ def diagnose(
     only: Sequence[str] = (),
     specs: Sequence[str | PathLike[str]] = (),
     tolerance: float | None = None,
+    values: Mapping[str, Any] | None = None,
+    weights: Any = None,
     budget: float = BUDGET,
-    progress: Progress | None = None,
+    progress: bool | Progress | None = None,
 ) -> WholeDiagnosis | Diagnosis:
     """Explain why `b` differs from `a`, which is taken to be right.
 
     Args:
         a, b: two models, as for `validate`; or `a` alone: a `Validation`, or one of its `suspects()`.
-        inputs, map, forms, pairs, skip, only, specs, tolerance: as for `validate`.
+        inputs, map, forms, pairs, skip, only, specs, tolerance, values: as for `validate`.
+        weights: of a recorded `a`, a file of them or the model: its layers are then searched as those of a live model.
         budget: seconds for one layer.
-        progress: called with (tried, of how many, what is tried) by a search that takes longer than a second.
+        progress: True tells it on a terminal; or a function of (done, of how many, what comes now or is tried).
 
     Returns:
         An explanation for every layer and gap that differs, or none where no known mistake explains it.
@@ -78,10 +91,10 @@ def diagnose(
         UsageError: one model alone. LayoutxError: as `validate`.
     """
     if isinstance(a, Suspect):
-        return search(a, budget=budget, progress=progress)
+        return search(a, budget=budget, progress=tell)
     started = time.perf_counter()
     if isinstance(a, Validation):
-        return _whole(a, (), budget, progress, started)
+        return _whole(a, (), budget, started)
     if b is None:
         raise UsageError("one model cannot be diagnosed", do="give the model that is right and the one that is not")
     first, second, inputs = opened(a), opened(b), inputs_of(inputs)
@@ -93,31 +106,60 @@ def diagnose(
     def compared(more: Mapping[str, str]) -> Validation:
         both = {**(pairs or {}), **more}
         return validate(
-            *(*sides, inputs), map=map, forms=forms, pairs=both, skip=skip, only=only, specs=specs, tolerance=tolerance
-        )
+            *(*sides, inputs), map=map, forms=forms, pairs=both, skip=skip, only=only, specs=specs,
+            tolerance=tolerance, values=values, weights=weights,
+        )  # fmt: skip
 
-    found = _whole(compared({}), (first, second), budget, progress, started)
+    found = _whole(compared({}), (first, second), budget, started)
     return _other_order(found, compared, second, started) or found
 
 
-def _whole(
-    found: Validation, runners: Sequence[Runner], budget: float, progress: Progress | None, started: float
-) -> WholeDiagnosis:
+def _whole(found: Validation, runners: Sequence[Runner], budget: float, started: float) -> WholeDiagnosis:
     """Every fault of a comparison searched."""
-    layers = _searched(found.suspects(), budget, progress)
-    remarks = [*_modes(runners, found.fed), *of_order(found.notes), *of_rest(found.lost, found.unused, found.ok)]
+    layers = _searched(found.suspects(), found.owners, budget)
+    remarks = [
+        *_modes(runners, found.fed),
+        *of_order(found.notes if found.runs is None or found.ok else (), turned_layers(found.bounds)),
+    ]
+    remarks += of_masks(found.checks)
+    remarks += of_rest(found.lost, found.unused, found.ok)
     remarks += of_settings([(layer, source, target) for layer, _, source, target in found.bounds])
-    gaps = tuple(missing(between(gap), found.lost) for gap in found.gaps)
+    targets = {layer: target for layer, _, _, target in found.bounds}
+    gaps = tuple(time_first(unmasked(missing(between(g), found.lost)), targets.get(g.after)) for g in found.gaps)
+    gaps += _behind(found, gaps) if found.runs is None else _of_runs(found, runners)
     if any(remark.mode == "F10" and remark.random for remark in remarks):
         gaps = tuple(by_chance(gap) for gap in gaps)
     return WholeDiagnosis(found, layers, gaps, tuple(remarks), time.perf_counter() - started)
+
+
+def _of_runs(found: Validation, runners: Sequence[Runner]) -> tuple[Found, ...]:
+    """What two runs show without weights; a live target's layers are run on what the source's were given."""
+    if found.runs is None or found.ok:
+        return ()
+    known = registry()
+    first = [known.framework(run.framework).channels == "first" for run in found.runs]
+    live = len(runners) > 1 and not isinstance(runners[1].model, Recording)
+    return tuple(from_runs(*found.runs, found.checks, (first[0], first[1]), runners[1].layer if live else None))
+
+
+def _behind(found: Validation, told: Sequence[Found]) -> tuple[Found, ...]:
+    """Faults behind the first one on each path, each in its own right, for as long as there is time."""
+    turned = {gap.gap.after for gap in told if gap.mode == "F36"}  # what such a layer gives is turned too
+    end = time.perf_counter() + LATER
+    more = []
+    for gap in found.behind:
+        if time.perf_counter() > end:
+            break
+        if not turned & set(gap.before) and (fault := behind(gap)) is not None:
+            more.append(fault)
+    return tuple(more)
 
 
 def _other_order(
     found: WholeDiagnosis, compared: Callable[[Mapping[str, str]], Validation], target: Runner, started: float
 ) -> WholeDiagnosis | None:
     """F38: numbers paired two layers, and the target calls them the other way round: compared by the order of calls."""
-    if found.ok or all(gap.known for gap in found.gaps):
+    if found.ok:
         return None
     pairs = other_order(found.validation.bounds, list(target.layers()))
     if not pairs:
@@ -127,8 +169,8 @@ def _other_order(
     except LayoutxError:
         return None
     suspects = again.suspects()
-    told = crossed(suspects)
-    if again.gaps or len(told) < len(suspects):
+    told = crossed(suspects, again.owners)
+    if again.gaps or not told or len(told) < len(suspects):
         return None
     return WholeDiagnosis(again, tuple(told.values()), (), found.remarks, time.perf_counter() - started)
 
@@ -140,13 +182,14 @@ def _callable(model: Any) -> bool:
     return isinstance(model, str) and ":" in model and not Path(model).exists()
 
 
-def _searched(suspects: Sequence[Suspect], budget: float, progress: Progress | None) -> tuple[Diagnosis, ...]:
+def _searched(suspects: Sequence[Suspect], owners: Mapping[str, Owner], budget: float) -> tuple[Diagnosis, ...]:
     """Every layer's search; many layers share the time, since one mistake is often made in all of them."""
     each = budget if len(suspects) * budget <= TOTAL else max(LEAST, TOTAL / len(suspects))
-    told = crossed(suspects)
+    told = crossed(suspects, owners)
+    several = steps(suspects, lambda one: f"trying the known mistakes on {one.name}")
     return tuple(
-        told[number] if number in told else search(suspect, LAYER, budget=each, progress=progress)
-        for number, suspect in enumerate(suspects)
+        told[number] if number in told else search(suspect, LAYER, budget=each, progress=tell)
+        for number, suspect in enumerate(several)
     )
 
 

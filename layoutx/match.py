@@ -10,14 +10,19 @@ from time import perf_counter
 from typing import Any
 
 from layoutx.files.open import open_store
+from layoutx.job.folding import joint_folded
 from layoutx.job.jobs import options_of
 from layoutx.job.joined import Joined, Joint
-from layoutx.job.joint import joint
+from layoutx.job.seen import with_run
+from layoutx.model.callables import built
 from layoutx.model.keyed import Keyed
-from layoutx.model.load import call, keyed_of, live_model, model_of, says_itself
+from layoutx.model.load import keyed_of, live_model, model_of, says_itself
 from layoutx.model.mapfile import MapFile
 from layoutx.model.mapwrite import Entry, write_map
 from layoutx.model.record import ModelRecord
+from layoutx.model.tree import head
+from layoutx.progress import Progress
+from layoutx.show.progress import reported
 from layoutx.spec.registry import Registry, registry
 
 
@@ -46,7 +51,8 @@ class Match:
         """What a mapping file says of each layer."""
         found = [Entry(p.source.name, place_of(p), f"{p.confidence:.2f} {p.reason}") for p in self.joint.pairs]
         found += [Entry(n, "", "ambiguous: choose one", own) for n, own in self.joint.open.items()]
-        return found + [Entry(n, "", f"no counterpart: {why}"[:100]) for n, why in self.joint.lost.items()]
+        lost = {**self.joint.lost, **{n: f"folded into {into}" for n, into in self.joint.folded.items()}}
+        return found + [Entry(n, "", f"no counterpart: {why}"[:100]) for n, why in lost.items()]
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write a mapping file; one that is there keeps every line, and gets the pairs that it lacks.
@@ -79,6 +85,7 @@ class Match:
             "unused": dict(self.joint.unused),
             "skipped": dict(self.joint.skipped),
             "leftover": dict(self.joint.leftover),
+            "folded": dict(self.joint.folded),
             "seconds": self.seconds,
         }
 
@@ -99,6 +106,7 @@ def place_of(pair: Joined) -> str:
     return f"{name}/{inner}" if inner and not name.endswith(f"/{inner}") else name
 
 
+@reported
 def match(
     source: Any,
     target: Any,
@@ -113,6 +121,7 @@ def match(
     specs: Sequence[str | PathLike[str]] = (),
     from_: str = "",
     to: str = "",
+    progress: bool | Progress | None = None,
 ) -> Match:
     """Propose which layer of `source` is which of `target`; nothing is moved.
 
@@ -120,16 +129,19 @@ def match(
         source, target: live models, files, or "package.module:callable", which is imported and called.
         map: a mapping file; what it says stands. pairs, forms, skip, only, keep_order, values, specs: as for `convert`.
         from_, to: whose names bare files of named tensors hold, where they do not say.
+        progress: True tells it on a terminal; or a function of (done, of how many, what comes now).
 
     Raises:
         UsageError: options or a mapping file that name what is not there, all of it together.
     """
     options = options_of((), skip, only, forms, pairs, (), keep_order, False, values, map)
     known = registry(specs)
-    here = seen(source, known, options.forms, options.values, from_)
-    there = seen(target, known, {}, {}, to)
+    first, second = built(source), built(target)
+    here = seen(first, known, options.forms, options.values, from_)
+    there = seen(second, known, {}, {}, to)
     started = perf_counter()
-    found = joint(here, there, known, options)
+    here, there = with_run(here, first, there), with_run(there, second, here)
+    found = joint_folded(here, there, known, options)
     return Match(found, _called(source), _called(target), (here.framework, there.framework), perf_counter() - started)
 
 
@@ -137,8 +149,7 @@ def seen(
     given: Any, known: Registry, forms: Mapping[str, str], values: Mapping[str, Any], framework: str = ""
 ) -> Keyed | ModelRecord:
     """A file, a callable's name or a live model as what can be paired."""
-    if isinstance(given, str) and not Path(given).exists() and ":" in given:
-        given = call(given)
+    given = built(given)
     if isinstance(given, (str, Path)):
         store = open_store(given)
         if says_itself(store):
@@ -150,4 +161,4 @@ def seen(
 def _called(model: Any) -> str:
     if isinstance(model, str) and not Path(model).exists():
         return model
-    return Path(model).name if isinstance(model, (str, Path)) else type(model).__name__
+    return Path(model).name if isinstance(model, (str, Path)) else type(head(model)).__name__

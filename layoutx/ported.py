@@ -6,18 +6,25 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from layoutx.errors import UsageError
 from layoutx.files.atomic import check_place, replacing
 from layoutx.files.certificate import to_metadata
 from layoutx.files.save import can_write, save
+from layoutx.job.tree_slots import tree_slots
+from layoutx.model.callables import call
 from layoutx.model.keras_live import is_keras
 from layoutx.model.keyed import torch_tensor
-from layoutx.model.load import call
+from layoutx.model.torch_keyed import is_export
+from layoutx.model.tree import is_tree
 from layoutx.report import Report
+from layoutx.transferred import Transfer
 
+Said = TypeVar("Said", Report, Transfer)
 ENDINGS = {"torch": (".safetensors", ".pt", ".pth"), "keras": (".keras", ".weights.h5")}
+ENDINGS["export"] = (".pt2", *ENDINGS["torch"])
+ENDINGS["tree"] = (".safetensors", ".npz", ".msgpack")  # under the names of the model's own tree
 
 
 def built(given: str, must: bool) -> Any:
@@ -32,7 +39,8 @@ def built(given: str, must: bool) -> Any:
         raise UsageError(
             f"{given} is not a model that can be run",
             why="port loads the weights into a live model and runs it",
-            do="give package.module:callable, which builds it; files are written with `layoutx convert --like`",
+            do="give package.module:callable, which builds it (for a .pt2 file: returns torch.export.load(FILE)); files "
+            "are written with `layoutx convert --like`",
         )
     return given
 
@@ -43,7 +51,7 @@ def check_output(path: str | None, target: Any) -> None:
     Raises:
         UsageError: there is none; an ending that the target's framework does not save.
     """
-    endings = ENDINGS["keras" if is_keras(target) else "torch"]
+    endings = ENDINGS[_home(target)]
     if path is None:
         raise UsageError(
             "there is no output",
@@ -53,20 +61,34 @@ def check_output(path: str | None, target: Any) -> None:
     if not path.endswith(endings):
         raise UsageError(f"{Path(path).name} is no file for this target", do=f"end it with {' or '.join(endings)}")
     check_place(Path(path))
-    if not is_keras(target):
+    if not is_keras(target) and not path.endswith(".pt2"):
         can_write(path)
 
 
-def saved(target: Any, path: str, report: Report) -> Report:
+def _home(target: Any) -> str:
+    if is_tree(target):
+        return "tree"
+    return "keras" if is_keras(target) else "export" if is_export(target) else "torch"
+
+
+def saved(target: Any, path: str, report: Said) -> Said:
     """Write the target's weights; a state dict gets the certificate in its metadata. The report names the file."""
-    if not is_keras(target):
-        state = target.state_dict(keep_vars=True)
+    if is_tree(target):
+        slots = tree_slots(getattr(report, "model", None) or target)
+        save(path, {name: slot.read() for name, slot in slots.items()}, to_metadata(report.certificate({})))
+        return replace(report, output=path, certified=True)
+    if not is_keras(target) and not path.endswith(".pt2"):
+        state = target.state_dict if is_export(target) else target.state_dict(keep_vars=True)
         arrays = {n: torch_tensor(n, value).read().copy() for n, value in state.items() if hasattr(value, "copy_")}
         save(path, arrays, to_metadata(report.certificate({})))
         return replace(report, output=path, certified=True)
     with replacing(Path(path)) as temporary, tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
         own = Path(folder) / Path(path).name  # Keras goes by the ending
-        if path.endswith(".weights.h5"):
+        if is_export(target):
+            import torch
+
+            torch.export.save(target, own)
+        elif path.endswith(".weights.h5"):
             target.save_weights(own)
         else:
             target.save(own)

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from layoutx.errors import UsageError
+from layoutx.model.tree import head
+from layoutx.progress import Progress, tell
+from layoutx.show.progress import reported
 from layoutx.verify.recording import Recording
 from layoutx.verify.running import opened
 from layoutx.verify.running.inputs_file import inputs_of
@@ -14,8 +17,14 @@ from layoutx.verify.running.recorded import named, write_recording
 from layoutx.version import VERSION
 
 
+@reported
 def record(
-    model: Any, inputs: Any = None, *, path: str | PathLike[str] | None = None, double: bool = True
+    model: Any,
+    inputs: Any = None,
+    *,
+    path: str | PathLike[str] | None = None,
+    double: bool = True,
+    progress: bool | Progress | None = None,
 ) -> Recording:
     """Run a model at inference and keep what went into every layer and what came out.
 
@@ -26,6 +35,7 @@ def record(
             the model's own shapes, where it knows them.
         path: where to write the recording as safetensors.
         double: compute in float64 where the model can; the recording's note says why not.
+        progress: True tells it on a terminal; or a function of (done, of how many, what comes now).
 
     Raises:
         UsageError: weights alone, inputs that do not fit, or no inputs for a model that does not know its shapes.
@@ -39,6 +49,7 @@ def record(
             where=_called(model),
             do="give inputs: arrays, or a .npy, .npz or .safetensors file (--inputs)",
         )
+    tell(0, 0, f"running {_called(model)} ({runner.framework})")
     found = named(runner.record(given, double), model=_called(model), layoutx=VERSION)
     if path is not None:
         write_recording(found, Path(path))
@@ -49,4 +60,4 @@ def _called(model: Any) -> str:
     """The model's name as its recording tells it: the file or callable, else its class."""
     if isinstance(model, (str, Path)):
         return Path(model).name
-    return str(getattr(model, "name", "") or type(model).__name__)
+    return str(getattr(model, "name", "") or type(head(model)).__name__)

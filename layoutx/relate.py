@@ -19,6 +19,8 @@ from layoutx.model.keyed import Keyed
 from layoutx.model.mapfile import MapFile
 from layoutx.model.parametrized import settled
 from layoutx.model.record import ModelRecord
+from layoutx.progress import Progress, steps
+from layoutx.show.progress import reported
 from layoutx.spec.registry import Registry, registry
 from layoutx.verify.relate.folded import Norm
 from layoutx.verify.relate.loose import LooseRelation, loose
@@ -28,6 +30,7 @@ from layoutx.verify.relate.relation import ELSEWHERE, INITIAL, OTHER, TensorRela
 from layoutx.verify.relate.whole import LayerRelation, Whole
 
 Model = Keyed | ModelRecord
+IN_FIRST = " is folded into it in the first file"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Relation(Whole):
         return self.text()
 
 
+@reported
 def relate(
     a: Any,
     b: Any,
@@ -58,6 +62,7 @@ def relate(
     from_: str = "",
     to: str = "",
     values: Mapping[str, Any] | None = None,
+    progress: bool | Progress | None = None,
 ) -> Relation:
     """Find how each tensor of `b` was made from `a`, without running either.
 
@@ -66,6 +71,7 @@ def relate(
         map: a mapping file that `layoutx match` wrote.
         forms, pairs, skip, only, keep_order, specs, values: as for `convert`.
         from_, to: whose names the files hold, where they are of bare tensors and do not say it.
+        progress: True tells it on a terminal; or a function of (done, of how many, what comes now).
 
     Returns:
         One relation for each tensor of `b`: the layout that its writer used, what was done to the numbers, and
@@ -79,8 +85,8 @@ def relate(
     options = options_of((), skip, only, forms, pairs, (), keep_order, False, values, map)
     here, there = _opened(a, known, options, from_, options.forms), _opened(b, known, options, to, {})
     joined = joint(here, there, known, options)
-    norms = list(_norms(here, known, options))
-    layers = tuple(_layer(pair, norms) for pair in joined.pairs)
+    norms = [*_norms(here, known, options), *(replace(n, there=True) for n in _norms(there, known, options))]
+    layers = tuple(_layer(pair, norms) for pair in steps(joined.pairs, lambda one: f"relating {one.source.name}"))
     found = Relation(_name(a), _name(b), layers, lost=joined.lost, open=joined.open)
     found = _with_loose(found, joined, here, there, options)
     return replace(found, seconds=time.perf_counter() - started)
@@ -193,6 +199,23 @@ def _accounted(joined: Joint, found: Relation, here: Model, options: Options, so
     return lost
 
 
+def _undone(found: Relation, there: Model) -> dict[str, str]:
+    """Tensors of norms of the target that the source has folded into a layer -> that it has."""
+    told: dict[str, str] = {}
+    for layer in found.layers:
+        for words in (word for tensor in layer.tensors for word in tensor.words if IN_FIRST in word):
+            told[words.removeprefix("batch norm ").partition(IN_FIRST)[0]] = layer.name
+    tensors = {t.name: name for name, t in there.tensors.items()} if isinstance(there, Keyed) else {}
+    if isinstance(there, ModelRecord):
+        tensors = {t.name: f"{layer.name}." for layer in there.layers for t in layer.tensors.values()}
+    return {
+        name: f"{into} of the first file has {norm} folded in"
+        for name, full in tensors.items()
+        for norm, into in told.items()
+        if full.startswith(f"{norm}.")
+    }
+
+
 def _with_loose(found: Relation, joined: Joint, here: Model, there: Model, options: Options) -> Relation:
     """What the layers leave unexplained, tensor against tensor: numbers of another layer, tensors without one."""
     theirs = _tensors(there, options)
@@ -212,7 +235,9 @@ def _with_loose(found: Relation, joined: Joint, here: Model, there: Model, optio
     explained = {one.name for one in alone}
     lost = _accounted(joined, found, here, options, {one.source for one in alone})
     alone = [one if one.name == one.source else replace(one, source=homes.get(one.source, one.source)) for one in alone]
-    extra = {name: why for name, why in spare.items() if name not in explained}
+    undone = _undone(found, there)
+    extra = {name: why for name, why in spare.items() if name not in explained and name not in undone}
+    no_weight = {**no_weight, **undone}
     found = replace(found, layers=tuple(_elsewhere(layer, alone) for layer in found.layers))
     return replace(found, loose=tuple(alone), lost=lost, extra=extra, leftover={**joined.leftover, **no_weight})
 

@@ -37,6 +37,7 @@ class Report:
         exactness: of the whole. seconds: how long it took; None where nobody measured.
         end_to_end: how the outputs of the two models compare; None where files were converted.
         certified: whether the output is a file that holds the certificate.
+        model: the live model that `port` gave the weights to.
     """
 
     source: Mapping[str, Any]
@@ -56,6 +57,7 @@ class Report:
     seconds: float | None = field(default=None, compare=False)
     end_to_end: EndToEnd | None = None
     certified: bool = True
+    model: Any = field(default=None, compare=False, repr=False)
 
     @property
     def largest(self) -> float | None:

@@ -9,14 +9,20 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from layoutx.empty import NOTHING
 from layoutx.files.open import open_store
+from layoutx.job.folding import joint_folded
+from layoutx.job.heads import other_heads
 from layoutx.job.jobs import options_of
 from layoutx.job.joined import Joined, Joint
-from layoutx.job.joint import joint
+from layoutx.job.seen import with_run
 from layoutx.model.keras_live import is_keras
 from layoutx.model.keyed import Keyed
 from layoutx.model.load import live_model, model_of, says_itself
 from layoutx.model.record import ModelRecord
+from layoutx.model.tree import head
+from layoutx.progress import Progress
+from layoutx.show.progress import reported
 from layoutx.spec.registry import Registry, registry
 from layoutx.validation import Validation
 from layoutx.verify.compare.both import Both, both
@@ -25,11 +31,13 @@ from layoutx.verify.compare.limits import OPEN
 from layoutx.verify.compare.recorded import compared
 from layoutx.verify.compare.stacks import title
 from layoutx.verify.compare.subclassed import told
+from layoutx.verify.diagnose.crossed import Owner
 from layoutx.verify.recording import Recording
 from layoutx.verify.running.inputs_file import inputs_of
 from layoutx.verify.running.opened import Runner, opened
 
 
+@reported
 def validate(
     a: Any,
     b: Any,
@@ -42,6 +50,9 @@ def validate(
     only: Sequence[str] = (),
     specs: Sequence[str | PathLike[str]] = (),
     tolerance: float | None = None,
+    values: Mapping[str, Any] | None = None,
+    weights: Any = None,
+    progress: bool | Progress | None = None,
 ) -> Validation:
     """Compare every layer of `b` with its counterpart in `a`, which is taken to be right.
 
@@ -51,8 +62,10 @@ def validate(
         inputs: what both are run on, in the axis order of `a`: an array, several, a mapping by the names of the
             inputs, or a file of them (.npy, .npz, .safetensors); None: random ones of the shapes that a Keras or ONNX
             model says.
-        map: a mapping file that `layoutx match` wrote. forms, pairs, skip, only, specs: as for `convert`.
+        map: a mapping file that `layoutx match` wrote. forms, pairs, skip, only, specs, values: as for `convert`.
         tolerance: relative difference up to which a layer is OK, in place of the limits of docs/validate.md.
+        weights: the weights of a recorded `a` (a file of it, or the model): its layers are then compared one by one.
+        progress: True tells it on a terminal; or a function of (done, of how many, what comes now).
 
     Raises:
         UsageError: a model that cannot be run; no inputs where none can be made.
@@ -62,11 +75,19 @@ def validate(
     known = registry(specs)
     first, second = opened(a), opened(b)
     inputs = inputs_of(inputs)
-    if "recorded" in (_kind(first), _kind(second)):
+    if "recorded" in (_kind(first) if weights is None else "", _kind(second)):
         return _stamped(_of_recordings(first, second, inputs, known, tolerance or 0.0, (a, b)), started)
-    options = options_of((), skip, only, forms, pairs, map=map)
-    here, there = _model(a, first, known, forms), _model(b, second, known, forms)
-    joined = joint(here, there, known, options)
+    options = options_of((), skip, only, forms, pairs, values=values, map=map)
+    shapes = inputs if inputs is not None else first.inputs() or second.inputs() or None
+    here, there = (
+        _model(a if weights is None else weights, first, known, forms, options.values, shapes),
+        _model(b, second, known, forms, inputs=shapes),
+    )
+    here, there = with_run(here, first.model, there, shapes), with_run(there, second.model, here, shapes)
+    joined = joint_folded(here, there, known, options)
+    if (other := other_heads(joined, here, there, known)) is not None:
+        again = joint_folded(here, other, known, options)
+        joined = again if len(again.lost) < len(joined.lost) else joined
     found = both(
         first,
         second,
@@ -99,6 +120,7 @@ def _of_recordings(
         layers=len(found.checks),
         compared=sum(check.verdict != OPEN for check in found.checks),
         notes=found.notes,
+        runs=(found.source, found.target),
     )
 
 
@@ -115,16 +137,25 @@ def _kind(runner: Runner) -> str:
     return "recorded" if isinstance(runner.model, Recording) else "live"
 
 
-def _model(given: Any, runner: Runner, known: Registry, forms: Mapping[str, str] | None) -> Keyed | ModelRecord:
+def _model(
+    given: Any,
+    runner: Runner,
+    known: Registry,
+    forms: Mapping[str, str] | None,
+    values: Mapping[str, Any] = NOTHING,
+    inputs: Any = None,
+) -> Keyed | ModelRecord:
     """What a pairing needs: from the file itself, which says more than what its framework makes of it."""
-    if isinstance(given, (str, Path)) and Path(given).exists() and not Path(given).is_dir():
+    saved = runner.framework == "tf1"  # a SavedModel that only runs: the folder holds its variables and their names
+    if isinstance(given, (str, Path)) and Path(given).exists() and (saved or not Path(given).is_dir()):
         store = open_store(given)
-        if says_itself(store):
-            return model_of(store, known, forms or {})
-    model = live_model(runner.model, known, forms or {})
-    if not isinstance(model, ModelRecord) or not is_keras(runner.model):
+        if saved or says_itself(store) or isinstance(runner.model, Recording):
+            return model_of(store, known, forms or {}, values=values)
+    live = opened(given).model if isinstance(runner.model, Recording) else runner.model
+    model = live_model(live, known, forms or {}, inputs=inputs)
+    if not isinstance(model, ModelRecord) or not is_keras(live):
         return model
-    return told(model, {layer.name: layer for layer in runner.model.layers}, known)
+    return told(model, {layer.name: layer for layer in live.layers}, known)
 
 
 def _wires(source: Keyed | ModelRecord, target: Keyed | ModelRecord, joined: Joint) -> dict[str, tuple[str, ...]]:
@@ -149,7 +180,7 @@ def _problem(pair: Joined) -> str:
 
 
 def _about(runner: Runner, recording: Recording | None, given: Any) -> dict[str, str]:
-    name = Path(given).name if isinstance(given, (str, Path)) else type(given).__name__
+    name = Path(given).name if isinstance(given, (str, Path)) else type(head(given)).__name__
     if recording is None:
         return {"name": name, "framework": runner.framework, "version": "", "dtype": ""}
     return {
@@ -165,6 +196,7 @@ def _validation(found: Both, joined: Joint, first: Runner, second: Runner, given
     open_ = {name: f"could be any of {', '.join(names)}: none was chosen" for name, names in joined.open.items()}
     lost = {**joined.lost, **open_, **joined.skipped}
     evidence = {name: made for one in found.looked for name, made in one.suspects.items()}
+    folded = {norm for norm in joined.folded if any(norm in pair.source.parts for pair in joined.pairs)}
     seen = {c.layer.rpartition(".")[0] if _halved(c.layer) else c.layer for c in checks if c.verdict != OPEN}
     return Validation(
         _about(first, found.runs.source, given[0]),
@@ -172,15 +204,29 @@ def _validation(found: Both, joined: Joint, first: Runner, second: Runner, given
         tuple(checks),
         found.gaps,
         tuple(sides_of(found.outputs)),
-        len(joined.pairs) + len(lost),
-        len(seen),
+        len(joined.pairs) + len(lost) + len(folded),
+        len(seen) + len(folded),
         lost,
         dict(joined.unused),
-        found.notes,
+        (*_folds(joined), *found.notes),
         fed=tuple(run.inputs for run in (found.runs.source, found.runs.target) if run is not None),
         bounds=tuple((title(p.source), title(p.target), p.source.bound, p.target.bound) for p in joined.pairs),
         evidence=evidence,
+        behind=found.behind,
+        owners={title(p.source): Owner(title(p.target), p.source.bound, p.source.tensors) for p in joined.pairs},
     )
+
+
+def _folds(joined: Joint) -> tuple[str, ...]:
+    """What is to be said of batch norms that one model has folded."""
+    if not joined.folded:
+        return ()
+    whose = "target" if any(pair.source.parts for pair in joined.pairs) else "source"
+    names = [f"{norm} into {conv}" for norm, conv in joined.folded.items()]
+    many = f"{len(names)} batch norms are" if len(names) > 1 else "1 batch norm is"
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    each = "compared as one layer, after the norm"
+    return (f"{many} folded into the convolution before them in the {whose} ({', '.join(names[:4])}{more}): {each}",)
 
 
 def _halved(name: str) -> bool:

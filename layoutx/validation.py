@@ -11,7 +11,9 @@ from layoutx.plan.plan import Array
 from layoutx.spec.bound import BoundForm
 from layoutx.verify.compare.limits import FAIL, INACCURATE
 from layoutx.verify.compare.pairs import Check, Gap
+from layoutx.verify.diagnose.crossed import Owner
 from layoutx.verify.diagnose.suspect import Suspect
+from layoutx.verify.recording import Recording
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Validation:
     Attributes:
         source, target: what each model is: name, framework, version, dtype.
         checks: one for each call of each paired layer, in the source's order; each direction of a recurrent layer.
-        gaps: faults between layers, the first that is met on each path.
+        gaps: faults between layers, the first that is met on each path; behind: places after it that may hold more.
         end_to_end: the outputs of the two models; () where the target does not run.
         layers: layers of the source with weights; compared: how many of them were.
         lost: layers of the source without a counterpart -> why. unused: tensors of the target that no layer has -> why.
@@ -29,12 +31,15 @@ class Validation:
         notes: how the inputs were turned, what could not be run.
         fed: what the source and the target were given, each in its own axis order.
         bounds: (layer, place, source, target) of every pair. evidence: what an explanation of each fault needs.
+        runs: both runs, where one was only recorded.
+        owners: source layer -> its numbers and the place of its counterpart, of every pair.
     """
 
     source: Mapping[str, str]
     target: Mapping[str, str]
     checks: tuple[Check, ...]
     gaps: tuple[Gap, ...] = ()
+    behind: tuple[Gap, ...] = field(default=(), compare=False, repr=False, kw_only=True)
     end_to_end: tuple[Check, ...] = ()
     layers: int = 0
     compared: int = 0
@@ -45,6 +50,8 @@ class Validation:
     fed: tuple[tuple[Array, ...], ...] = field(default=(), compare=False, repr=False)
     bounds: tuple[tuple[str, str, BoundForm, BoundForm], ...] = field(default=(), compare=False, repr=False)
     evidence: Mapping[str, Callable[[], Suspect]] = field(default_factory=dict, compare=False, repr=False)
+    runs: tuple[Recording, Recording] | None = field(default=None, compare=False, repr=False)
+    owners: Mapping[str, Owner] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def ok(self) -> bool:

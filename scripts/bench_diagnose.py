@@ -50,10 +50,11 @@ def main() -> int:
 
 
 def _verdicts(mode: str | None, every: int) -> Iterator[Any]:
-    from mistakes import attention, between, conv, frameworks, recurrent, single, training
+    from mistakes import attention, between, conv, frameworks, rarer, recorded, recurrent, single, training, wiring
     from mistakes.case import judged
 
-    whole = (c for module in (conv, recurrent, attention, between, training, frameworks) for c in module.cases())
+    modules = (conv, recurrent, attention, between, training, frameworks, wiring, rarer, recorded)
+    whole = (c for module in modules for c in module.cases())
     seen: dict[str, int] = defaultdict(int)
     for case, layer in [*((c, None) for c in whole), *single.cases()]:
         seen[case.mode] += 1

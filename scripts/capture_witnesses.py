@@ -121,7 +121,7 @@ def values(rng: np.random.Generator, name: str, shape: Sequence[int]) -> np.ndar
         return np.array(int(rng.integers(11, 97)))
     size = rng.integers(26, 154, tuple(shape)) / 256.0
     words = [part for part in name.split("/") if "value" not in part]
-    if name == "div.B" or any("var" in part for part in words):  # variances, and their roots
+    if name in ("div.B", "mul.B") or any("var" in part for part in words):  # variances, and their roots
         return size + 0.5
     return np.asarray(size * rng.choice([-1.0, 1.0], tuple(shape)))
 

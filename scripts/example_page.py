@@ -1,8 +1,8 @@
-"""Fill the command blocks of docs/example.md with their real output; with --check, fail where the page is stale.
+"""Fill the command blocks of the pages in docs/ with their real output; with --check, fail where a page is stale.
 
 A block starts with a line `$ layoutx ...` or `$ python ...` inside a ```console fence; what follows is replaced by the
-command's output, run from the repository root. Numbers that depend on the machine (times, rounding errors) are compared
-as patterns.
+command's output, run in a folder that has the repository's examples, docs and scripts, and a `build` of its own for each
+page. Numbers that depend on the machine (times, rounding errors) are compared as patterns.
 """
 
 from __future__ import annotations
@@ -17,14 +17,23 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("docs/example.md",)
+PAGES = ("docs/example.md", "docs/index.md", "docs/report.md", "docs/questions/*.md", "docs/guides/*.md")
 BLOCK = re.compile(r"```console\n(.*?)```", re.S)
 WIDTH = "96"
+MODULES = os.pathsep.join([str(ROOT), str(ROOT / "examples")])  # rows_torch:Rows
 
 
 def rendered(page: str, out: Path) -> str:
-    """The page with every command's output as it is now; `out` is the folder where the commands write."""
+    """The page with every command's output as it is now; `out` is where the commands run."""
     return BLOCK.sub(lambda match: f"```console\n{_block(match[1], out)}```", page)
+
+
+def place(folder: Path) -> Path:
+    """A folder to run commands in: examples, docs and scripts as in the repository, and an empty `build`."""
+    (folder / "build").mkdir(parents=True)
+    for name in ("examples", "docs", "scripts"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
 
 
 def _block(text: str, out: Path) -> str:
@@ -33,12 +42,11 @@ def _block(text: str, out: Path) -> str:
 
 
 def _output(command: str, out: Path) -> str:
-    words = shlex.split(command.replace("build/", f"{out}/"))
+    words = shlex.split(command)
     program = [sys.executable, "-m", "layoutx"] if words[0] == "layoutx" else [sys.executable]
-    env = {**os.environ, "COLUMNS": WIDTH, "NO_COLOR": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([*program, *words[1:]], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    env = {**os.environ, "COLUMNS": WIDTH, "NO_COLOR": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": MODULES}
+    done = subprocess.run([*program, *words[1:]], cwd=out, env=env, capture_output=True, text=True, check=False)
     text = done.stdout if done.returncode == 0 else done.stdout + done.stderr
-    text = text.replace(f"{out}/", "build/")
     return "\n".join(line.rstrip() for line in text.rstrip().splitlines()) + "\n"
 
 
@@ -58,10 +66,10 @@ def main() -> int:
     check = parser.parse_args().check
     stale = []
     with tempfile.TemporaryDirectory() as folder:
-        for name in PAGES:
-            path = ROOT / name
+        for path in sorted(page for pattern in PAGES for page in ROOT.glob(pattern)):
+            name = path.relative_to(ROOT).as_posix()
             old = path.read_text(encoding="utf-8")
-            new = rendered(old, Path(folder))
+            new = rendered(old, place(Path(folder) / name.replace("/", "-")))
             if check and settled(old) != settled(new):
                 stale.append(name)
                 (Path(folder) / "new.md").write_text(new, encoding="utf-8")

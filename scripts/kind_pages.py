@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT)]
+sys.path[:0] = [str(ROOT), str(ROOT / "scripts")]
+
+from kind_pictures import pictures  # noqa: E402
 
 from layoutx.lang.show import show_dims  # noqa: E402
 from layoutx.show.side_by_side import FormRow, bare_text, families, rows, value_text, when_text  # noqa: E402
@@ -31,17 +33,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a page is stale")
     check = parser.parse_args(argv).check
     reg = load_registry([builtin_folder()])
-    made = {"README.md": front(reg), **{f"{kind.name}.md": page(kind) for kind in reg.kinds.values()}}
+    drawn = {kind.name: pictures(kind) for kind in reg.kinds.values()}
+    made = {"README.md": front(reg), **{f"{k.name}.md": page(k, drawn[k.name]) for k in reg.kinds.values()}}
+    made |= {f"img/{name}": text for found in drawn.values() for name, (_, text) in found.items()}
+    files = [*FOLDER.glob("*.md"), *FOLDER.glob("img/*.svg")]
     if check:
-        kept = {path.name: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.md")}
+        kept = {path.relative_to(FOLDER).as_posix(): path.read_text(encoding="utf-8") for path in files}
         stale = sorted(name for name in {*made, *kept} if made.get(name) != kept.get(name))
         print(
             f"stale in docs/kinds: {', '.join(stale)}: run scripts/kind_pages.py" if stale else "docs/kinds is current"
         )
         return 1 if stale else 0
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for path in FOLDER.glob("*.md"):
-        if path.name not in made:
+    (FOLDER / "img").mkdir(parents=True, exist_ok=True)
+    for path in files:
+        if path.relative_to(FOLDER).as_posix() not in made:
             path.unlink()
     for name, text in made.items():
         (FOLDER / name).write_text(text, encoding="utf-8")
@@ -70,10 +75,12 @@ def front(reg: Registry) -> str:
     return "\n".join(lines) + "\n"
 
 
-def page(kind: Kind) -> str:
-    """One kind: its roles, the table side by side, and each form in full."""
+def page(kind: Kind, drawn: Mapping[str, tuple[str, str]]) -> str:
+    """One kind: its pictures (file name -> title and text), its roles, the table side by side, each form in full."""
     known = rows(kind)
     lines = [f"# {kind.name}", "", MARK, "", kind.about, "", f"[What converts to what](../matrix/{kind.name}.md).", ""]
+    for name, (title, _) in drawn.items():
+        lines += [f"![{title}](img/{name})", ""]
     lines += table(
         ("role", "axes", "if absent", ""),
         ((f"`{r.name}`", f"`{show_dims(r.axes)}`", r.absent, r.about) for r in kind.roles.values()),

@@ -21,6 +21,7 @@ def cases() -> Iterator[Plan]:
     yield from locally_connected()
     yield from cudnn()
     yield from gates_and_tables()
+    yield from packed_attention()
     yield from torch_and_onnx()
 
 
@@ -95,8 +96,40 @@ def cudnn() -> Iterator[Plan]:
         yield replace(keras(name, (2, 3, 5), 2, units=7), zeros="*bias")
 
 
+def packed_attention() -> Iterator[Plan]:
+    """torch's attention as its exporter writes it: heads 3 of 5, data of the widths that each packing allows."""
+    one = {"query": (2, 4, 15), "key": (2, 5, 15), "value": (2, 5, 15)}
+    two = {**one, "key": (2, 5, 17), "value": (2, 5, 17)}
+    ways: dict[str, tuple[dict[str, Shape], dict[str, Shape]]] = {
+        "qkv": (one, {"in_proj": (15, 45)}),
+        "kv": (two, {"q_proj": (15, 15), "kv_proj": (17, 30)}),
+        "none": ({**two, "value": (2, 5, 19)}, {"q_proj": (15, 15), "k_proj": (17, 15), "v_proj": (19, 15)}),
+    }
+    for packed, (data, parts) in ways.items():
+        for bias in (True, False):
+            for first in (True, False):
+                config = {"num_heads": 3, "packed": packed, "out_transB": int(first), "batch_first": first}
+                x = {name: (a, b, c) if first else (b, a, c) for name, (a, b, c) in data.items()}
+                whole = {**parts, "out_proj": (15, 15)}
+                tensors: dict[str, Shape] = {}
+                for slot, shape in whole.items():
+                    tensors |= {f"{slot}.B": shape, **({f"{slot}.bias": shape[1:]} if bias else {})}
+                yield Plan("onnx.MultiheadAttention", config, x, tensors)
+
+
 def gates_and_tables() -> Iterator[Plan]:
     yield Plan("keras.ReversibleEmbedding", {"input_dim": 11, "output_dim": 3, "version": 3}, {"x": (5,)}, vocab=11)
+    for form, slot in (
+        ("torch.Parameter", ""),
+        ("flax.Param", ""),
+        ("nnx.Param", ""),
+        ("keras.PositionEmbedding", "embeddings"),
+    ):
+        yield Plan(form, {}, {"x": (5,)}, {slot: (11, 3)}, vocab=11)
+        yield Plan(form, {"leading": True}, {"x": (5,)}, {slot: (1, 11, 3)}, vocab=11)
+    for shape, leading in (((11, 3), False), ((1, 11, 3), True)):
+        config = {"version": 2, "leading": leading}
+        yield Plan("keras.PositionEmbedding", config, {"x": (5,)}, {"embeddings": shape}, vocab=11)
     for mode in ("mean", "sum", "max"):
         config = {"num_embeddings": 11, "embedding_dim": 3, "mode": mode}
         yield Plan("torch.EmbeddingBag", config, {"x": (5,)}, vocab=11)
@@ -114,6 +147,8 @@ def torch_and_onnx() -> Iterator[Plan]:
     yield Plan("torch.Normalization", {"invert": True}, {"x": (2, 3, 5)}, statistics)
     for x in ((2, 5), (2, 3, 5)):
         yield Plan("onnx.Normalization", {}, {"x": x}, {"sub.B": (5,), "div.B": (5,)})
+        yield Plan("onnx.Normalization", {"invert": True}, {"x": x}, {"mul.B": (5,), "add.B": (5,)})
+    yield Plan("onnx.Normalization", {"axis": 1}, {"x": (2, 5, 7, 3)}, {"sub.B": (5,), "div.B": (5,)})
     for more in ({"alpha": 0.5, "beta": 0.25}, {"alpha": -2.0, "beta": 1.5, "transB": 1}, {"alpha": 0.75}):
         into = (5, 7) if more.get("transB") else (7, 5)
         yield Plan("onnx.Gemm", more, {"x": (2, 7)}, {"B": into, "C": (5,)})

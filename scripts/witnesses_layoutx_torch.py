@@ -103,3 +103,6 @@ def others() -> Iterator[Plan]:
     yield own("BatchNorm", (2, 7, 5), num_features=5, axis=-1, eps=EPS, momentum=0.25)
     yield own("BatchNorm", (2, 5, 7, 3), num_features=5, affine=False)
     yield own("BatchNorm", (2, 5, 7), num_features=5, eps=EPS, eps_added_to="deviation")
+    yield own("Normalization", (2, 5, 7, 3), num_features=5)
+    yield own("Normalization", (2, 7, 5), num_features=5, axis=-1)
+    yield own("Normalization", (2, 5), num_features=5, invert=True)

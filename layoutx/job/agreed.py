@@ -29,8 +29,8 @@ def refine_there(
     module = keyed.modules.get(path)
     if keyed.axes is not None and record.refine and not keeps:
         found = keyed.axes().get(path)
-        turned = {axis for axis, r in found.refine.items() if r.own == "last"} & set(habit) if found else set()
-        return {**habit, **{axis: record.refine[axis].last for axis in turned}}
+        own = {axis: r.own for axis, r in found.refine.items() if r.own and axis in habit} if found else {}
+        return {**habit, **{axis: getattr(record.refine[axis], order) for axis, order in own.items()}}
     if keyed.framework != "onnx" or module is None or keeps:
         return habit
     for axis in {**habit, **module.refine}:

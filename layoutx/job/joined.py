@@ -24,12 +24,14 @@ class Side:
         bound: its form bound to its own shapes and config.
         tensors: form tensor name -> stored tensor; read when asked for.
         refine: axis -> its dims on this side, `{"input": "(c h w)"}`.
+        parts: layers of that model that together are this one: a convolution and the batch norm after it.
     """
 
     name: str
     bound: BoundForm
     tensors: Mapping[str, Tensor]
     refine: Mapping[str, str] = NOTHING
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class Joint:
         unused: target tensor that no pair takes -> why.
         skipped: layer -> why the user left it out.
         leftover: source tensor of no layer -> what it is.
+        folded: batch norm of one model -> the convolution before it, which has the norm folded in in the other model.
     """
 
     pairs: tuple[Joined, ...]
@@ -81,3 +84,4 @@ class Joint:
     unused: Mapping[str, str] = NOTHING
     skipped: Mapping[str, str] = NOTHING
     leftover: Mapping[str, str] = NOTHING
+    folded: Mapping[str, str] = NOTHING

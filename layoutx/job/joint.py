@@ -26,6 +26,7 @@ from layoutx.model.state import state_records
 from layoutx.model.tree_config import told
 from layoutx.plan.fit import fit
 from layoutx.plan.plan import Plan, plan
+from layoutx.progress import steps, tell
 from layoutx.spec.bind import bind
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.registry import Registry
@@ -46,6 +47,9 @@ def joint(source: Model, target: Model, registry: Registry, options: Options) ->
         return _flipped(source, target, registry, options, wires_of(target))
     if isinstance(source, Keyed) and isinstance(target, Keyed) and len(source.tied) == len(target.tied):
         source = source.distinct()  # layers that share their weights do so on both sides: each has one place
+    if isinstance(source, Keyed) and isinstance(target, Keyed) and tells_more(target, source):
+        other = records_of(target, registry, replace(options, forms={}))
+        return _flipped(source, other, registry, options, keyed_wires(target))
     model = records_of(source, registry, options)
     if isinstance(source, Keyed) and isinstance(target, Keyed) and _unformed(model):
         other = records_of(target, registry, replace(options, forms={}))
@@ -62,6 +66,21 @@ def records_of(source: Model, registry: Registry, options: Options) -> ModelReco
         return source
     found = told(state_records(source, registry, options.values), source, registry)
     return with_forms(found, registry, options.forms, values=options.values)
+
+
+def tells_more(one: Keyed, other: Keyed) -> bool:
+    """Whether a model tells what the other leaves open: how a map is flattened, or which projections are one layer."""
+    return (knows_maps(one) and not knows_maps(other)) or _packed(one) > _packed(other)
+
+
+def _packed(model: Keyed) -> int:
+    """How many attentions of torch say how many heads they have; projections apart do not say what they are."""
+    return sum(m.form == "torch.MultiheadAttention" and "num_heads" in m.config for m in model.modules.values())
+
+
+def knows_maps(model: Keyed) -> bool:
+    """Whether a model's own program tells how it flattens a map."""
+    return model.axes is not None and any(record.refine for record in model.axes().values())
 
 
 def _unformed(model: ModelRecord) -> int:
@@ -125,10 +144,11 @@ def _joint(sides: _Sides, wires: Wires | None, keyed: Keyed | None = None) -> Jo
     if missing:
         known = ", ".join(layer.record.name for layer in layers[:20])
         raise UsageError(f"--pair names no layer: {', '.join(missing)}", why=f"the layers are {known}")
+    tell(0, 0, f"pairing {len(layers)} layers")
     match = matched(layers, keyed, registry, fixed, ordered=in_order(model), wires=wires, values=options.values)
     by_name = {layer.record.name: layer for layer in layers}
     pairs: list[Joined] = []
-    for one in match.pairs:
+    for one in steps(match.pairs, lambda pair: f"joining {pair.record.name}"):
         try:
             pairs.append(_joined(sides, by_name[one.record.name], one, keyed, doubts.get(one.record.name)))
         except LayoutxError as error:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from layoutx.errors import raise_all
-from layoutx.job.jobs import Options
+from layoutx.errors import LayoutxError, MatchError, raise_all
+from layoutx.job.jobs import Options, covers
 from layoutx.model.keyed import Keyed
 from layoutx.model.mapfile import missing
 from layoutx.model.record import ModelRecord
@@ -21,6 +21,27 @@ def check_map(options: Options, source: Keyed | ModelRecord, target: Keyed | Mod
     problems = missing(options.map, here, there)
     if problems and missing(options.map, there, here):
         raise_all(problems, f"{options.map.path.name} names layers that the models do not have")
+
+
+def check_open(options: Options) -> None:
+    """Refuse a mapping file with lines that nobody has filled in: what they leave open is not for us to guess.
+
+    Raises:
+        MatchError: every such line.
+    """
+    if options.map is None:
+        return
+    told = {*options.pairs, *options.pairs.values()}
+    problems: list[LayoutxError] = [
+        MatchError(
+            f"{name} is not filled in",
+            where=f"{options.map.path.name}:{line}: {places}",
+            do=f"take the # away and leave one of the places; or --pair {name}=PLACE, --skip {name}",
+        )
+        for name, (line, places) in options.map.open.items()
+        if name not in told and not covers(options.skip, name)
+    ]
+    raise_all(problems, f"{options.map.path.name} has lines that are yet to be filled in")
 
 
 def names_of(model: Keyed | ModelRecord) -> set[str]:

@@ -47,10 +47,10 @@ def with_norms_folded(source: Model, target: Model, registry: Registry, options:
     if into == (source.framework == "onnx"):
         return source
     try:
-        records = _wired(source if into else target, registry, options)
+        records = with_wires(source if into else target, registry, options)
         onnx = records_of(target if into else source, registry, options)
-        missing = _norms(records, registry, options) - _norms(onnx, registry, options)
-        pairs = _pairs(records, registry, options) if missing > 0 else []
+        missing = norms_of(records, registry, options) - norms_of(onnx, registry, options)
+        pairs = foldable(records, registry, options) if missing > 0 else []
     except LayoutxError:  # what is wrong with a model is told when it is planned
         return source
     if not pairs or not _biased(pairs, onnx):
@@ -70,12 +70,12 @@ def _kind(record: LayerRecord, registry: Registry) -> str:
     return "conv" if any(len(tensor.shape) > 2 for tensor in record.tensors.values()) else ""
 
 
-def _norms(model: ModelRecord, registry: Registry, options: Options) -> int:
+def norms_of(model: ModelRecord, registry: Registry, options: Options) -> int:
     kept = [r for r in model.layers if not any(fnmatchcase(r.name, pattern) for pattern in options.skip)]
     return sum(_kind(record, registry) == "batch_norm" for record in kept)
 
 
-def _wired(model: Model, registry: Registry, options: Options) -> ModelRecord:
+def with_wires(model: Model, registry: Registry, options: Options) -> ModelRecord:
     """The model as records with `inputs`, of a live module as its wiring says."""
     found = records_of(model, registry, options)
     wires = keyed_wires(model) if isinstance(model, Keyed) else None
@@ -89,7 +89,7 @@ def _wired(model: Model, registry: Registry, options: Options) -> ModelRecord:
     return replace(found, layers=tuple(layers))
 
 
-def _pairs(model: ModelRecord, registry: Registry, options: Options) -> list[Folded]:
+def foldable(model: ModelRecord, registry: Registry, options: Options) -> list[Folded]:
     """Convolutions without an activation, each read by one batch norm and by nothing else."""
     records = {record.name: record for record in model.layers}
     readers: dict[str, list[str]] = {}

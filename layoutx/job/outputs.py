@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from layoutx.errors import ConsentError, ConversionError, LayoutxError, raise_all
+from layoutx.errors import ConversionError, LayoutxError, raise_all
+from layoutx.files.store import Tensor
 from layoutx.job.jobs import Job, Options
+from layoutx.job.narrowed import narrowed
 from layoutx.job.run import Moved
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
@@ -24,42 +27,29 @@ def arrays_of(moved: Moved, job: Job, target: Keyed | ModelRecord | None, option
         order = dict.fromkeys((*(t.name for t in target.tensors.values()), *arrays))
         arrays = {name: arrays[name] for name in order if name in arrays}
     if isinstance(target, ModelRecord):
-        arrays = _completed(_in_dtypes(arrays, job, moved, target, options), job, target, options)
+        arrays = in_dtypes(arrays, job, moved, target.store.tensors, options)
+        arrays = _completed(arrays, job, target, options)
     return arrays
 
 
-def _in_dtypes(arrays: Arrays, job: Job, moved: Moved, target: ModelRecord, options: Options) -> Arrays:
-    """Arrays in the dtypes of a Keras template, into which Keras would cast them silently when it loads the file.
+def in_dtypes(arrays: Arrays, job: Job, moved: Moved, wanted: Mapping[str, Tensor], options: Options) -> Arrays:
+    """Arrays in the dtypes of a template, into which Keras would cast them silently when it loads the file.
+
+    Args:
+        wanted: the template's tensors by name.
 
     Raises:
-        ConsentError: a narrower dtype without consent; all tensors together.
-        ConversionError: a finite value that the narrower dtype turns into infinity.
+        LayoutxError: a narrower dtype without consent, a finite value that it turns into infinity; all together.
     """
-    wanted = target.store.tensors
-    narrower = []
-    for layer in job.layers:
-        for name, full in layer.targets.items():
-            if target.framework == "onnx":
-                arrays[full] = arrays[full].reshape(wanted[full].shape)  # a bias may be spread from (1, n)
-            have, want = arrays[full].dtype, wanted[full].dtype
-            if have == want:
-                continue
-            if not np.can_cast(have, want, "safe"):
-                narrower.append(f"{full}: {have} to {want}")
-                moved.results[layer.record.name].narrowed[name] = (str(have), str(want))
-            with np.errstate(over="ignore"):
-                cast = arrays[full].astype(want)
-            if have.kind == "f" and not np.isfinite(cast[np.isfinite(arrays[full])]).all():
-                what = f"{full} does not fit into {want}"
-                raise ConversionError(what, where=f"largest value {np.nanmax(np.abs(arrays[full])):.3g}, as {have}")
-            arrays[full] = cast
-    if narrower and "rounds" not in options.allow:
-        raise ConsentError(
-            f"the template's dtype is narrower for {len(narrower)} tensors",
-            where=narrower[:6],
-            do="allow it with --allow rounds (allow={'rounds'} in Python), or give a template of the source's dtype",
-        )
-    return arrays
+    names = {full: (layer, name) for layer in job.layers for name, full in layer.targets.items()}
+    if job.target == "onnx":  # a bias may be spread from (1, n)
+        arrays.update({full: arrays[full].reshape(wanted[full].shape) for full in names})
+    own = {full: arrays[full] for full in names}
+    lost = narrowed(own, {full: wanted[full].dtype for full in names}, options.allow, "template")
+    for full, dtypes in lost.items():
+        layer, name = names[full]
+        moved.results[layer.record.name].narrowed[name] = dtypes
+    return {**arrays, **{full: array.astype(wanted[full].dtype, copy=False) for full, array in own.items()}}
 
 
 def _completed(arrays: Arrays, job: Job, target: ModelRecord, options: Options) -> Arrays:

@@ -9,8 +9,8 @@ from typing import Any
 from layoutx.errors import LayoutxError, MatchError, UsageError, raise_all
 from layoutx.job.agreed import refine_there
 from layoutx.job.jobs import Job, LayerJob, Options, bound_layers, chosen, covers, job_of, layers_for
-from layoutx.job.joint import joint, oriented, records_of
-from layoutx.job.mapped import check_map
+from layoutx.job.joint import joint, oriented, records_of, tells_more
+from layoutx.job.mapped import check_map, check_open
 from layoutx.job.onnx_norms import with_norms_folded
 from layoutx.job.onnx_ways import check_unrolled, owned
 from layoutx.model.bindings import refine_of
@@ -39,6 +39,7 @@ def plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registry
         LayoutxError: what cannot be done, all of it together.
     """
     check_map(options, source, target)
+    check_open(options)
     if "onnx" in (source.framework, target.framework):
         check_unrolled(source, target, registry)
         source = with_norms_folded(source, target, registry, options)
@@ -46,6 +47,8 @@ def plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registry
 
 
 def _plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registry: Registry, options: Options) -> Job:
+    if isinstance(source, Keyed) and isinstance(target, Keyed) and tells_more(target, source):
+        target = records_of(target, registry, replace(options, forms={}))
     if isinstance(source, ModelRecord):
         if isinstance(target, Keyed):
             return plan_into_keyed(source, target, registry, options)

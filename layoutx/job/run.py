@@ -10,6 +10,7 @@ from layoutx.plan.plan import Array
 from layoutx.plan.run import Result, consent
 from layoutx.plan.run import run as run_plan
 from layoutx.plan.steps import Add, Copy
+from layoutx.progress import steps
 from layoutx.verify.proof import Proof, prove_layer
 
 
@@ -36,7 +37,7 @@ def move(job: Job, options: Options, *, live: bool = True) -> Moved:
     """
     moved = Moved()
     problems: list[LayoutxError] = []
-    for layer in job.layers:
+    for layer in steps(job.layers, lambda one: f"moving and proving {one.record.name}"):
         try:
             _layer(layer, options, moved, live)
         except LayoutxError as error:

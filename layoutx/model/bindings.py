@@ -20,11 +20,11 @@ def refine_of(record: LayerRecord, registry: Registry, framework: str, keep_orde
 
     For the record's own framework as its file has them.
     """
-    last = keep_order or registry.framework(framework).channels == "last"
-    own = record.form.partition(".")[0] == framework
+    habit = "last" if keep_order else registry.framework(framework).channels
+    own = record.form.partition(".")[0] == framework and not keep_order
     axes = _axes(record, registry)
     return {
-        axis: (r.last if last or (own and r.own == "last") else r.first)
+        axis: r.last if ((own and r.own) or habit) == "last" else r.first
         for axis, r in record.refine.items()
         if axis in axes
     }

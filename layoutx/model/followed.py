@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from layoutx.errors import ConversionError
 from layoutx.files.store import Tensor
+from layoutx.model.keras_rules import CODE
 from layoutx.model.onnx_axes import KEEPS_LAST
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.refine import UNKNOWN
@@ -15,6 +16,13 @@ from layoutx.spec.registry import Registry
 
 MAPS = ("conv", "conv_transpose", "separable_conv")
 AXES = ("input", "channel", "features")  # what a flattened map would meet
+_CONFIG = "give the model's config (--config model.keras, or its to_json() text)"
+_TRACE = "give the live model, not its weights alone, and inputs (--inputs FILE), on whose shapes it is traced"
+MORE = {  # what tells the wiring of a model, by its framework
+    "torch": "give the live module, not its weights alone",
+    **dict.fromkeys(("nnx", "flax", "equinox"), _TRACE),
+}
+_LAYER = re.compile(r'followed through \w+ "([^"]+)"')
 _LOST = re.compile(r"\b(?!output)(\w+) axis could not be followed")
 
 
@@ -58,7 +66,9 @@ def unfollowed(
         known = _widths(whole, record) | _biases(unknown)
         known -= hidden if axis == "input" else set()
         if lost or (blind and bound.kind.name not in MAPS and size not in known):
-            errors.append(_error(record, size, axis, unwired, doubtful))
+            more = MORE.get(model.framework, _CONFIG)
+            live = model.store.path.name.startswith("<")
+            errors.append(_error(record, size, axis, more if unwired else "", doubtful, live))
     return errors
 
 
@@ -106,10 +116,14 @@ def _biases(unknown: Sequence[LayerRecord]) -> set[int]:
 
 
 def _error(
-    record: LayerRecord, size: int, axis: str, unwired: bool, doubtful: Sequence[Tensor] = ()
+    record: LayerRecord, size: int, axis: str, more: str, doubtful: Sequence[Tensor] = (), live: bool = False
 ) -> ConversionError:
-    why = "the file holds no model config, so what feeds the layer is unknown" if unwired else record.note
-    advice = "give the model's config (--config model.keras, or its to_json() text), or " if unwired else ""
+    held = "the file holds no model config, so" if more == _CONFIG else "the model does not tell its wiring:"
+    why = f"{held} what feeds the layer is unknown" if more else record.note
+    keep = f"say that the order stays as it is: --keep-order {record.name}"
+    if not more and (CODE in record.note or UNKNOWN in record.note):
+        keep = _both_ways(record, live)
+    advice = f"{more}, or " if more else ""
     what = (
         f"the order of the {size} {axis} rows of {record.name} is not known"
         if size
@@ -119,5 +133,20 @@ def _error(
         what,
         where=["it may be a flattened map", *(f"of a layer without a form: {t.name} {t.shape}" for t in doubtful[:1])],
         why=f"{why}; a flattened map lies as h w c in Keras, as c h w in a channels-first model",
-        do=f"{advice}say that the order stays as it is: --keep-order {record.name}",
+        do=f"{advice}{keep}",
+    )
+
+
+def _both_ways(record: LayerRecord, live: bool) -> str:
+    """What to pass where the target flattens as the source does, and where it does not: code tells it, no config."""
+    found = _LAYER.search(record.note)
+    name = found[1] if found else record.name.rpartition("/")[0]
+    say = f'set data_format = "channels_last" on the layer {name}, whose call could not be run on symbolic tensors'
+    load = (
+        "load the file with its classes (keras.models.load_model) and give the live model, whose calls are run on "
+        "symbolic tensors"
+    )
+    return (
+        f"if the target flattens with channels last as well: --keep-order {record.name}; if it flattens with channels "
+        f"first, do not: {say if live else load}"
     )

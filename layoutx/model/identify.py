@@ -11,6 +11,7 @@ from layoutx.empty import NOTHING
 from layoutx.errors import BindError, LayoutxError
 from layoutx.lang.show import show, show_dims
 from layoutx.lang.tree import Layout, roles_of
+from layoutx.model.bare import tabled
 from layoutx.model.einsum import EINSUM
 from layoutx.model.keras_groups import QUANTISED
 from layoutx.model.record import LayerRecord
@@ -49,6 +50,9 @@ def identified(
     reason = refused(record, registry.framework(framework).refuse)
     if reason:
         return replace(record, form="", note=reason)
+    table = record if guessing and not form else tabled(record, framework, form)
+    if table is not record:
+        return table
     if record.form and not form:
         return _by_position(record, registry)
     if guessing and any(tensor.dtype.itemsize == 1 for tensor in record.tensors.values()):

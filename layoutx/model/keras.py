@@ -5,18 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from layoutx.errors import LayoutxError, ModelError, raise_all
 from layoutx.files.store import NOTHING, Store, Tensor
 from layoutx.model.graph import Graph, Node, graph_of
+from layoutx.model.keras_given import with_given, with_made
 from layoutx.model.keras_groups import HINTS, QUANTISED, by_groups, group_tensors, numbering, quantised
 from layoutx.model.keras_leaves import Leaf, leaves_of
 from layoutx.model.keras_legacy import Weight, keras1_names, share, tail, weights_of
 from layoutx.model.keras_slots import PLAIN, names_of, stock
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.refine import refined
-from layoutx.model.tf_objects import by_objects, is_objects, object_numbering, object_tensors, version_of
+from layoutx.model.tf_objects import (
+    by_objects,
+    is_listed,
+    is_objects,
+    listed_tensors,
+    object_numbering,
+    object_tensors,
+    version_of,
+)
 
 Known = Callable[[str], bool]
 
@@ -49,7 +59,8 @@ def records(
         return _checked(ModelRecord(framework, store.version, tuple(layers), store, leftover))
     read = _legacy if store.format == "h5" else _grouped
     layers, leftover = read(store, graph, version, known, borrowed)
-    return _checked(ModelRecord(framework, store.version, tuple(refined(graph, layers)), store, leftover))
+    found = with_given(refined(graph, layers))
+    return _checked(ModelRecord(framework, store.version, tuple(found), with_made(store, found), leftover))
 
 
 def _version(store: Store, config: Mapping[str, Any] | None) -> int:
@@ -79,10 +90,11 @@ def _grouped(
     used: set[str] = set()
     aside: dict[str, str] = {}
     broken: list[str] = []
-    for leaf in leaves_of(graph, version, number, container):
-        check = not borrowed
-        found_there = object_tensors(store, leaf) if objects else group_tensors(store, leaf, check_name=check)
-        tensors, note, problem = found_there
+    leaves = list(leaves_of(graph, version, number, container))
+    listed = listed_tensors(store, leaves) if is_listed(store) else {}
+    for leaf in leaves:
+        one = object_tensors if objects else partial(group_tensors, check_name=not borrowed)
+        tensors, note, problem = listed.get(leaf.name) or one(store, leaf)
         if problem is not None:
             problems.append(problem)
             broken.append(f"{leaf.group}/")

@@ -6,19 +6,23 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from layoutx.model.keras_called import calls_of, untouched, wired
+
 
 def opened(model: Any, config: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The model's config with each layer of the user's own classes as a model of the layers that it holds.
 
-    No config tells what such a class does with its layers: the graph is marked `unwired`.
+    No config tells what such a class does with its layers: its `call` is run on symbolic tensors, of which the
+    user's layers keep no trace. Where it cannot be, or does what nobody can follow, the graph is marked `unwired`.
 
     Args:
         config: the model's own; None where it gives none (a subclass).
     """
     try:
-        if config is None or "layers" not in config.get("config", {}):
-            return _model(model, model.layers)
-        return _entry(config, model)
+        with untouched(model):
+            if config is None or "layers" not in config.get("config", {}):
+                return _model(model, model.layers)
+            return _entry(config, model)
     except (NotImplementedError, TypeError, ValueError, AttributeError):
         return dict(config) if config is not None else None
 
@@ -26,10 +30,11 @@ def opened(model: Any, config: Mapping[str, Any] | None) -> dict[str, Any] | Non
 def _entry(entry: Mapping[str, Any], layer: Any) -> dict[str, Any]:
     """One entry of a config, its layer at hand."""
     body = entry.get("config")
-    if _own(layer) and (held := _held(layer)):
-        return {**entry, **_model(layer, held)}
+    if (found := _own_model(layer)) is not None:
+        return {**entry, **found}
     if not isinstance(body, Mapping) or not isinstance(body.get("layers"), list) or not hasattr(layer, "layers"):
-        return dict(entry)
+        said = _said(layer) if _foreign(layer) else {}
+        return {**entry, "config": {**body, **said}} if said and isinstance(body, Mapping) else dict(entry)
     live = {one.name: one for one in layer.layers}
     inner = [_entry(one, live[name]) if (name := _name(one)) in live else one for one in body["layers"]]
     return {**entry, "config": {**body, "layers": inner}}
@@ -43,6 +48,11 @@ def _own(layer: Any) -> bool:
     return type(layer).__module__.split(".")[0] not in ("keras", "tf_keras")
 
 
+def _foreign(layer: Any) -> bool:
+    """Whether the user's own code tells what a layer does."""
+    return _own(layer) or type(layer).__name__ == "Lambda"
+
+
 def _held(layer: Any) -> list[Any]:
     """The layers that a layer of the user's own class holds; [] where it has weights beside theirs."""
     held = list(layer._flatten_layers(include_self=False, recursive=False))
@@ -50,15 +60,32 @@ def _held(layer: Any) -> list[Any]:
     return held if all(id(weight) in theirs for weight in layer.weights) else []
 
 
+def _own_model(layer: Any) -> dict[str, Any] | None:
+    """A layer of the user's own class, or a Lambda, as a model; None where nothing is known of it."""
+    if not _foreign(layer):
+        return None
+    held = _held(layer)
+    if held:
+        return _model(layer, held)
+    body = wired(layer, calls_of(layer, ()), (), ()) if not layer.weights else None
+    return {"class_name": type(layer).__name__, **_whose(layer), "config": body} if body is not None else None
+
+
 def _model(layer: Any, held: list[Any]) -> dict[str, Any]:
-    body = {"name": layer.name, "layers": [_told(one) for one in held], "unwired": True}
+    calls = calls_of(layer, held)  # before the layers in it are told: theirs are made by it
+    told = [_told(one) for one in held]
+    body = wired(layer, calls, held, told) or {"name": layer.name, "layers": told, "unwired": True, **_said(layer)}
     return {"class_name": type(layer).__name__, **_whose(layer), "config": body}
+
+
+def _said(layer: Any) -> dict[str, str]:
+    """Where a layer's channels stand, where it says so in an attribute of its own."""
+    found = getattr(layer, "data_format", None)
+    return {"data_format": found} if found in ("channels_last", "channels_first") else {}
 
 
 def _told(layer: Any) -> dict[str, Any]:
     """A layer as a config tells it."""
-    if _own(layer) and (held := _held(layer)):
-        return _model(layer, held)
     return _entry({"class_name": type(layer).__name__, **_whose(layer), "config": layer.get_config()}, layer)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from layoutx.model.axes import Cat, Dim, State, axes_in, identifier, same_order, size_of
 from layoutx.model.graph import Node
 from layoutx.model.keras_leaves import snake
+from layoutx.model.keras_ops import REDUCED, reshaped
 from layoutx.model.keras_reshape import flatten, permute, reshape
 from layoutx.model.keras_slots import RNNS, UNTOUCHED, stock
 from layoutx.model.keras_spatial import as_map, channels_first, spatial_rule
@@ -17,6 +18,7 @@ from layoutx.model.keras_uses import partner
 if TYPE_CHECKING:
     from layoutx.model.refine import Flow
 
+CODE = "of which only its code tells what it makes"
 Rule = Callable[["Flow", Node, str, Sequence[State], Sequence[str]], list[State]]
 
 SAME = UNTOUCHED | frozenset(
@@ -68,9 +70,11 @@ ELEMENTWISE = frozenset(
 
 def rule_of(node: Node) -> Rule:
     """The rule of a layer's class; anything unknown blocks."""
-    name = stock(node)
-    if _operation(node) in ELEMENTWISE:
+    name, operation = stock(node), _operation(node)
+    if operation in ELEMENTWISE:
         return _sum
+    if operation in OPERATIONS:
+        return OPERATIONS[operation]
     if name in SAME:
         return _same
     if name in SUMS:
@@ -81,6 +85,11 @@ def rule_of(node: Node) -> Rule:
             [spatial(flow, node, origin, states[0])] if states else _block(node)
         )
     return RULES.get(name, _unknown)
+
+
+def follows(node: Node) -> bool:
+    """Whether it is known what a layer does to the axes of its inputs."""
+    return rule_of(node) is not _unknown
 
 
 def _operation(node: Node) -> str:
@@ -94,14 +103,20 @@ def _block(node: Node) -> list[State]:
     return [State(blocked=f'{node.class_name} "{node.name}"')]
 
 
+def untold(node: Node) -> State:
+    """What a layer makes that no config describes: its code alone tells."""
+    told = "" if node.operation or (stock(node) and stock(node) != "Lambda") else f", {CODE}"
+    return State(blocked=f'{node.class_name} "{node.name}"{told}')
+
+
 def _unknown(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
     """A layer of which nothing is known; from vectors that hold no map it cannot make a flattened map."""
     if not states or any(s.blocked or len(s.last) != 1 for s in states):
-        return _block(node)
+        return [untold(node)]
     if all(same_order(s.last[0], s.first[0]) and not s.doubt for s in states):
         new: Dim = (flow.axis("n", name, None),)
         return [State((new,), (new,))]
-    return [replace(_block(node)[0], vector=size_of(states[0].last[0]) if len(states) == 1 else None)]
+    return [replace(untold(node), vector=size_of(states[0].last[0]) if len(states) == 1 else None)]
 
 
 def _same(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
@@ -232,6 +247,7 @@ def _repeat(flow: Flow, node: Node, name: str, states: Sequence[State], labels: 
     return [replace(states[0], last=(time, *states[0].last), first=(time, *states[0].first))]
 
 
+OPERATIONS: dict[str, Rule] = {**REDUCED, "softmax": _same, "concatenate": _concatenate, "reshape": reshaped}
 RULES: dict[str, Rule] = {
     "Flatten": flatten,
     "Reshape": reshape,

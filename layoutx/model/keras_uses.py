@@ -21,6 +21,8 @@ NORMS = {
     "PReLU": "channel",
     "GroupNormalization": "channel",
 }
+CONVS = tuple(f"Conv{n}D{kind}" for n in (1, 2, 3) for kind in ("", "Transpose"))
+CONVS += tuple(f"Convolution{n}D" for n in (1, 2, 3))
 UNFOLLOWED = "input axis could not be followed through"
 
 
@@ -38,6 +40,9 @@ def consume(flow: Flow, node: Node, record: str, states: Sequence[State], keywor
         _feature_use(flow, record, FEATURES[kind], states[0], total)
     elif kind in NORMS:
         _norm_use(flow, node, record, kind, states[0])
+    elif kind in CONVS and not states[0].blocked and states[0].last:
+        first = node.config.get("data_format") == "channels_first" or node.config.get("dim_ordering") == "th"
+        flow.see(record, "in", states[0].last[0 if first else -1])
 
 
 def _kind(node: Node) -> str:

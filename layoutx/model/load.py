@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from layoutx.empty import NOTHING
-from layoutx.errors import ModelError, UsageError
+from layoutx.errors import UsageError
 from layoutx.files.certificate import RECORDING
 from layoutx.files.open import open_store
 from layoutx.files.store import Store
+from layoutx.model.callables import built
 from layoutx.model.identify import identified
 from layoutx.model.keras import records
 from layoutx.model.keras_live import is_keras, live_records
@@ -24,7 +25,6 @@ from layoutx.model.spelling import framework_of
 from layoutx.model.state import state_records
 from layoutx.model.tf1_scopes import with_assumed
 from layoutx.model.tf_objects import is_objects
-from layoutx.model.torch_keyed import is_export, keyed_export, keyed_file
 from layoutx.model.tree import is_tree, tree_keyed
 from layoutx.model.tree_config import told
 from layoutx.spec.registry import Registry
@@ -198,6 +198,8 @@ def keyed_of(store: Store, framework: str = "", known: Registry | None = None) -
             do="compare it with `layoutx validate`",
         )
     if store.format == "pt2" and framework in ("", "torch"):
+        from layoutx.model.torch_keyed import keyed_file
+
         return keyed_file(store, lambda name: _keys(name, known or builtin()))
     return keyed_store(store, framework_of(store, framework))
 
@@ -210,8 +212,7 @@ def template_of(like: Any, to: str, registry: Registry, forms: Mapping[str, str]
             live torch module or a live Keras model.
         forms: layer of the template -> form, decided by the user.
     """
-    if isinstance(like, str) and not Path(like).exists() and ":" in like:
-        like = call(like)
+    like = built(like)
     if isinstance(like, (str, Path)):
         store = open_store(like)
         if says_itself(store):
@@ -221,13 +222,14 @@ def template_of(like: Any, to: str, registry: Registry, forms: Mapping[str, str]
 
 
 def live_model(
-    model: Any, registry: Registry, forms: Mapping[str, str] = NOTHING, framework: str = ""
+    model: Any, registry: Registry, forms: Mapping[str, str] = NOTHING, framework: str = "", inputs: Any = None
 ) -> Keyed | ModelRecord:
     """A live torch module or torch.export program, Keras or ONNX model, or tree of jax, mlx or paddle.
 
     Args:
         forms: the user's, for layers of a Keras model.
         framework: whose names a bare mapping holds.
+        inputs: arrays that the model is run on, in any axis order: they tell the shapes that a module of jax meets.
 
     Raises:
         UsageError: none of them.
@@ -236,15 +238,18 @@ def live_model(
         return with_forms(live_records(model, lambda name: name in registry.forms), registry, forms)
     if hasattr(model, "state_dict") and hasattr(model, "named_modules") and not is_tree(model):
         return keyed_module(model, lambda name: _keys(name, registry))
+    from layoutx.model.torch_keyed import is_export, keyed_export
+
     if is_export(model):
         return keyed_export(model, lambda name: _keys(name, registry))
     if is_tree(model):
-        return tree_keyed(model, lambda name: _keys(name, registry), framework)
+        return tree_keyed(model, lambda name: _keys(name, registry), framework, inputs)
     if is_onnx(model):
         return model_of(onnx_store(model), registry, forms)
     raise UsageError(
         f"a {type(model).__name__} is neither a torch module nor a Keras model",
-        why="nor a torch.export program, flax variables, haiku parameters, a module of nnx, equinox, mlx or paddle",
+        why="nor a torch.export program, flax variables or (module, variables), haiku parameters, a module of nnx, "
+        "equinox, mlx or paddle",
     )
 
 
@@ -270,29 +275,3 @@ def live_source(
 
 def _keys(form: str, registry: Registry) -> Collection[str] | None:
     return registry.forms[form].config if form in registry.forms else None
-
-
-def call(name: str) -> Any:
-    """Import `package.module` and call its `callable`; the current folder is importable, as with `python -m`.
-
-    Raises:
-        UsageError: no such module or callable.
-        ModelError: the callable itself failed.
-    """
-    import importlib
-    import sys
-
-    module_name, _, attribute = name.partition(":")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found: Any = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-    except Exception as error:  # the module's own code ran
-        why = f"{type(error).__name__}: {error}"
-        raise UsageError(f"{name} cannot be imported", why=why, do="give package.module:callable") from error
-    try:
-        return found()
-    except (Exception, SystemExit) as error:
-        raise ModelError(f"{name}() failed", why=f"{type(error).__name__}: {error}") from error

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from layoutx.empty import NOTHING
-from layoutx.errors import FileError, LayoutxError, MatchError, UsageError, raise_all
+from layoutx.errors import FileError, LayoutxError, MatchError, raise_all
 from layoutx.spec.strict import Lines, load_yaml
 
+OPEN = re.compile(r"^\s+# (?P<name>\S+|\"[^\"]*\"): \? (?P<places>.*?)(    \S.*)?$")
 KEYS = ("source", "target", "pairs", "skip", "keep_order", "forms", "set")
 
 
@@ -25,6 +26,7 @@ class MapFile:
         pairs: layer of the source -> layer or module of the target (`rnn/layer_1` of a stacked module).
         skip, keep_order: patterns of layers. forms: layer -> form. values: config key -> value.
         lines: what stands where, for errors: `pairs dense_1` -> line.
+        open: layer of a line that is yet to be filled in -> (line, its candidates as they stand there).
     """
 
     path: Path
@@ -36,6 +38,7 @@ class MapFile:
     forms: Mapping[str, str] = NOTHING
     values: Mapping[str, Any] = NOTHING
     lines: Mapping[str, int] = NOTHING
+    open: Mapping[str, tuple[int, str]] = NOTHING
 
     def where(self, key: str, name: str) -> str:
         """`map.yaml:5: dense_1`."""
@@ -46,7 +49,7 @@ def read_map(path: str | PathLike[str]) -> MapFile:
     """Read a mapping file.
 
     Raises:
-        FileError: it cannot be read. UsageError, SpecError: everything that is wrong in it, with its line.
+        FileError: it cannot be read; or everything that is wrong in it, with its line.
     """
     path = Path(path)
     try:
@@ -59,8 +62,14 @@ def read_map(path: str | PathLike[str]) -> MapFile:
         found = load_yaml(text, path.name)
     except LayoutxError as error:
         what = f"{path.name} is no mapping file" if "spec file" in error.what else error.what
-        raise UsageError(what, where=error.where, why=error.why, do="its keys are " + ", ".join(KEYS)) from error
-    return _checked(found, path)
+        raise FileError(what, where=error.where, why=error.why, do="its keys are " + ", ".join(KEYS)) from error
+    return replace(_checked(found, path), open=_open(text))
+
+
+def _open(text: str) -> dict[str, tuple[int, str]]:
+    """Lines `# dense_2: ? head.fc1 | head.fc2` as `layoutx match` writes them for layers that it cannot decide."""
+    rows = [(at, OPEN.match(row)) for at, row in enumerate(text.splitlines(), 1)]
+    return {m["name"].strip('"'): (at, m["places"].strip()) for at, m in rows if m is not None}
 
 
 def _checked(found: Lines, path: Path) -> MapFile:
@@ -68,7 +77,7 @@ def _checked(found: Lines, path: Path) -> MapFile:
     lines: dict[str, int] = {}
 
     def wrong(what: str, line: int, do: str = "") -> None:
-        problems.append(UsageError(what, where=f"{path.name}:{line}", do=do))
+        problems.append(FileError(what, where=f"{path.name}:{line}", do=do))
 
     for key in found:
         if key not in KEYS:
@@ -124,7 +133,7 @@ def _twice(pairs: Mapping[str, str], lines: Mapping[str, int], path: Path) -> li
     for name, place in pairs.items():
         owners.setdefault(place, []).append(name)
     return [
-        UsageError(
+        FileError(
             f"{place} is the counterpart of {' and of '.join(names)}",
             where=[f"{path.name}:{lines[f'pairs {name}']}: {name}" for name in names],
             do=f"one layer has one place; layers of a stacked module: {{to: {place}, layer: 0}}",

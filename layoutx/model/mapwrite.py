@@ -13,6 +13,10 @@ from layoutx.model.mapfile import MapFile, read_map
 
 _SIMPLE = re.compile(r"^[A-Za-z_][\w./-]*$")
 _SECTION = re.compile(r"^(?P<key>[a-z_]+)\s*:\s*(?P<rest>[^#]*?)\s*(#.*)?$")
+TO_DO = (
+    "# Lines `# LAYER: ? PLACE | PLACE` are yours to fill in: take the # away and leave one of the places.",
+    "# Until then port and convert refuse this file (--map), or say it with --pair LAYER=PLACE, --skip LAYER.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Entry:
         """The line as it stands under `pairs:`."""
         if self.candidates:
             shown = " | ".join(_quoted(c) for c in self.candidates)
-            return f"  # {_quoted(self.name)}: ? {shown}    {self.comment}".rstrip()
+            return f"  # {_quoted(self.name)}: ? {shown}    # {self.comment}".rstrip()
         stem, slash, inner = self.place.rpartition("/")
         axis, _, number = inner.rpartition("_")
         place = _quoted(self.place)
@@ -55,6 +59,8 @@ def map_text(source: str, target: str, entries: Sequence[Entry]) -> str:
         f"target: {_quoted(target)}",
         "pairs:",
     ]
+    if any(entry.candidates for entry in entries):
+        head[1:1] = TO_DO
     if all(entry.candidates or not entry.place for entry in entries):
         head[-1] = "pairs: {}"
     tail = ["skip: []", "keep_order: []", "forms: {}", "set: {}"]

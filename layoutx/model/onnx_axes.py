@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from layoutx.model.axes import Axis, Cat, Dim, Item, Use, axes_in, refinement, same_order
 from layoutx.model.onnx_sizes import Size
-from layoutx.model.record import LayerRecord, Refinement
+from layoutx.model.pieces import pieces
+from layoutx.model.record import LayerRecord, Piece, Refinement
 
 Shape = tuple[int | None, ...] | None
 LETTERS: Mapping[int, str] = {1: "t", 2: "hw", 3: "dhw"}
@@ -153,7 +154,28 @@ def finished(flow: Flow, record: LayerRecord) -> LayerRecord:
         elif found[0] is not None:
             refine[axis] = found[0]
     inputs = tuple(n for n in dict.fromkeys(flow.fed.get(record.name, [])) if n != record.name)
-    return replace(record, refine=refine, inputs=inputs, note="; ".join(notes))
+    return replace(record, refine=refine, inputs=inputs, note="; ".join(notes), pieces=_pieces(flow, record))
+
+
+def _pieces(flow: Flow, record: LayerRecord) -> dict[str, tuple[Piece, ...]]:
+    """What each of a record's axes is made of, where every use of the layer agrees; axes of a map by its letters."""
+    found: dict[str, list[tuple[Piece, ...]]] = {}
+    for (name, axis), uses in flow.uses.items():
+        if name == record.name and axis != "output":
+            found[axis] = [
+                pieces([_lettered(flow, d) for d in dims], total, lambda dim: _lettered(flow, _apart(flow, dim)))
+                for value, dims, total in uses
+                if value.dims is not None
+            ]
+    return {axis: every[0] for axis, every in found.items() if every and every[0] and all(e == every[0] for e in every)}
+
+
+def _lettered(flow: Flow, dim: Dim) -> Dim:
+    """The axes of a map under their usual letters: c, and h w."""
+    letters: dict[int, str] = {}
+    for axes in flow.maps.values():
+        letters |= dict(zip((a.id for a in axes), ("c", *LETTERS.get(len(axes) - 1, "")), strict=False))
+    return tuple(replace(x, letter=letters.get(x.id, x.letter)) if isinstance(x, Axis) else x for x in dim)
 
 
 def _refined(flow: Flow, axis: str, value: Value, dims: tuple[Dim, ...], total: int | None) -> Refinement | str | None:

@@ -44,6 +44,7 @@ def wired(graph: Any, parts: Parts, shapes: Mapping[str, Shape]) -> list[LayerRe
 
 def _walk(walk: Walk, graph: Any) -> None:
     flow, parts = walk.flow, walk.parts
+    ends = {span[-1]: (name, span) for name, own in parts.spans.items() for span in own}
     for i, node in enumerate(graph.node):
         if node.output and node.output[0] in parts.consts:
             continue
@@ -52,10 +53,21 @@ def _walk(walk: Walk, graph: Any) -> None:
             continue
         if i not in parts.inner:
             _node(walk, node, parts.owner.get(i, ""))
+        if i in ends:
+            flow.values[node.output[0]] = _through(walk, graph, *ends[i])
         for body, inside in parts.inner.get(i, ()):
             flow.values |= entered(flow, node, body, parts.consts)
             _walk(Walk(flow, inside), body)
             flow.values |= left(flow, node, body)
+
+
+def _through(walk: Walk, graph: Any, record: str, span: Sequence[int]) -> Value:
+    """What a layer of many nodes gives: the dimensions of the queries that it is given, the last one new."""
+    flow, first, last = walk.flow, graph.node[span[0]], graph.node[span[-1]]
+    given = next((flow.values.get(n, Value()) for n in first.input if n and n not in walk.parts.consts), Value())
+    width = (flow.shapes.get(last.output[0]) or (None,))[-1]
+    dims = None if given.dims is None else (*given.dims[:-1], (flow.axis("n", record, width),))
+    return Value(dims, (record,), given.lost)
 
 
 def _inputs(flow: Flow, graph: Any) -> None:
@@ -134,7 +146,7 @@ def _layer(flow: Flow, node: Any, record: LayerRecord, ins: Sequence[Value]) -> 
     if op == "Gather":
         table = next(iter(record.tensors.values()))
         return [None if dims is None else (*dims, (flow.axis("n", record.name, table.shape[1]),))]
-    if op in SAME:
+    if op in SAME or op == "Normalization":
         _norm(flow, node, record, value)
         return [dims]
     return [None]

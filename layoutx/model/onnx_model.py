@@ -92,12 +92,13 @@ def _leftover(graph: Any, parts: Parts, store: Store, layers: Sequence[LayerReco
     used = {t.name for record in layers for t in record.tensors.values()}
     readers: dict[str, str] = {}
     for prefix, one, own in _all_parts(graph, parts):
+        inside = {i: f"the layer {name}" for name, spans in own.spans.items() for span in spans for i in span}
         for i, node in enumerate(one.node):
             for name in node.input:
                 const = own.consts.get(name)
                 known = const.known if const is not None else None
                 stored = known.name if known is not None else prefix + name
-                readers.setdefault(stored, f"{node.op_type} {label(node, i)}")
+                readers.setdefault(stored, inside.get(i, f"{node.op_type} {label(node, i)}"))
     return {
         name: f"a constant of {readers[name]}" if name in readers else "no node reads it"
         for name in store.tensors

@@ -8,11 +8,13 @@ from typing import Any
 
 from layoutx.files.onnx_file import bodies, label
 from layoutx.files.store import Store
+from layoutx.model.onnx_attention import attentions
 from layoutx.model.onnx_bias import with_bias
 from layoutx.model.onnx_consts import Const, constants, names_read
 from layoutx.model.onnx_fold import Folding
-from layoutx.model.onnx_names import name_of
+from layoutx.model.onnx_names import name_of, unique
 from layoutx.model.onnx_nodes import RECURRENT, Reading, read_node
+from layoutx.model.onnx_standard import standard
 from layoutx.model.record import LayerRecord
 
 ALSO_READ = "is also read by"
@@ -29,6 +31,7 @@ class Parts:
         fused: position of a node between a product and the Add of its bias, that one too -> the input that is data.
         consts: value name -> what it is made of.
         inner: position of a node -> its bodies with their own parts.
+        spans: record of several nodes -> the positions of all of them, for each time it is called.
     """
 
     records: dict[str, LayerRecord] = field(default_factory=dict)
@@ -36,6 +39,7 @@ class Parts:
     fused: dict[int, str] = field(default_factory=dict)
     consts: dict[str, Const] = field(default_factory=dict)
     inner: dict[int, list[tuple[Any, Parts]]] = field(default_factory=dict)
+    spans: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,11 @@ def _parts(model: _Model, graph: Any, prefix: str, outer: Mapping[str, Const], f
                 found = _parts(model, body, inside, parts.consts, folding.inner())
                 parts.inner.setdefault(i, []).append((body, found))
         reading = None
-        if i not in parts.inner:
+        both = standard(graph, node, parts.consts, readers, model.shapes)
+        if both is not None:
+            reading, passed = both
+            parts.fused |= passed
+        elif i not in parts.inner:
             reading = read_node(node, parts.consts, model.opset, _rank(node, model.shapes))
         if reading is None:
             continue
@@ -77,8 +85,26 @@ def _parts(model: _Model, graph: Any, prefix: str, outer: Mapping[str, Const], f
         if key not in model.same:
             model.same[key] = _add(parts, node, i, reading, prefix)
         parts.owner[i] = model.same[key]
+    _attended(graph, parts, readers, model.shapes)
     _others(graph, parts, prefix)
     return parts
+
+
+def _attended(graph: Any, parts: Parts, readers: Mapping[str, list[int]], shapes: Mapping[str, Shape]) -> None:
+    """The products of an attention become one record, under the name of their scope, at the first one's place."""
+    for found in attentions(graph.node, readers, parts.records, parts.owner, parts.fused, parts.consts, shapes):
+        if set(found.parts) & parts.spans.keys():  # called once more
+            parts.spans[found.parts[0]].append(found.span)
+            continue
+        left = {name: record for name, record in parts.records.items() if name not in found.parts}
+        name = unique(found.record.name, left)
+        order = [name if old == found.parts[0] else old for old in parts.records]
+        held = {**left, name: replace(found.record, name=name)}
+        parts.records.clear()
+        parts.records.update({key: held[key] for key in order if key in held})
+        for i, old in parts.owner.items():
+            parts.owner[i] = name if old in found.parts else old
+        parts.spans[name] = [found.span]
 
 
 def _add(parts: Parts, node: Any, i: int, reading: Reading, prefix: str) -> str:

@@ -99,11 +99,11 @@ def _local(flow: Flow, node: Any, ins: Sequence[Value], out: Shape, said: Mappin
             made.append((flow.axis(dim[0].letter, dim[0].origin, size),))
         else:
             return None
-    _carried(flow, dims, made)
+    carried(flow, dims, made)
     return tuple(made)
 
 
-def _carried(flow: Flow, dims: Sequence[Dim], made: Sequence[Dim]) -> None:
+def carried(flow: Flow, dims: Sequence[Dim], made: Sequence[Dim]) -> None:
     """What was a map is one still, after some of its axes changed their size."""
     axes = [d[0] for d in dims if len(d) == 1 and isinstance(d[0], Axis)]
     new = {a.id: d[0] for a, d in zip(axes, made, strict=False) if len(d) == 1 and isinstance(d[0], Axis)}
@@ -199,7 +199,7 @@ def _concat(flow: Flow, node: Any, ins: Sequence[Value], out: Shape, said: Mappi
         letter = next((a.letter for a in axes_in(pieces[0])), "n")
         merged = (flow.axis(letter, node.name, total),)
     made = [merged if i == at else d for i, d in enumerate(known[0])]
-    _carried(flow, known[0], made)
+    carried(flow, known[0], made)
     return tuple(made)
 
 

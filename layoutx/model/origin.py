@@ -16,6 +16,7 @@ from layoutx.spec.bind import UNKNOWN
 from layoutx.spec.registry import Registry
 
 BACKENDS = ("tensorflow", "theano", "cntk", "jax", "torch", "numpy")
+SPELLED = {"tensorflow": "TensorFlow", "theano": "Theano"}
 KEPT = {"std": "1.0.5", "variance": "1.0.8"}  # a release of Keras 1 whose running_std holds that
 
 
@@ -39,6 +40,7 @@ def with_values(
     known = written_by(model.store, config) if model.framework == "keras1" else {}
     model = _on_theano(model, registry, values)
     layers = tuple(_with(record, registry, known, values_said(values, record.name)) for record in model.layers)
+    layers = tuple(_evident(record, registry, model.store, known, values) for record in layers)
     own = {said: value for said, value in values.items() if said.rpartition(".")[2] not in elsewhere}
     if model.framework == "keras":
         own.pop("backend", None)  # said of the whole file; a model without convolutions reads nothing of it
@@ -59,6 +61,23 @@ def _on_theano(model: ModelRecord, registry: Registry, values: Mapping[str, Any]
         return model
     why = "its kernel is back to front, since Theano convolves truly"
     return replace(model, layers=tuple(_turned(record, registry, why) for record in model.layers))
+
+
+def _evident(
+    record: LayerRecord, registry: Registry, store: Store, known: Mapping[str, str], values: Mapping[str, Any]
+) -> LayerRecord:
+    """The layer with a note that says why it was taken for that backend's, where nobody said the backend."""
+    if "backend" in values or store.backend or not record.form:
+        return record
+    why = ""
+    if known.get("backend", UNKNOWN) != UNKNOWN and "backend" in registry.form(record.form).config:
+        name = next((key.rsplit("/", 1)[-1] for keys in store.groups.values() for key in keys), "")
+        why = f"taken for {SPELLED[known['backend']]}'s, since the file's weights are called {name}"
+    elif store.format == "h5" and record.form.replace("keras.", "keras.theano.", 1) in registry.forms:
+        why = "taken for TensorFlow's, since the file says no backend"
+    other = "tensorflow" if known.get("backend") == "theano" else "theano"
+    note = f"it is {why}; if that is wrong: --backend {other}" if why else ""
+    return replace(record, note="; ".join(filter(None, (record.note, note)))) if note else record
 
 
 def _turned(record: LayerRecord, registry: Registry, why: str) -> LayerRecord:

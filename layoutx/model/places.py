@@ -10,8 +10,10 @@ from typing import Any
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError
 from layoutx.lang.show import show
+from layoutx.model.bare import PATH, bare_names
 from layoutx.model.keyed import Keyed, forms_for, prefixes
-from layoutx.model.order import positions
+from layoutx.model.order import keeps_order, positions
+from layoutx.model.projections import in_words
 from layoutx.model.record import LayerRecord
 from layoutx.model.said import values_said
 from layoutx.plan.fit import configs
@@ -68,11 +70,13 @@ class Index:
         return self.known[key]
 
 
-def index_of(keyed: Keyed) -> Index:
+def index_of(keyed: Keyed, registry: Registry) -> Index:
     """The index of a keyed model, for the candidates of many layers."""
     ends: dict[tuple[str, tuple[int, ...]], list[str]] = {}
     for name, tensor in keyed.tensors.items():
         ends.setdefault((name.rpartition(".")[2], tensor.shape), []).append(name)
+    for name in bare_names(keyed, registry):
+        ends.setdefault((PATH, keyed.tensors[name].shape), []).append(name)
     return Index(positions(keyed), ends)
 
 
@@ -87,7 +91,7 @@ def candidates(
     """
     best: dict[tuple[str, ...], Candidate] = {}
     layouts: dict[tuple[str, ...], tuple[str, ...]] = {}
-    index = index_of(keyed) if index is None else index
+    index = index_of(keyed, registry) if index is None else index
     for form in forms_for(layer.bound.kind.name, keyed, registry):
         switched = switches(form)
         for way in index.stored(layer, form, keyed):
@@ -187,7 +191,10 @@ def places(
     dotted = {name: name.replace("/", ".") for name in names}  # jax's forms spell paths inside a layer with "/"
     first = dotted[names[0]]
     for full in keyed.tensors if among is None else among:
-        if full == first or full.endswith(f".{first}"):
+        if first == PATH:
+            if among is not None:  # else no name speaks for it
+                yield full, {PATH: full}
+        elif full == first or full.endswith(f".{first}"):
             prefix = full[: -len(first)].rstrip(".")
             found = {name: f"{prefix}.{short}" if prefix else short for name, short in dotted.items()}
             if all(name in keyed.tensors for name in found.values()):
@@ -204,8 +211,9 @@ def _consecutive(form: Form, names: Sequence[str], keyed: Keyed) -> Iterator[tup
     for name in keyed.tensors:
         path, _, last = name.rpartition(".")
         direct[path].add(last)
-    for at in range(len(paths) - len(slots) + 1):
-        run = paths[at : at + len(slots)]
+    runs = [paths[at : at + len(slots)] for at in range(len(paths) - len(slots) + 1)]
+    runs += [run for run in _chains(keyed, len(slots)) if run not in runs and direct.keys() >= set(run)]
+    for run in (spoken for one in runs if (spoken := in_words(one, slots, keeps_order(keyed)))):
         if all(direct[path] == set(own[slot]) for path, slot in zip(run, slots, strict=True)):
             yield (
                 run[0],
@@ -215,6 +223,21 @@ def _consecutive(form: Form, names: Sequence[str], keyed: Keyed) -> Iterator[tup
                     for last in own[slot]
                 },
             )
+
+
+def _chains(keyed: Keyed, count: int) -> Iterator[list[str]]:
+    """Modules that feed each other and nobody else, wherever they are defined: lists of depthwise and of pointwise."""
+    before = {path: set(found) for path, found in (keyed.wires() if keyed.wires is not None else {}).items()}
+    after: dict[str, list[str]] = {}
+    for path, found in before.items():
+        for other in found:
+            after.setdefault(other, []).append(path)
+    for path in before:
+        run = [path]
+        while len(run) < count and len(after.get(run[-1], ())) == 1 and before[after[run[-1]][0]] == {run[-1]}:
+            run.append(after[run[-1]][0])
+        if len(run) == count and len(set(run)) == count:
+            yield run
 
 
 def plain(name: str) -> str:

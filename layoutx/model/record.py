@@ -16,7 +16,8 @@ class Refinement:
     `last` and `first` are layout dims over the same leaf axes: `(h w c)` where channels come last
     (Keras), `(c h w)` where they come first (torch, onnx). `sizes` gives every leaf axis its size;
     `why` says where it comes from ("flatten(conv1)"). `own` is "last" where the model's own file
-    flattens channels-last though its framework keeps them first (an ONNX graph that Keras exported).
+    flattens channels-last though its framework keeps them first (an ONNX graph that Keras exported), and "first" where
+    it is the other way round (a flax model that turns its map before it flattens it).
     """
 
     last: str
@@ -24,6 +25,27 @@ class Refinement:
     sizes: Mapping[str, int]
     why: str
     own: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A run of an axis: the axes that were laid end to end in it, outermost first, and the layers that made them.
+
+    The first of `origins` made the channels; others only the positions (a pooling). A size may be None: not known.
+    """
+
+    axes: tuple[tuple[str, int | None], ...]
+    origins: tuple[str, ...]
+
+    @property
+    def size(self) -> int | None:
+        """How long the run is."""
+        total = 1
+        for _, size in self.axes:
+            if size is None:
+                return None
+            total *= size
+        return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +61,7 @@ class LayerRecord:
             file's own names.
         instance: what the form's `each` axis is here, as {"layer": 1}.
         refine: axis name -> Refinement.
+        pieces: axis name -> what it is made of, end to end, as the model's own framework lays it.
         inputs: names of the records that feed this one, in order; () where wiring is unknown.
         note: why the form was chosen where the config did not say, or why there is none.
     """
@@ -52,6 +75,7 @@ class LayerRecord:
     refine: Mapping[str, Refinement] = NOTHING
     inputs: tuple[str, ...] = ()
     note: str = ""
+    pieces: Mapping[str, tuple[Piece, ...]] = field(default=NOTHING, compare=False)
 
     @property
     def place(self) -> str:

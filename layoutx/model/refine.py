@@ -6,13 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from layoutx.model.axes import Axis, Dim, State, Use, refinement, same_order
+from layoutx.model.axes import Axis, Dim, State, Use, expand, refinement, same_order
 from layoutx.model.graph import Graph, Node, Ref, walk
 from layoutx.model.keras_leaves import cells_of
-from layoutx.model.keras_rules import rule_of
+from layoutx.model.keras_rules import CODE, rule_of, untold
 from layoutx.model.keras_slots import stock
 from layoutx.model.keras_uses import consume
-from layoutx.model.record import LayerRecord, Refinement
+from layoutx.model.pieces import pieces
+from layoutx.model.record import LayerRecord, Piece, Refinement
 
 UNKNOWN = "what feeds it is unknown: it is held by a"
 
@@ -32,6 +33,7 @@ class Flow:
     records: dict[str, LayerRecord]
     channels_first: bool
     uses: dict[tuple[str, str], list[Use]] = field(default_factory=dict)
+    seen: dict[tuple[str, str], list[Dim]] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
     inputs: dict[str, list[str]] = field(default_factory=dict)
     splits: dict[int, tuple[Dim, Dim]] = field(default_factory=dict)
@@ -47,6 +49,10 @@ class Flow:
     def use(self, record: str, axis: str, last: Sequence[Dim], first: Sequence[Dim], total: int | None) -> None:
         """Remembers what one axis of one record is made of."""
         self.uses.setdefault((record, axis), []).append(Use(tuple(last), tuple(first), total))
+
+    def see(self, record: str, axis: str, dim: Dim) -> None:
+        """Remembers what an axis is made of that no framework orders otherwise: the channels of a convolution."""
+        self.seen.setdefault((record, axis), []).append(dim)
 
     def note(self, record: str, text: str) -> None:
         """Remembers a note, once."""
@@ -121,7 +127,20 @@ def _finished(flow: Flow, record: LayerRecord) -> LayerRecord:
     config = record.config
     if record.name in flow.ranks:  # torch has a BatchNorm class for each
         config = {**config, "rank": flow.ranks[record.name]}
-    return replace(record, config=config, refine=refine, inputs=inputs, note="; ".join(notes))
+    made_of = {axis: found for axis, found in _pieces(flow, record).items() if found}
+    return replace(record, config=config, refine=refine, inputs=inputs, note="; ".join(notes), pieces=made_of)
+
+
+def _pieces(flow: Flow, record: LayerRecord) -> dict[str, tuple[Piece, ...]]:
+    """What each of a record's axes is made of, where every use of the layer agrees."""
+    found: dict[str, list[tuple[Piece, ...]]] = {}
+    for (name, axis), uses in flow.uses.items():
+        if name == record.name:
+            found[axis] = [pieces(use.last, use.total, lambda dim: expand(dim, flow.splits, 0)) for use in uses]
+    for (name, axis), dims in flow.seen.items():
+        if name == record.name:
+            found[axis] = [pieces((dim,), None, lambda dim: expand(dim, flow.splits, 0)) for dim in dims]
+    return {axis: every[0] for axis, every in found.items() if all(one == every[0] for one in every)}
 
 
 def run(flow: Flow, graph: Graph, prefix: str, given: Sequence[Value] | None) -> list[Value]:
@@ -140,12 +159,24 @@ def run(flow: Flow, graph: Graph, prefix: str, given: Sequence[Value] | None) ->
             known = [a for a in args if a is not None]
             if not call and node.name in at and feed is not None:
                 known = [feed[at[node.name]]] if at[node.name] < len(feed) else []
-            values[node.name, i] = _call(flow, node, prefix + node.name, known, call)
+            made = _call(flow, node, prefix + node.name, known, call)
+            values[node.name, i] = (
+                [_as_said(flow, graph, node, prefix + node.name, made[0])] if len(made) == 1 else made
+            )
         if len(waiting) == len(pending):
             break  # a cycle, or a layer that the wiring leaves out: nothing more can be followed
         pending = waiting
     outputs = [_value(flow, values, feed, graph, ref) for ref in graph.outputs]
     return [v if v is not None else Value(State(blocked=f'"{graph.name}"')) for v in outputs]
+
+
+def _as_said(flow: Flow, graph: Graph, node: Node, name: str, made: Value) -> Value:
+    """What a layer of another class makes: a map, where the layer has a data_format and its reader says the shape."""
+    habit = "channels_first" if flow.channels_first else "channels_last"
+    if CODE not in made.state.blocked or made.state != untold(node) or node.config.get("data_format") != habit:
+        return made
+    reads = [one for one in graph.layers if one.calls == ((Ref(node.name),),) and one.shape]
+    return replace(made, state=input_state(flow, reads[0].shape, name)) if reads and len(node.calls) < 2 else made
 
 
 def _value(
@@ -201,7 +232,7 @@ def input_state(flow: Flow, shape: Sequence[int | None] | None, origin: str) -> 
 def _call(flow: Flow, node: Node, name: str, args: list[Value], call: Sequence[Ref]) -> list[Value]:
     """One call of one layer: what comes out, and what its record's axes turn out to be."""
     if node.inner is not None and node.inner.layers:
-        return run(flow, node.inner, f"{name}/", args or None) if node.inner.wired else _blocked(node)
+        return run(flow, node.inner, f"{name}/", args or None) if node.inner.wired else [Value(untold(node))]
     wrapped = node.part("layer")
     if stock(node) == "TimeDistributed" and wrapped is not None and args:
         return _distributed(flow, node, wrapped, name, args)
@@ -233,10 +264,6 @@ def _records(flow: Flow, node: Node, name: str) -> list[str]:
     for before, after in pairwise(cells):
         flow.inputs.setdefault(after, [before])
     return cells
-
-
-def _blocked(node: Node) -> list[Value]:
-    return [Value(State(blocked=f'{node.class_name} "{node.name}"'))]
 
 
 def _distributed(flow: Flow, node: Node, wrapped: Node, name: str, args: list[Value]) -> list[Value]:

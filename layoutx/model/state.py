@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError
 from layoutx.files.store import Store, Tensor
+from layoutx.model.bare import bare_names, called_table
 from layoutx.model.einsum import EINSUM, einsum_record
 from layoutx.model.identify import meaning, undecided
 from layoutx.model.keyed import Keyed
@@ -38,7 +39,8 @@ def state_records(keyed: Keyed, registry: Registry, values: Mapping[str, Any] = 
     keyed = replace(keyed, tensors=keyed.distinct().tensors) if keyed.framework == "paddle" else keyed
     parts = {name: _note(refusal(site)) for site in sites(keyed) for name in site.parts.values()}
     layers = _layers("", {name: name for name in keyed.tensors}, keyed, registry, values)
-    layers = [own for record in layers for own in _named(_in_parts(record, parts, keyed))]
+    bare = set(bare_names(keyed, registry))
+    layers = [own for record in layers for own in _named(_in_parts(record, parts, keyed), bare, keyed)]
     order = {tensor.name: at for at, tensor in enumerate(keyed.tensors.values())}
     layers.sort(key=lambda record: min(order[tensor.name] for tensor in record.tensors.values()))
     store = keyed.store or Store(Path("<state dict>"), "live", keyed.tensors)
@@ -46,11 +48,17 @@ def state_records(keyed: Keyed, registry: Registry, values: Mapping[str, Any] = 
     return ModelRecord(keyed.framework, "", tuple(layers), store, {**keyed.leftover, **tied})
 
 
-def _named(record: LayerRecord) -> list[LayerRecord]:
-    """Parameters that the model owns outside any layer, each under its own name: the path "" is none to type."""
-    if record.name or record.form or record.note != NO_FORM:
+def _named(record: LayerRecord, bare: Collection[str], keyed: Keyed) -> list[LayerRecord]:
+    """Parameters outside any layer, each under its own name: the model's ("" is no path to type), or a block's."""
+    if record.form or record.note != NO_FORM:
         return [record]
-    return [replace(record, name=name, tensors={name: tensor}) for name, tensor in record.tensors.items()]
+    start = f"{record.name}." if record.name else ""
+    holds = {start + short: tensor for short, tensor in record.tensors.items()}
+    holder = any(name.startswith(start) and name not in holds for name in keyed.tensors)
+    own = [n for n in holds if not start or (n in bare and (holder or (len(holds) == 1 and called_table(n))))]
+    rest = {short: tensor for short, tensor in record.tensors.items() if start + short not in own}
+    alone = [replace(record, name=name, tensors={name.rpartition(".")[2]: holds[name]}) for name in own]
+    return [*([replace(record, tensors=rest)] if rest else []), *alone]
 
 
 def _in_parts(record: LayerRecord, parts: Mapping[str, str], keyed: Keyed) -> LayerRecord:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from layoutx.errors import ModelError
 from layoutx.files.store import Store, Tensor
-from layoutx.files.tf_checkpoint import STYLE, skipped_of
+from layoutx.files.tf_checkpoint import LISTED, STYLE, skipped_of
 from layoutx.model.graph import Graph, Node
 from layoutx.model.keras_groups import ATTRIBUTES, QUANTISED, hint, quantised
 from layoutx.model.keras_leaves import Leaf, Number, cells_of
@@ -34,6 +34,8 @@ def is_objects(store: Store) -> bool:
 
 def version_of(store: Store) -> int:
     """Keras' major version, by what only one version calls its objects; 2 where nothing shows it."""
+    if is_listed(store):
+        return 3
     new = any(_NEW.match(name) or name.rpartition("/")[2].startswith("_") for name in store.tensors)
     return 3 if new and not any(_OLD.match(name) for name in store.tensors) else 2
 
@@ -45,6 +47,8 @@ def object_numbering(store: Store, graph: Graph, version: int) -> tuple[str, Num
         ModelError: the paths are not those of one model whose config names its layers; on numbering: a custom class
             of which nobody can tell whether it has weights.
     """
+    if is_listed(store):
+        return "", lambda _, nodes: [node.name for node in nodes]
     front = _front(store, version)
 
     def number(root: str, nodes: tuple[Node, ...]) -> Iterator[str | None]:
@@ -106,6 +110,42 @@ def _heavy(node: Node) -> bool | None:
         return True
     own = pieces(node, 2)
     return None if own is None else bool(names_of(own))
+
+
+def is_listed(store: Store) -> bool:
+    """Whether a file is an export of Keras 3, which lists the model's variables and knows no layers."""
+    return is_objects(store) and LISTED in store.metadata
+
+
+def listed_tensors(store: Store, leaves: Sequence[Leaf]) -> dict[str, tuple[dict[str, Tensor], str, ModelError | None]]:
+    """Leaf -> what it stores, as `object_tensors`, of variables in the order of the model's layers.
+
+    keras 3.15.1 export/saved_model_export_archive.py tracks `model.variables`: layer after layer, each layer's own
+    in the order of creation. Names, which hold those of layers, must agree.
+    """
+    rest = list(store.tensors.values())
+    names = {leaf.node.name for leaf in leaves}
+    found: dict[str, tuple[dict[str, Tensor], str, ModelError | None]] = {}
+    for leaf in leaves:
+        slots = names_of(leaf.own or ()) if leaf.group is not None else ()
+        own, rest = rest[: len(slots)], rest[len(slots) :]
+        parts = [set(tensor.name.split("/")[:-1]) & names for tensor in own]
+        ends = [tensor.name.rpartition("/")[2] for tensor in own]
+        fits = all(not said or leaf.node.name in said for said in parts)
+        fits &= all(end == slot.rpartition("/")[2] or end.isdigit() for end, slot in zip(ends, slots, strict=False))
+        problem = None if fits and len(own) == len(slots) else _unlike(store, leaf, slots, own)
+        found[leaf.name] = ({} if problem else dict(zip(slots, own, strict=True))), "", problem
+    return found
+
+
+def _unlike(store: Store, leaf: Leaf, slots: Sequence[str], own: Sequence[Tensor]) -> ModelError:
+    has = ", ".join(f"{tensor.name} {tensor.shape}" for tensor in own) or "nothing"
+    return ModelError(
+        f'Layer "{leaf.name}" ({leaf.node.class_name}) is not what the export holds at its place',
+        where=(str(store.path), has),
+        why=f"Its config says that it stores {', '.join(slots)}.",
+        do="Give the config of the model that was exported.",
+    )
 
 
 def object_tensors(store: Store, leaf: Leaf) -> tuple[dict[str, Tensor], str, ModelError | None]:

@@ -35,22 +35,29 @@ class Flat:
 
 
 def is_tree(model: Any) -> bool:
-    """Whether something is a mapping of arrays, a module of nnx, equinox, mlx or paddle, or equinox' (model, state)."""
-    first = model[0] if isinstance(model, tuple) and len(model) == 2 else model
-    return isinstance(model, Mapping) or bool(family(first))
+    """Whether something is a mapping of arrays, a live model of jax, mlx or paddle, or such a module with its state."""
+    return isinstance(model, Mapping) or bool(family(head(model)))
 
 
-def tree_keyed(model: Any, known: Known, framework: str = "") -> Keyed:
+def head(model: Any) -> Any:
+    """The module of a pair: equinox' (model, state), linen's (module, variables)."""
+    return model[0] if isinstance(model, tuple) and len(model) == 2 else model
+
+
+def tree_keyed(model: Any, known: Known, framework: str = "", inputs: Any = None) -> Keyed:
     """A live model as names; nothing is copied before it is read.
 
     Args:
-        model: linen variables or haiku parameters (nested mappings), nnx.Module, nnx.State, equinox.Module or
-            `(module, state)`, mlx.nn.Module, paddle.nn.Layer.
+        model: linen variables or haiku parameters (nested mappings), a linen module that is bound or
+            `(module, variables)`, nnx.Module, nnx.State, equinox.Module or `(module, state)`, mlx.nn.Module,
+            paddle.nn.Layer.
         known: form name -> the config keys that its spec reads, with defaults; None for no such form.
         framework: whose names a nested mapping holds, where it does not show.
+        inputs: what the model is run on, in any framework's axis order: a module of jax is traced on their shapes.
 
     Raises:
-        UsageError: a mapping that does not show whose it is. ModelError: leaves that are no arrays of numbers.
+        UsageError: a mapping that does not show whose it is, a linen module without its variables.
+        ModelError: leaves that are no arrays of numbers.
     """
     flat = _flat(model, known, framework)
     tensors: dict[str, Tensor] = {}
@@ -61,21 +68,35 @@ def tree_keyed(model: Any, known: Known, framework: str = "") -> Keyed:
         elif flat.framework == "equinox" and name.endswith(COUNTERS):
             leftover[name] = "a count of updates, told as the layer's config"
         else:
-            tensors[name] = _tensor(name, value)
+            tensors[name] = tensor_of(name, value)
     if not tensors:
         raise ModelError(f"the {type(model).__name__} holds no arrays")
     store = Store(Path("<live model>"), "live" if flat.framework in ("equinox", "mlx", "paddle") else "tree", tensors)
     found = keyed_store(store, flat.framework)
     modules = {path.replace("/", "."): module for path, module in flat.modules.items()}
     left = {**found.leftover, **leftover}
-    return dataclasses.replace(found, modules=modules, tied=dict(flat.tied), leftover=left)
+    found = dataclasses.replace(found, modules=modules, tied=dict(flat.tied), leftover=left)
+    if flat.framework in ("nnx", "equinox", "flax") and callable(head(model)):
+        from layoutx.model.jax_live import with_program
+
+        return with_program(found, model, flat.leaves, known, inputs)
+    return found
+
+
+def leaves_of(model: Any, framework: str = "") -> Mapping[str, Any]:
+    """The arrays of a live model by their full names, `params/dense/kernel`, as its tensors have them."""
+    return _flat(model, lambda form: None, framework).leaves
 
 
 def _flat(model: Any, known: Known, framework: str) -> Flat:
+    if family(head(model)) == "flax":
+        model = unbound(model)
     model, state = model if isinstance(model, tuple) else (model, None)
     own = family(model)
     if framework and own and framework != own:
         raise UsageError(f"a {type(model).__name__} is of {own}, not of {framework}")
+    if own == "flax":
+        return Flat("flax", dict(_mapping(state, "", 0)))
     if own == "nnx":
         return _nnx(model, known)
     if own == "equinox":
@@ -97,7 +118,27 @@ def family(model: Any) -> str:
         return "equinox"
     if "mlx.nn.layers.base.Module" in homes:
         return "mlx"
+    if "flax.linen.module.Module" in homes:
+        return "flax"
     return "paddle" if any(home.startswith("paddle.nn.layer.layers.Layer") for home in homes) else ""
+
+
+def unbound(model: Any) -> tuple[Any, Mapping[str, Any]]:
+    """A linen module and its variables: of a bound one, or as they are.
+
+    Raises:
+        UsageError: a module without variables.
+    """
+    if isinstance(model, tuple) and isinstance(model[1], Mapping):
+        return model
+    module = head(model)
+    if isinstance(model, tuple) or module.scope is None:
+        raise UsageError(
+            f"the flax module {type(module).__name__} has no variables",
+            do="give (module, variables), or module.bind(variables)",
+        )
+    found: tuple[Any, Mapping[str, Any]] = module.unbind()
+    return found
 
 
 def _mapping_of(tree: Mapping[str, Any]) -> str:
@@ -198,7 +239,7 @@ def _paddle(model: Any, known: Known) -> Flat:
     return Flat("paddle", leaves, modules=modules, tied=tied)
 
 
-def _tensor(name: str, value: Any) -> Tensor:
+def tensor_of(name: str, value: Any) -> Tensor:
     """A leaf as a lazy tensor.
 
     Raises:

@@ -101,7 +101,8 @@ def told(model: ModelRecord, keyed: Keyed, registry: Registry) -> ModelRecord:
 
 def _with_axes(record: LayerRecord, found: LayerRecord) -> LayerRecord:
     note = "; ".join(text for text in (record.note, found.note) if text)
-    return replace(record, refine={**record.refine, **found.refine}, inputs=record.inputs or found.inputs, note=note)
+    refine, pieces = {**record.refine, **found.refine}, {**record.pieces, **found.pieces}
+    return replace(record, refine=refine, pieces=pieces, inputs=record.inputs or found.inputs, note=note)
 
 
 def _told(record: LayerRecord, keyed: Keyed, registry: Registry) -> LayerRecord:
@@ -112,4 +113,5 @@ def _told(record: LayerRecord, keyed: Keyed, registry: Registry) -> LayerRecord:
     keys = {case.value.config for cases in tables for case in cases if isinstance(case.value, Reading)}
     if not keys <= {*module.config, *record.config}:
         return record
-    return replace(record, note="its class and options are the live module's")
+    whose = "exported program" if keyed.framework == "torch" and keyed.store is not None else "live module"
+    return replace(record, note=f"its class and options are the {whose}'s")

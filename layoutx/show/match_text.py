@@ -55,6 +55,7 @@ def _left(found: Match) -> Iterator[Line]:
     for title, table in (
         ("in the source without a counterpart", joint.lost),
         ("left out", joint.skipped),
+        ("batch norms that one side has folded into the convolution before them", joint.folded),
         ("in the target without a layer", joint.unused),
     ):
         if table:

@@ -29,7 +29,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "exactness": report.exactness,
         "round_trip": report.round_trip,
         "largest": report.largest,
-        "layers": [_layer_dict(layer) for layer in report.layers],
+        "layers": [layer_dict(layer) for layer in report.layers],
         "weightless": dict(report.weightless),
         "remarks": dict(report.remarks),
         "skipped": dict(report.skipped),
@@ -42,7 +42,7 @@ def as_dict(report: Report) -> dict[str, Any]:
     }
 
 
-def _layer_dict(layer: LayerLine) -> dict[str, Any]:
+def layer_dict(layer: LayerLine) -> dict[str, Any]:
     return {
         "name": layer.name,
         "class": layer.source_class,

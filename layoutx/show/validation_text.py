@@ -54,6 +54,8 @@ def _said(found: Validation) -> str:
         return f"they differ, first between {_names(first.before, 'the inputs')} and {_after(first)}"
     if first is not None and first in found.end_to_end:
         return "their outputs differ"
+    if isinstance(first, Check) and first.narrow and not found.gaps and not _others(found):
+        return f"they differ by the rounding of weights to {first.narrow}, and by nothing else"
     if first is not None:
         return f"they differ, first in {clean(first.layer)}"
     alike = all(check.verdict == "OK" for check in found.checks)
@@ -90,6 +92,8 @@ def _rows(found: Validation) -> Iterator[Line]:
             yield _gap_row(gap, gap is first)
     for check in found.end_to_end:
         yield _row(check, check is first, "end to end")
+        if check.ok:
+            yield from _notes(check)
 
 
 def _ways(name: str) -> tuple[str, ...]:
@@ -144,10 +148,9 @@ def _reasons(found: Validation) -> Iterator[str]:
             yield f"{clean(first.layer)}{place} is the first whose output differs, in the target's own run."
             return
         fed = "given the very input that the source's was given" if FED in first.how else clean(first.how)
-        yield (
-            f"{clean(first.layer)}{place} differs in its own right, {fed}: its weights or its settings are not those "
-            "of the source. `layoutx diagnose` tries the known mistakes on it."
-        )
+        why = f"{clean(first.layer)}{place} differs in its own right, {fed}: its weights or its settings are not those "
+        why += "of the source. `layoutx diagnose` tries the known mistakes on it."
+        yield _rounded(first, found) if first.narrow else why
     others = [gap for gap in found.gaps if gap is not first]
     for gap in others:
         yield from _gap_reason(gap, found)
@@ -159,6 +162,23 @@ def _reasons(found: Validation) -> Iterator[str]:
         yield f"{name} is part of {_some(layers)} on one side only: it was applied to the other side's output too."
     if any(check.how == FED for check in found.checks):
         yield "Every layer was given the source's own input, so that one mistake does not show in the layers after it."
+
+
+def _others(found: Validation) -> list[Check]:
+    """What differs by more than the precision of the weights."""
+    ends = [check for check in found.end_to_end if check.verdict == "FAIL"]
+    return [check for check in found.checks if not check.ok and not check.narrow] + ends
+
+
+def _rounded(first: Check, found: Validation) -> str:
+    """What differs by the precision of the weights alone."""
+    own = [check for check in found.checks if check.narrow]
+    rest = _others(found)
+    more = f" {_some([clean(check.layer) for check in rest])}: more than that." if rest else ""
+    return (
+        f"{clean(first.layer)} differs because one side's weights are {first.narrow}, as {plural(len(own), 'layer')} "
+        f"here: with unrounded weights each gives what the source gives.{more}"
+    )
 
 
 def _gap_reason(gap: Gap, found: Validation) -> Iterator[str]:

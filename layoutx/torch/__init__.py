@@ -8,7 +8,7 @@ r z n). docs/torch-modules.md lists what each computes, and which Keras layer th
 from layoutx.torch.conv import Conv1dSame, Conv2dSame, Conv3dSame
 from layoutx.torch.conv_lstm import ConvLSTM1d, ConvLSTM2d, ConvLSTM3d
 from layoutx.torch.local import LocallyConnected1d, LocallyConnected2d
-from layoutx.torch.norm import BatchNorm
+from layoutx.torch.norm import BatchNorm, Normalization
 from layoutx.torch.pool import AvgPool1dSame, AvgPool2dSame, AvgPool3dSame, MaxPool1dSame, MaxPool2dSame, MaxPool3dSame
 from layoutx.torch.recurrent import GRU, LSTM, RNN
 from layoutx.torch.transposed import ConvTranspose1dSame, ConvTranspose2dSame, ConvTranspose3dSame
@@ -35,4 +35,5 @@ __all__ = [
     "MaxPool1dSame",
     "MaxPool2dSame",
     "MaxPool3dSame",
+    "Normalization",
 ]

@@ -1,4 +1,4 @@
-"""Batch normalization over any axis of the data, with eps where Keras puts it."""
+"""Normalization over any axis of the data, by statistics that Keras counts: of batches, or before training."""
 
 import torch
 from torch import Tensor, nn
@@ -62,3 +62,33 @@ class BatchNorm(nn.Module):
         """The constructor's arguments."""
         text = f"{self.num_features}, axis={self.axis}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}"
         return text + (", eps_added_to='deviation'" if self.eps_added_to == "deviation" else "")
+
+
+class Normalization(nn.Module):
+    """Keras' Normalization: y = (x - mean) / max(sqrt(variance), 1e-7), by position on one axis of the data.
+
+    x (...) of any shape, `num_features` numbers on that axis; y likewise. The statistics are buffers.
+
+    Args:
+        axis: the axis of the data, as the torch model sees it, that has statistics of its own.
+        invert: y = x * max(sqrt(variance), 1e-7) + mean, the way back.
+    """
+
+    def __init__(self, num_features: int, axis: int = 1, invert: bool = False) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.axis = axis
+        self.invert = invert
+        self.register_buffer("mean", torch.zeros(num_features))
+        self.register_buffer("variance", torch.ones(num_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x standardised."""
+        shape = [1] * x.dim()
+        shape[self.axis] = self.num_features
+        mean, root = self.mean.view(shape), self.variance.view(shape).sqrt().clamp(min=1e-7)
+        return x * root + mean if self.invert else (x - mean) / root
+
+    def extra_repr(self) -> str:
+        """What `print` shows."""
+        return f"{self.num_features}, axis={self.axis}, invert={self.invert}"

@@ -53,8 +53,9 @@ def compare_models(source: Any, target: Any, model: Keyed | ModelRecord, inputs:
     Raises:
         UsageError: the given inputs cannot be run by the source or the target.
     """
-    if is_tree(source) and not callable(called(source)):
-        return EndToEnd(note=f"the source is a {type(source).__name__} of weights: it cannot be run")
+    for side, one in (("source", source), ("target", target)):
+        if is_tree(one) and not callable(called(one)):
+            return EndToEnd(note=f"the {side} is a {type(one).__name__} of weights: it cannot be run")
     keras = next((m for m in (source, target) if is_keras(m)), None)
     given = inputs is not None
     arrays = _listed(inputs) if given else probes(keras, model) if keras is not None else []
@@ -75,7 +76,7 @@ def _best(first: Any, second: Any, arrays: Sequence[Array], expected: Sequence[A
     """The comparison under the arrangement of axes that the second model takes and that agrees best."""
     ends: list[EndToEnd] = []
     refused = ""
-    for turned, note in _arrangements(arrays, _channels_first(first), _channels_first(second)):
+    for turned, note in arrangements(arrays, _channels_first(first), _channels_first(second)):
         try:
             found = outputs_of(second, turned)
         except Exception as error:  # a wrong arrangement, or a model that cannot run at all
@@ -91,7 +92,7 @@ def _best(first: Any, second: Any, arrays: Sequence[Array], expected: Sequence[A
     return EndToEnd(note=f"the models were not run on the same inputs: {refused}")
 
 
-def _arrangements(arrays: Sequence[Array], here: bool, there: bool) -> Iterator[tuple[list[Array], str]]:
+def arrangements(arrays: Sequence[Array], here: bool, there: bool) -> Iterator[tuple[list[Array], str]]:
     """Inputs as they are, and with channels moved: maps first where one model alone has its channels first."""
     options: list[list[tuple[Array, str]]] = []
     for array in arrays:
@@ -147,13 +148,13 @@ def _apart(left: Array, right: Array) -> float:
 def probes(model: Any, record: Keyed | ModelRecord) -> list[Array]:
     """Random inputs of a Keras model's own shapes; integers below the vocabulary where an Embedding reads them."""
     rng = np.random.default_rng(20261121)
-    vocabularies, ends = _vocabularies(record), ends_of(model)
+    limits, ends = vocabularies(record), ends_of(model)
     found = []
     for tensor in getattr(model, "inputs", None) or []:
         shape = [3, *(LENGTHS[i % 3] if n is None else int(n) for i, n in enumerate(tensor.shape[1:]))]
         name = str(tensor.name).split(":")[0]
         dtype = str(getattr(tensor.dtype, "name", tensor.dtype))
-        limit = vocabularies.get(name) or (vocabularies.get("") if len(model.inputs) == 1 else None)
+        limit = limits.get(name) or (limits.get("") if len(model.inputs) == 1 else None)
         if limit or "int" in dtype:
             found.append(rng.integers(0, limit or 2, shape).astype(dtype if "int" in dtype else "int64"))
         else:
@@ -164,7 +165,7 @@ def probes(model: Any, record: Keyed | ModelRecord) -> list[Array]:
     return found
 
 
-def _vocabularies(record: Keyed | ModelRecord) -> dict[str, int]:
+def vocabularies(record: Keyed | ModelRecord) -> dict[str, int]:
     """Input name -> vocabulary of the Embedding that reads it; under "" that of any."""
     found: dict[str, int] = {}
     for layer in getattr(record, "layers", ()):

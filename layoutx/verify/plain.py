@@ -9,7 +9,7 @@ import numpy as np
 
 from layoutx.model.keras_live import is_keras
 from layoutx.model.keyed import torch_tensor
-from layoutx.model.tree import family, is_tree
+from layoutx.model.tree import family, is_tree, unbound
 from layoutx.plan.plan import Array
 
 
@@ -49,7 +49,7 @@ def called(model: Any) -> Any:
 def _run_tree(model: Any, arrays: Sequence[Array]) -> list[Array]:
     """Outputs at inference of a live nnx, equinox, mlx or paddle module, each called as its framework does."""
     runs: Mapping[str, Callable[[Any, Sequence[Array]], list[Array]]] = {
-        "nnx": _run_nnx, "equinox": _run_equinox, "mlx": _run_mlx, "paddle": _run_paddle
+        "nnx": _run_nnx, "equinox": _run_equinox, "mlx": _run_mlx, "paddle": _run_paddle, "flax": _run_flax
     }  # fmt: skip
     return runs[family(called(model))](model, arrays)
 
@@ -60,6 +60,13 @@ def _run_nnx(model: Any, arrays: Sequence[Array]) -> list[Array]:
     copy = nnx.clone(model)  # its modules keep their modes and counts
     copy.eval()
     return flat(copy(*arrays))
+
+
+def _run_flax(model: Any, arrays: Sequence[Array]) -> list[Array]:
+    from layoutx.model.jax_program import at_inference
+
+    module, variables = unbound(model)
+    return flat(module.apply(variables, *arrays, **at_inference(module)))
 
 
 def _run_equinox(model: Any, arrays: Sequence[Array]) -> list[Array]:

@@ -35,7 +35,8 @@ def forward_layer(
         settings: in place of the layer's own: those of a probe.
         dtype: what the weights are turned to; "": as they are.
     """
-    values = roles(bound, tensors, last)
+    given = as_float(tensors, dtype) if dtype and bound.maps else tensors  # a square is not rounded to what is stored
+    values = roles(bound, given, last)
     values = as_float(values, dtype) if dtype else values
     return forward_roles(bound, values, x, bound.settings if settings is None else settings, bound.facts)
 

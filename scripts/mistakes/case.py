@@ -17,7 +17,7 @@ from layoutx.diagnose import diagnose
 from layoutx.diagnosis import WholeDiagnosis
 
 Array = np.ndarray[Any, Any]
-Made = tuple[Any, Any, Any]  # source, target, inputs in the source's axis order
+Made = tuple[Any, ...]  # source, target, inputs in the source's axis order; weights of a recorded source
 REPAIRED = 1e-9  # relative to the largest expected value
 FLOAT32 = 1e-6  # the same where TensorFlow rounds a constant to float32 in a float64 model: slopes, gelu, bilinear
 
@@ -33,6 +33,7 @@ class Case:
         also: other modes that name the same fact.
         told: the mistake shows at training only: a remark names it, and nothing else is found.
         limit: relative difference that counts as repaired.
+        many: how many faults are planted.
     """
 
     mode: str
@@ -42,6 +43,7 @@ class Case:
     also: tuple[str, ...] = ()
     told: bool = False
     limit: float = REPAIRED
+    many: int = 1
 
     def __str__(self) -> str:
         return f"{self.mode} {self.name}"
@@ -62,9 +64,9 @@ class Verdict:
 def judged(case: Case) -> Verdict:
     """The case made, diagnosed and compared with what was planted."""
     with doubles():
-        source, target, inputs = case.make()
+        source, target, inputs, *weights = case.make()
         started = time.perf_counter()
-        found = diagnose(source, target, inputs)
+        found = diagnose(source, target, inputs, weights=weights[0] if weights else None)
         seconds = time.perf_counter() - started
     said = [*_layers(found), *_gaps(found)]
     remarks = [remark for remark in found.remarks if remark.mode == case.mode]
@@ -77,7 +79,9 @@ def judged(case: Case) -> Verdict:
     here = [place in case.where.split("|") for place, *_ in said]
     named = bool(said) and all(modes and set(modes) <= right for _, modes, *_ in said) and all(here)
     left = all(after <= case.limit for *_, after in said)
-    return Verdict(case, any(here) and not found.ok, named, bool(said) and left, seconds, words)
+    return Verdict(
+        case, any(here) and len(said) >= case.many and not found.ok, named, bool(said) and left, seconds, words
+    )
 
 
 def _layers(found: WholeDiagnosis) -> Iterator[tuple[str, tuple[str, ...], str, float]]:

@@ -133,3 +133,20 @@ def test_the_command_line_says_it_too(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main([*call, "--set", "release=1.0.5"]) == 0
     assert "release=1.0.5 as given by --set" in capsys.readouterr().out
     assert main(["inspect", path, "--set", "release=1.0.5"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("tail", "whose", "name", "other"),
+    [(":0", "TensorFlow", "conv_W:0", "theano"), ("", "Theano", "conv_W", "tensorflow")],
+)
+def test_the_report_says_what_the_backend_was_told_by(
+    tail: str, whose: str, name: str, other: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path / "m.h5", "1.0.8", tail)
+    text = " ".join(str(convert(path, to="torch", allow={"rounds"})).split())
+    wanted = (
+        f"it is taken for {whose}'s, since the file's weights are called {name}; if that is wrong: --backend {other}"
+    )
+    assert wanted in text
+    assert wanted in " ".join(str(inspect(path)).split())
+    assert "taken for" not in str(convert(path, to="torch", allow={"rounds"}, values={"backend": other}))

@@ -168,8 +168,8 @@ def test_a_parameter_of_the_model_itself_has_its_own_name() -> None:
             self.fc = torch.nn.Linear(5, 3)
 
     shown = str(inspect(Positions()))
-    assert "pos  (unknown class)" in shown
-    assert "Of unknown class: pos." in shown
+    assert "pos  Parameter" in shown
+    assert "Of unknown class" not in shown
 
 
 class Tied(nn.Module):

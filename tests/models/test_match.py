@@ -13,6 +13,7 @@ from keras_models import built, precision, trained
 from torch import nn
 from torch_resnet import ResNet50
 
+from layoutx.convert import convert
 from layoutx.errors import LayoutxError, UsageError
 from layoutx.match import Match, match, place_of
 from layoutx.port import port
@@ -100,7 +101,10 @@ def test_twenty_squares_without_order_are_all_ambiguous(tmp_path: Any) -> None:
     assert set(found.joint.open) == {layer.name for layer in model.layers}
     assert all(set(own) == set(module.names.values()) for own in found.joint.open.values())
     accounted(found, {layer.name for layer in model.layers}, set(module.state_dict()))
+    pairs = {"ka": module.names[0], "kb": module.names[1]}
     with pytest.raises(LayoutxError, match="fits several places"):
+        convert(model, to="torch", like=sorted_file(module, tmp_path), pairs=pairs)
+    with pytest.raises(LayoutxError, match=f"no place is left for kb (.|\n)*it fits {module.names[0]} .ka."):
         port(model, module, pairs={"ka": module.names[0], "kb": module.names[0]})
 
 
@@ -142,11 +146,11 @@ def test_twenty_squares_are_told_apart_by_their_wiring() -> None:
     assert places(found) == {f"k{chr(97 + i)}": f"m{chr(97 + (i * 7) % 20)}" for i in range(20)}
 
 
-def test_other_counts_leave_what_is_over() -> None:
+def test_other_counts_leave_what_is_over(tmp_path: Any) -> None:
     """Three layers for four places, and four for three: nothing is squeezed in."""
     for layers, modules in ((3, 4), (4, 3)):
         model, module = squares(layers), Shuffled(modules)
-        found = match(model, module)
+        found = match(model, sorted_file(module, tmp_path))
         assert found.joint.pairs == ()
         assert len(found.joint.open) == layers
         accounted(found, {layer.name for layer in model.layers}, set(module.state_dict()))
@@ -208,9 +212,14 @@ def test_resnet50(resnet: Any, names: str, traced: bool) -> None:
     assert found.seconds < 5  # scripts/bench_match.py measures it; a loaded machine is slower
 
 
-def test_resnet50_without_any_evidence_is_not_guessed(resnet: Any) -> None:
+def test_resnet50_without_any_evidence_is_not_guessed(resnet: Any, tmp_path: Any) -> None:
+    """Its state dict alone; the module itself is run, which tells its wiring."""
     module = ResNet50(7, "none", traced=False)
-    found = match(resnet, module)
+    live = match(resnet, module)
+    assert len(live.joint.pairs) == 107
+    assert all(place == module.counterpart(name) for name, place in places(live).items())
+    torch.save(module.state_dict(), tmp_path / "m.pt")
+    found = match(resnet, tmp_path / "m.pt")
     assert found.joint.open
     assert all(place == module.counterpart(name) for name, place in places(found).items())
 
@@ -314,3 +323,131 @@ def test_two_layers_in_a_row_are_no_two_of_three() -> None:
     found = match(model, three).joint
     assert not found.pairs
     assert set(found.open) == {"p", "q"}
+
+
+class Counted(nn.Module):
+    """Layers of one shape that are numbered backwards, defined in any order; only a run tells the order of calls."""
+
+    def __init__(self, order: tuple[int, ...], names: dict[int, str], asks: bool = True) -> None:
+        super().__init__()
+        self.names, self.asks = names, asks
+        for i in order:
+            self.add_module(names[i], nn.Linear(5, 5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for i in range(len(self.names)):
+            if self.asks and bool(x.isnan().any()):  # a tracer cannot follow this
+                break
+            x = torch.tanh(self.get_submodule(self.names[i])(x))
+        return x
+
+
+BACKWARDS = {i: f"fc{5 - i}" for i in range(5)}
+
+
+def tanhs(count: int) -> Any:
+    import keras
+
+    layers = [keras.layers.Dense(5, activation="tanh", name=f"d_{i}") for i in range(count)]
+    model = keras.Sequential([keras.Input((5,)), *layers])
+    rng = np.random.default_rng(3)
+    model.set_weights([rng.normal(size=w.shape) for w in model.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_numbers_that_count_backwards_are_seen_in_a_run(asks: bool) -> None:
+    model, module = tanhs(5), Counted((2, 0, 4, 1, 3), BACKWARDS, asks).double()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    found = match(model, module)
+    assert places(found) == {f"d_{i}": BACKWARDS[i] for i in range(5)}
+    assert {pair.reason for pair in found.joint.pairs} <= {"wired alike", "the only place that fits"}
+    assert module.training
+    assert all((before[n] == v).all() for n, v in module.state_dict().items())
+    assert port(model, module).end_to_end.agrees is True
+
+
+def test_numbers_against_the_order_of_definition_decide_nothing(tmp_path: Any) -> None:
+    """Two habits that contradict each other: listed with all candidates, and refused by convert."""
+    model, module = tanhs(5), Counted((2, 0, 4, 1, 3), BACKWARDS)
+    torch.save(module.state_dict(), tmp_path / "m.pt")
+    found = match(model, tmp_path / "m.pt")
+    assert found.joint.pairs == ()
+    assert {name: set(own) for name, own in found.joint.open.items()} == {
+        f"d_{i}": set(BACKWARDS.values()) for i in range(5)
+    }
+    with pytest.raises(LayoutxError, match="fits several places"):
+        convert(model, tmp_path / "out.safetensors", to="torch", like=tmp_path / "m.pt")
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_convert_runs_a_live_template_that_cannot_be_traced(tmp_path: Any) -> None:
+    model, module = tanhs(5), Counted((2, 0, 4, 1, 3), BACKWARDS).double()
+    convert(model, tmp_path / "out.safetensors", to="torch", like=module)
+    from safetensors.torch import load_file
+
+    module.load_state_dict(load_file(tmp_path / "out.safetensors"))
+    x = np.random.default_rng(1).normal(size=(7, 5))
+    np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), np.asarray(model(x)), atol=1e-5)
+
+
+def test_numbers_in_the_order_of_definition_are_a_habit_that_is_not_sure(tmp_path: Any) -> None:
+    model, module = tanhs(5), Counted((0, 1, 2, 3, 4), {i: f"fc{i + 1}" for i in range(5)})
+    torch.save(module.state_dict(), tmp_path / "m.pt")
+    found = match(model, tmp_path / "m.pt")
+    assert places(found) == {f"d_{i}": f"fc{i + 1}" for i in range(5)}
+    assert {pair.confidence for pair in found.joint.pairs} == {0.85}
+
+
+class Turned(nn.Module):
+    """A module that cannot be traced and turns its map before it flattens it: only a run shows that."""
+
+    def __init__(self, turn: bool) -> None:
+        super().__init__()
+        self.conv, self.fc, self.turn = nn.Conv2d(2, 3, 3), nn.Linear(3 * 3 * 5, 7), turn
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        if float(x.sum()) == 1e30:
+            return x
+        return self.fc((x.permute(0, 2, 3, 1) if self.turn else x).flatten(1))
+
+
+@pytest.mark.parametrize("turn", [True, False])
+def test_the_order_of_a_flattened_map_is_seen_in_a_run(turn: bool) -> None:
+    import keras
+    from keras import layers
+
+    model = keras.Sequential([keras.Input((5, 7, 2)), layers.Conv2D(3, 3), layers.Flatten(), layers.Dense(7)])
+    rng = np.random.default_rng(3)
+    model.set_weights([rng.normal(size=w.shape) for w in model.get_weights()])
+    assert port(model, Turned(turn)).end_to_end.agrees is True
+
+
+class Lists(nn.Module):
+    """Separable convolutions as a list of depthwise and a list of pointwise ones, both from the end to the start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(7, 4)
+        self.pw = nn.ModuleList([nn.Conv2d(7, 7, 1), nn.Conv2d(3, 7, 1)])
+        self.dw = nn.ModuleList(nn.Conv2d(c, c, 3, padding=1, groups=c, bias=False) for c in (7, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for i in (1, 0):
+            x = torch.relu(self.pw[i](self.dw[i](x)))
+        return self.head(x.amax((2, 3)))
+
+
+def test_parts_of_a_composite_are_found_by_who_feeds_whom() -> None:
+    import keras
+    from keras import layers
+
+    convs = [layers.SeparableConv2D(7, 3, padding="same", activation="relu", name=f"s{i}") for i in (1, 2)]
+    model = keras.Sequential([keras.Input((8, 10, 3)), *convs, layers.GlobalMaxPooling2D(), layers.Dense(4)])
+    rng = np.random.default_rng(3)
+    model.set_weights([rng.normal(size=w.shape) for w in model.get_weights()])
+    module = Lists()
+    assert match(model, module).complete
+    assert port(model, module).end_to_end.agrees is True
+    assert port(module, model).end_to_end.agrees is True

@@ -15,7 +15,7 @@ from torch import nn
 
 from layoutx.cli import main
 from layoutx.convert import convert
-from layoutx.errors import LayoutxError, Problems, UsageError
+from layoutx.errors import FileError, LayoutxError, Problems
 from layoutx.job.jobs import options_of
 from layoutx.match import match
 from layoutx.model.mapfile import read_map
@@ -85,7 +85,7 @@ def test_a_map_is_written_edited_and_extended(folder: Path, capsys: pytest.Captu
     assert "ambiguous" in capsys.readouterr().out
     text = path.read_text()
     assert "  low: {to: rnn, layer: 0}" in text
-    assert "  # one: ? early | late    ambiguous: choose one" in text
+    assert "  # one: ? early | late    # ambiguous: choose one" in text
     assert read_map(path).pairs == {"low": "rnn/layer_0", "top": "rnn/layer_1"}
     own = text.replace("pairs:", "# my own remark\npairs:   # and one here\n  one: early  # sure of it")
     path.write_text(own)
@@ -162,13 +162,18 @@ def test_one_place_twice_and_other_mistakes_are_told_together(tmp_path: Path) ->
     assert "map.yaml:4" in text
     assert "skip is a list of layers" in text
     assert "a mapping file has no 'froms'" in text
-    assert caught.value.exit_code == 2
+    assert caught.value.exit_code == 1
     path.write_text("pairs:\n  a: x\n  a: y\n")
-    with pytest.raises(UsageError, match="the key 'a' stands twice"):
+    with pytest.raises(FileError, match="the key 'a' stands twice"):
         read_map(path)
-    path.write_text("- a\n")
-    with pytest.raises(UsageError, match=r"map\.yaml is no mapping file"):
+    for text in ("- a\n", "", "# nothing yet\n", "just words\n"):
+        path.write_text(text)
+        with pytest.raises(FileError, match=r"map\.yaml is no mapping file"):
+            read_map(path)
+    path.write_text("pairs: {a: b\n")
+    with pytest.raises(FileError, match=r"not YAML(.|\n)*map\.yaml:") as caught_:
         read_map(path)
+    assert caught_.value.exit_code == 1
     with pytest.raises(LayoutxError, match="cannot be read"):
         read_map(tmp_path / "none.yaml")
 
@@ -234,3 +239,75 @@ def test_a_layer_of_another_framework_is_named_in_open(tmp_path: Path) -> None:
     found.save(tmp_path / "map.yaml")
     assert read_map(tmp_path / "map.yaml").pairs == {"a": "0", "b": "1"}
     assert "0.9" in found.text()
+
+
+def test_open_lines_are_the_users_to_fill_in(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Written as told, named on the terminal, refused by port and convert until somebody has chosen."""
+    from safetensors.torch import save_file
+
+    path, target, out = folder / "map.yaml", folder / "sorted.safetensors", folder / "o.safetensors"
+    save_file(net(folder).state_dict(), target)
+    assert main(["match", "m.keras", str(target), "-o", str(path)]) == 1
+    shown = capsys.readouterr().out
+    text = path.read_text()
+    lines = {name: 1 + text.splitlines().index(f"  # {name}: ? early | late    # ambiguous: choose one")
+             for name in ("one", "two")}  # fmt: skip
+    assert "are yours to fill in: take the # away and leave one of the places" in text
+    assert all(f"map.yaml:{line} ({name})" in shown for name, line in lines.items())
+    for call in (
+        ["port", "m.keras", called(folder), "-o", str(out), "--map", str(path)],
+        ["convert", "m.keras", "-o", str(out), "--to", "torch", "--like", str(target), "--map", str(path)],
+    ):
+        assert main(call) == 1
+        error = capsys.readouterr().err
+        assert "one is not filled in" in error
+        assert f"map.yaml:{lines['two']}: early | late" in error
+        assert not out.exists()
+    path.write_text(text.replace("# one: ? early | late", "one: early"))
+    assert main(["convert", "m.keras", "-o", str(out), "--to", "torch", "--like", str(target), "--map", str(path)]) == 1
+    assert "two is not filled in" in capsys.readouterr().err
+    call = ["port", "m.keras", called(folder), "-o", str(out), "--map", str(path), "--pair", "two=late"]
+    assert main(call) == 0
+    assert out.exists()
+
+
+def test_a_map_for_other_models_is_refused_whole(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = folder / "map.yaml", folder / "o.safetensors"
+    path.write_text("source: a.keras\ntarget: other:Net\npairs:\n  stem: features.0\n  neck: features.1\n")
+    for call in (
+        ["port", "m.keras", called(folder), "-o", str(out), "--map", str(path)],
+        ["match", "m.keras", called(folder), "--map", str(path)],
+        ["validate", "m.keras", called(folder), "--map", str(path)],
+    ):
+        assert main(call) == 1
+        error = capsys.readouterr().err
+        assert all(name in error for name in ("stem", "features.0", "neck", "features.1", "map.yaml:4", "map.yaml:5"))
+        assert not out.exists()
+
+
+def test_other_counts_and_classes_without_a_form_are_refused_together(folder: Path) -> None:
+    """A layer too many, and one that nobody knows: each is named, with how to add a spec; the target stays."""
+    import keras
+
+    @keras.saving.register_keras_serializable("nets")
+    class Wave(keras.layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.pitch = self.add_weight(shape=(shape[-1], 3), name="pitch", initializer="normal")
+
+        def call(self, x: Any) -> Any:
+            return x @ self.pitch
+
+    source = keras.Sequential([keras.Input((5,)), keras.layers.Dense(7, name="a"), Wave(name="wave")])
+    target = nn.Sequential(nn.Linear(5, 7))
+    before = target[0].weight.clone()
+    with pytest.raises(LayoutxError, match=r"no form for the class (nets>)?Wave(.|\n)*docs/writing-a-spec.md"):
+        port(source, target)
+    more = keras.Sequential([keras.Input((5,)), keras.layers.Dense(7, name="a"), keras.layers.Dense(11, name="b"),
+                             keras.layers.Dense(13, name="c")])  # fmt: skip
+    with pytest.raises(Problems) as caught:
+        port(more, target)
+    assert all(f"fits {name} (Dense)" in str(caught.value) for name in ("b", "c"))
+    with pytest.raises(LayoutxError, match=r"1\.weight"):
+        port(keras.Sequential([keras.Input((5,)), keras.layers.Dense(7, name="a")]), nn.Sequential(
+            target[0], nn.Linear(7, 3)))  # fmt: skip
+    assert torch.equal(target[0].weight, before)

@@ -99,22 +99,6 @@ def test_a_subclassed_model_is_ported_both_ways() -> None:
     assert lx.port(target, back, inputs=TOKENS, allow={"rounds"}).end_to_end.agrees
 
 
-def test_a_flatten_inside_a_subclassed_model_is_not_guessed() -> None:
-    class Images(keras.Model):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.flat, self.dense = L.Conv2D(4, 3, name="conv"), L.Flatten(), L.Dense(3, name="dense")
-
-        def call(self, x: Any) -> Any:
-            return self.dense(self.flat(self.conv(x)))
-
-    source = Images()
-    source(np.zeros((1, 6, 6, 2), "float32"))
-    conv = nn.Conv2d(2, 4, 3)
-    with pytest.raises(LayoutxError, match="order of the 64 input rows"):
-        lx.port(source, nn.ModuleDict({"conv": conv, "dense": nn.Linear(64, 3)}))
-
-
 def test_weights_of_the_subclass_itself_are_listed() -> None:
     class Scaled(keras.Model):
         def __init__(self) -> None:

@@ -10,7 +10,7 @@ import torch
 import torch_models
 from keras_models import MODELS, built, inputs_of, outputs_of, precision, trained
 
-from layoutx.errors import ConsentError, ConversionError, Problems, VerificationError
+from layoutx.errors import ConsentError, ConversionError, LayoutxError, Problems, UsageError, VerificationError
 from layoutx.port import port
 
 NAMES = tuple(MODELS)
@@ -165,3 +165,49 @@ def test_a_function_that_torch_does_not_have_is_refused() -> None:
     assert "layer old (GRU)" in str(caught.value)
     for key, old in before.items():
         np.testing.assert_array_equal(state(module)[key], old)
+
+
+def test_a_number_that_the_target_cannot_hold_is_refused_with_its_name() -> None:
+    """float16 ends at 65504: consent to rounding is none to infinity."""
+    source = trained("cnn")
+    weights = source.get_weights()
+    weights[0].flat[3] = 1e5
+    source.set_weights(weights)
+    half = torch_models.Cnn().half()
+    before = state(half)
+    with pytest.raises(LayoutxError, match=r"does not fit into float16(.|\n)*largest value 1e\+05"):
+        port(source, half, allow={"rounds"}, compare=False)
+    for name, old in before.items():
+        np.testing.assert_array_equal(state(half)[name], old)
+
+
+def exported(module: Any, batch: int) -> Any:
+    """The program of a module at inference, exported with a fixed batch."""
+    return torch.export.export(module.eval(), (torch.randn(batch, 1, 8, 8, dtype=torch.float64),))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_a_torch_export_program_is_a_target(batch: int, tmp_path: Any) -> None:
+    """Its weights are set in place; a program runs in batches of the one size that it was exported with."""
+    source, program = trained("cnn"), exported(torch_models.Cnn().double(), batch)
+    report = port(source, program)
+    assert report.end_to_end.agrees is True
+    x = np.random.default_rng(5).normal(size=(batch, 8, 8, 1))
+    given = torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1)))
+    expected = np.asarray(source(x))
+    np.testing.assert_allclose(program.module()(given).detach().numpy(), expected, atol=1e-12)
+    torch.export.save(program, tmp_path / "m.pt2")
+    with pytest.raises(UsageError, match=r"torch\.export\.load"):
+        port(source, tmp_path / "m.pt2")
+
+
+def test_a_program_gets_its_old_weights_again_where_the_outputs_differ() -> None:
+    class Sharp(torch_models.Cnn):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * 2
+
+    program = exported(Sharp().double(), 2)
+    before = {name: value.clone() for name, value in program.state_dict.items()}
+    with pytest.raises(VerificationError, match="do not compute the same"):
+        port(trained("cnn"), program)
+    assert all(torch.equal(before[name], value) for name, value in program.state_dict.items())

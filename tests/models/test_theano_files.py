@@ -73,3 +73,13 @@ def test_an_unknown_backend_is_refused(tmp_path: Path) -> None:
     saved(source, None)
     with pytest.raises(UsageError, match="no Keras ran on 'caffe'"):
         inspect(source, values={"backend": "caffe"})
+
+
+@pytest.mark.parametrize(("backend", "warned"), [(None, True), ("tensorflow", False), ("theano", False)])
+def test_a_file_that_says_no_backend_warns(tmp_path: Path, backend: str | None, warned: bool) -> None:
+    source = tmp_path / "model.h5"
+    saved(source, backend)
+    text = " ".join(str(convert(source, to="torch")).split())
+    assert ("conv, up: it is taken for TensorFlow's, since the file says no backend" in text) is warned
+    assert ("if that is wrong: --backend theano" in text) is warned
+    assert "if that is wrong" not in str(convert(source, to="torch", values={"backend": "tensorflow"}))

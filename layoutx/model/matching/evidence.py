@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from layoutx.model.keyed import Keyed
+from layoutx.model.matching.habits import contradicted, unruly
 from layoutx.model.matching.names import Name, all_named, likeness, rarity, shifted, shifts
 from layoutx.model.matching.sequence import forced
 from layoutx.model.matching.values import Numbers
@@ -48,6 +49,7 @@ class Clues:
         order: whether each side's own order is known.
         wires: of each side, or None.
         numbers: fingerprints, None where the values are not to be read.
+        torn: layers whose numbers count in another order than that in which both models define them.
     """
 
     layers: Sequence[Layer]
@@ -57,6 +59,7 @@ class Clues:
     numbers: Numbers | None = None
     said: Mapping[tuple[str, int], Said] = field(default_factory=dict)
     read: dict[tuple[str, int], tuple[float, tuple[str, ...]]] = field(default_factory=dict)
+    torn: set[str] = field(default_factory=set)
 
 
 def clues(layers: Sequence[Layer], options: Mapping[str, Sequence[Candidate]], order: tuple[bool, bool]) -> Clues:
@@ -98,10 +101,12 @@ def table(
     """
     scores: Table = {(name, at): {} for name, own in rest.items() for at in own}
     _names(found, rest, known, scores, counted)
-    if ordered and all(found.order):
-        _order(found, rest, known, scores)
     if ordered:
         _ranked(found, rest, scores)
+    if found.wires is None and all(found.order):
+        _torn(found, scores)
+    if ordered and all(found.order):
+        _order(found, rest, known, scores)
     if found.wires is not None:
         _wired(found, rest, known, scores)
     if found.numbers is not None:
@@ -155,20 +160,67 @@ def _order(found: Clues, rest: Mapping[str, Sequence[int]], known: Mapping[str, 
         name = found.layers[row].record.name
         for at in rest.get(name, ()):
             if found.options[name][at].at == position:
-                scores[name, at][IN_ORDER] = ORDER if whole else ALIKE
+                scores[name, at][IN_ORDER] = ORDER if whole and name not in found.torn else ALIKE
+
+
+def _torn(found: Clues, scores: Table) -> None:
+    """Numbers that count against the order of definition: two habits that contradict each other decide nothing."""
+    number = {layer.record.name: i for i, layer in enumerate(found.layers)}
+    families: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    for (name, at), own in scores.items():
+        if COUNT in own and not found.options[name][at].instance:
+            said = found.said[name, at]
+            families.setdefault((said.here.skeleton, said.there.skeleton), []).append((name, at))
+    here = unruly((found.said[layer.record.name, 0].here, i) for i, layer in enumerate(found.layers))
+    there = unruly({found.said[key].there: found.options[key[0]][key[1]].at for key in found.said}.items())
+    for keys in families.values():
+        pairs = [
+            ((found.said[key].here, number[key[0]]), (found.said[key].there, found.options[key[0]][key[1]].at))
+            for key in keys
+        ]
+        if contradicted(pairs, here, there):
+            found.torn |= {name for name, _ in keys}
+    for (name, _), own in scores.items():
+        if name in found.torn:
+            own.pop(COUNT, None)
 
 
 def _wired(found: Clues, rest: Mapping[str, Sequence[int]], known: Mapping[str, Candidate], scores: Table) -> None:
-    assert found.wires is not None
-    here, there = found.wires
-    met = {name: paths_of(candidate) for name, candidate in known.items()}
+    met = {name: known_as(candidate) for name, candidate in known.items()}
     for name, at in scores:
-        paths = [path for path in paths_of(found.options[name][at]) if path in there.before]
-        if not paths or name not in here.before:
-            continue
-        right, wrong = agreement((here.before[name], here.after[name]), of_place(there, paths), met)
+        right, wrong = agreed(found, name, found.options[name][at], met)
         if right or wrong:
             scores[name, at][WIRING] = WIRED * (right - wrong) / (right + wrong) * (1 + 0.1 * (right + wrong))
+
+
+def agreed(found: Clues, name: str, candidate: Candidate, met: Mapping[str, Collection[str]]) -> tuple[float, float]:
+    """How many neighbours of a layer and of a place are counterparts, and how many are not.
+
+    Args:
+        met: what the places of layers are known as, for the layers that have one.
+    """
+    assert found.wires is not None
+    here, there = found.wires
+    paths = [path for path in paths_of(candidate) if path in there.before]
+    if not paths or name not in here.before:
+        return 0, 0
+    before, after = of_place(there, paths)
+    for at in candidate.instance.values() if len(candidate.instance) == 1 else ():
+        # layers of one stacked module run one after another; the module's neighbours are those of its ends
+        steps = {c.instance[axis] for own in found.options.values() for c in own for axis in c.instance
+                 if c.prefix == candidate.prefix}  # fmt: skip
+        before = frozenset({_step(candidate, at - 1)}) if at - 1 in steps else before
+        after = frozenset({_step(candidate, at + 1)}) if at + 1 in steps else after
+    return agreement((here.before[name], here.after[name]), (before, after), met)
+
+
+def _step(candidate: Candidate, at: int) -> str:
+    return f"{candidate.prefix}/{at}"
+
+
+def known_as(candidate: Candidate) -> tuple[str, ...]:
+    """What the neighbours of a place call it: its modules, and its number in a stacked one."""
+    return (*paths_of(candidate), *(_step(candidate, at) for at in candidate.instance.values()))
 
 
 def paths_of(candidate: Candidate) -> tuple[str, ...]:

@@ -14,15 +14,15 @@ from layoutx.model.matching import evidence as ev
 from layoutx.model.matching.assignment import PLACED, assigned
 from layoutx.model.matching.evidence import Clues, Scores, Table
 from layoutx.model.matching.values import Numbers
-from layoutx.model.matching.wiring import agreement, of_place
 from layoutx.model.places import Candidate
 
 SURE = 1.9  # a margin that is fixed before the rest is looked at
 ONLY = "the only place that fits"
-# how sure a pair can be at most by its best evidence, however large the margin
+# how sure a pair can be at most by its best evidence, however large the margin; numbers in names are a habit
 AT_MOST = {
-    ev.NUMBERS: 0.99, ev.NAME: 0.98, ev.WIRING: 0.95, ev.COUNT: 0.95, ev.IN_ORDER: 0.9, ev.WORD: 0.8, ONLY: 0.97,
+    ev.NUMBERS: 0.99, ev.NAME: 0.98, ev.WIRING: 0.95, ev.COUNT: 0.85, ev.IN_ORDER: 0.85, ev.WORD: 0.8, ONLY: 0.97,
 }  # fmt: skip
+STACKED = 0.95  # the numbers of a stacked module's layers are a fact
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +146,8 @@ def _choice(clues: Clues, name: str, at: int, scores: Scores, margin: float) -> 
     kinds = sorted((k for k in scores if scores[k] > 0), key=lambda k: -scores[k])
     best = kinds[0] if kinds and (kinds[0] in (ev.NUMBERS, ev.NAME) or not only) else ONLY
     top = max(AT_MOST[best], AT_MOST[ONLY] if only else 0.0)
+    if best == ev.COUNT and clues.options[name][at].instance:
+        top = max(top, STACKED)
     reason = best
     share, roles = clues.read.get((name, at), (1.0, ()))
     if best == ev.NUMBERS and share < 1.0:
@@ -166,14 +168,12 @@ def contradicted(found: ev.Clues, outcome: Outcome) -> dict[str, tuple[Candidate
     """
     if found.wires is None:
         return {}
-    here, there = found.wires
-    met = {name: ev.paths_of(choice.candidate) for name, choice in outcome.chosen.items()}
+    met = {name: ev.known_as(choice.candidate) for name, choice in outcome.chosen.items()}
     doubts = {}
     for name, choice in outcome.chosen.items():
-        paths = [path for path in met[name] if path in there.before]
-        if choice.reason != ev.WIRING or not paths or len(found.options[name]) < 2:
+        if choice.reason != ev.WIRING or len(found.options[name]) < 2:
             continue
-        right, wrong = agreement((here.before[name], here.after[name]), of_place(there, paths), met)
+        right, wrong = ev.agreed(found, name, choice.candidate, met)
         if wrong >= max(right, 1):
             doubts[name] = tuple(found.options[name])
     return doubts

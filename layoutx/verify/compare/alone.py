@@ -107,8 +107,8 @@ def _trial(
     run: Callable[[Mapping[str, Array]], dict[str, Array]],
 ) -> Trial:
     expected, found, more = alike(couple, here.outputs, found)
-    expected = counted(expected, inputs.get(MASK))
-    again = lambda x: alike(couple, here.outputs, run(x))[1]  # noqa: E731
+    expected, found = (counted(side, inputs.get(MASK)) for side in (expected, found))
+    again = lambda x: counted(alike(couple, here.outputs, run(x))[1], inputs.get(MASK))  # noqa: E731
     return Trial(inputs, expected, found, how, (*notes, *more), again, raw=here.outputs)
 
 
@@ -160,6 +160,8 @@ def _called(couple: Couple, layer: Layer, given: Sequence[Array], keywords: Sequ
 
 def modules_of(target: Half) -> tuple[str, ...]:
     """The modules of the framework that make up a layer, in order."""
+    if target.parts:
+        return target.parts
     if not target.bound.form.modules:
         own = target.bound.form.framework == "torch" and "/" in target.name  # one layer of a stack: rnn/layer_1
         return (_holder(target) if own else target.name,)

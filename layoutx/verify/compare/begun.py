@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,14 +15,20 @@ STEPS = ("lstm", "gru", "simple_rnn", "mgu")
 FIRST: Mapping[str, str] = {"h": "h0", "c": "c0"}
 MASK = "mask"
 BESIDE = (*FIRST.values(), MASK)
+ATTENTION = ("attention", "attention_scale", "additive_attention")
 
 
 def begun(bound: BoundForm, call: Call, turned: bool) -> dict[str, Array]:
     """First states, (batch, direction, hidden), and the mask (batch, time), False where a step is left out.
 
+    Of attention the mask (batch, tq or 1, tk), False where a query does not see a key.
+
     Args:
         turned: the canonical data is in the order in which the layer reads it, from the end.
     """
+    if bound.kind.name in ATTENTION:
+        mask = _attended(bound, call)
+        return {} if mask is None or mask.all() else {MASK: mask}
     if bound.kind.name not in STEPS or bound.form.framework not in ("keras", "tf_keras", "torch"):
         return {}
     names = call.names or ("",) * len(call.inputs)
@@ -38,10 +44,38 @@ def begun(bound: BoundForm, call: Call, turned: bool) -> dict[str, Array]:
     return found
 
 
+def _attended(bound: BoundForm, call: Call) -> Array | None:
+    """What attention sees, of all masks together; None where there are none, or where heads have masks of their own."""
+    names = call.names or ("",) * len(call.inputs)
+    own = list(zip(names, call.inputs, strict=True))
+    masks: list[Array] = []
+    if bound.form.framework in ("keras", "tf_keras"):
+        masks += [a.astype(bool)[:, :, None] for name, a in own if name == "query_mask"]
+        masks += [a.astype(bool)[:, None, :] for name, a in own if name in ("key_mask", "value_mask")]
+        masks += [a.astype(bool) for name, a in own if name == "attention_mask" and a.ndim == 3]
+        pair = [a.astype(bool) for name, a in own if name == MASK and a.ndim == 2]
+        masks += [pair[0][:, :, None], pair[1][:, None, :]] if len(pair) == 2 else []
+        return _all(masks) if any(name.endswith(MASK) for name in names) else None
+    if bound.form.framework == "torch":
+        padding = [a for name, a in own if name == "key_padding_mask" or (not name and a.dtype.kind == "b")]
+        causal = [a for name, a in own if name == "attn_mask" and a.dtype.kind == "b" and a.ndim == 2]
+        if len(padding) == 1 and padding[0].ndim == 2 and padding[0].dtype.kind == "b":
+            return _all([~padding[0][:, None, :], *(~a[None] for a in causal)])
+    return None
+
+
+def _all(masks: Sequence[Array]) -> Array | None:
+    return np.asarray(np.logical_and.reduce(np.broadcast_arrays(*masks))) if masks else None
+
+
 def counted(outputs: Mapping[str, Array], mask: Array | None) -> dict[str, Array]:
-    """Outputs of all steps with zeros where a step is left out: frameworks repeat a number there, or give zeros."""
-    if mask is None:
+    """Outputs of all steps with zeros where a step is left out: frameworks repeat a number there, or give zeros.
+
+    Of attention: of a query that sees nothing.
+    """
+    if mask is None or (mask.ndim == 3 and mask.shape[1] == 1):
         return dict(outputs)
+    mask = np.asarray(mask.any(axis=-1)) if mask.ndim == 3 else mask
     return {name: _counted(a, mask) if name in ("y", "merged") and a.ndim == 3 else a for name, a in outputs.items()}
 
 

@@ -9,9 +9,11 @@ from typing import Any
 from layoutx.errors import LayoutxError, UsageError
 from layoutx.lang.tree import Axis
 from layoutx.plan.plan import Array
+from layoutx.progress import steps, tell
 from layoutx.verify.compare import flow
 from layoutx.verify.compare.again import renumbered
 from layoutx.verify.compare.alone import modules_of
+from layoutx.verify.compare.behind import behind, handed
 from layoutx.verify.compare.calls import between, call_of
 from layoutx.verify.compare.context import in_context, lacking
 from layoutx.verify.compare.flattened import seen, turned
@@ -19,9 +21,11 @@ from layoutx.verify.compare.hints import hint
 from layoutx.verify.compare.inputs import arranged, inputs_for
 from layoutx.verify.compare.layers import Looked, Runs, look, noted
 from layoutx.verify.compare.limits import OK, ROUNDED_WEIGHTS
+from layoutx.verify.compare.masked import counting, masks_of
 from layoutx.verify.compare.named import named
 from layoutx.verify.compare.outputs import applied, own_activation
 from layoutx.verify.compare.pairs import Couple, Gap, Half
+from layoutx.verify.compare.rounded import computed_in, precision_note, softened
 from layoutx.verify.compare.stacks import named_in, stacks_of, title
 from layoutx.verify.compare.states import RECURRENT
 from layoutx.verify.recording import Recording
@@ -35,6 +39,7 @@ class Both:
     Attributes:
         runs: both runs. looked: one for each call of each pair, pair by pair.
         gaps: faults between layers. outputs: of the whole models. notes: what was done to the inputs.
+        behind: places after the gaps that may hold more.
     """
 
     runs: Runs
@@ -42,6 +47,7 @@ class Both:
     gaps: tuple[Gap, ...]
     outputs: tuple[flow.Side, ...]
     notes: tuple[str, ...] = ()
+    behind: tuple[Gap, ...] = ()
 
 
 def both(
@@ -69,21 +75,24 @@ def both(
     """
     before = flow.wiring(wires, [title(couple.source) for couple in couples])
     runs, notes = _run(first, second, couples, inputs, channels, before, tolerance)
-    outputs = _outputs(runs)
+    outputs = softened(_outputs(runs), couples)
+    notes += [note for note in (precision_note(couples),) if note]
     same = bool(outputs) and all(side.verdict == OK for side in outputs)
     looked: list[tuple[Couple, Looked]] = []
-    for couple in couples:
+    for couple in steps(couples, lambda one: f"comparing {title(one.source)}"):
         own = _looked(couple, runs, problems.get(title(couple.source), ""), same)
         looked += [(couple, one if same else in_context(couple, one, runs)) for one in own]
     links = sorted((x.link for _, x in looked if x.link is not None), key=lambda link: link.at)
     bad = {title(couple.source) for couple, one in looked if any(not check.ok for check in one.checks)}
-    found = flow.gaps(links, outputs, _finals(wires, couples), bad)
+    finals = _finals(wires, couples)
+    found = flow.gaps(links, outputs, finals, bad)
     return Both(
         runs,
         tuple(one for _, one in looked),
         tuple(_told(gap, links, runs, couples) for gap in found),
         outputs,
         tuple(notes),
+        tuple(_told(gap, links, runs, couples) for gap in behind(links, outputs, finals, found)),
     )
 
 
@@ -115,12 +124,14 @@ def _run(
     """Both runs, under the arrangement of the inputs' axes in which the models agree best; notes."""
     given, swapped = inputs_for(first, second, inputs)
     one, other = (second, first) if swapped else (first, second)
+    tell(0, 0, f"running the {'target' if swapped else 'source'} ({one.framework})")
     base = one.record(given)
-    loose = ROUNDED_WEIGHTS if any(couple.rounds for couple in couples) else 0.0
+    loose = ROUNDED_WEIGHTS if any(couple.rounds or computed_in(couple) for couple in couples) else 0.0
     stacks = [stacks_of([couple.source for couple in couples]), stacks_of([couple.target for couple in couples])]
     best: tuple[float, Runs, str] | None = None
     refused = ""
     for arrays, note in arranged(base.inputs, *(channels[::-1] if swapped else channels), _time_first(couples)):
+        tell(0, 0, f"running the {'source' if swapped else 'target'} ({other.framework})")
         try:
             found = other.record(arrays)
         except LayoutxError as error:
@@ -154,7 +165,9 @@ def _about(recording: Recording, name: str) -> str:
 def _outputs(runs: Runs) -> tuple[flow.Side, ...]:
     if runs.target is None:
         return ()
-    return tuple(flow.ends(runs.source.outputs, runs.target.outputs, runs.dtypes, runs.flow))
+    sides = flow.ends(runs.source.outputs, runs.target.outputs, runs.dtypes, runs.flow)
+    masks = masks_of(runs.source)
+    return tuple(counting(side, masks, runs.dtypes, runs.flow) for side in sides)
 
 
 def _score(couples: Sequence[Couple], runs: Runs) -> float:
@@ -216,7 +229,7 @@ def _told(gap: Gap, links: Sequence[flow.Link], runs: Runs, couples: Sequence[Co
     said = gap.hint or (lacking(last, runs) if last is not None else "")
     said = said or hint(gap.expected, gap.given, raw, act, ", ".join(gap.before))
     here = (f"{act} of {', '.join(gap.before)}", *here) if act else here
-    found = replace(gap, passed=here, there=there, hint=said, act=act)
+    found = replace(gap, passed=here, there=there, hint=said, act=act, earlier=handed(gap, links))
     if last is None:
         return found
     return replace(found, gave=_gave(last, last.source, runs.source), there_gave=_gave(last, last.target, runs.target))

@@ -168,15 +168,15 @@ def gaps(
     for position, link in enumerate(links):
         own = link.given
         earlier = links[:position]
-        before = _before(link, earlier)
+        before = feeding(link, earlier)
         if own is not None and own.verdict != OK and not _spoilt(link, before, earlier, lost):
-            found.append(_gap(before, link, own))
+            found.append(gap_at(before, link, own))
         if (own is not None and own.verdict != OK) or (link.gave is not None and link.gave.verdict != OK):
             lost.add(link.layer)
     wrong = [side for side in outputs if side.verdict != OK]
     tail = [link for link in links if finals is None or link.layer in finals]
     if wrong and not lost and links:
-        found.append(_gap(tail[-1:] or list(links[-1:]), None, wrong[0]))
+        found.append(gap_at(tail[-1:] or list(links[-1:]), None, wrong[0]))
     return found
 
 
@@ -186,7 +186,7 @@ def _spoilt(link: Link, before: Sequence[Link], earlier: Sequence[Link], lost: s
     return bool(lost & (names | set(link.before or ())))
 
 
-def _before(link: Link, earlier: Sequence[Link]) -> list[Link]:
+def feeding(link: Link, earlier: Sequence[Link]) -> list[Link]:
     """The layers whose outputs reach this one: by wiring, else the last one that was called."""
     if link.before is None:
         return list(earlier[-1:])
@@ -194,7 +194,8 @@ def _before(link: Link, earlier: Sequence[Link]) -> list[Link]:
     return list(latest.values())
 
 
-def _gap(before: Sequence[Link], link: Link | None, side: Side) -> Gap:
+def gap_at(before: Sequence[Link], link: Link | None, side: Side) -> Gap:
+    """The place before a layer, or before the outputs, where data differs."""
     shown = [b for b in before if b.gave is not None]
     return Gap(
         tuple(b.layer for b in before),

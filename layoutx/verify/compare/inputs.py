@@ -9,7 +9,7 @@ import numpy as np
 
 from layoutx.errors import UsageError
 from layoutx.plan.plan import Array
-from layoutx.verify.models import _arrangements as by_channels
+from layoutx.verify.models import arrangements as by_channels
 from layoutx.verify.running.opened import Runner
 
 

@@ -12,9 +12,11 @@ from layoutx.verify.compare.alone import Layer, Trial, by_direction, room_of, tr
 from layoutx.verify.compare.apart import Apart, apart, where, worst
 from layoutx.verify.compare.calls import call_of, count, position
 from layoutx.verify.compare.limits import FAIL, OK, OPEN, coarsest, verdict
+from layoutx.verify.compare.masked import counting, masks_of
 from layoutx.verify.compare.named import Named, axis_words
 from layoutx.verify.compare.outputs import applied, shared
 from layoutx.verify.compare.pairs import Check, Couple, rounds
+from layoutx.verify.compare.rounded import computed_in, rounding
 from layoutx.verify.compare.stacks import Stacks, named_in, title
 from layoutx.verify.diagnose.suspect import Suspect
 from layoutx.verify.probe import WINDOWS
@@ -72,6 +74,8 @@ def look(couple: Couple, runs: Runs, problem: str = "") -> list[Looked]:
     other = count(couple.target, runs.target) if runs.target is not None else many
     if not many:
         return [_unseen(couple, problem, "the source does not call it as a layer: nothing was recorded")]
+    if not other and runs.target is not None and runs.target.framework == "tf1":
+        return [_unseen(couple, problem, "the target is a SavedModel, which shows no layers and not their settings")]
     found = [_call(couple, runs, number, problem) for number in range(many)]
     if other and other != many:
         note = f"called {many} times in the source, {other} times in the target"
@@ -133,15 +137,16 @@ def _named_there(couple: Couple, template: Call | None, runs: Runs) -> Named | N
 def _link(couple: Couple, runs: Runs, number: int, here: Named, there: Named | None) -> flow.Link | None:
     if there is None or runs.target is None:
         return None
-    name = title(couple.source)
+    name, masks = title(couple.source), masks_of(runs.source)
+    given, gave = (way(couple, here, there, runs.dtypes, runs.flow) for way in (flow.given, flow.gave))
     return flow.Link(
         name,
         title(couple.target),
         number,
         position(couple.source, runs.source, number),
         position(couple.target, runs.target, number),
-        flow.given(couple, here, there, runs.dtypes, runs.flow),
-        flow.gave(couple, here, there, runs.dtypes, runs.flow),
+        counting(given, masks, runs.dtypes, runs.flow) if given is not None else None,
+        counting(gave, masks, runs.dtypes, runs.flow) if gave is not None else None,
         runs.before.get(name),
     )
 
@@ -172,10 +177,13 @@ def _check(couple: Couple, runs: Runs, part: Trial, own: Trial, number: int, pro
     found = [apart(part.expected[name], part.found[name]) for name in names]
     at = worst(found)
     name, gap = names[at], found[at]
-    dtype = coarsest((*own.found.values(), *part.expected.values()), runs.dtypes)
+    dtype = coarsest((*own.found.values(), *part.expected.values()), (*runs.dtypes, *computed_in(couple)))
     said = verdict(gap, dtype, rounded=rounds(couple), tolerance=runs.tolerance)
     if said != OK and not gap.odd and not gap.unlike:
         said = verdict(gap, dtype, room=room_of(own, name), rounded=rounds(couple), tolerance=runs.tolerance)
+    narrow = rounding(couple, own) if said != OK else ""
+    if narrow:
+        said = verdict(gap, dtype, tolerance=runs.tolerance, narrow=narrow)
     return Check(
         title(couple.source),
         title(couple.target),
@@ -190,6 +198,7 @@ def _check(couple: Couple, runs: Runs, part: Trial, own: Trial, number: int, pro
         problem,
         number,
         applied(couple) if name == "y" else "",
+        narrow,
     )
 
 
@@ -284,7 +293,7 @@ def sides_of(sides: Sequence[flow.Side], place: str = "") -> list[Check]:
             "" if side.verdict == OK else where(side.apart, side.words),
             side.apart.unlike,
             "end to end",
-            "; ".join(_masks(side.apart)),
+            "; ".join((*_masks(side.apart), *([side.hint] if side.verdict == OK and side.hint else []))),
         )
         for side in sides
     ]

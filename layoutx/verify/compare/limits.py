@@ -24,6 +24,9 @@ FLOW: Mapping[str, float] = {"float64": 1e-7, "float32": 1e-4, "float16": 2e-2, 
 # Above this it is no constant, epsilon or precision that differs a little, but the function.
 WRONG: Mapping[str, float] = {"float64": 1e-4, "float32": 1e-3, "float16": 1e-1, "bfloat16": 3e-1}
 
+# Half a unit in the last place: how far one weight is from what it was before it was rounded.
+UNIT: Mapping[str, float] = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+
 
 def coarsest(arrays: Iterable[Array], dtypes: Iterable[str] = ()) -> str:
     """The least precise floating dtype among arrays and names; float64 where there is none."""
@@ -32,7 +35,14 @@ def coarsest(arrays: Iterable[Array], dtypes: Iterable[str] = ()) -> str:
 
 
 def verdict(
-    found: Apart, dtype: str, *, flow: bool = False, room: float = 0.0, rounded: bool = False, tolerance: float = 0.0
+    found: Apart,
+    dtype: str,
+    *,
+    flow: bool = False,
+    room: float = 0.0,
+    rounded: bool = False,
+    tolerance: float = 0.0,
+    narrow: str = "",
 ) -> str:
     """OK, INACCURATE or FAIL.
 
@@ -42,6 +52,7 @@ def verdict(
         room: how much the output moves per unit of relative change of the input, where that is more than its size.
         rounded: the layer computes with constants that its framework rounds to float32.
         tolerance: the user's, in place of the limit of OK.
+        narrow: the dtype that weights were rounded to, which explains differences up to its own limit of FAIL.
     """
     if found.odd or found.unlike:
         return FAIL
@@ -50,4 +61,8 @@ def verdict(
         limit = max(limit, ROUNDED)
     if found.largest <= limit * max(found.scale, min(room, CALM * found.scale), LEAST):
         return OK
-    return INACCURATE if found.largest / max(found.scale, LEAST) <= max(WRONG[dtype], limit) else FAIL
+    return (
+        INACCURATE
+        if found.largest / max(found.scale, LEAST) <= max(WRONG[dtype], WRONG.get(narrow, 0.0), limit)
+        else FAIL
+    )

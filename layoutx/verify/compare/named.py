@@ -176,8 +176,17 @@ def _labels(bound: BoundForm) -> dict[str, tuple[str, ...]]:
 
 
 def _whole(array: Array) -> Array:
-    """Tokens as integers: Keras hands them on as floats."""
-    return array if array.dtype.kind in "iub" else np.rint(array).astype(np.int64)
+    """Tokens as integers: Keras hands them on as floats.
+
+    Raises:
+        SizeError: numbers that name no rows: what a layer of the user's own adds its table to.
+    """
+    if array.dtype.kind in "iub":
+        return array
+    whole = np.rint(array)
+    if not np.array_equal(whole, array):
+        raise SizeError("it is given no row numbers: a class of one's own, which adds its table or does else with it")
+    return whole.astype(np.int64)
 
 
 AXES: Mapping[str, str] = {

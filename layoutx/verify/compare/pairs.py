@@ -8,7 +8,7 @@ from typing import Protocol
 
 from layoutx.empty import NOTHING
 from layoutx.files.store import Tensor
-from layoutx.plan.plan import Array
+from layoutx.plan.plan import Array, Plan
 from layoutx.spec.bound import BoundForm
 from layoutx.verify.compare.apart import Apart
 
@@ -32,6 +32,10 @@ class Half(Protocol):
     def refine(self) -> Mapping[str, str]:
         """Axis -> its dims on this side."""
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Layers of its model that together are this one, in order; () for the one layer of its name."""
+
 
 class Couple(Protocol):
     """A layer and its counterpart: `layoutx.job.joined.Joined`."""
@@ -52,6 +56,10 @@ class Couple(Protocol):
     def rounds(self) -> bool:
         """Whether the target's weights are roundings of the source's: two biases summed into one."""
 
+    @property
+    def plan(self) -> Plan | None:
+        """How the source's tensors become the target's; None where they cannot."""
+
 
 ROUNDING = ("attention", "attention_scale", "additive_attention")  # kinds whose scale TensorFlow rounds to float32
 ROUNDED = ("gelu", "gelu_tanh", "selu", "leaky_relu_0.2")
@@ -60,7 +68,7 @@ ROUNDED = ("gelu", "gelu_tanh", "selu", "leaky_relu_0.2")
 def rounds(couple: Couple) -> bool:
     """Whether a pair may differ by a rounding to float32: of its weights, or of a constant that Keras computes with."""
     sides = (couple.source.bound, couple.target.bound)
-    if couple.rounds or not any(side.form.framework == "keras" for side in sides):
+    if couple.rounds or not any(side.form.framework in ("keras", "onnx") for side in sides):
         return couple.rounds
     return sides[0].kind.name in ROUNDING or any(
         side.settings.get("activation") in ROUNDED or side.facts.get("activation") in ROUNDED for side in sides
@@ -82,6 +90,7 @@ class Check:
         note: what a reader should know; problem: why the weights could not be converted, one line.
         applied: the activation that is part of the layer on one side only, and was applied to the other's output too.
         call: 0 for the layer's first call.
+        narrow: the dtype whose rounding of one side's weights is all that differs: "float16".
     """
 
     layer: str
@@ -97,11 +106,21 @@ class Check:
     problem: str = ""
     call: int = 0
     applied: str = ""
+    narrow: str = ""
 
     @property
     def ok(self) -> bool:
         """Whether nothing speaks against the layer: it is the same, or could not be looked at."""
         return self.verdict in ("OK", "not compared")
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """An array that both models handed on somewhere: `what attn is given`, in the source and in the target."""
+
+    words: str
+    here: Array
+    there: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +139,7 @@ class Gap:
         hint: what the numbers say by themselves. call: which call of `after`.
         gave, there_gave: every output of the one layer before, by name, in canonical order, in the source and in the
             target; act: the activation that this layer has in the source only, and which `there_gave` lacks.
+        earlier: what layers further ahead were given and gave: a connection may skip layers.
     """
 
     before: tuple[str, ...]
@@ -139,3 +159,4 @@ class Gap:
     gave: Mapping[str, Array] = NOTHING
     there_gave: Mapping[str, Array] = NOTHING
     act: str = ""
+    earlier: tuple[Handed, ...] = ()

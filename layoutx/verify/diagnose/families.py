@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from layoutx.verify.diagnose.axes import orders, rows, together
+from layoutx.verify.diagnose.both_lost import both_lost
 from layoutx.verify.diagnose.flips import flips
 from layoutx.verify.diagnose.gates import exchanged, gate_orders
+from layoutx.verify.diagnose.heads import heads
 from layoutx.verify.diagnose.loaded import left, repeated
+from layoutx.verify.diagnose.masks import masks
 from layoutx.verify.diagnose.settings import epsilons, functions
 from layoutx.verify.diagnose.solved import solved
 from layoutx.verify.diagnose.suspect import Edit, Suspect
@@ -20,6 +23,8 @@ Family = Callable[[Suspect], Iterable[Edit]]
 LAYER: tuple[Family, ...] = (
     epsilons,
     functions,
+    heads,
+    masks,
     borders,
     gate_orders,
     orders,
@@ -34,6 +39,7 @@ LAYER: tuple[Family, ...] = (
     repeated,
     left,
     solved,
+    both_lost,
     rows,
 )
 

@@ -72,6 +72,18 @@ def ported(suspect: Suspect, more: str = "") -> str:
     return " ".join(part for part in (f"layoutx port SOURCE TARGET --only {suspect.name}", more) if part)
 
 
+def loaded_from(bound: BoundForm, sources: Mapping[str, str]) -> str:
+    """A line of the target's code that gives each place the numbers that another one holds now."""
+    pairs = ", ".join(f'"{place}": "{other}"' for place, other in sources.items())
+    match bound.form.framework:
+        case "torch":
+            return f"held = copy.deepcopy(model); [model.get_submodule(to).load_state_dict(held.get_submodule(at).state_dict()) for to, at in {{{pairs}}}.items()]"  # noqa: E501
+        case "keras" | "tf_keras":
+            return f"held = {{l.name: l.get_weights() for l in model.layers}}; [model.get_layer(to).set_weights(held[at]) for to, at in {{{pairs}}}.items()]"  # noqa: E501
+        case _:
+            return f"for each of {{{pairs}}}: load into the first what lies at the second"
+
+
 def numbers(values: Sequence[int]) -> str:
     """Arguments of reshape and transpose."""
     return ", ".join(str(value) for value in values)

@@ -45,6 +45,8 @@ def ops(x: Array, goal: tuple[int, ...]) -> Iterator[Op]:
         yield from activations()
         yield from turns(x)
         yield from moves(x)
+    if x.shape[:-1] == goal[:-1] and x.shape[-1] == 2 * goal[-1]:
+        yield from merges()
     if x.ndim >= 3:
         yield from pools(x, goal)
         yield from sizes(x, goal)
@@ -63,12 +65,24 @@ def activations() -> Iterator[Op]:
             yield Op(name, "activation", activation(name), mode, f"x = F.{name.split('_0')[0]}(x)")
 
 
+def merges() -> Iterator[Op]:
+    """Two directions made one (Keras' merge_mode)."""
+    for name, merge in (("added", np.sum), ("averaged", np.mean), ("multiplied", np.prod)):
+        code = f"a, b = x.chunk(2, -1)   # and then {name}"
+        yield Op(f"its two halves {name}", "merge", partial(_merged, merge), "F18", code)
+
+
+def _merged(merge: Callable[..., Array], x: Array) -> Array:
+    return np.asarray(merge(x.reshape(*x.shape[:-1], 2, -1), axis=-2))
+
+
 def turns(x: Array) -> Iterator[Op]:
     """The same numbers in another order, at the same shape."""
     yield Op("the channels reversed (RGB as BGR)", "channels", lambda a: a[..., ::-1], "F34", "x = x.flip(1)")
     if x.ndim == 3:
         yield Op("time reversed", "time", lambda a: a[:, ::-1], "F18", "x = x.flip(1)")
         if x.shape[-1] % 2 == 0:
+            yield Op("its halves exchanged", "halves", lambda a: np.roll(a, a.shape[-1] // 2, -1), "F18", "x = x.roll(x.shape[-1] // 2, -1)")  # fmt: skip # noqa: E501
             yield Op("its second half reversed in time", "time", _second_half, "F18", "h = x.shape[-1] // 2; x = torch.cat([x[..., :h], x[..., h:].flip(1)], -1)")  # fmt: skip # noqa: E501
     if x.ndim >= 3 and x.shape[0] == x.shape[1]:
         yield Op("batch and time exchanged", "axes", lambda a: np.swapaxes(a, 0, 1), "F36", "x = x.transpose(0, 1)")

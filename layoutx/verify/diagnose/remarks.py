@@ -10,6 +10,7 @@ import numpy as np
 
 from layoutx.plan.plan import Array
 from layoutx.spec.bound import BoundForm
+from layoutx.verify.diagnose.fixes import constructor
 
 Bounds = Sequence[tuple[str, BoundForm, BoundForm]]
 Runs = tuple[Sequence[Array], Sequence[Array], Sequence[Array]]
@@ -106,11 +107,22 @@ def of_rest(lost: Mapping[str, str], unused: Mapping[str, str], same: bool) -> I
         yield Remark("F14", what, "load them, or leave them out")
 
 
-def of_order(notes: Sequence[str]) -> Iterator[Remark]:
-    """F36: the models agree once the inputs' axes batch and time are exchanged, which a square batch would hide."""
+def of_order(notes: Sequence[str], turned: Sequence[tuple[str, BoundForm]] = ()) -> Iterator[Remark]:
+    """F36: the models agree once the inputs' axes batch and time are exchanged, which a square batch would hide.
+
+    Args:
+        turned: (place, target) of the layers that read time first on one side only.
+    """
     if any("time turned before batch" in note for note in notes):
         what = "the target reads its inputs with time before batch, the source with batch before time"
-        yield Remark("F36", what, "batch_first=True for the target's recurrent layers, or x.transpose(0, 1) before it")
+        torch = [(place, bound) for place, bound in turned if bound.form.framework == "torch"]
+        do = "; ".join(
+            constructor(bound, f"batch_first={not bound.config.get('batch_first')}", p) for p, bound in torch
+        )
+        said = f"{what} ({_names([place for place, _ in turned])})" if turned else what
+        yield Remark(
+            "F36", said, f"{do or 'batch_first=True for its recurrent layers'}, or x.transpose(0, 1) before it"
+        )
 
 
 def _names(names: Sequence[str]) -> str:

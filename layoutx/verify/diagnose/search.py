@@ -9,7 +9,9 @@ from dataclasses import replace
 from layoutx.errors import LayoutxError
 from layoutx.verify.diagnose.evaluate import computed, distance, outputs, tolerance
 from layoutx.verify.diagnose.families import LAYER, Family, edits
+from layoutx.verify.diagnose.heads import heads
 from layoutx.verify.diagnose.loaded import WHOLE
+from layoutx.verify.diagnose.masks import masks
 from layoutx.verify.diagnose.observed import observed
 from layoutx.verify.diagnose.pairs import pairs
 from layoutx.verify.diagnose.settings import epsilons, functions
@@ -81,7 +83,7 @@ def _start(suspect: Suspect, limit: float, families: Iterable[Family]) -> tuple[
             state = edit.apply(shown)
             if distance(suspect.found, outputs(state)) <= limit:
                 note = f"the target does not compute what its config tells: {edit.short or edit.what}"
-                return replace(state, expected=suspect.expected), note, False
+                return replace(state, expected=suspect.expected), note if state.target is suspect.target else "", False
         except (LayoutxError, ValueError, IndexError, KeyError):
             continue
     note = f"the target does not compute what its weights and config tell (it is {apart:.3g} away from that)"
@@ -96,7 +98,7 @@ def _start(suspect: Suspect, limit: float, families: Iterable[Family]) -> tuple[
 
 def _behaviours(suspect: Suspect, families: Iterable[Family]) -> Iterable[Edit]:
     """The edits that leave the weights alone."""
-    own = [family for family in families if family in (epsilons, functions, turned)]
+    own = [family for family in families if family in (epsilons, functions, heads, masks, turned)]
     return edits(suspect, own)
 
 

@@ -39,7 +39,7 @@ def solved(suspect: Suspect) -> Iterator[Edit]:
         return
     added, times = LINEAR[bound.kind.name]
     held = ", ".join(tensors_of(bound, (added,)))
-    if _all(suspect, added, 0.0):
+    if everywhere(suspect, added, 0.0):
         what = f"{held or 'the layer'} {'holds zeros: the bias was' if held else 'has no bias: the source’s was'} lost"
         what = what.replace("’", "'")
         yield Edit(
@@ -53,7 +53,7 @@ def solved(suspect: Suspect) -> Iterator[Edit]:
             late=True,
             solves=True,
         )
-    if bound.kind.name in NORMS and not _all(suspect, times, 1.0):
+    if bound.kind.name in NORMS and not everywhere(suspect, times, 1.0):
         return
     name = ", ".join(tensors_of(bound, (times,))) or "the layer"
     if bound.kind.name in NORMS:
@@ -79,13 +79,13 @@ def solved(suspect: Suspect) -> Iterator[Edit]:
 _NORMED = "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')   # before the weights are read"
 
 
-def _all(suspect: Suspect, role: str, value: float) -> bool:
+def everywhere(suspect: Suspect, role: str, value: float) -> bool:
     """Whether a role is not stored, or holds one value everywhere."""
     numbers = opened(suspect, tensors_of(suspect.target, (role,)))
     return all(bool((numbers.atom(atom) == value).all()) for atom in atoms_of(suspect.target, role))
 
 
-def _found(suspect: Suspect) -> tuple[Array, Array] | None:
+def found_of(suspect: Suspect) -> tuple[Array, Array] | None:
     """What the source gave and what the target computes: (samples, channels) each; None where it says too little."""
     if setting(suspect, "activation") not in (None, "linear"):
         return None
@@ -100,18 +100,18 @@ def _found(suspect: Suspect) -> tuple[Array, Array] | None:
 
 
 def _added(suspect: Suspect) -> Suspect:
-    pair = _found(suspect)
+    pair = found_of(suspect)
     if pair is None:
         return suspect
     by = (pair[0] - pair[1]).mean(0)
     if not np.abs(pair[0] - pair[1] - by).max(initial=0.0) <= tolerance(suspect):
         return suspect
-    return _then(suspect, lambda y: y + by)
+    return then(suspect, lambda y: y + by)
 
 
 def _scaled(suspect: Suspect) -> Suspect:
     """One factor a channel, on what is left of y without the bias."""
-    pair = _found(suspect)
+    pair = found_of(suspect)
     if pair is None:
         return suspect
     shift = _bias(suspect, pair[1].shape[1])
@@ -121,7 +121,7 @@ def _scaled(suspect: Suspect) -> Suspect:
     factor = np.where(np.isfinite(factor), factor, 1.0)
     if not np.abs(pair[0] - shift - there * factor).max(initial=0.0) <= tolerance(suspect):
         return suspect
-    return _then(suspect, lambda y: (y - shift) * factor + shift)
+    return then(suspect, lambda y: (y - shift) * factor + shift)
 
 
 def _bias(suspect: Suspect, channels: int) -> Array:
@@ -133,7 +133,7 @@ def _bias(suspect: Suspect, channels: int) -> Array:
     return np.asarray(found, np.float64).reshape(-1)
 
 
-def _then(suspect: Suspect, change: Callable[[Array], Array]) -> Suspect:
+def then(suspect: Suspect, change: Callable[[Array], Array]) -> Suspect:
     before = suspect.after
 
     def after(found: Mapping[str, Array]) -> Mapping[str, Array]:

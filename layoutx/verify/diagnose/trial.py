@@ -167,6 +167,8 @@ def _run(state: Suspect, start: Suspect) -> Mapping[str, Array]:
     """What the target's own framework computes; {} for what it cannot be told, or where it refuses."""
     if state.run is None or dict(state.settings) != dict(start.settings) or dict(state.facts) != dict(start.facts):
         return {}
+    if state.target is not start.target:
+        return {}
     try:
         found = state.run(state.stored, state.inputs)
         return state.after(found) if state.after is not None else found
@@ -211,6 +213,8 @@ def _key(state: Suspect, start: Suspect, sums: dict[str, bytes]) -> bytes:
             parts.append(name.encode() + own)
     for now, then in ((state.settings, start.settings), (state.facts, start.facts)):
         parts += [f"{name}={value!r}".encode() for name, value in now.items() if then.get(name) != value]
+    if state.target is not start.target:
+        parts.append(repr((sorted(state.target.config.items(), key=str), sorted(state.target.sizes.items()))).encode())
     if state.inputs is not start.inputs or state.after is not start.after:
         parts.append(f"{id(state.inputs)} {id(state.after)}".encode())
     return b" ".join(parts)

@@ -6,6 +6,7 @@ import numpy as np
 
 from layoutx.errors import UsageError
 from layoutx.verify.forward.activations import softmax
+from layoutx.verify.forward.attention import masked
 from layoutx.verify.forward.shapes import Array, Arrays, Facts, need, sizes_of
 
 
@@ -34,10 +35,11 @@ def additive_attention(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) 
 
     scale (dim) or absent (ones); query (batch, tq, dim), key (batch, tk, dim), value (batch, tk, value)
     -> y (batch, tq, value).
+    x may hold mask, as `attention`.
     """
     query, key, value = _attended("additive_attention", x, {"scale": (roles.get("scale"), "dim")})
     both = np.tanh(query[:, :, np.newaxis] + key[:, np.newaxis])
-    return {"y": softmax((both * roles.get("scale", 1.0)).sum(axis=-1)) @ value}
+    return {"y": softmax(masked((both * roles.get("scale", 1.0)).sum(axis=-1), x.get("mask"))) @ value}
 
 
 def attention_scale(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, Array]:
@@ -56,7 +58,7 @@ def attention_scale(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> 
         scores = scale * np.einsum("bqd,bkd->bqk", query, key)
     else:
         scores = weight * np.tanh(scale * (query[:, :, np.newaxis] + key[:, np.newaxis])).sum(axis=-1)
-    return {"y": softmax(scores) @ value}
+    return {"y": softmax(masked(scores, x.get("mask"))) @ value}
 
 
 def _attended(kind: str, x: Arrays, weights: dict[str, tuple[Array | None, str]]) -> tuple[Array, Array, Array]:

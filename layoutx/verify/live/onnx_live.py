@@ -9,6 +9,7 @@ import numpy as np
 
 from layoutx.errors import UsageError
 from layoutx.verify.live.arrays import Array, Arrays, cast_all, inputs, options, refused
+from layoutx.verify.live.onnx_packed import packed_nodes
 
 OPSET = 23  # the first with RMSNormalization and Attention
 OUTPUTS = {"RNN": ("y", "h"), "GRU": ("y", "h"), "LSTM": ("y", "h", "c")}
@@ -39,9 +40,10 @@ def run(form: str, config: Mapping[str, Any], tensors: Arrays, x: Arrays, dtype:
 
     `config` holds the node's attributes; `rank` and `version` are ignored, and so is what is None. `tensors` are named
     by input slot; x takes the first slot that no tensor has. Composites: `onnx.MatMul` with `bias` adds an Add;
-    `onnx.Normalization` (sub.B, div.B) is Sub and Div;
+    `onnx.Normalization` (sub.B, div.B; mul.B, add.B with invert) is two nodes;
     `onnx.SeparableConv` (depthwise.W, pointwise.W, pointwise.B or none; attributes of the depthwise Conv);
-    `onnx.AttentionProjections` ({q,k,v,out}.B (in, out), `.bias` or none; num_heads, num_kv_heads) uses Attention.
+    `onnx.AttentionProjections` ({q,k,v,out}.B (in, out), `.bias` or none; num_heads, num_kv_heads) uses Attention;
+    `onnx.MultiheadAttention` is that of `onnx_packed`.
 
     ONNX keeps float attributes in float32: an epsilon that float32 does not hold shows in the ninth digit.
 
@@ -57,10 +59,17 @@ def run(form: str, config: Mapping[str, Any], tensors: Arrays, x: Arrays, dtype:
     if op == "AttentionProjections":
         inputs(form, data, "query", "key", "value")
         nodes = _attention(attributes, weights)
+    elif op == "MultiheadAttention":
+        inputs(form, data, "query", "key", "value")
+        nodes = packed_nodes(attributes, weights)
     elif op == "SeparableConv":
         nodes = _separable(attributes, weights, inputs(form, data, "x")[0].shape[1])
     elif op == "Normalization":
-        nodes = [("Sub", ["x", "sub.B"], ["moved"], {}), ("Div", ["moved", "div.B"], ["y"], {})]
+        rank, axis = data["x"].ndim, attributes.get("axis", -1)
+        weights = {n: a.reshape(-1, *[1] * (rank - 2)) if axis == 1 else a for n, a in weights.items()}
+        first, second = ("mul", "add") if attributes.get("invert") else ("sub", "div")
+        steps = [(first, "x", "moved"), (second, "moved", "y")]
+        nodes = [(name.capitalize(), [source, f"{name}.B"], [made], {}) for name, source, made in steps]
     elif op == "MatMul":
         nodes = _biased("x", "", "y", weights)
     else:

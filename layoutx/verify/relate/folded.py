@@ -14,6 +14,7 @@ from layoutx.verify.relate.numbers import slot
 from layoutx.verify.relate.relation import CLOSE, INITIAL, OTHER, VALUES, TensorRelation
 
 ROOM = 2e-5
+NARROW = {"float16": 2.0**-10, "bfloat16": 2.0**-7}  # a unit in the last place of what was rounded so
 LARGEST_EPS = 0.1
 USUAL = (1e-3, 1e-5, 1e-6, 1e-4, 1e-2, 1e-12)
 MOST_ROWS = 64
@@ -21,7 +22,10 @@ MOST_ROWS = 64
 
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """A batch norm of the source: its name and its numbers, (channel,) each; eps where its config says it."""
+    """A batch norm: its name and its numbers, (channel,) each; eps where its config says it.
+
+    there: it is the target's, and the source has it folded in.
+    """
 
     name: str
     gamma: Array
@@ -29,6 +33,7 @@ class Norm:
     mean: Array
     variance: Array
     eps: float | None = None
+    there: bool = False
 
 
 def folded(
@@ -48,14 +53,32 @@ def folded(
         if scale is None:
             continue
         axis, factors, residual = scale
-        norm = norm or _explaining(factors, norms)
+        room = _room(relation.name, stored, expected)
+        norm = norm or _explaining(factors, norms, room)
         words = f"each {axis} is multiplied by a number of its own ({factors.min():.4g} to {factors.max():.4g})"
         if norm is not None:
-            scale_text = f"each {axis} times gamma / root(variance + {norm[1]:.3g})"
-            words = f"batch norm {norm[0].name} is folded in: {scale_text}"
+            by = "divided by" if norm[0].there else "times"
+            words = f"{_said(norm[0])}: each {axis} {by} gamma / root(variance + {norm[1]:.3g})"
+        words += f", in {_narrow(relation.name, stored, expected)}" if room > ROOM else ""
         holds = relation.reads
         found[at] = replace(relation, status=VALUES, holds=holds, words=(words,), residual=residual, wrong=0)
     return [_bias(r, target, stored, expected, norm) for r in found] if norm is not None else found
+
+
+def _said(norm: Norm) -> str:
+    """What is to be known of a norm; `layoutx.relate` looks for these words."""
+    return f"batch norm {norm.name} is folded in{'to it in the first file, not here' if norm.there else ''}"
+
+
+def _narrow(name: str, stored: Mapping[str, Array], expected: Mapping[str, Array]) -> str:
+    """The dtype below float32 that either side keeps a tensor in; "" for none."""
+    names = {array[name].dtype.name for array in (stored, expected) if name in array}
+    return max((dtype for dtype in names if dtype in NARROW), key=lambda dtype: NARROW[dtype], default="")
+
+
+def _room(name: str, stored: Mapping[str, Array], expected: Mapping[str, Array]) -> float:
+    """How far scaled numbers may be off, relative to the largest."""
+    return NARROW.get(_narrow(name, stored, expected), ROOM)
 
 
 def _arrays(
@@ -77,6 +100,7 @@ def _scaled(
     if expected[name].shape != stored[name].shape:
         return None
     axes, here, there = _arrays(name, target, stored, expected)
+    limit = _room(name, stored, expected)
     if not np.isfinite(here).all() or not np.isfinite(there).all():
         return None
     together = [[axes.index("group"), axes.index(axis)] for axis in axes if "group" in axes and axis != "group"]
@@ -89,25 +113,29 @@ def _scaled(
         if (power == 0).any():
             continue
         first = (a[:4] * b[:4]).sum(1) / power[:4]
-        if np.abs(b[:4] - first[:, None] * a[:4]).max() > ROOM * np.abs(b[:4]).max():
+        if np.abs(b[:4] - first[:, None] * a[:4]).max() > limit * np.abs(b[:4]).max():
             continue
         factors = (a * b).sum(1) / power
         residual = float(np.abs(b - factors[:, None] * a).max())
-        if residual <= ROOM * float(np.abs(b).max()) and np.ptp(factors) > ROOM * np.abs(factors).max():
+        if residual <= limit * float(np.abs(b).max()) and np.ptp(factors) > limit * np.abs(factors).max():
             return axes[at[-1]], factors, residual
     return None
 
 
-def _explaining(factors: Array, norms: Sequence[Norm]) -> tuple[Norm, float] | None:
-    """The norm, and its eps, whose gamma / root(variance + eps) the factors are."""
+def _explaining(scales: Array, norms: Sequence[Norm], room: float) -> tuple[Norm, float] | None:
+    """The norm, and its eps, whose gamma / root(variance + eps) the factors are, or one over it."""
+    near = max(1e-4, room)
     for norm in norms:
-        if len(norm.gamma) != len(factors) or not factors.all():
+        if len(norm.gamma) != len(scales) or not scales.all():
             continue
+        factors = 1.0 / scales if norm.there else scales
         gamma, variance = norm.gamma.astype(np.float64), norm.variance.astype(np.float64)
         fitted = float(np.median((gamma / factors) ** 2 - variance))
         tried = [e for e in (norm.eps, *USUAL, fitted) if e is not None and 0 <= e < LARGEST_EPS]
         for eps in tried:
-            if np.allclose(gamma / np.sqrt(variance + eps), factors, rtol=1e-4, atol=1e-7):
+            if np.allclose(gamma / np.sqrt(variance + eps), factors, rtol=near, atol=1e-7):
+                if room > ROOM:  # too coarse to tell which is nearest
+                    return norm, eps
                 return norm, min(tried, key=lambda e: float(np.abs(gamma / np.sqrt(variance + e) - factors).max()))
     return None
 
@@ -128,9 +156,18 @@ def _bias(
     if there.shape != own.gamma.shape or here.shape != there.shape:
         return relation
     factor = own.gamma.astype(np.float64) / np.sqrt(own.variance.astype(np.float64) + eps)
-    made = (np.nan_to_num(here) - own.mean) * factor + own.beta
+    if own.there:
+        made, scale = (np.nan_to_num(here) - own.beta) / factor + own.mean, float(np.abs(here / factor).max())
+    else:
+        made, scale = (np.nan_to_num(here) - own.mean) * factor + own.beta, float(np.abs(own.mean * factor).max())
     residual = float(np.abs(made - there).max())
-    if residual > 10 * ROOM * max(float(np.abs(there).max()), float(np.abs(own.mean * factor).max())):
+    room = max(10 * ROOM, 2 * _room(relation.name, stored, expected))
+    if residual > room * max(float(np.abs(there).max()), scale):
         return relation
-    words = f"batch norm {own.name} is folded in: (bias - mean) x gamma / root(variance + eps) + beta"
+    how = (
+        "(bias - beta) x root(variance + eps) / gamma + mean"
+        if own.there
+        else ("(bias - mean) x gamma / root(variance + eps) + beta")
+    )
+    words = f"{_said(own)}: {how}"
     return replace(relation, status=VALUES, holds=relation.reads, words=(words,), residual=residual, wrong=0)

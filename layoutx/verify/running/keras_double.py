@@ -12,6 +12,7 @@ from layoutx.plan.plan import Array
 from layoutx.verify.running.keras_watch import as_array, is_model
 from layoutx.verify.running.untouched import Change, changed, same_random
 
+STATISTICS = ("mean", "variance")
 EXACT = ("_inverse_sqrt_key_dim", "_inverse_sqrt_head_dim")
 
 
@@ -34,6 +35,10 @@ def in_float64(model: Any) -> Iterator[None]:
         # attention of keras 3.15.1 casts this Python float by way of float32
         changes += [(layer, n, np.float64(getattr(layer, n))) for n in EXACT if isinstance(vars(layer).get(n), float)]
         changes += [(t, "_dtype", "float64") for t in _inputs(layer) if "float" in t.dtype]
+        # Normalization of keras 3.15.1 computes with copies of its statistics, in the dtype that it was built with
+        copies = STATISTICS if hasattr(layer, "finalize_state") else ()
+        held = {n: value for n in copies if (value := getattr(layer, n, None)) is not None}
+        changes += [(layer, n, keras.ops.cast(value, "float64")) for n, value in held.items()]
     with changed(changes):
         yield
 

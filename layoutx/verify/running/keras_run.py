@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -174,7 +175,8 @@ def _alone(
         plain = [t for t, key in zip(tensors, names, strict=True) if not key]
         args = (plain if len(plain) > 1 else plain[0],)
         kwargs = {key: t for t, key in zip(tensors, names, strict=True) if key}
-    kwargs = {key: value for key, value in kwargs.items() if key != "training"}
+    known_keys = signature(layer.call).parameters  # tf_keras takes the masks of attention from the tensors alone
+    kwargs = {k: v for k, v in kwargs.items() if k != "training" and (k in known_keys or not k.endswith("_mask"))}
     if getattr(layer, "_call_has_training_arg", getattr(layer, "_expects_training_arg", False)) or is_model(layer):
         kwargs["training"] = False
     return _outputs(layer(*args, **kwargs))

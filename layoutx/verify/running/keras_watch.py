@@ -15,6 +15,8 @@ from layoutx.verify.running.events import Event
 from layoutx.verify.running.nested import Arguments, Place, arguments, flattened
 from layoutx.verify.running.untouched import changed
 
+ATTENTION = ("MultiHeadAttention", "GroupedQueryAttention", "GroupQueryAttention")
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -234,12 +236,35 @@ def _stacked(sides: Sequence[tuple[Array, ...]], whole: bool, batch: int, steps:
 
 
 def _masks(layer: Any, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The mask that Keras hands on beside a tensor, where the layer's call reads one."""
-    reads = getattr(layer, "_call_has_mask_arg", getattr(layer, "_expects_mask_arg", False))
-    if not reads or is_model(layer) or kwargs.get("mask") is not None or len(args) != 1:
+    """The masks that Keras hands on beside the tensors (mask_zero, Masking), where the layer's call reads them."""
+    if is_model(layer):
         return {}
-    mask = getattr(args[0], "_keras_mask", None)
+    if type(layer).__name__ in ATTENTION:
+        return _attention_masks(layer, args, kwargs)
+    reads = getattr(layer, "_call_has_mask_arg", getattr(layer, "_expects_mask_arg", False))
+    if not reads or kwargs.get("mask") is not None or len(args) != 1:
+        return {}
+    if isinstance(args[0], (list, tuple)):
+        masks = [implicit(tensor) for tensor in args[0]]
+        return {"mask": masks} if any(mask is not None for mask in masks) else {}
+    mask = implicit(args[0])
     return {} if mask is None else {"mask": mask}
+
+
+def implicit(tensor: Any) -> Any:
+    """The mask that a tensor carries; None for none."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def _attention_masks(layer: Any, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The masks of query, key and value; with them the causal one, which is a flag of the call."""
+    given = {**dict(zip(("query", "value", "key"), args, strict=False)), **kwargs}
+    found = {f"{name}_mask": implicit(given.get(name)) for name in ("query", "value", "key")}
+    masks = {name: mask for name, mask in found.items() if mask is not None and kwargs.get(name) is None}
+    if masks and kwargs.get("use_causal_mask") and kwargs.get("attention_mask") is None:
+        steps = given["query"].shape[1], given["value"].shape[1]
+        masks["attention_mask"] = np.tril(np.ones((1, *map(int, steps)), bool))
+    return masks
 
 
 def is_tensor(value: Any) -> bool:

@@ -187,8 +187,13 @@ class OnnxRunner:
         parts, graph = self._parts, self._graph
         adds = {name: graph.node[i] for i, name in parts.fused.items()}
         found = []
+        spans = {span[-1]: (name, span) for name, own in parts.spans.items() for span in own}
+        inside = {i for _, span in spans.values() for i in span}
         for i, node in enumerate(graph.node):
-            if i in parts.fused or (node.output and node.output[0] in parts.consts):
+            if i in spans:  # a layer of many nodes, which gives what its last one gives
+                name, span = spans[i]
+                found.append(Step(name, parts.records[name].class_name, tuple(graph.node[k] for k in span)))
+            if i in inside or i in parts.fused or (node.output and node.output[0] in parts.consts):
                 continue
             name = parts.owner.get(i, "")
             record = parts.records.get(name)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from layoutx.errors import UsageError
+from layoutx.model.callables import call
 from layoutx.model.keras_live import is_keras
-from layoutx.model.load import call
-from layoutx.model.tree import family
+from layoutx.model.tree import family, head
 from layoutx.plan.plan import Array
+from layoutx.progress import tell
 from layoutx.verify.plain import is_torch
 from layoutx.verify.recording import Recording
-from layoutx.verify.running.tree_jax import is_flax
 
 
 class Runner(Protocol):
@@ -54,6 +54,8 @@ def opened(model: Any) -> Runner:
         UsageError: weights alone, a file of another kind, a framework that is not installed.
         ModelError: the file holds a model that the framework does not load.
     """
+    if isinstance(model, (str, Path)):
+        tell(0, 0, f"opening {Path(model).name}")
     if isinstance(model, str) and not Path(model).exists() and ":" in model:
         model = call(model)
     if isinstance(model, (str, Path)):
@@ -73,7 +75,7 @@ def _live(model: Any) -> Runner:
         from layoutx.verify.running.keras_run import KerasRunner
 
         return KerasRunner(model)
-    if family(model[0] if isinstance(model, tuple) and model else model) or is_flax(model):
+    if family(head(model)):
         from layoutx.verify.running.tree_run import TreeRunner
 
         return TreeRunner(model)

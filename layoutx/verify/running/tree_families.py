@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from layoutx.errors import UsageError
-from layoutx.model.tree import family
+from layoutx.model.jax_program import at_inference
+from layoutx.model.tree import family, head
 from layoutx.plan.plan import Array
 from layoutx.verify.running.events import Event, watched
 from layoutx.verify.running.nested import Arguments, Place, arguments, flattened
 from layoutx.verify.running.tree_jax import (
-    is_flax,
     is_jax,
     jax_tensor,
     modules_equinox,
@@ -86,12 +86,12 @@ class Family:
 
 
 def family_of(model: Any) -> Family:
-    """The family of a live module, an equinox (module, state), or a bound flax module.
+    """The family of a live module, an equinox (module, state), a flax (module, variables) or a bound flax module.
 
     Raises:
         UsageError: none of these.
     """
-    name = family(model[0] if isinstance(model, tuple) else model) or ("flax" if is_flax(model) else "")
+    name = family(head(model))
     if name in ("nnx", "equinox", "flax"):
         ready = {"nnx": ready_nnx, "equinox": ready_equinox, "flax": ready_flax}[name]
         modules = {"nnx": modules_nnx, "equinox": modules_equinox, "flax": modules_flax}[name]
@@ -155,7 +155,7 @@ def _run_flax(kind: Family, model: Any, inputs: Sequence[Array]) -> Result:
         return result
 
     with linen.intercept_methods(interceptor):
-        result = model(*(kind.convert(a) for a in inputs))
+        result = model(*(kind.convert(a) for a in inputs), **at_inference(model))
     return kind.flat(result), events, parts
 
 

@@ -9,15 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from layoutx.errors import UsageError
-from layoutx.model.tree import family
+from layoutx.model.tree import family, unbound
 from layoutx.plan.plan import Array
-
-
-def is_flax(model: Any) -> bool:
-    """Whether something is a flax.linen module: bound, or beside its variables."""
-    first = model[0] if isinstance(model, tuple) and len(model) == 2 else model
-    return any(f"{c.__module__}.{c.__name__}" == "flax.linen.module.Module" for c in type(first).__mro__)
 
 
 def is_jax(value: Any) -> bool:
@@ -130,9 +123,7 @@ def ready_flax(model: Any, double: bool) -> Iterator[Any]:
     """The module bound to its variables."""
     import jax
 
-    if not isinstance(model, tuple) and model.scope is None:
-        raise UsageError("the flax module has no variables", do="give module.bind(variables), or (module, variables)")
-    module, variables = model if isinstance(model, tuple) else model.unbind()
+    module, variables = unbound(model)
     with _x64(double):
         yield module.bind(jax.tree.map(_widened, variables) if double else variables)
 

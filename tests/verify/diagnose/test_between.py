@@ -11,8 +11,9 @@ import pytest
 
 from layoutx.verify.compare.apart import apart
 from layoutx.verify.compare.pairs import Gap
-from layoutx.verify.diagnose.between import Found, between, by_chance, ways
+from layoutx.verify.diagnose.between import Found, between, by_chance
 from layoutx.verify.diagnose.ops import activations, joins, ops
+from layoutx.verify.diagnose.ways import Start, ways
 from layoutx.verify.forward.activations import activation
 
 RNG = np.random.default_rng(20261121)
@@ -175,6 +176,6 @@ def test_names_of_activations_are_those_of_the_reference() -> None:
 
 
 def test_an_exact_way_ends_the_search() -> None:
-    found, tried = ways([("y", "", MAP)], MAP)
+    found, tried = ways([Start("y", "", MAP)], MAP)
     assert [way.words for way in found] == ["nothing"]
     assert tried == 1

@@ -1,0 +1,100 @@
+"""The variables of a live model, read as arrays and written in place: all checked before the first is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from layoutx.errors import ConversionError, UsageError, raise_all
+from layoutx.job.jobs import Options
+from layoutx.job.narrowed import narrowed
+from layoutx.model.keras_live import dtype_of, is_keras, variables
+from layoutx.model.keyed import torch_tensor
+from layoutx.model.torch_keyed import is_export
+from layoutx.plan.plan import Array
+from layoutx.verify.plain import is_torch
+
+
+class Slot:
+    """One variable of a live model: read as an array, written from one."""
+
+    def __init__(self, variable: Any, torch: bool, after: Callable[[], None] | None = None) -> None:
+        self.variable = variable
+        self.torch = torch
+        self.after = after
+
+    def read(self) -> Array:
+        """A copy of its values."""
+        return self.look().copy()
+
+    def look(self) -> Array:
+        """Its values, without a copy where they lie on the CPU row by row."""
+        import numpy as np
+
+        return torch_tensor("", self.variable).read() if self.torch else np.asarray(self.variable)
+
+    @property
+    def dtype(self) -> Any:
+        """Its dtype as NumPy sees it."""
+        return torch_tensor("", self.variable).dtype if self.torch else dtype_of(self.variable)
+
+    def write(self, array: Array) -> None:
+        """Copy an array into it; wider floats are filled exactly."""
+        if not self.torch:
+            self.variable.assign(array)
+            if self.after is not None:
+                self.after()
+            return
+        import torch
+
+        from layoutx.files.torch_file import torch_of
+
+        with torch.no_grad():
+            self.variable.copy_(torch_of(torch, "", array.copy()))
+
+
+def slots_of(model: Any) -> dict[str, Slot]:
+    """Name -> variable of a live torch module, torch.export program or Keras model."""
+    if is_keras(model):
+        after = _copied(model)
+        return {name: Slot(value, False, after.get(id(value))) for name, value in variables(model).items()}
+    state = model.state_dict if is_export(model) else model.state_dict(keep_vars=True)
+    return {name: Slot(value, True) for name, value in state.items() if hasattr(value, "copy_")}
+
+
+def _copied(model: Any) -> dict[int, Callable[[], None]]:
+    """Variable -> what makes its layer compute with it: Normalization keeps a copy of its statistics."""
+    layers = model._flatten_layers() if hasattr(model, "_flatten_layers") else ()
+    ends = [layer for layer in layers if hasattr(layer, "finalize_state")]
+    return {id(variable): layer.finalize_state for layer in ends for variable in layer.weights}
+
+
+def writable(model: Any, verb: str, else_do: str) -> None:
+    """Refuse a target whose weights cannot be set in place.
+
+    Raises:
+        UsageError: it is no live torch module or Keras model.
+    """
+    if not is_keras(model) and not is_torch(model) and not is_export(model):
+        raise UsageError(
+            f"{verb} does not write into a {type(model).__name__}",
+            why=f"the target of {verb} is a live torch module or Keras model, whose weights are set in place",
+            do=else_do,
+        )
+
+
+def narrower(arrays: Mapping[str, Array], slots: Mapping[str, Slot], options: Options) -> dict[str, tuple[str, str]]:
+    """Refuse missing slots, and narrower dtypes without consent, before anything is written; what becomes narrower.
+
+    Raises:
+        LayoutxError: no such variable; a narrower dtype that was not allowed, or that turns a number into infinity.
+    """
+    missing = [ConversionError(f"the target has no variable {name}") for name in arrays if name not in slots]
+    raise_all(missing, "the target does not take these weights")
+    return narrowed(arrays, {name: slots[name].dtype for name in arrays}, options.allow, "target")
+
+
+def write(arrays: Mapping[str, Array], slots: Mapping[str, Slot]) -> None:
+    """Write every array into its variable."""
+    for name, array in arrays.items():
+        slots[name].write(array)

@@ -1,0 +1,227 @@
+"""Follows values through a jaxpr: which layer feeds which, and what the axes of their weights are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from layoutx.model.axes import Dim
+from layoutx.model.jax_ops import Dims, alike, picked, product, ruled, window
+from layoutx.model.jax_program import Traced
+from layoutx.model.onnx_axes import Flow, Value, finished
+from layoutx.model.record import LayerRecord, Refinement
+
+INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # the body of a function that is called in place
+LOOPS = ("while", "cond", "scan")
+NORMS = {"BatchNorm": "channel", "PReLU": "channel", "LayerNorm": "features", "RMSNorm": "features"}
+TURNED = "its map is flattened in the order that is not its framework's own, and stays so"
+
+
+@dataclass(slots=True)
+class _Walk:
+    flow: Flow
+    classes: Mapping[str, str]  # of the modules
+    owner: dict[Any, str] = field(default_factory=dict)  # variable -> the weight that it holds
+    values: dict[Any, Value] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)  # layers whose product or window was met: the rest is their bias
+
+    def set(self, variable: Any, value: Value | None, owner: str = "") -> None:
+        """What a variable holds from now on; a body that is called again has the same variables."""
+        self.values.pop(variable, None)
+        self.owner.pop(variable, None)
+        if value is not None:
+            self.values[variable] = value
+        elif owner:
+            self.owner[variable] = owner
+
+
+def followed(
+    traced: Traced, shapes: Mapping[str, tuple[int, ...]], classes: Mapping[str, str], channels: str
+) -> dict[str, LayerRecord]:
+    """Path of each layer with weights, in the order of its first use -> its axes and what feeds it.
+
+    Args:
+        shapes: of the model's weights, by name. classes: of its modules, by path.
+        channels: "last" or "first", as its framework keeps them: so an image is flattened that no layer read before.
+    """
+    jaxpr, count = traced.jaxpr.jaxpr, len(traced.weights)
+    walk = _Walk(Flow(), classes)
+    for variable, name in zip(jaxpr.invars, traced.weights, strict=False):
+        walk.set(variable, None, name if name in shapes else "")
+    given = []
+    for at, variable in enumerate(jaxpr.invars[count:]):
+        dims = walk.flow.fresh(tuple(variable.aval.shape), f"input {at}" if at else "input")
+        walk.set(variable, Value(dims))
+        if dims is not None and len(dims) > 3:
+            walk.flow.inputs |= {axis.id for d in dims[1:] for axis in d}
+            given.append(dims)
+    _body(walk, jaxpr)
+    for dims in given:  # no layer has told where its channels are
+        if {axis.id for d in dims[1:] for axis in d} <= walk.flow.inputs:
+            walk.flow.inputs -= {axis.id for d in dims[1:] for axis in d}
+            walk.flow.note_map(dims if channels == "first" else (dims[0], dims[-1], *dims[1:-1]))
+    fed = walk.flow.fed
+    return {p: _own(finished(walk.flow, LayerRecord(p, classes.get(p, ""))), channels) for p in fed}
+
+
+def _own(record: LayerRecord, channels: str) -> LayerRecord:
+    """The record with `own` only where the program flattens in the order that its framework has not."""
+    if channels == "first":
+        return record
+    turned = {axis: replace(r, own="" if r.own == "last" else "first") for axis, r in record.refine.items()}
+    return replace(record, refine=turned)
+
+
+def with_outer(found: Mapping[str, LayerRecord]) -> dict[str, LayerRecord]:
+    """The records, and for each module around one what its inner layers are given: a form may take these in.
+
+    The cell of an RNN has the weights that read a flattened map, and the RNN is the layer.
+    """
+    made = dict(found)
+    for path, record in found.items():
+        outer = path.rpartition(".")[0]
+        while outer and outer not in found:
+            have = made.setdefault(outer, LayerRecord(outer, ""))
+            inputs = (n for n in record.inputs if not n.startswith(f"{outer}."))
+            refine: dict[str, Refinement] = {**record.refine, **have.refine}
+            notes = dict.fromkeys(note for note in (have.note, record.note) if note)
+            kept = tuple(dict.fromkeys((*have.inputs, *inputs)))
+            made[outer] = replace(have, refine=refine, inputs=kept, note="; ".join(notes))
+            outer = outer.rpartition(".")[0]
+    return made
+
+
+def _body(walk: _Walk, jaxpr: Any) -> None:
+    for eqn in jaxpr.eqns:
+        name = eqn.primitive.name
+        inner = next((eqn.params[key] for key in INNER if key in eqn.params), None)
+        if name == "scan":
+            _scan(walk, eqn, eqn.params["jaxpr"].jaxpr)
+        elif inner is not None and name not in LOOPS:
+            inner = getattr(inner, "jaxpr", inner)
+            _given(walk, eqn.invars, inner.invars)
+            _body(walk, inner)
+            _given(walk, inner.outvars, eqn.outvars)
+        else:
+            _op(walk, eqn, name)
+
+
+def _literal(variable: Any) -> bool:
+    return hasattr(variable, "val")
+
+
+def _given(walk: _Walk, here: Sequence[Any], there: Sequence[Any]) -> None:
+    """Variables of one body become those of another."""
+    held = [(None, "") if _literal(v) else (walk.values.get(v), walk.owner.get(v, "")) for v in here]
+    for variable, (value, owner) in zip(there, held, strict=False):
+        walk.set(variable, value, owner)
+
+
+def _scan(walk: _Walk, eqn: Any, body: Any) -> None:
+    """One step of a loop stands for all: what is scanned goes in without its first axis, what is stacked gets it."""
+    consts, carry = eqn.params["num_consts"], eqn.params["num_carry"]
+    _given(walk, eqn.invars, body.invars)
+    times: Dim | None = None
+    for at, variable in enumerate(body.invars):
+        value = walk.values.get(variable)
+        if at >= consts + carry and value is not None and value.dims:
+            times = times or value.dims[0]
+            walk.set(variable, replace(value, dims=value.dims[1:]))
+        elif consts <= at < consts + carry and value is None and not walk.owner.get(variable):
+            walk.set(variable, Value(walk.flow.fresh(tuple(variable.aval.shape), "state")))
+    _body(walk, body)
+    first: Dim = times or (walk.flow.axis("t", "scan", eqn.params["length"]),)
+    for at, (inner, outer) in enumerate(zip(body.outvars, eqn.outvars, strict=True)):
+        value = None if _literal(inner) else walk.values.get(inner)
+        if at >= carry and value is not None and value.dims is not None:
+            value = replace(value, dims=(first, *value.dims))
+        walk.set(outer, value)
+
+
+def _op(walk: _Walk, eqn: Any, name: str) -> None:
+    flow = walk.flow
+    known = [None if _literal(v) else walk.values.get(v) for v in eqn.invars]
+    data = [value for value in known if value is not None]
+    weights = [walk.owner[v] for v in eqn.invars if not _literal(v) and v in walk.owner]
+    if not data:  # weights on their way to their operation, or numbers of no input
+        for out in eqn.outvars:
+            walk.set(out, None, weights[0] if weights else "")
+        return
+    path = weights[0].rpartition(".")[0] if weights else None
+    if path is not None:
+        flow.fed.setdefault(path, []).extend(maker for value in data for maker in value.makers)
+    made = _made(walk, eqn, name, path, known)
+    makers = (path,) if path is not None else tuple(dict.fromkeys(m for value in data for m in value.makers))
+    lost = next((value.lost for value in data if value.dims is None and value.lost), "") or name
+    for at, out in enumerate(eqn.outvars):
+        dims = made[at] if at < len(made) else None
+        dims = dims if dims is not None else _plain(flow, tuple(out.aval.shape), data)
+        walk.set(out, Value(dims, makers, "" if dims is not None else lost))
+
+
+def _plain(flow: Flow, shape: tuple[int, ...], data: Sequence[Value]) -> Dims:
+    """A vector made of vectors without maps is a plain vector, whatever made it."""
+    plain = all(v.dims is not None and len(v.dims) <= 2 and all(len(d) == 1 for d in v.dims) for v in data)
+    return flow.fresh(shape, "") if len(shape) <= 2 and plain else None
+
+
+def _made(walk: _Walk, eqn: Any, name: str, path: str | None, known: Sequence[Value | None]) -> Sequence[Dims]:
+    """The dims of an operation's outputs, and what a layer's weights meet."""
+    dims = [None if value is None else value.dims for value in known]
+    if name == "dot_general":
+        return [_product(walk, eqn, path, known)]
+    if name == "conv_general_dilated":
+        walk.done |= {path} if path is not None else set()
+        return [window(walk.flow, eqn, path or "conv", dims[0])]
+    if name == "gather":
+        return [picked(walk.flow, eqn, path, dims)]
+    if path is not None and path not in walk.done:
+        _norm(walk, eqn, path, known)
+    if name == "concatenate":
+        if any(value is not None and value.dims is None for value in known):
+            return []
+        fresh = walk.flow.fresh  # a weight or a number is laid beside the data, as a class token
+        own = path or "constant"
+        dims = [fresh(tuple(v.aval.shape), own) if d is None else d for v, d in zip(eqn.invars, dims, strict=True)]
+    return ruled(walk.flow, eqn, name, dims)
+
+
+def _product(walk: _Walk, eqn: Any, path: str | None, known: Sequence[Value | None]) -> Dims:
+    """A product; of data with a weight the layer's input is the axis that it sums over."""
+    flow = walk.flow
+    at = next((i for i, value in enumerate(known) if value is not None), 0)
+    value, weight = known[at] or Value(), eqn.invars[1 - at]
+    if path is None or all(one is not None for one in known):
+        lost = any(one is not None and one.dims is None for one in known)
+        return None if lost else product(flow, eqn, [None if one is None else one.dims for one in known])
+    own, summed = (eqn.params["dimension_numbers"][0][i] for i in (at, 1 - at))
+    batch = eqn.params["dimension_numbers"][1][1 - at]
+    shape = tuple(weight.aval.shape)
+    free = [i for i in range(len(shape)) if i not in summed and i not in batch]
+    new: list[Dim] = [(flow.axis("n", path, shape[i]),) for i in free]
+    kernel = len(own) == 1 and not batch
+    if kernel:
+        used = (value.dims[own[0]],) if value.dims is not None else ()
+        flow.use(path, "input", value, used, shape[summed[0]])
+    if kernel and len(new) == 1:
+        flow.use(path, "output", Value((new[0],)), (new[0],), shape[free[0]])
+    walk.done.add(path)
+    return product(flow, eqn, [None if one is None else one.dims for one in known], {1 - at: new})
+
+
+def _norm(walk: _Walk, eqn: Any, path: str, known: Sequence[Value | None]) -> None:
+    """Norms over a flattened map have their numbers in its order too."""
+    axis = NORMS.get(walk.classes.get(path, ""), "")
+    weight = next(v for v in eqn.invars if not _literal(v) and v in walk.owner)
+    value = next(v for v in known if v is not None)
+    shape, out = tuple(weight.aval.shape), tuple(eqn.outvars[0].aval.shape)
+    if not axis or alike(shape, out) is None:
+        return
+    walk.done.add(path)
+    at = [i for i in alike(shape, out) or () if out[i] > 1]
+    if value.dims is None and axis == "channel":
+        return  # the channels of a map, whatever came before
+    used = tuple(value.dims[i] for i in at) if value.dims is not None and len(value.dims) == len(out) else ()
+    total = out[at[0]] if len(at) == 1 else None
+    walk.flow.use(path, axis, value, used, total)

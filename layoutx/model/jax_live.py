@@ -1,0 +1,57 @@
+"""A live model of jax with what its program tells: its modules' options, its wiring, how its maps are flattened."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from layoutx.model.jax_inputs import variants
+from layoutx.model.jax_program import Traced, traced
+from layoutx.model.keyed import Keyed, Module
+from layoutx.model.record import LayerRecord
+from layoutx.model.tree_config import Known, module_of
+
+CHANNELS = {"nnx": "last", "flax": "last", "equinox": "first"}
+
+
+def with_program(keyed: Keyed, model: Any, leaves: Mapping[str, Any], known: Known, inputs: Any) -> Keyed:
+    """The model with its wiring and axes, traced once somebody asks; one of flax at once, which holds no modules.
+
+    Args:
+        model: the live model, as `tree_keyed` takes it; leaves: its arrays by the names of the tensors.
+        inputs: arrays in any axis order; None: sizes are tried that fit the weights, where it has kernels of maps.
+    """
+    short = {tensor.name: name for name, tensor in keyed.tensors.items()}
+    shapes = {name: tensor.shape for name, tensor in keyed.tensors.items()}
+    own = keyed.framework
+    names = {id(value): short.get(name, "") for name, value in leaves.items()}
+
+    @cache
+    def program() -> Traced | None:
+        described = lambda module: module_of("flax", "flax.linen", module, known)  # noqa: E731
+        return traced(model, own, names, variants(inputs, shapes, CHANNELS[own]), described)
+
+    modules: dict[str, Module] = dict(keyed.modules)
+    if own == "flax" and (found := program()) is not None:
+        modules = {**found.modules, **modules}
+
+    @cache
+    def flow() -> Mapping[str, LayerRecord]:
+        from layoutx.model.jax_flow import followed
+
+        found = program()
+        classes = {path: module.class_name for path, module in modules.items()}
+        return followed(found, shapes, classes, CHANNELS[own]) if found is not None else {}
+
+    def axes() -> Mapping[str, LayerRecord]:
+        from layoutx.model.jax_flow import with_outer
+        from layoutx.model.torch_flow import sure
+
+        return with_outer(sure(flow()))
+
+    def wires() -> Mapping[str, tuple[str, ...]]:
+        return {path: record.inputs for path, record in flow().items()}
+
+    return dataclasses.replace(keyed, modules=modules, wires=wires, axes=axes)

@@ -1,0 +1,66 @@
+"""Operations of Keras 3 on whole tensors, batch axis and all: what a mean or a reshape makes of the axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from layoutx.model.axes import Dim, State, size_of
+from layoutx.model.graph import Node
+from layoutx.model.keras_reshape import flatten, reshape
+
+if TYPE_CHECKING:
+    from layoutx.model.refine import Flow
+
+Rule = Callable[["Flow", Node, str, Sequence[State], Sequence[str]], list[State]]
+
+
+def _blocked(node: Node) -> list[State]:
+    return [State(blocked=f'{node.class_name} "{node.name}"')]
+
+
+def _reduced(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
+    """keras.ops.mean(x, axis=(1, 2)): these axes go, or become of length one (keras 3.15.1 ops/numpy.py)."""
+    if len(states) != 1 or states[0].blocked or states[0].lead:
+        return [states[0]] if len(states) == 1 and states[0].blocked else _blocked(node)
+    state, raw = states[0], node.config.get("axis")
+    rank = len(state.last) + 1
+    axes = [raw] if isinstance(raw, int) else list(raw) if isinstance(raw, (list, tuple)) else []
+    at = {a % rank for a in axes if isinstance(a, int) and -rank <= a < rank}
+    if not at or 0 in at or len(at) != len(axes):
+        return _blocked(node)
+    gone = [state.last[a - 1] for a in sorted(at)]
+    if node.config.get("keepdims"):
+        ones: dict[Dim, Dim] = {dim: (flow.axis("d", name, 1),) for dim in gone}
+        last, first = (tuple(ones.get(d, d) for d in dims) for dims in (state.last, state.first))
+        return [replace(state, last=last, first=first)]
+    last, first = (tuple(d for d in dims if d not in gone) for dims in (state.last, state.first))
+    spatial = state.spatial and len(last) > 1
+    return (
+        [replace(state, last=last, first=first, spatial=spatial)]
+        if last and len(first) == len(last)
+        else _blocked(node)
+    )
+
+
+def reshaped(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
+    """keras.ops.reshape(x, (-1, n)): as the layers Flatten and Reshape, where the batch stays as it is."""
+    shape = node.config.get("newshape")
+    if len(states) != 1 or not isinstance(shape, (list, tuple)) or len(shape) < 2 or not states[0].last:
+        return [states[0]] if len(states) == 1 and states[0].blocked else _blocked(node)
+    batch, rest = shape[0], list(shape[1:])
+    total = 1
+    for dim in states[0].last:
+        total *= size_of(dim) or 0
+    wanted = 1
+    for size in rest:
+        wanted *= size if isinstance(size, int) else 0
+    if batch is not None and (batch != -1 or not total or wanted != total):  # else the batch may be in it
+        return _blocked(node)
+    if len(rest) == 1:
+        return flatten(flow, node, name, states, labels)
+    return reshape(flow, replace(node, config={"target_shape": rest}), name, states, labels)
+
+
+REDUCED: dict[str, Rule] = dict.fromkeys(("mean", "max", "min", "sum", "amax", "amin"), _reduced)

@@ -1,0 +1,278 @@
+"""How one model makes what it hands on: every known operation tried on what the layers before gave."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from math import prod
+
+import numpy as np
+
+from layoutx.plan.plan import Array
+from layoutx.verify.compare.pairs import Gap, Handed
+from layoutx.verify.diagnose.ops import Op, joins, ops
+from layoutx.verify.forward.activations import activation
+
+SAMPLES = 2
+BUDGET = 3.0  # seconds for one side
+ONLY, PLUS = "only that of ", "plus "  # how joins and connections that skip layers are told
+CLOSE = 1e-6  # of the largest value; float32 models lose about 1e-7
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a model can go on with.
+
+    Attributes:
+        name: of the output, "y"; join: how several are one, "added"; "" where there is one.
+        array: the output itself, or what is joined.
+        skip: what comes from further ahead, "plus what attn is given"; mix: adds it, or lays it beside.
+    """
+
+    name: str
+    join: str
+    array: Array
+    skip: str = ""
+    mix: Callable[[Array], Array] | None = None
+
+    def whole(self, act: str = "") -> Array:
+        """With what comes from further ahead; act: an activation of the layer itself that comes before."""
+        own = np.asarray(self.array, np.float64)
+        own = activation(act)(own) if act and self.name == "y" else own
+        return self.mix(own) if self.mix is not None else own
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How one model makes what it hands on: an activation of the layer itself, what is joined, then operations."""
+
+    act: str
+    join: str
+    ops: tuple[Op, ...]
+    skip: str = ""
+    late: bool = False
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Its steps in words; late: what skips layers comes after the operations, not before them."""
+        named = [op.name for op in self.ops if op.group != "nothing"]
+        joined = [self.act, self.join, *named, self.skip] if self.late else [self.act, self.join, self.skip, *named]
+        return tuple(part for part in joined if part)
+
+    @property
+    def words(self) -> str:
+        """`relu, added, max pooling of 2 by stride 2`; "nothing"."""
+        return ", ".join(self.parts) or "nothing"
+
+
+def starts(gap: Gap, source: bool) -> list[Start]:
+    """What a model can go on with there, and then the same with what comes from further ahead."""
+    goal = gap.expected if source else gap.given
+    plain = [replace(start, array=lined(start.array, goal)) for start in _plain(gap, source)]
+    return [*plain, *(start for handed in gap.earlier for start in _skipping(goal, handed, plain, source))]
+
+
+def spread(gap: Gap) -> Gap:
+    """The gap with batch and time as two axes again, where the layer behind it has them as one and those before do not.
+
+    A dense layer has rows alone; what was done to the sequence before it needs both axes.
+    """
+    arrays = [array for array in (*gap.gave.values(), *gap.left) if array.ndim > gap.expected.ndim > 1]
+    like = next((a for a in arrays if prod(a.shape[:-1]) == len(gap.expected) != len(a)), None)
+    if like is None or len(gap.given) != len(gap.expected) or gap.expected.ndim != 2 or gap.given.ndim != 2:
+        return gap
+    expected, given = (a.reshape(*like.shape[:-1], a.shape[-1]) for a in (gap.expected, gap.given))
+    return replace(gap, expected=expected, given=given)
+
+
+def lined(array: Array, goal: Array) -> Array:
+    """An array with the axes before the features one with the batch as in another one: dense layers know no time."""
+    more = array.ndim - goal.ndim
+    if 0 < more < array.ndim and goal.ndim and prod(array.shape[: more + 1]) == goal.shape[0] != array.shape[0]:
+        return array.reshape(-1, *array.shape[more + 1 :])
+    if 0 < -more < goal.ndim and array.ndim and prod(goal.shape[: 1 - more]) == array.shape[0] != goal.shape[0]:
+        return array.reshape(*goal.shape[: 1 - more], *array.shape[1:])
+    return array
+
+
+def _plain(gap: Gap, source: bool) -> Iterator[Start]:
+    """Outputs of the layers right before; states of both directions side by side too."""
+    gave = gap.gave if source else gap.there_gave
+    if not gave:
+        arrays = gap.left if source else gap.right
+        yield from (Start("y", _names(gap, words), array) for words, array in (joins(arrays) if arrays else ()))
+        return
+    for name, array in gave.items():
+        if name not in ("h", "c") or array.ndim != 3:
+            yield Start(name, "", array)
+            continue
+        said = "the last state" if name == "h" else "the last cell state"
+        if len(array) == 1:
+            yield Start(name, said, array[0])
+        else:
+            yield Start(name, f"{said}s, forward then backward", np.concatenate([array[0], array[1]], -1))
+            yield Start(name, f"{said}s, backward then forward", np.concatenate([array[1], array[0]], -1))
+            for i, way in enumerate(("forward", "backward")):
+                yield Start(name, f"{said} of the {way} direction", array[i])
+
+
+def _names(gap: Gap, words: str) -> str:
+    """`only that of layer 1` with the layer's name."""
+    start, _, number = words.rpartition("layer ")
+    many = len(gap.left)
+    return f"{ONLY}{gap.before[int(number)]}" if start == ONLY and number and many == len(gap.before) else words
+
+
+def _skipping(goal: Array, handed: Handed, plain: Sequence[Start], source: bool) -> Iterator[Start]:
+    other = lined(np.asarray(handed.here if source else handed.there, np.float64), goal)
+    for start in plain:
+        single = start.join in ("", "added") or start.join.startswith(ONLY)
+        if start.name not in ("y", "merged") or not single or start.array.ndim != other.ndim:
+            continue
+        if start.array.shape == other.shape and not np.array_equal(start.array, other):
+            yield Start(start.name, start.join, start.array, f"{PLUS}{handed.words}", partial(np.add, other))
+        wide = start.array.shape[-1] + other.shape[-1]
+        if start.array.shape[:-1] == other.shape[:-1] and wide == goal.shape[-1]:
+            for words, mix in (("after", partial(_beside, other, False)), ("before", partial(_beside, other, True))):
+                yield Start(start.name, start.join, start.array, f"side by side {words} {handed.words}", mix)
+
+
+def _beside(other: Array, last: bool, own: Array) -> Array:
+    return np.concatenate([own, other] if last else [other, own], -1)
+
+
+def made(gap: Gap, way: Way, source: bool) -> Array | None:
+    """What a way gives of one model's own numbers; None where they do not allow it."""
+    for start in starts(gap, source):
+        if (start.join, start.skip) == (way.join, way.skip):
+            act = "" if source else way.act
+            try:
+                array = replace(start, mix=None).whole(act) if way.late else start.whole(act)
+                for op in way.ops:
+                    array = op.apply(array)
+                return start.mix(array) if way.late and start.mix is not None else array
+            except (ValueError, IndexError):
+                return None
+    return None
+
+
+def ways(given: Sequence[Start], goal: Array, act: str = "") -> tuple[list[Way], int]:
+    """Every way of one operation that makes `goal` of what the layers before gave, else of two; how many were tried.
+
+    act: the activation that is in what is called y already.
+    """
+    square = any(s.array.ndim > 2 and s.array.shape[0] == s.array.shape[1] for s in given)  # a part cannot be turned
+    many = len(goal) if square else SAMPLES
+    wanted = np.asarray(goal[:many], np.float64)
+    few = [(s, s.whole()[:many]) for s in given if s.array.shape[:1] == goal.shape[:1]]
+    end = time.monotonic() + BUDGET
+    found: list[Way] = []
+    tried = 0
+    for steps in (_one, _two):
+        for start, array in few:
+            for way in steps(array, wanted.shape):
+                tried += 1
+                if time.monotonic() > end:
+                    return found, tried
+                if makes(array, way, wanted):
+                    found.append(Way(act if start.name == "y" else "", start.join, way, start.skip))
+                    if all(op.group == "nothing" for op in way):
+                        return found, tried
+        if found:
+            return found, tried
+        if steps is _one:
+            found, more = _late(few, wanted, act)
+            tried += more
+            if found:
+                return found, tried
+    return found, tried
+
+
+def _late(few: Sequence[tuple[Start, Array]], wanted: Array, act: str) -> tuple[list[Way], int]:
+    """One operation on a layer's own output, before what skips it is added."""
+    tried = 0
+    for start, array in few:
+        if start.mix is None or not start.skip.startswith(PLUS) or array.shape != wanted.shape:
+            continue
+        own = np.asarray(start.array[: len(wanted)], np.float64)
+        goal = wanted - (array - own)
+        for way in _one(own, wanted.shape):
+            tried += 1
+            if makes(own, way, goal):
+                return [Way(act if start.name == "y" else "", start.join, way, start.skip, late=True)], tried
+    return [], tried
+
+
+def _one(x: Array, goal: tuple[int, ...]) -> Iterator[tuple[Op, ...]]:
+    yield from ((op,) for op in ops(x, goal))
+
+
+def _two(x: Array, goal: tuple[int, ...]) -> Iterator[tuple[Op, ...]]:
+    """An activation and then what changes the shape, or the other way round; two that keep it; pooling and a border."""
+    functions = [op for op in ops(x, x.shape) if op.group != "nothing"]
+    others = [op for op in ops(x, goal) if op.group not in ("nothing",)]
+    acts = [op for op in functions if op.group == "activation"]
+    rest = [op for op in functions if op.group != "activation"]
+    yield from ((first, second) for first in acts for second in others if first.group != second.group)
+    if x.shape != goal:  # the likely ones first: many maps have more ways than there is time for
+        last = [op for op in ops(np.zeros(goal), goal) if op.group == "activation"]
+        yield from ((second, first) for second in others for first in last)
+    yield from ((first, second) for first in rest for second in others if first.group != second.group)
+    if x.shape != goal:
+        yield from _framed(x, goal)
+
+
+def _framed(x: Array, goal: tuple[int, ...]) -> Iterator[tuple[Op, ...]]:
+    """A pooling, and a border of at most two zeros around what it gives."""
+    if x.ndim < 3 or len(goal) != x.ndim or goal[-1] != x.shape[-1]:
+        return
+    for less in product(range(3), repeat=x.ndim - 2):
+        middle = (goal[0], *(n - m for n, m in zip(goal[1:-1], less, strict=True)), goal[-1])
+        if any(less) and all(n > 0 for n in middle):
+            edges = [op for op in ops(np.zeros(middle), goal) if op.group == "border"]
+            yield from ((pool, edge) for pool in ops(x, middle) if pool.group == "pooling" for edge in edges)
+
+
+def makes(x: Array, way: Sequence[Op], goal: Array) -> bool:
+    try:
+        with np.errstate(all="ignore"):
+            for op in way:
+                x = op.apply(x)
+    except (ValueError, IndexError):
+        return False
+    return x.shape == goal.shape and far(x, goal) <= CLOSE * max(float(np.abs(goal).max(initial=0.0)), 1e-26)
+
+
+def affine(given: Array, expected: Array) -> Op | None:
+    """The scale and shift of every channel that make one the other: a preprocessing of the inputs (F34)."""
+    channels = given.shape[-1] if given.ndim > 1 else 1
+    x, y = given.reshape(-1, channels), expected.reshape(-1, channels)
+    if x.shape[0] < 3 or not np.isfinite(x).all():
+        return None
+    middle = x - x.mean(0)
+    power = (middle**2).sum(0)
+    if not (power > 0).all():
+        return None
+    scale = (middle * (y - y.mean(0))).sum(0) / power
+    shift = y.mean(0) - scale * x.mean(0)
+    if np.abs(x * scale + shift - y).max() > CLOSE * max(float(np.abs(y).max()), 1e-26):
+        return None
+    if np.allclose(scale, scale[0], rtol=1e-6) and np.allclose(shift, shift[0], rtol=1e-6, atol=1e-6 * np.abs(y).max()):
+        scale, shift = scale[:1], shift[:1]
+    numbers = [", ".join(f"{v:.6g}" for v in values[:4]) for values in (scale, shift)]
+    small = bool(np.all(np.abs(shift) <= CLOSE * np.abs(y).max()))
+    words = f"a factor of {numbers[0]}" if small else f"a factor of {numbers[0]} and a shift of {numbers[1]}"
+    whole = (scale, np.zeros(1)) if small else (scale, shift)
+    code = f"x = x * {numbers[0]}" + ("" if small else f" + {numbers[1]}")
+    return Op(words, "scale", lambda a: a * whole[0] + whole[1], "F34", code)
+
+
+def far(a: Array, b: Array) -> float:
+    if a.shape != b.shape:
+        return float("inf")
+    with np.errstate(all="ignore"):
+        apart = np.abs(np.asarray(a, np.float64) - b)
+    return float(np.nan_to_num(apart, nan=np.inf).max(initial=0.0))

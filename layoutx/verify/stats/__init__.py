@@ -1,0 +1,1 @@
+"""What weights alone show when something is wrong: numbers of each tensor, norms of each layer, findings."""
