@@ -14,8 +14,11 @@ from layoutx import version as _version
 if TYPE_CHECKING:
     from layoutx.api import forward as forward
     from layoutx.api import plan as plan
+    from layoutx.blend import blend as blend
+    from layoutx.blend import blender as blender
     from layoutx.convert import convert as convert
     from layoutx.diagnose import diagnose as diagnose
+    from layoutx.diff import diff as diff
     from layoutx.errors import BindError as BindError
     from layoutx.errors import ConsentError as ConsentError
     from layoutx.errors import ConversionError as ConversionError
@@ -23,20 +26,29 @@ if TYPE_CHECKING:
     from layoutx.errors import LayoutxError as LayoutxError
     from layoutx.errors import UsageError as UsageError
     from layoutx.errors import VerificationError as VerificationError
+    from layoutx.explain import explain as explain
+    from layoutx.history.writer import History as History
     from layoutx.inspect import inspect as inspect
     from layoutx.match import match as match
+    from layoutx.page.write import report as report
     from layoutx.port import port as port
     from layoutx.record import record as record
     from layoutx.relate import relate as relate
     from layoutx.report import Report as Report
     from layoutx.spec.registry import registry as registry
+    from layoutx.transfer import transfer as transfer
     from layoutx.validate import validate as validate
 
 __version__ = _version.VERSION
 
 _HOME = {
+    "blend": "layoutx.blend",
+    "blender": "layoutx.blend",
     "convert": "layoutx.convert",
     "diagnose": "layoutx.diagnose",
+    "diff": "layoutx.diff",
+    "explain": "layoutx.explain",
+    "History": "layoutx.history.writer",
     "match": "layoutx.match",
     "port": "layoutx.port",
     "record": "layoutx.record",
@@ -45,6 +57,8 @@ _HOME = {
     "inspect": "layoutx.inspect",
     "registry": "layoutx.spec.registry",
     "relate": "layoutx.relate",
+    "report": "layoutx.page.write",
+    "transfer": "layoutx.transfer",
     "validate": "layoutx.validate",
     "Report": "layoutx.report",
     "BindError": "layoutx.errors",

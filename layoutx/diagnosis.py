@@ -98,6 +98,7 @@ def _gap(found: Found) -> dict[str, Any]:
         "mode": found.mode,
         "what": found.what,
         "code": found.code,
+        "option": found.option,
         "difference": {"before": _number(found.before), "after": _number(found.after)},
         "rivals": list(found.rivals),
         "tried": found.tried,

@@ -101,11 +101,13 @@ def view_of(model: ModelRecord, store: Store, known: Registry) -> ModelView:
 
 
 def _layer(record: LayerRecord, known: Registry, positions: Mapping[str, int]) -> LayerView:
-    bound, problem, last = None, "", dict[str, str]()
+    bound, problem, last, first, own = None, "", dict[str, str](), dict[str, str](), dict[str, str]()
     if record.form and record.tensors:
         try:
             bound = bind_record(record, known)
             last = refine_of(record, known, "keras")
+            first = {axis: r.first for axis, r in record.refine.items() if axis in last}
+            own = refine_of(record, known, bound.form.framework)
         except LayoutxError as error:
             problem = error.what
     frozen = record.config.get("trainable") is False
@@ -126,6 +128,10 @@ def _layer(record: LayerRecord, known: Registry, positions: Mapping[str, int]) -
         record.tensors,
         bound,
         last,
+        first,
+        own,
+        record.pieces,
+        record.inputs,
     )
 
 

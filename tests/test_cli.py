@@ -22,7 +22,8 @@ from layoutx.cli.options import parser
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = [["inspect"], ["convert"], ["plan"], ["specs"], ["specs", "show"], ["specs", "check"]]
-MODELS = [["match"], ["port"], ["record"], ["relate"], ["validate"], ["diagnose"]]  # test_cli_models.py runs these
+LOOK = [["explain"], ["diff"], ["history"], ["report"]]  # test_explain.py, test_diff.py, history/, page/
+MODELS = [["match"], ["port"], ["transfer"], ["record"], ["relate"], ["validate"], ["diagnose"]]  # test_cli_models.py
 Out = pytest.CaptureFixture[str]
 
 
@@ -62,7 +63,7 @@ def test_python_m_layoutx_is_the_command_line() -> None:
     assert done.stderr.startswith("UsageError: argument COMMAND: invalid choice: 'bogus'")
 
 
-@pytest.mark.parametrize("command", COMMANDS + MODELS, ids=" ".join)
+@pytest.mark.parametrize("command", COMMANDS + LOOK + MODELS, ids=" ".join)
 def test_every_command_has_help_with_an_example(command: list[str], capsys: Out) -> None:
     out, _ = run(capsys, *command, "--help")
     assert "example:\n  layoutx " in out
@@ -76,7 +77,7 @@ def test_the_commands_are_those_that_are_tested() -> None:
         return next((a.choices for a in found._actions if a.choices and isinstance(a.choices, dict)), {})
 
     names = [[name, *more] for name, sub in inner(parser()).items() for more in ([], *([n] for n in inner(sub)))]
-    assert sorted(names) == sorted(COMMANDS + MODELS)
+    assert sorted(names) == sorted(COMMANDS + LOOK + MODELS)
 
 
 def test_every_example_of_the_help_runs(capsys: Out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +91,7 @@ def test_every_example_of_the_help_runs(capsys: Out, tmp_path: Path, monkeypatch
 
 
 def test_every_option_says_what_it_is_for(capsys: Out) -> None:
-    for command in COMMANDS + MODELS:
+    for command in COMMANDS + LOOK + MODELS:
         out, _ = run(capsys, *command, "--help")
         assert not re.search(r"^  -\S+( \S+)?$\n(?!  {10})", out, re.M), out
 

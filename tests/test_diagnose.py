@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "scripts"))
 
 import keras
 import torch
-from mistakes import attention, between, case, conv, recurrent, right, training
+from mistakes import attention, between, case, conv, rarer, recorded, recurrent, right, training, wiring
 from torch import nn
 
 import layoutx as lx
@@ -38,8 +38,22 @@ CHOSEN = (
     *("- branches side by side the other way", "F9 torch's default momentum"),
     *("F10 batch norm in training mode, primes", "F10 dropout as a function, always on"),
     *("F13 no weights loaded at all", "F14 a layer left out", "F30 the whole model in half precision"),
+    *("- residual missing, Keras to torch", "- residual from y, torch to torch", "- residual late, Keras to torch"),
+    *("- residual around attention missing, primes", "- second residual from the inputs, square"),
+    *("F23 3 heads, primes", "F23 2 heads, square", "F36 attention takes the batch for time, primes"),
+    *("F36 within a model, 4 by 11", "F36 within a model, 11 by 11"),
+    *("F38 two of three exchanged", "F38 three in a circle", "F38 moved on by one", "F38 loaded twice"),
+    *("F38 kernels alone exchanged", "F27 two poolings on one path", "F17 a kernel, and a pooling behind it"),
+    *("F18 backward outputs not turned back", "F18 averaged directions for their sum", "F37 masked steps read"),
+    *("F37 the causal mask forgotten", "F36 the cell state for the state", "F14 a tied head that is not tied"),
+    *("F8 batch norm 1e-5, primes, two recordings", "F38 units reversed, square, two recordings"),
+    *("F27 two poolings on one path, a live target", "- a residual missing, two recordings"),
+    *("F10 dropout as a function, always on, two recordings", "F18 run from the end, a live target"),
+    *("F1 rows of the kernel, square, a live target and the source's weights",),
+    *("F3 gates i c f o, a live target and the source's weights",),
 )
-CASES = {str(one): one for module in (conv, recurrent, attention, between, training) for one in module.cases()}
+MODULES = (conv, recurrent, attention, between, training, wiring, rarer, recorded)
+CASES = {str(one): one for module in MODULES for one in module.cases()}
 
 
 @pytest.mark.parametrize("name", CHOSEN)
@@ -235,6 +249,53 @@ def test_the_command_and_its_status(nets: Path, capsys, target: str, status: int
     told = json.loads(capsys.readouterr().out)
     assert told["ok"] is (status == 0)
     assert told["explained"] is (target != "noisy")
+
+
+def test_right_runs_that_were_recorded_need_no_explanation() -> None:
+    with case.doubles():
+        for make in (lambda: conv.planted(conv.PRIMES), lambda: wiring.steps("right"), rarer.both_right):
+            for live in (False, True):
+                found = lx.diagnose(*recorded.recorded(make(), live))
+                assert found.ok, str(found)
+                assert found.gaps == ()
+
+
+def test_what_recordings_do_not_show_says_what_to_give() -> None:
+    with case.doubles():
+        made = recurrent.single("lstm", recurrent.SIZES["primes"], recurrent.order([0, 2, 1, 3]))
+        found = lx.diagnose(*recorded.recorded(made))
+    assert not found.explained
+    assert "give the weights of the recorded model" in found.gaps[0].what
+
+
+def test_batch_first_is_named_where_the_whole_model_is_turned() -> None:
+    found = diagnosed(recurrent.single("lstm", recurrent.SIZES["primes"], first=False))
+    remark = next(remark for remark in found.remarks if remark.mode == "F36")
+    assert "(cell)" in remark.what
+    assert remark.do.startswith("cell = torch.nn.LSTM(..., batch_first=True), or x.transpose(0, 1)")
+
+
+def test_a_fault_behind_a_right_place_is_not_invented() -> None:
+    """One wrong pooling: what comes after it differs, and does the same as in the source."""
+    found = diagnosed(wiring.path(wiring.mean, wiring.best))
+    assert [gap.mode for gap in found.gaps] == ["F27"]
+    turned = case.changed("c1.weight", lambda w: w[:, :, ::-1, ::-1])
+    found = diagnosed(wiring.path(wiring.best, wiring.best, fix=turned))
+    assert found.gaps == ()
+    assert [one.suspect.name for one in found.layers] == ["c1"]
+
+
+def test_recordings_and_weights_on_the_command_line(nets: Path, capsys) -> None:
+    assert main(["record", "diagnosed_nets:right", "-o", "a.safetensors", "--inputs", "batch.npz"]) == 0
+    capsys.readouterr()
+    assert main(["diagnose", "a.safetensors", "diagnosed_nets:right"]) == 0
+    assert main(["diagnose", "a.safetensors", "diagnosed_nets:slope"]) == 1
+    assert "leaky_relu_0.2" in capsys.readouterr().out
+    call = ["diagnose", "a.safetensors", "diagnosed_nets:turned"]
+    assert main(call) == 1
+    assert "None of these" in capsys.readouterr().out
+    assert main([*call, "--weights", "diagnosed_nets:right"]) == 1
+    assert "transposed (F2)" in capsys.readouterr().out
 
 
 def test_a_wrong_call_has_status_2(nets: Path, capsys) -> None:

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "layoutx"
 # Bottom first. A module may import its own layer and those below; the first entry that covers its name is its layer.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("layoutx.torch",),  # torch's modules: they need nothing of layoutx, and nothing of layoutx imports them
-    ("layoutx.errors", "layoutx.empty", "layoutx.version"),
+    ("layoutx.errors", "layoutx.empty", "layoutx.progress", "layoutx.version"),
     ("layoutx.lang",),
     ("layoutx.files.store", "layoutx.model.record"),  # data only
     ("layoutx.spec",),
@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("layoutx.verify",),
     ("layoutx.job",),
     (
+        *("layoutx.transfer", "layoutx.transferred", "layoutx.blend", "layoutx.stats"),
         *("layoutx.convert", "layoutx.port", "layoutx.match", "layoutx.ported", "layoutx.inspect", "layoutx.report"),
         *(
             "layoutx.api",
@@ -37,6 +38,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "layoutx.diagnose",
             "layoutx.diagnosis",
             "layoutx.validate",
+            *("layoutx.diff", "layoutx.difference", "layoutx.history"),
+            *("layoutx.explain", "layoutx.explained"),
         ),
     ),
     ("layoutx",),  # the public names, and what this list does not know yet

@@ -70,8 +70,9 @@ def test_a_gate_is_a_view(torch_lstm: tuple[ModelView, dict[str, Any]]) -> None:
     view, arrays = torch_lstm
     assert view["rnn"].form == "torch.LSTM"
     gate = view["rnn"].part("w_input.f")
-    np.testing.assert_array_equal(gate, arrays["rnn.weight_ih_l0"][5:10])  # torch: i f g o
-    np.testing.assert_array_equal(view["rnn"].part("w_input.c"), arrays["rnn.weight_ih_l0"][10:15])
+    np.testing.assert_array_equal(gate, arrays["rnn.weight_ih_l0"][5:10].T)  # torch: i f g o
+    np.testing.assert_array_equal(view["rnn"].part("w_input.f", axes="stored"), arrays["rnn.weight_ih_l0"][5:10])
+    np.testing.assert_array_equal(view["rnn"].part("w_input.c"), arrays["rnn.weight_ih_l0"][10:15].T)
     assert not gate.flags.writeable
     assert gate.base is not None
 

@@ -177,3 +177,11 @@ def test_square_layers_with_a_transposed_weight():
 def test_no_model():
     with pytest.raises(UsageError, match="cannot be run"):
         validate({"a.weight": np.zeros((2, 3))}, nn.Linear(3, 2), RNG.normal(size=(2, 3)))
+
+
+def test_values_that_a_file_lacks_are_heard(nets):
+    pytest.importorskip("keras")
+    from edited import DIGITS
+
+    with pytest.raises(UsageError, match="no_such_key"):
+        validate(DIGITS, DIGITS, values={"no_such_key": 1})

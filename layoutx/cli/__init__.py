@@ -37,11 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     from layoutx.cli.options import parser
+    from layoutx.show.progress import metered
 
     as_json = "--json" in arguments
     try:
         args = parser().parse_args(arguments)
-        return int(args.run(args))
+        silent = as_json or getattr(args, "quiet", False)
+        with metered(None if silent else True):
+            return int(args.run(args))
     except LayoutxError as error:
         _complain(error, as_json)
         return error.exit_code

@@ -25,7 +25,8 @@ def inspect(args: Namespace) -> int:
         from_=args.from_,
         values=_config(args.set),
     )
-    _print(args, view.to_dict() if args.json else view.text(*_terminal()))
+    shown = view.stats() if args.stats else view
+    _print(args, shown.to_dict() if args.json else shown.text(*_terminal()))
     return 0
 
 
@@ -35,6 +36,10 @@ def convert(args: Namespace) -> int:
 
     if args.output is None and not args.dry_run:
         raise UsageError("there is no output", do="name it with -o OUT, or use --dry-run to write nothing")
+    from layoutx.cli.report import check as check_page
+    from layoutx.cli.report import written
+
+    check_page(args)
     report = run(
         args.source,
         None if args.dry_run else args.output,
@@ -56,6 +61,7 @@ def convert(args: Namespace) -> int:
         materialise=args.materialise,
         values=_config(args.set),
     )
+    written(args, report, args.source)
     if not args.quiet:
         _print(args, report.to_dict() if args.json else report.text(*_terminal()))
     return 0
@@ -123,6 +129,9 @@ def check(args: Namespace) -> int:
 def _print(args: Namespace, result: Mapping[str, Any] | str) -> None:
     import json
 
+    from layoutx.show.progress import closed
+
+    closed()
     print(result if isinstance(result, str) else json.dumps(result, indent=2, default=str))
 
 

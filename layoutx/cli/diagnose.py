@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from typing import Any
 
@@ -22,14 +21,11 @@ def add(several: Any) -> None:
 def run(args: Namespace) -> int:
     """Explain; 0 where there is nothing to explain."""
     from layoutx.cli.commands import _print, _terminal
+    from layoutx.cli.report import check, written
     from layoutx.diagnose import diagnose
 
-    progress = _progress if sys.stderr.isatty() and not args.json else None
-    found = diagnose(args.source, args.target, args.inputs, progress=progress, **keywords(args))
+    check(args)
+    found = diagnose(args.source, args.target, args.inputs, **keywords(args))
+    written(args, found, args.source)
     _print(args, found.to_dict() if args.json else found.text(*_terminal()))
     return 0 if found.ok else 1
-
-
-def _progress(tried: int, many: int, what: str) -> None:
-    end = "\n" if many and tried >= many else ""
-    print(f"\r{tried} of {many} tried: {what[:60]:60}", end=end, file=sys.stderr, flush=True)

@@ -54,5 +54,16 @@ def run(args: Namespace) -> int:
     )
     if args.output:
         found.save(args.output)
-    _print(args, found.to_dict() if args.json else found.text(*_terminal()))
+    _print(args, found.to_dict() if args.json else "\n".join([found.text(*_terminal()), *_to_fill(args.output)]))
     return 0 if found.complete else 1
+
+
+def _to_fill(path: str | None) -> list[str]:
+    """Which lines of the mapping file are the user's to fill in."""
+    from layoutx.model.mapfile import read_map
+
+    left = {name: line for name, (line, _) in read_map(path).open.items()} if path else {}
+    if not left:
+        return []
+    lines = ", ".join(f"{path}:{line} ({name})" for name, line in left.items())
+    return [f"fill in {lines}:", "  take the # away and leave one of the places; port and convert refuse it until then"]

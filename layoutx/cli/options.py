@@ -6,6 +6,7 @@ from argparse import SUPPRESS, Action, ArgumentParser, RawDescriptionHelpFormatt
 from typing import Any, NoReturn
 
 from layoutx.cli import commands, relate
+from layoutx.cli.report import option as report_option
 from layoutx.errors import UsageError
 from layoutx.version import VERSION
 
@@ -40,19 +41,24 @@ def parser() -> Parser:
         epilog="exit status: 0 done and verified, 1 refused or a verification failed, 2 the call was wrong",
     )
     top.add_argument("--version", action="version", version=f"layoutx {VERSION}")
-    from layoutx.cli import diagnose, match, port, record, validate
+    from layoutx.cli import diagnose, diff, explain, history, match, port, record, report, transfer, validate
 
     several = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     _inspect(several)
     _convert(several)
     match.add(several)
     port.add(several)
+    transfer.add(several)
     _plan(several)
     _specs(several)
+    explain.add(several)
     relate.add(several)
     record.add(several)
     validate.add(several)
     diagnose.add(several)
+    diff.add(several)
+    history.add(several)
+    report.add(several)
     return top
 
 
@@ -143,12 +149,13 @@ def _from(found: ArgumentParser) -> None:
 
 def _inspect(several: Any) -> None:
     about = "show a model's layers, forms and tensors with named axes"
-    found = _command(several, "inspect", about, "layoutx inspect digits.keras", commands.inspect)
+    found = _command(several, "inspect", about, "layoutx inspect digits.keras --stats", commands.inspect)
     found.add_argument(
         "file", metavar="FILE", help=".keras, .h5, .onnx, .safetensors, .pt, .npz, .msgpack, .pdparams, orbax folder"
     )
     _from(found)
     _forms(found)
+    found.add_argument("--stats", action="store_true", help="read the weights: NaN, dead units, norms, saturated gates")
     _common(found)
 
 
@@ -198,6 +205,7 @@ def _convert(several: Any) -> None:
     )
     found.add_argument("--no-live", action="store_true", help="prove with NumPy even where the framework is installed")
     found.add_argument("--dry-run", action="store_true", help="plan, move and prove, but write nothing")
+    report_option(found)
     found.add_argument("--quiet", action="store_true", help="print nothing but errors")
     _common(found)
 

@@ -18,7 +18,8 @@ def add(several: Any) -> None:
 
 def two_models(found: ArgumentParser, target: str) -> None:
     """The arguments of a command that runs two models and compares them."""
-    from layoutx.cli.options import Pairs, _common
+    from layoutx.cli.options import Pairs, _common, said_values
+    from layoutx.cli.report import option
 
     model = ".keras, .h5, .onnx, .pt2, a recording, or package.module:callable"
     found.add_argument("source", metavar="A", help=f"the model that is right: {model}")
@@ -31,23 +32,37 @@ def two_models(found: ArgumentParser, target: str) -> None:
     found.add_argument("--map", metavar="FILE", help="the pairing, as `layoutx match` wrote it")
     found.add_argument("--pair", action=Pairs, default={}, metavar="LAYER=MODULE", help="a layer's place in B")
     found.add_argument("--form", action=Pairs, default={}, metavar="LAYER=FORM", help="the form of a layer of A")
+    said_values(found)
     found.add_argument("--skip", action="append", default=[], metavar="GLOB", help="leave these layers out")
     found.add_argument("--only", action="append", default=[], metavar="GLOB", help="compare only these layers")
+    found.add_argument("--weights", metavar="FILE", help="of A, where A is a recording: its layers are then looked at")
     found.add_argument("--tolerance", type=float, metavar="X", help="relative difference that counts as the same")
+    option(found)
     _common(found)
 
 
 def keywords(args: Namespace) -> dict[str, Any]:
     """What these arguments are in Python."""
+    from layoutx.cli.commands import _config
+
     names = {"map": "map", "form": "forms", "pair": "pairs", "skip": "skip", "only": "only", "specs": "specs"}
-    return {"tolerance": args.tolerance, **{name: getattr(args, option) for option, name in names.items()}}
+    values = _config(args.set)
+    return {
+        "tolerance": args.tolerance,
+        "weights": args.weights,
+        "values": values,
+        **{name: getattr(args, option) for option, name in names.items()},
+    }
 
 
 def run(args: Namespace) -> int:
     """Compare; 1 where something differs."""
     from layoutx.cli.commands import _print, _terminal
+    from layoutx.cli.report import check, written
     from layoutx.validate import validate
 
+    check(args)
     found = validate(args.source, args.target, args.inputs, **keywords(args))
+    written(args, found, args.source)
     _print(args, found.to_dict() if args.json else found.text(*_terminal()))
     return 0 if found.ok else 1

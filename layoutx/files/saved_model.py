@@ -13,9 +13,10 @@ from layoutx.errors import FileError
 from layoutx.files.blob import DO_AGAIN, reading
 from layoutx.files.onnx_wire import fields
 from layoutx.files.store import Store, Tensor
-from layoutx.files.tf_checkpoint import SKIPPED, STYLE, need_tensorflow, read_checkpoint, skipped_of
+from layoutx.files.tf_checkpoint import LISTED, SKIPPED, STYLE, need_tensorflow, read_checkpoint, skipped_of
 
 PROGRAM, KERAS = "saved_model.pb", "keras_metadata.pb"
+SEED = "seed_generator_state"  # of a Dropout, in an export of Keras 3
 _LISTED = re.compile(r"(?P<list>variables|_all_variables)/(?P<at>\d+)")  # keras 3.15.1 export: all that it tracks
 METADATA, PATH = 5, 3  # fields of tf_keras 2.21 protobuf/saved_metadata.proto SavedObject; field 1 of the message
 
@@ -28,7 +29,7 @@ def is_saved_model(folder: Path) -> bool:
 def read_saved_model(folder: Path) -> Store:
     """The variables of a SavedModel as a checkpoint holds them; of a Keras 2 model with its config.
 
-    Variables that an export of Keras 3 only numbers get their own names, `sequential/dense/kernel`.
+    Variables that an export of Keras 3 only numbers get their own names, `sequential/dense/kernel`, and keep its order.
 
     Raises:
         UsageError: TensorFlow is missing.
@@ -64,9 +65,13 @@ def _named(store: Store, folder: Path) -> Store:
         if match and match["list"] == "_all_variables" and listed:
             skipped[name] = "the same variables again, as the export lists them"
             continue
+        if match and names.get(name, "").endswith(SEED):
+            skipped[name] = "random state"
+            continue
         short = names[name] if match and usable else name
         found[short] = replace(store.tensors[name], name=short)
-    return replace(store, tensors=found, metadata={**store.metadata, SKIPPED: json.dumps(skipped)})
+    said = {SKIPPED: json.dumps(skipped), **({LISTED: "the model's own order"} if listed else {})}
+    return replace(store, tensors=found, metadata={**store.metadata, **said})
 
 
 def _variable_names(folder: Path) -> dict[str, str]:

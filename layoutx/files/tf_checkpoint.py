@@ -21,7 +21,7 @@ from layoutx.files.store import Store, Tensor
 MAGIC = bytes.fromhex("57fb808b247547db")  # the last 8 bytes of a `.index` file, and of a checkpoint before TF 0.12
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
-STYLE, SKIPPED = "tf:style", "tf:skipped"  # keys of the metadata
+STYLE, SKIPPED, LISTED = "tf:style", "tf:skipped", "tf:listed"  # keys of the metadata
 METRICS = ("metrics", "_metrics", "loss_tracker", "_loss_tracker")
 COUNTERS = re.compile(r"global_step|beta[12]_power(_\d+)?")
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from layoutx.diagnosis import WholeDiagnosis
 
 MOST_NAMES, MOST_FAMILIES, MOST_RIVALS, MOST_LAYERS, MOST_LINES = 6, 8, 3, 8, 4
+NO_OPTION = "none is needed: no weights lie there; port and convert move those of the layers as they are"
 NUMBERLESS = ("eps", "activation", "border")  # families that leave the weights alone
 
 
@@ -101,7 +102,8 @@ def _layers(group: Sequence[Diagnosis]) -> Iterator[Line]:
         return
     best = first.explanations[0]
     yield Note(_measured(group, best))
-    others = [one.suspect.name for one in group[1:]]
+    codes = {tuple(e.code for e in one.explanations[0].edits) for one in group}
+    others = [one.suspect.name for one in group[1:]] if len(codes) > 1 else []
     more = f"   # and alike for {_names(others)}" if others else ""
     yield from _fixes([("fix in the model", f"{e.code}{more}") for e in best.edits if e.code and e.option != e.code])
     only = " ".join(f"--only {one.suspect.name}" for one in group[:MOST_NAMES])
@@ -163,12 +165,13 @@ def _gap(gap: Found) -> Iterator[Line]:
     if gap.known and gap.after == gap.after:
         left = f"With the source's way the difference is {_number(gap.after)} (before: {_number(gap.before)})"
         yield Note(f"{left}; {plural(gap.tried, 'way')} tried.")
-        yield from _fixes([("fix in the model", gap.code)])
+        yield from _fixes([("fix in the model", gap.code), ("fix with layoutx", gap.option or NO_OPTION)])
         if gap.rivals:
             yield row(Cell("fits as well", "dim"), Cell("; ".join(map(clean, gap.rivals[:MOST_RIVALS])), "dim"))
     elif not gap.known:
         yield Note(f"{plural(gap.tried, 'way')} tried.")
-        yield row(Cell("tried in vain", "dim"), Cell(", ".join(gap.families[: 2 * MOST_FAMILIES]), "dim"))
+        if gap.families:
+            yield row(Cell("tried in vain", "dim"), Cell(", ".join(gap.families[: 2 * MOST_FAMILIES]), "dim"))
 
 
 def _remark(remark: Remark) -> Iterator[Line]:

@@ -159,7 +159,7 @@ def _intervals(start: int, steps: Sequence[tuple[int, int]]) -> Runs:
     found = np.array([start])
     for size, step in steps:
         found = np.add.outer(found, np.arange(size) * step).reshape(-1)
-    found = np.unique(found)
+    found.sort()  # np.unique would import numpy.ma, which takes longer than all of this
     edges = np.flatnonzero(np.diff(found) != 1) + 1
     return tuple((int(run[0]), int(run[-1]) + 1) for run in np.split(found, edges) if len(run))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from layoutx.empty import NOTHING
 from layoutx.job.jobs import LayerJob
@@ -70,6 +70,7 @@ class LayerLine:
         settings: what the target layer must be told, a line each; settled: whether the source tells its own.
         notes: what else there is to know, a sentence each.
         witness: "source"/"target" -> "witnessed keras 3.15.1" or "declared".
+        plan: the moves, for pictures of them.
     """
 
     name: str
@@ -85,6 +86,7 @@ class LayerLine:
     settled: bool = True
     notes: tuple[str, ...] = ()
     witness: Mapping[str, str] = NOTHING
+    plan: Plan | None = field(default=None, compare=False, repr=False)
 
 
 def layer_line(layer: LayerJob, moved: Moved, settled: bool = True) -> LayerLine:
@@ -109,6 +111,7 @@ def layer_line(layer: LayerJob, moved: Moved, settled: bool = True) -> LayerLine
         settled=settled,
         notes=(*_notes(layer, result, moved.proofs.get(name, UNPROVED)), *_assumed(layer, settled)),
         witness={"source": witness_of(plan.source.form.name), "target": witness_of(plan.target.form.name)},
+        plan=plan,
     )
 
 

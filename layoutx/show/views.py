@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import UsageError
 from layoutx.files.store import Tensor
-from layoutx.plan.blocks import memory
+from layoutx.model.record import Piece
 from layoutx.plan.plan import Array
-from layoutx.plan.run import view
-from layoutx.spec.bound import BoundForm, atom_text
+from layoutx.spec.bound import BoundForm
+
+if TYPE_CHECKING:
+    from layoutx.stats import Stats
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class LayerView:
         form: "" where the class is unknown or holds no weights.
         config: what decides its tensors and its function, without defaults.
         notes: why a form was chosen, where its inputs come from. problem: why it does not fit its form.
+        last, first, own: refined axis -> its dims with channels last, first, and as the file has them.
+        pieces: axis -> what it is made of. inputs: the layers that feed it.
     """
 
     name: str
@@ -70,6 +74,10 @@ class LayerView:
     sources: Mapping[str, Tensor] = field(default=NOTHING, repr=False, compare=False)
     bound: BoundForm | None = field(default=None, repr=False, compare=False)
     last: Mapping[str, str] = field(default=NOTHING, repr=False, compare=False)
+    first: Mapping[str, str] = field(default=NOTHING, repr=False, compare=False)
+    own: Mapping[str, str] = field(default=NOTHING, repr=False, compare=False)
+    pieces: Mapping[str, tuple[Piece, ...]] = field(default=NOTHING, repr=False, compare=False)
+    inputs: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -90,54 +98,32 @@ class LayerView:
 
         return roles(self._form(), self.arrays(), self.last)
 
-    def part(self, name: str) -> Array:
-        """One role, or the block of one gate or direction: `kernel`, `w_input.f`, `w_input.backward.f`.
+    def part(self, name: str, axes: str = "", **index: int) -> Array:
+        """One role, the block of one gate or direction, one head or filter of it, for any framework's file.
+
+        Args:
+            name: `kernel`, `w_input.f`, `recurrent.f`, `w_input.backward.f`, `w_query[head=2]`, `kernel[out=5]`; the
+                name of a stored tensor does as well (`bias.f`).
+            axes: the order wanted, "hidden input", or "stored".
+            index: axis -> which one: `part("w_query", head=2)`.
 
         Returns:
-            A read-only view into the stored array, with the axes in the order in which they are stored:
-            `w_input.f` of a Keras LSTM is (input, hidden), of torch's (hidden, input). A role that has a
-            tensor of its own is that tensor.
+            A read-only view into the stored array. What the layer reads stands first and what it makes last, whatever
+            the framework stores: `w_input.f` is (input, hidden), so that `x @ part("w_input.f")` is its share of
+            the gate. A role of several blocks that has a tensor of its own is that tensor, turned likewise.
 
         Raises:
             UsageError: no such part, with those that there are; or a role that lies in several blocks.
         """
+        from layoutx.show.parts import array_of, part_of
+
         bound = self._form()
-        whole = [t for t in bound.tensors if {b.role for b in t.blocks} == {name}]
-        if len(whole) == 1 and sum(role == name for role, _ in bound.places) == len(whole[0].blocks):
-            block = self.sources[whole[0].name].read().view()
-            return _settled(block, whole[0].blocks[0].negated)
-        found = [(atom, place) for atom, place in bound.places.items() if name in _spellings(atom, bound)]
-        if len(found) != 1:
-            known = ", ".join(dict.fromkeys(_spellings(atom, bound)[-1] for atom in bound.places))
-            what = f"{self.name} has no part {name!r}" if not found else f"{name} of {self.name} lies in several blocks"
-            raise UsageError(what, why=f"its parts: {known}")
-        ((_, place),) = found
-        flat = memory(bound.tensor(place.tensor), self.sources[place.tensor].read())
-        steps = sorted(place.block.strides.items(), key=lambda x: -abs(x[1]))
-        block = view(flat, place.block.offset, [(bound.sizes[axis], step) for axis, step in steps])
-        return _settled(block, place.block.negated)
+        return array_of(bound, part_of(bound, name, index, self.name), lambda t: self.sources[t].read(), axes)
 
     def _form(self) -> BoundForm:
         if self.bound is None:
             raise UsageError(f"the form of {self.name} is not known", why=self.problem or "; ".join(self.notes))
         return self.bound
-
-
-def _settled(block: Array, negated: bool) -> Array:
-    block = -block if negated else block
-    block.flags.writeable = False
-    return block
-
-
-def _spellings(atom: tuple[str, tuple[tuple[str, str], ...]], bound: BoundForm) -> tuple[str, ...]:
-    """The names of a part: with all its labels, and without those that the form has only one of."""
-    role, labels = atom
-    kept = [label for axis, label in labels if len(bound.labels.get(axis, ())) > 1]
-    names = [atom_text(atom), ".".join((role, *kept))]
-    for axis, label in labels:  # a framework's own letter: c for g
-        for alias in bound.kind.labels.get(axis, {}).get(label, ()):
-            names.insert(0, ".".join((role, *(alias if x == label else x for x in kept))))
-    return tuple(names)
 
 
 @dataclass(frozen=True)
@@ -174,6 +160,12 @@ class ModelView:
         """All numbers of all layers, state included; a tensor of two layers counts once."""
         sizes = {t.key: t.size for layer in self.layers for t in layer.tensors}
         return sum(sizes.values())
+
+    def stats(self) -> Stats:
+        """Read the weights: the numbers of every tensor, the norms of every layer, and what looks wrong."""
+        from layoutx.stats import stats
+
+        return stats(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON."""

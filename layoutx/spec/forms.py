@@ -7,7 +7,7 @@ from typing import Any
 from layoutx.errors import LayoutSyntaxError, SpecError
 from layoutx.lang.parse import parse
 from layoutx.lang.tree import Dim
-from layoutx.spec.pieces import Place, cases_of, condition_of, each_case, reading_of, shown
+from layoutx.spec.pieces import Place, cases_of, condition_of, each_case, reading_of, shown, text_of
 from layoutx.spec.schema import Cases, Form, TensorSpec
 from layoutx.spec.strict import Lines
 from layoutx.spec.values import OPERATIONS, MapSpec
@@ -15,6 +15,7 @@ from layoutx.spec.values import OPERATIONS, MapSpec
 _FORM_KEYS = (
     "about", "source", "rank", "by_class", "extends", "config", "ignore", "sizes", "only", "pin", "equal", "same",
     "maps", "names", "each", "modules", "require", "facts", "settings", "calls", "data", "tensors", "history",
+    "formula", "why",
 )  # fmt: skip
 _MERGED = (
     "config", "sizes", "only", "pin", "equal", "same", "maps", "names", "modules", "require", "facts", "settings",
@@ -110,9 +111,18 @@ def _form(kind: str, name: str, rank: int | None, body: Lines, place: Place, lin
         data=_data(place.mapping(body, "data"), place),
         tensors=_tensors(place.mapping(body, "tensors"), place),
         history=place.words(body.get("history"), body.lines.get("history", line)),
+        formula=_formula(body, place),
+        why=place.text(body, "why"),
         line=line,
         file=place.name,
     )
+
+
+def _formula(body: Lines, place: Place) -> Cases:
+    """What the layer computes in its own names; () where nothing is said."""
+    if body.get("formula") is None:
+        return ()
+    return cases_of(body["formula"], place, body.lines["formula"], lambda v, at: text_of(v, at, place))
 
 
 class Substitution:

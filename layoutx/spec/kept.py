@@ -26,18 +26,21 @@ _DIGEST = 32
 
 
 def kept(folders: Iterable[Path]) -> Path | None:
-    """Where the registry of these folders is kept; None where nothing is to be kept, or nobody could say its age.
+    """Where the registry of these folders is kept; None where nothing is to be kept, or a folder is not there.
 
     The name is a digest of every spec file's path, size and time, of the code that reads them, and of the versions.
     """
     home = cache_folder()
     if home is None:
         return None
+    folders = [folder.resolve() for folder in folders]
+    if not all(folder.is_dir() for folder in folders):
+        return None  # who loads them says so
     package = Path(__file__).resolve().parent
     code = [*package.glob("*.py"), *(package.parent / "lang").glob("*.py")]
     digest = hashlib.sha256(f"{VERSION} {sys.version}".encode())
     try:
-        for path in (*sorted(code), *(p for folder in folders for p in sorted(folder.resolve().glob("*.yaml")))):
+        for path in (*sorted(code), *(p for folder in folders for p in sorted(folder.glob("*.yaml")))):
             about = path.stat()
             digest.update(f"{path}\0{about.st_size}\0{about.st_mtime_ns}\n".encode())
     except OSError:

@@ -8,11 +8,14 @@ from typing import Any
 
 from layoutx.errors import LayoutxError, SpecError, raise_all
 from layoutx.spec.forms import forms_of
-from layoutx.spec.pieces import Place, when_of
-from layoutx.spec.schema import FactKind, Form, Framework, Gauge, Kind, Role
+from layoutx.spec.pieces import Place, cases_of, text_of, when_of
+from layoutx.spec.schema import FactKind, Form, Framework, Gauge, Kind, Role, Words
 from layoutx.spec.strict import Lines, load_yaml
 
-_KIND_KEYS = ("kind", "about", "axes", "spread", "roles", "gauge", "facts", "settings", "forms")
+_KIND_KEYS = ("kind", "about", "axes", "spread", "roles", "gauge", "facts", "settings", "words", "index", "forms")
+
+
+_ROLE_KEYS = ("axes", "absent", "dtype", "drop", "state", "about", "optional", "view", "called")
 
 
 def load_spec(path: Path) -> Kind | Framework:
@@ -95,6 +98,8 @@ def _kind(document: Lines, place: Place, digest: str) -> Kind:
         place.texts(document, "settings"),
         place.name,
         digest,
+        {axis: _words(value, place) for axis, value in place.mapping(document, "words").items()},
+        {name: tuple(text.split()) for name, text in place.texts(document, "index").items()},
     )
 
 
@@ -128,7 +133,7 @@ def _role(name: str, roles: Lines, place: Place) -> Role:
         return Role(name, place.dims(value, line))
     if not isinstance(value, Lines) or "axes" not in value:
         raise place.error(line, f"the role {name} is its axes, or a mapping with `axes`")
-    place.keys(value, ("axes", "absent", "dtype", "drop", "state", "about", "optional"), f"the role {name}")
+    place.keys(value, _ROLE_KEYS, f"the role {name}")
     absent = place.text(value, "absent")
     if absent not in ("", "zeros", "ones"):
         raise place.error(value.lines["absent"], "an absent role is `zeros` or `ones`")
@@ -141,6 +146,8 @@ def _role(name: str, roles: Lines, place: Place) -> Role:
         place.flag(value, "state"),
         place.text(value, "about"),
         place.text(value, "optional"),
+        tuple(place.text(value, "view").split()),
+        place.words(value.get("called"), value.lines.get("called", line)),
     )
 
 
@@ -151,6 +158,23 @@ def _gauge(entry: Any, place: Place, document: Lines) -> Gauge:
     found = place.mapping(entry, "labels")
     labels = {axis: place.words(names, found.lines[axis]) for axis, names in found.items()}
     return Gauge(place.words(entry["sum"], entry.lines["sum"]), labels, when_of(entry, place))
+
+
+def _words(value: Any, place: Place) -> Words:
+    """`inputs`, or {many, one, labels, computes}."""
+    if isinstance(value, str):
+        return Words(value, value.removesuffix("s"))
+    if not isinstance(value, Lines):
+        raise place.error(1, "`words` maps an axis to its name in the plural, or to {many, one, labels, computes}")
+    place.keys(value, ("many", "one", "labels", "computes"), "the words of an axis")
+    many = place.text(value, "many")
+    one = place.text(value, "one", many.removesuffix("s"))
+    found = place.mapping(value, "computes")
+    computes = {
+        label: cases_of(text, place, found.lines[label], lambda v, at: text_of(v, at, place))
+        for label, text in found.items()
+    }
+    return Words(many, one, place.texts(value, "labels"), computes)
 
 
 def _fact_kind(value: Any, place: Place) -> FactKind:

@@ -135,6 +135,13 @@ def cases_of(value: Any, place: Place, line: int, convert: Any, more: Iterable[s
     return tuple(cases)
 
 
+def text_of(value: Any, line: int, place: Place) -> str:
+    """A value that is a text."""
+    if not isinstance(value, str):
+        raise place.error(line, f"a text is needed, not {shown(value)}")
+    return value
+
+
 def is_case(value: Any) -> bool:
     """Whether a value is conditional: a mapping with `is`."""
     return isinstance(value, Lines) and "is" in value

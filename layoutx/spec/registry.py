@@ -88,7 +88,8 @@ def spec_folders(extra: Sequence[str | os.PathLike[str]] = ()) -> tuple[Path, ..
     return tuple(first.values())
 
 
-def _installed() -> list[Path]:
+@cache
+def _installed() -> tuple[Path, ...]:
     from importlib.metadata import entry_points
     from importlib.util import find_spec
 
@@ -97,7 +98,7 @@ def _installed() -> list[Path]:
         module = find_spec(entry.module)
         for place in module.submodule_search_locations or () if module else ():
             folders.append(Path(place) / (entry.attr or "."))
-    return folders
+    return tuple(folders)
 
 
 def load_registry(folders: Iterable[Path]) -> Registry:

@@ -44,6 +44,8 @@ class Role:
         drop: why leaving it out changes nothing; "" where it must find a place.
         state: True for statistics and counters, which training moves without a gradient.
         optional: what a layer without it computes, where no number says that (a projection: none is made).
+        view: its axes in the order in which people use it, `x @ part`; () where that is the canonical order.
+        called: other names that people give it: `recurrent`.
     """
 
     name: str
@@ -54,6 +56,8 @@ class Role:
     state: bool = False
     about: str = ""
     optional: str = ""
+    view: tuple[str, ...] = ()
+    called: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,8 @@ class Form:
     """How one framework stores a kind. Field by field as documented in docs/design.md, part 4.
 
     `by_class`: only its class, or the user's word, leads to it; tensors of fitting names and shapes never do.
+    `formula`: what the layer computes, in its own tensors' names; what stands in square brackets is left out where the
+    layer lacks a tensor that it names. `why`: why the tensors lie as they do.
     """
 
     name: str
@@ -131,6 +137,8 @@ class Form:
     data: Mapping[str, Cases] = NOTHING
     tensors: tuple[TensorSpec, ...] = ()
     history: tuple[str, ...] = ()
+    formula: Cases = ()
+    why: str = ""
     line: int = 0
     file: str = ""
 
@@ -152,8 +160,22 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
+class Words:
+    """What people call an axis (`inputs`, one of them `input`), its labels (`forget gate`), and what each computes."""
+
+    many: str = ""
+    one: str = ""
+    labels: Mapping[str, str] = NOTHING
+    computes: Mapping[str, Cases] = NOTHING
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
-    """What a layer computes, its roles, and its forms in every framework."""
+    """What a layer computes, its roles, and its forms in every framework.
+
+    `words`: axis -> what people call it. `index`: a name by which people count -> the axes that it runs over, the last
+    fastest (the `head` of an attention runs over kv and rep).
+    """
 
     name: str
     about: str
@@ -167,6 +189,8 @@ class Kind:
     settings: Mapping[str, str] = NOTHING
     file: str = ""
     digest: str = ""
+    words: Mapping[str, Words] = NOTHING
+    index: Mapping[str, tuple[str, ...]] = NOTHING
 
 
 @dataclass(frozen=True, slots=True)

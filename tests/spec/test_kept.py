@@ -97,3 +97,7 @@ def test_it_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_folder_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     keep(tmp_path / "file" / "registry-0.pickle", load_registry([builtin_folder()]))
+
+
+def test_a_folder_that_is_missing_is_nobody_elses_registry(home: Path, tmp_path: Path) -> None:
+    assert kept([builtin_folder(), tmp_path / "missing"]) is None
