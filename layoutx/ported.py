@@ -39,8 +39,8 @@ def built(given: str, must: bool) -> Any:
         raise UsageError(
             f"{given} is not a model that can be run",
             why="port loads the weights into a live model and runs it",
-            do="give package.module:callable, which builds it (for a .pt2 file: returns torch.export.load(FILE)); files "
-            "are written with `layoutx convert --like`",
+            do="give package.module:callable, which builds it (for a .pt2 file: returns torch.export.load(FILE)); "
+            "files are written with `layoutx convert --like`",
         )
     return given
 

@@ -1,8 +1,8 @@
 """Fill the command blocks of the pages in docs/ with their real output; with --check, fail where a page is stale.
 
-A block starts with a line `$ layoutx ...` or `$ python ...` inside a ```console fence; what follows is replaced by the
-command's output, run in a folder that has the repository's examples, docs and scripts, and a `build` of its own for each
-page. Numbers that depend on the machine (times, rounding errors) are compared as patterns.
+A block starts with a line `$ layoutx ...` or `$ python ...` inside a ```console fence; what follows is replaced by its
+output, run in a folder that has the repository's examples, docs and scripts, and a `build` of its own for each page.
+Numbers that depend on the machine (times, rounding errors) are compared as patterns.
 """
 
 from __future__ import annotations

@@ -76,6 +76,8 @@ def test_two_steps_are_one(case: Case) -> None:
         return
     if any(isinstance(step, Drop) for step in first.steps):  # B has no place for what was dropped
         return
+    if not set(first.source.places) <= set(first.target.places):  # B keeps a sum under another of its summands' names
+        return
     given_arrays = whole_numbers(first)
     try:
         by_two = run(second, run(first, given_arrays).tensors).tensors
