@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("docs/example.md", "docs/index.md", "docs/report.md", "docs/questions/*.md", "docs/guides/*.md")
+PAGES = ("docs/*.md", "docs/questions/*.md", "docs/guides/*.md")
 BLOCK = re.compile(r"```console\n(.*?)```", re.S)
 WIDTH = "96"
 MODULES = os.pathsep.join([str(ROOT), str(ROOT / "examples")])  # rows_torch:Rows
@@ -53,6 +53,7 @@ def _output(command: str, out: Path) -> str:
 def settled(text: str) -> str:
     """The text without what differs between machines: times, sizes of rounding errors, white space."""
     text = re.sub(r"\b\d+\.\d+ s\b", "T s", text)
+    text = re.sub(r"\b[\d,]+ (explanations|ways) tried\b", r"N \1 tried", text)
     text = re.sub(r"\b\d(\.\d+)?e-\d+\b|\blive 0\b", "EPS", text)
     text = re.sub(r"live EPS", "EPS", text)
     text = re.sub(r"(torch|keras|onnx) \d+\.\d+\.\d+(\+\w+)?", r"\1 V", text)
