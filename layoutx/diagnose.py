@@ -110,8 +110,8 @@ def diagnose(
             tolerance=tolerance, values=values, weights=weights,
         )  # fmt: skip
 
-    found = _whole(compared({}), (first, second), budget, started)
-    return _other_order(found, compared, second, started) or found
+    found = compared({})
+    return _whole(_other_order(found, compared, second) or found, (first, second), budget, started)
 
 
 def _whole(found: Validation, runners: Sequence[Runner], budget: float, started: float) -> WholeDiagnosis:
@@ -156,12 +156,12 @@ def _behind(found: Validation, told: Sequence[Found]) -> tuple[Found, ...]:
 
 
 def _other_order(
-    found: WholeDiagnosis, compared: Callable[[Mapping[str, str]], Validation], target: Runner, started: float
-) -> WholeDiagnosis | None:
+    found: Validation, compared: Callable[[Mapping[str, str]], Validation], target: Runner
+) -> Validation | None:
     """F38: numbers paired two layers, and the target calls them the other way round: compared by the order of calls."""
     if found.ok:
         return None
-    pairs = other_order(found.validation.bounds, list(target.layers()))
+    pairs = other_order(found.bounds, found.called or list(target.layers()))
     if not pairs:
         return None
     try:
@@ -170,9 +170,11 @@ def _other_order(
         return None
     suspects = again.suspects()
     told = crossed(suspects, again.owners)
-    if again.gaps or not told or len(told) < len(suspects):
+    if not any(suspects[number].name in pairs for number in told):
         return None
-    return WholeDiagnosis(again, tuple(told.values()), (), found.remarks, time.perf_counter() - started)
+    if again.gaps and len(again.gaps) >= len(found.gaps):
+        return None  # the calls stand in another order for a reason of their own
+    return again if len(told) == len(suspects) or len(again.gaps) < len(found.gaps) else None
 
 
 def _callable(model: Any) -> bool:

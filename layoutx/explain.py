@@ -75,7 +75,7 @@ def explain(
         return _by_hand(subject, arrays_in, element, x)
     if axis:
         blocks, data = axis_of(subject, axis)
-        return Explained(f"Where the {axis} axis of {subject.name} comes from", tuple(blocks), data)
+        return Explained(f"Where the {data['axis']} axis of {subject.name} comes from", tuple(blocks), data)
     names = _targets(subject, known, to)
     return _part(subject, part, known, names) if part else _whole(subject, known, names)
 
@@ -209,4 +209,7 @@ def _by_hand(subject: Subject, tensors: Mapping[str, Any] | None, element: Seque
     found = by_hand(subject.bound, tensors, _own(subject, x), element, subject.own)
     heading, blocks, data = numbers(found)
     notes = [Say(text) for text in odd(subject.bound)]
+    causal = subject.bound.form.calls.get("causal")
+    if causal and "tk" in str(subject.bound.form.data):
+        notes.append(Say(f"No mask is applied: the model's own call may have one ({causal})."))
     return Explained(f"{subject.name}: {heading}", (*blocks, *notes), {"layer": subject.name, **data})

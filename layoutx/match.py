@@ -83,6 +83,7 @@ class Match:
             "open": {name: list(own) for name, own in self.joint.open.items()},
             "lost": dict(self.joint.lost),
             "unused": dict(self.joint.unused),
+            "spare": dict(self.joint.spare),
             "skipped": dict(self.joint.skipped),
             "leftover": dict(self.joint.leftover),
             "folded": dict(self.joint.folded),

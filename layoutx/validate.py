@@ -214,6 +214,7 @@ def _validation(found: Both, joined: Joint, first: Runner, second: Runner, given
         evidence=evidence,
         behind=found.behind,
         owners={title(p.source): Owner(title(p.target), p.source.bound, p.source.tensors) for p in joined.pairs},
+        called=tuple(dict.fromkeys(call.layer for call in found.runs.target.calls)) if found.runs.target else (),
     )
 
 

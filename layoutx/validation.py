@@ -33,6 +33,7 @@ class Validation:
         bounds: (layer, place, source, target) of every pair. evidence: what an explanation of each fault needs.
         runs: both runs, where one was only recorded.
         owners: source layer -> its numbers and the place of its counterpart, of every pair.
+        called: places of the target in the order of its own calls.
     """
 
     source: Mapping[str, str]
@@ -52,6 +53,7 @@ class Validation:
     evidence: Mapping[str, Callable[[], Suspect]] = field(default_factory=dict, compare=False, repr=False)
     runs: tuple[Recording, Recording] | None = field(default=None, compare=False, repr=False)
     owners: Mapping[str, Owner] = field(default_factory=dict, compare=False, repr=False)
+    called: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def ok(self) -> bool:

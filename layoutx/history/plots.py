@@ -133,7 +133,8 @@ def _updates(axes: Any, found: Recorded, tracks: Sequence[Track]) -> None:
             ends.append((float(values[good][-1]), _named(track, tracks), colors[track.layer]))
     if not ends:
         axes.set_yscale("linear")
-        _empty(axes, "nothing moved")
+        broken = any(track.broken[-1] for track in tracks)
+        _empty(axes, "NaN: the weights broke" if broken else "nothing moved")
         return
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, GUIDE / 3), max(high, GUIDE * 3))
@@ -157,8 +158,12 @@ def _norms(axes: Any, found: Recorded, tracks: Sequence[Track], title: str) -> N
     colors, ends = _colors(found), []
     for at, track in enumerate(tracks):
         again = any(t.layer == track.layer for t in tracks[:at])
-        axes.plot(x, track.norms, "--" if again else "-", color=colors[track.layer], lw=1.6)
-        ends.append((float(track.norms[-1]), _named(track, tracks), colors[track.layer]))
+        good = np.isfinite(track.norms)  # a line ends where the tensor broke
+        axes.plot(x[good], track.norms[good], "--" if again else "-", color=colors[track.layer], lw=1.6,
+                  marker="" if good.all() else "o", ms=3)  # fmt: skip
+        last = float(track.norms[good][-1]) if good.any() else 0.0
+        ends.append((last, _named(track, tracks) + ("" if good[-1] else ": NaN"), colors[track.layer]))
+    axes.set_xlim(*_edges(x)[[0, -1]]) if len(x) > 1 else None
     sizes = [value for value, _, _ in ends if value > 0]
     if sizes and max(sizes) > SPREAD * min(sizes):
         axes.set_yscale("log")
@@ -180,8 +185,11 @@ def _ticks(axes: Any, text: Callable[[float], str]) -> None:
 
 def _named(track: Track, tracks: Sequence[Track]) -> str:
     """A tensor by its layer alone where that says it."""
-    alone = sum(t.layer == track.layer for t in tracks) == 1
-    return _short(track.layer if alone else f"{track.layer} {track.name}")
+    if sum(t.layer == track.layer for t in tracks) == 1:
+        return _short(track.layer)
+    whole = _short(f"{track.layer} {track.name}", 1000)
+    half = LONGEST // 2  # both ends: a direction stands in front, kernel or recurrent_kernel behind
+    return whole if len(whole) <= LONGEST else f"{whole[:half]}…{whole[half - LONGEST + 1 :]}"
 
 
 def _labels(axes: Any, ends: Sequence[tuple[float, str, Any]], found: Recorded | None = None) -> None:
@@ -258,7 +266,7 @@ def _maps(part: Any, found: Recorded, tracks: Sequence[Track]) -> None:
         image = axes.pcolormesh(edges, rows, values, cmap="RdBu_r", vmin=-(most or 1), vmax=most or 1, rasterized=True)
         axes.invert_yaxis()
         kind = found[track.layer].class_name
-        axes.set_title(_short(track.layer) + (f" ({_short(kind)})" if track.layer.isdigit() else ""))
+        axes.set_title(_named(track, tracks) + (f" ({_short(kind)})" if track.layer.isdigit() else ""))
         axes.set_xlabel(label)
         axes.set_ylabel(f"{track.unit} (unit)")
         axes.yaxis.get_major_locator().set_params(integer=True, nbins=6)

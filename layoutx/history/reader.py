@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 from os import PathLike
@@ -35,13 +35,13 @@ class Track:
     dtype: np.dtype[Any]
     state: bool
     about: str
-    _path: Path
-    _frames: tuple[Frame, ...]
-    _index: int
-    _offset: int
-    _kept: tuple[int, ...]
-    _unit: int | None
-    _whole: bool
+    _path: Path = field(repr=False)
+    _frames: tuple[Frame, ...] = field(repr=False)
+    _index: int = field(repr=False)
+    _offset: int = field(repr=False)
+    _kept: tuple[int, ...] = field(repr=False)
+    _unit: int | None = field(repr=False)
+    _whole: bool = field(repr=False)
 
     def __len__(self) -> int:
         return len(self._frames)
@@ -61,12 +61,12 @@ class Track:
 
     @property
     def norms(self) -> Array:
-        """(step) Euclidean norm."""
+        """(step) Euclidean norm of the finite numbers; NaN where there are none."""
         return self._measure("norm")
 
     @property
     def largest(self) -> Array:
-        """(step) largest absolute value."""
+        """(step) largest absolute value of the finite numbers; NaN where there are none."""
         return self._measure("largest")
 
     @property
@@ -110,7 +110,9 @@ class Track:
     def _measure(self, name: str) -> Array:
         at = MEASURES.index(name)
         values = [f.text["measures"][self._index][at] for f in self._frames]
-        return np.array([np.nan if v is None else v for v in values], np.float64)
+        found = np.array([np.nan if v is None else v for v in values], np.float64)
+        size = int(np.prod(self.shape[1:], dtype=np.int64))
+        return found if name == "broken" or not size else np.where(self.broken < size, found, np.nan)
 
     def _check(self) -> None:
         if not self._whole:

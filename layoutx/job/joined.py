@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError
 from layoutx.files.store import Tensor
-from layoutx.model.record import LayerRecord
+from layoutx.model.record import MADE, LayerRecord, ModelRecord
 from layoutx.plan.plan import Plan
 from layoutx.plan.steps import Exactness
 from layoutx.spec.bound import BoundForm
@@ -75,6 +76,7 @@ class Joint:
         unused: target tensor that no pair takes -> why.
         skipped: layer -> why the user left it out.
         leftover: source tensor of no layer -> what it is.
+        spare: target tensor that no layer could be -> why: constants of an ONNX graph, what its weights are made of.
         folded: batch norm of one model -> the convolution before it, which has the norm folded in in the other model.
     """
 
@@ -85,3 +87,16 @@ class Joint:
     skipped: Mapping[str, str] = NOTHING
     leftover: Mapping[str, str] = NOTHING
     folded: Mapping[str, str] = NOTHING
+    spare: Mapping[str, str] = NOTHING
+
+
+def spare_of(target: ModelRecord) -> dict[str, str]:
+    """The tensors of an ONNX graph that no layer could be: whole numbers, scalars, and what its weights are made of."""
+    if target.framework != "onnx":
+        return {}
+    tensors = target.store.tensors
+
+    def plain(name: str) -> bool:
+        return name in tensors and (tensors[name].dtype.kind in "iub" or prod(tensors[name].shape) == 1)
+
+    return {n: why for n, why in target.leftover.items() if why.endswith(MADE) or (plain(n) and "constant of" in why)}

@@ -9,7 +9,7 @@ from layoutx.errors import LayoutxError, UsageError
 from layoutx.files.store import Tensor
 from layoutx.job.agreed import refine_there
 from layoutx.job.jobs import Options, bound_layers, chosen, covers
-from layoutx.job.joined import Joined, Joint, Side
+from layoutx.job.joined import Joined, Joint, Side, spare_of
 from layoutx.job.mapped import check_map
 from layoutx.model.bindings import refine_of
 from layoutx.model.followed import unfollowed
@@ -158,8 +158,9 @@ def _joint(sides: _Sides, wires: Wires | None, keyed: Keyed | None = None) -> Jo
     unused = _unused(pairs, match, keyed)
     spare = {name for name in unused if covers(options.skip, name)}
     skipped |= dict.fromkeys(sorted(spare), "left out by --skip")
-    unused = {name: why for name, why in unused.items() if name not in spare}
-    return Joint(tuple(pairs), open_, lost, unused, skipped, dict(model.leftover))
+    consts = spare_of(sides.target) if isinstance(sides.target, ModelRecord) else {}
+    unused = {name: why for name, why in unused.items() if name not in spare and name not in consts}
+    return Joint(tuple(pairs), open_, lost, unused, skipped, dict(model.leftover), spare=consts)
 
 
 def _line(error: LayoutxError) -> str:
@@ -252,7 +253,9 @@ def _flipped(source: Keyed, target: ModelRecord, registry: Registry, options: Op
     tied = {t: f"the same tensor as {first}" for t, first in source.tied.items()}
     leftover = {**source.leftover, **tied}
     open_ = {place: tuple(own) for place, own in wanted.items()}
-    return Joint(pairs, open_, lost, {**unused, **target.leftover}, back.skipped, leftover)
+    consts = spare_of(target)
+    unused |= {name: why for name, why in target.leftover.items() if name not in consts}
+    return Joint(pairs, open_, lost, unused, back.skipped, leftover, spare=consts)
 
 
 def _turned(joined: Joined) -> Joined:

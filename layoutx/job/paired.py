@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from layoutx.errors import LayoutxError, MatchError, UsageError, raise_all
+from layoutx.errors import LayoutxError, UsageError, raise_all
 from layoutx.job.agreed import refine_there
-from layoutx.job.jobs import Job, LayerJob, Options, bound_layers, chosen, covers, job_of, layers_for
+from layoutx.job.jobs import Job, LayerJob, Options, covers, job_of, layers_for
 from layoutx.job.joint import joint, oriented, records_of, tells_more
 from layoutx.job.mapped import check_map, check_open
 from layoutx.job.onnx_norms import with_norms_folded
@@ -205,43 +205,22 @@ def plan_onnx(source: ModelRecord, target: ModelRecord, registry: Registry, opti
 
 
 def plan_between(source: ModelRecord, target: ModelRecord, registry: Registry, options: Options) -> Job:
-    """A job between two models that both have configs (two Keras files): by name, else by order within a kind."""
-    records, skipped = chosen(source, options)
-    found, problems = bound_layers(records, registry, options)
-    goals, more = bound_layers([r for r in target.layers if r.tensors], registry, options)
-    raise_all([*problems, *more], "layers without a usable form")
+    """A job between two models that both have configs (two Keras files), each axis as its own model flattens it."""
+    keyed = keyed_view(target)
+    pairs, found, skipped = _pairs(source, keyed, registry, options)
+    goals = {record.name.replace("/", "."): record for record in target.layers}
+    problems: list[LayoutxError] = []
     layers: list[LayerJob] = []
-    aligned = _aligned(found, goals)
-    left = [record.name for record, _ in goals if all(record is not goal for goal, _ in aligned)]
-    if left and not skipped:
-        raise MatchError(
-            f"{len(left)} layers of the target have no layer in the source",
-            where=", ".join(left[:8]),
-            do="give the model that has them, or say what is left out with --skip",
-        )
-    for (record, bound), (goal, there) in zip(found, aligned, strict=True):
+    for (record, bound), match in zip(found, pairs, strict=True):
+        goal = goals[match.candidate.prefix]
+        shapes = {name: keyed.tensors[full].shape for name, full in match.candidate.names.items()}
         try:
-            refine = refine_of(goal, registry, there.form.framework)
-            shapes = {t.name: t.shape for t in there.tensors}
-            plan = fit(bound, there.form, there.config, shapes=shapes, refine=refine, instance=goal.instance)
+            refine = refine_of(goal, registry, match.candidate.form.framework)
+            plan = _fit_pair(bound, match, shapes, refine)
         except LayoutxError as error:
             problems.append(error.at(record.place))
             continue
-        targets = {name: tensor.name for name, tensor in goal.tensors.items()}
+        targets = {name: keyed.tensors[full].name for name, full in match.candidate.names.items()}
         layers.append(LayerJob(record, plan, record.tensors, targets, goal.name, refine, refine))
     raise_all(problems, f"{len(problems)} layers cannot be converted")
     return job_of(source, target.framework, layers, skipped)
-
-
-def _aligned(found: Found, goals: Found) -> Found:
-    by_name = {record.name: (record, bound) for record, bound in goals}
-    if all(record.name in by_name and by_name[record.name][1].kind == bound.kind for record, bound in found):
-        return [by_name[record.name] for record, _ in found]
-    kinds = [bound.kind.name for _, bound in found]
-    if kinds != [bound.kind.name for _, bound in goals]:
-        raise MatchError(
-            "the two models do not have the same layers",
-            where=[f"source: {', '.join(kinds)}", f"target: {', '.join(b.kind.name for _, b in goals)}"],
-            do="leave layers of the source out with --skip; the others are then found by their names",
-        )
-    return goals

@@ -10,6 +10,7 @@ from layoutx.files.store import NOTHING
 from layoutx.model.entry import bad_config, class_of, is_custom, is_operation, mapping_of, registered, shape_of
 
 MODELS = ("Sequential", "Functional", "Model")
+SAID = "live data_format"  # config key of keras_opened, none of Keras': where a live layer says its channels stand
 PARTS = ("layer", "backward_layer", "cell")  # config keys under which a wrapper keeps what it wraps
 
 

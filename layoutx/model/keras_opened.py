@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from layoutx.model.graph import SAID
 from layoutx.model.keras_called import calls_of, untouched, wired
 
 
@@ -81,7 +82,7 @@ def _model(layer: Any, held: list[Any]) -> dict[str, Any]:
 def _said(layer: Any) -> dict[str, str]:
     """Where a layer's channels stand, where it says so in an attribute of its own."""
     found = getattr(layer, "data_format", None)
-    return {"data_format": found} if found in ("channels_last", "channels_first") else {}
+    return {SAID: found} if found in ("channels_last", "channels_first") else {}
 
 
 def _told(layer: Any) -> dict[str, Any]:

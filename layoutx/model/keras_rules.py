@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from layoutx.model.axes import Cat, Dim, State, axes_in, identifier, same_order, size_of
+from layoutx.model.bare import FORMS, tabled
 from layoutx.model.graph import Node
 from layoutx.model.keras_leaves import snake
 from layoutx.model.keras_ops import REDUCED, reshaped
@@ -110,7 +111,12 @@ def untold(node: Node) -> State:
 
 
 def _unknown(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
-    """A layer of which nothing is known; from vectors that hold no map it cannot make a flattened map."""
+    """A layer of which nothing is known; from vectors that hold no map it cannot make a flattened map.
+
+    A class that holds a table of positions and nothing else adds it: the axes stay.
+    """
+    if len(states) == 1 and name in flow.records and tabled(flow.records[name], "keras").form == FORMS["keras"]:
+        return list(states)
     if not states or any(s.blocked or len(s.last) != 1 for s in states):
         return [untold(node)]
     if all(same_order(s.last[0], s.first[0]) and not s.doubt for s in states):

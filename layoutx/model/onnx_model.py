@@ -14,7 +14,7 @@ from layoutx.model.onnx_consts import Const
 from layoutx.model.onnx_flow import wired
 from layoutx.model.onnx_parts import Parts, Shape, parts_of
 from layoutx.model.onnx_unrolled import unrolled
-from layoutx.model.record import LayerRecord, ModelRecord
+from layoutx.model.record import MADE, LayerRecord, ModelRecord
 
 
 def onnx_records(store: Store) -> ModelRecord:
@@ -33,7 +33,7 @@ def onnx_records(store: Store) -> ModelRecord:
     whole = replace(store, tensors={**store.tensors, **{t.name: t for _, t in made.values()}})
     leftover = _leftover(model.graph, parts, store, layers)
     for const, tensor in made.values():
-        said = f"{tensor.name} is made of it in the graph"
+        said = f"{tensor.name} {MADE}"
         leftover |= {t.name: said for t in const.tensors if t.name in leftover}
     return ModelRecord("onnx", store.version, layers, whole, leftover)
 

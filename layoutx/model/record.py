@@ -8,6 +8,8 @@ from typing import Any
 
 from layoutx.files.store import NOTHING, Store, Tensor
 
+MADE = "is made of it in the graph"  # how a stored tensor is told that others are computed from
+
 
 @dataclass(frozen=True, slots=True)
 class Refinement:

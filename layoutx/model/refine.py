@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from layoutx.model.axes import Axis, Dim, State, Use, expand, refinement, same_order
-from layoutx.model.graph import Graph, Node, Ref, walk
+from layoutx.model.graph import SAID, Graph, Node, Ref, walk
 from layoutx.model.keras_leaves import cells_of
 from layoutx.model.keras_rules import CODE, rule_of, untold
 from layoutx.model.keras_slots import stock
@@ -173,7 +173,7 @@ def run(flow: Flow, graph: Graph, prefix: str, given: Sequence[Value] | None) ->
 def _as_said(flow: Flow, graph: Graph, node: Node, name: str, made: Value) -> Value:
     """What a layer of another class makes: a map, where the layer has a data_format and its reader says the shape."""
     habit = "channels_first" if flow.channels_first else "channels_last"
-    if CODE not in made.state.blocked or made.state != untold(node) or node.config.get("data_format") != habit:
+    if CODE not in made.state.blocked or made.state != untold(node) or node.config.get(SAID) != habit:
         return made
     reads = [one for one in graph.layers if one.calls == ((Ref(node.name),),) and one.shape]
     return replace(made, state=input_state(flow, reads[0].shape, name)) if reads and len(node.calls) < 2 else made

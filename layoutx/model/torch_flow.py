@@ -150,10 +150,17 @@ def _value(walk: _Walk, op: Op, name: str) -> Value | None:
     """What an operation is given; of a weight the axes where it is laid beside others, and else nothing."""
     if name in walk.flow.values:
         return walk.flow.values[name]
+    if name in walk.parts:  # several outputs together, as the states of an LSTM are handed on
+        return Value(makers=_makers(walk.parts[name]))
     weight = walk.owner.get(name)
     if weight is None or op.name in SUMS or op.name not in ("cat", "concat", "expand", "repeat"):
         return None
     return Value(walk.flow.fresh(walk.shapes.get(weight), weight))
+
+
+def _makers(parts: Sequence[Any]) -> tuple[str, ...]:
+    found = (name for one in parts for name in (one.makers if isinstance(one, Value) else _makers(one)))
+    return tuple(dict.fromkeys(found))
 
 
 def _path(walk: _Walk, op: Op, refs: Sequence[str]) -> str | None:

@@ -201,6 +201,16 @@ def _transpose(flow: Flow, op: Op, ins: Sequence[Value], out: Shape) -> Dims:
     return tuple(dims[i] for i in order)
 
 
+def _movedim(flow: Flow, op: Op, ins: Sequence[Value], out: Shape) -> Dims:
+    dims = ins[0].dims if ins else None
+    pair = [op.arg(1, "source"), op.arg(2, "destination")]
+    if dims is None or not all(isinstance(i, int) for i in pair):
+        return None
+    there, here = (i % len(dims) for i in pair)
+    rest = [*dims[:there], *dims[there + 1 :]]
+    return (*rest[:here], dims[there], *rest[here:])
+
+
 def _cat(flow: Flow, op: Op, ins: Sequence[Value], out: Shape) -> Dims:
     return _onnx("Concat", flow, op, ins, out, axis=op.arg(1, "dim", "axis", default=0))
 
@@ -254,6 +264,7 @@ RULES: dict[str, Rule] = {
     "unflatten": _unflatten,
     "permute": _permute,
     **dict.fromkeys(("transpose", "swapaxes", "swapdims", "t"), _transpose),
+    **dict.fromkeys(("movedim", "moveaxis"), _movedim),
     **dict.fromkeys(("cat", "concat", "concatenate"), _cat),
     "squeeze": _squeeze,
     "unsqueeze": _unsqueeze,

@@ -42,9 +42,17 @@ def _answer(found: Recorded) -> str:
         text += f", epochs {found.epochs[0]} to {found.epochs[-1]}"
     text += f"; {plural(len(found.tracks), 'tensor')} of {plural(len(found.layers), 'layer')} ({found.framework})"
     for metric, values in sorted(found.logs.items(), key=lambda m: (m[0].partition("val_")[2] or m[0]) != "loss")[:3]:
-        good = values[np.isfinite(values)]
-        text += f"; {clean(metric)} {good[0]:.3g} → {good[-1]:.3g}" if len(good) else ""
+        said = [v for v, f in zip(values, found.frames, strict=True) if metric in f.text["logs"]]
+        text += f"; {clean(metric)} {_number(said[0])} → {_number(said[-1])}"
+    broken = [track for track in found.tracks if track.broken[-1]]
+    if broken:
+        first = int(found.steps[min(int(np.argmax(track.broken > 0)) for track in broken)])
+        text += f"; NaN or infinite numbers in {plural(len(broken), 'tensor')}, the first at step {first:,}"
     return f"{text}{'; summaries only' if found.what == 'summary' else ''}."
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if np.isfinite(value) else "NaN" if np.isnan(value) else "infinite"
 
 
 def _layer(found: Recorded, name: str) -> Iterator[Line]:
@@ -60,7 +68,7 @@ def _layer(found: Recorded, name: str) -> Iterator[Line]:
             yield Note(
                 f"{int(track.broken[-1]):,} numbers are NaN or infinite; the first at step {first:,}", 6, "wrong"
             )
-        if len(found) > 1 and not np.nansum(track.moved):
+        if len(found) > 1 and not track.broken[-1] and not np.nansum(track.moved):
             yield Note("did not move at all" + ("" if not track.state else " (state)"), 6)
 
 
@@ -70,7 +78,7 @@ def _row(layer: str, track: Track) -> Line:
     cells = [f"{np.mean(ratios):.1e}", f"{min(ratios):.1e}", f"{max(ratios):.1e}"] if ratios else ["–", "–", "–"]
     if track.state:
         cells = ["state", "", ""]
-    return row(layer, Cell(clean(track.name), style), f"{track.norms[0]:.3g}", f"{track.norms[-1]:.3g}", *cells)
+    return row(layer, Cell(clean(track.name), style), _number(track.norms[0]), _number(track.norms[-1]), *cells)
 
 
 def as_dict(found: Recorded) -> dict[str, Any]:

@@ -66,6 +66,9 @@ def _left(found: Match) -> Iterator[Line]:
             yield Note(f"... and {len(table) - MOST} more", 2, "dim")
     for why, many in Counter(joint.leftover.values()).items():
         yield Note(f"in no layer of the source: {plural(many, 'tensor')}, {clean(why, 160)}", 0, "dim")
+    if joint.spare:
+        what = "constants of the graph, and what its weights are made of"
+        yield Note(f"in no layer of the target: {plural(len(joint.spare), 'tensor')}, {what}", 0, "dim")
 
 
 def _sum(found: Match) -> str:

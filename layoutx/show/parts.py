@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
 from layoutx.empty import NOTHING
 from layoutx.errors import UsageError
+from layoutx.lang.place import Block
 from layoutx.plan.blocks import memory
 from layoutx.plan.plan import Array
 from layoutx.plan.region import Region, joined, picked, region
@@ -57,12 +58,13 @@ def part_of(bound: BoundForm, name: str, index: Mapping[str, int] = NOTHING, lay
     found = [(atom, place) for atom, place in bound.places.items() if plain in spellings(atom, bound)]
     found = found or _of_role(bound, plain)
     if not found:
-        known = ", ".join(dict.fromkeys(spellings(atom, bound)[-1] for atom in bound.places))
-        raise UsageError(f"{layer or bound.form.name} has no part {plain!r}", why=f"its parts: {known}")
+        near = _near(bound, plain)
+        why = f"near it are {near}" if near else f"its parts: {_parts(bound, bound.places)}"
+        raise UsageError(f"{layer or bound.form.name} has no part {plain!r}", why=why)
     role = found[0][0][0]
     said = dict(found[0][0][1])
     labels = {axis: label for axis, label in said.items() if all(dict(a[1])[axis] == label for a, _ in found)}
-    fixed = _fixed(bound, role, at, found[0][1])
+    fixed = fixed_at(bound, role, at, found[0][1].block)
     first = found[0][1]
     whole = _whole(bound, role, first)
     sizes = {**bound.sizes, **{axis: prod(bound.sizes[a] for a in leaves) for axis, leaves in whole.items()}}
@@ -73,6 +75,25 @@ def part_of(bound: BoundForm, name: str, index: Mapping[str, int] = NOTHING, lay
         joined([region(bound, bound.tensor(t), block) for tensor, block in blocks if tensor == t]) for t in tensors
     )
     return Part(name, role, labels, fixed, tuple(found), axes, regions, at)
+
+
+def _parts(bound: BoundForm, atoms: Iterable[Atom]) -> str:
+    return ", ".join(dict.fromkeys(spellings(atom, bound)[-1] for atom in atoms))
+
+
+def _near(bound: BoundForm, name: str) -> str:
+    """The parts that share most words with a name: roles, tensors, gates and directions; "" where none does."""
+    said = set(re.split(r"[./ ]", name.lower()))
+    shared: dict[Atom, int] = {}
+    for (role, labels), place in bound.places.items():
+        words = {role, place.tensor, *place.tensor.split("/"), *_stems(role, bound)}
+        for axis, label in labels:
+            told = bound.kind.words[axis].labels.get(label, "") if axis in bound.kind.words else ""
+            words |= {label, *bound.kind.labels.get(axis, {}).get(label, ()), *told.split()}
+        shared[role, labels] = len(said & words)
+    most = max(shared.values(), default=0)
+    found = [atom for atom, count in shared.items() if count == most]
+    return _parts(bound, found) if most and len(found) < len(shared) else ""
 
 
 def _parsed(name: str, index: Mapping[str, int]) -> tuple[str, dict[str, int]]:
@@ -126,16 +147,20 @@ def _of_role(bound: BoundForm, name: str) -> list[tuple[Atom, Place]]:
     return found if len(roles) == 1 else []
 
 
-def _fixed(bound: BoundForm, role: str, at: Mapping[str, int], place: Place) -> dict[str, int]:
-    """Indices by axis of the role; a name by which people count may run over several axes."""
+def fixed_at(bound: BoundForm, role: str, at: Mapping[str, int], block: Block) -> dict[str, int]:
+    """Indices by axis of the role; a name by which people count may run over several axes.
+
+    Raises:
+        UsageError: no such axis, or index.
+    """
     fixed: dict[str, int] = {}
     own = axis_names(bound.kind.roles[role].axes)
     for name, value in at.items():
         over = [axis for axis in bound.kind.index.get(name, (name,)) if axis in own or axis in bound.sizes]
         sizes = [bound.sizes.get(axis, 1) for axis in over]
         known = [axis for axis in over if axis in own]
-        if not known or not (place.block.strides.keys() & set(over) or prod(sizes) == 1):
-            names = ", ".join(sorted({*place.block.strides, *_counted(bound, own)}))
+        if not known or not (block.strides.keys() & set(over) or prod(sizes) == 1):
+            names = ", ".join(sorted({*block.strides, *_counted(bound, own)}))
             raise UsageError(f"{role} has no axis {name!r}", why=f"its axes: {names}")
         total = prod(sizes)
         if not -total <= value < total:

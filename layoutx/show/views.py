@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from layoutx.empty import NOTHING
@@ -12,6 +13,7 @@ from layoutx.files.store import Tensor
 from layoutx.model.record import Piece
 from layoutx.plan.plan import Array
 from layoutx.spec.bound import BoundForm
+from layoutx.verify.stats.finding import listed
 
 if TYPE_CHECKING:
     from layoutx.stats import Stats
@@ -144,10 +146,25 @@ class ModelView:
     bytes: int = 0
 
     def __getitem__(self, name: str) -> LayerView:
-        for layer in self.layers:
-            if layer.name == name:
-                return layer
-        raise UsageError(f"no layer is called {name!r}", why=f"the layers are {', '.join(x.name for x in self.layers)}")
+        """A layer by its name, or by the end of it where only one ends so: `d1` of `decoder/d1`."""
+        wanted = name.replace(".", "/")
+        for same in (name, wanted):
+            for layer in self.layers:
+                if same in (layer.name, layer.name.replace(".", "/")):
+                    return layer
+        ends = [x for x in self.layers if name and x.name.replace(".", "/").endswith(f"/{wanted}")]
+        if len(ends) == 1:
+            return ends[0]
+        raise UsageError(f"no layer is called {name!r}", why=self._near(wanted, [x.name for x in ends]))
+
+    def _near(self, wanted: str, ends: Sequence[str]) -> str:
+        """What may have been meant: layers that end so, parts of one, names that are alike; else all names."""
+        names = [layer.name for layer in self.layers]
+        parts = [name for name in names if name.replace(".", "/").startswith(f"{wanted}/")]
+        if ends or parts:
+            return f"there are {listed([*ends, *parts])}"
+        alike = get_close_matches(wanted, names, 3)
+        return f"near it are {', '.join(alike)}" if alike else f"the layers are {listed(names)}"
 
     def __iter__(self) -> Iterator[LayerView]:
         return iter(self.layers)

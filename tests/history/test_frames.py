@@ -269,3 +269,22 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["history", str(tmp_path / "none.lxh")]) == 2
     (tmp_path / "bad.lxh").write_bytes(b"no history at all" * 9)
     assert main(["history", str(tmp_path / "bad.lxh")]) == 1
+
+
+def test_a_tensor_that_broke_has_no_norm_and_is_not_called_still(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    path, module = tmp_path / "b.lxh", torch.nn.Sequential(torch.nn.Linear(5, 3))
+    history = lx.History(path).watch(module)
+    with history, torch.no_grad():
+        history.record(1, loss=2.5)
+        module[0].weight.fill_(float("nan"))
+        history.record(2, loss=float("nan"))
+        history.record(3, loss=float("nan"))
+    found = lx.History.read(path)
+    weight = found["0"]["weight"]
+    assert np.isnan(weight.norms[-1]) and np.isnan(weight.largest[-1]) and weight.broken[-1] == 15
+    text = " ".join(found.text().split())
+    assert "loss 2.5 → NaN; NaN or infinite numbers in 1 tensor, the first at step 2" in text
+    assert text.count("did not move at all") == 1  # the bias alone
+    assert len(repr(found["0"])) < 1000
+    found.plot(tmp_path / "b.png")

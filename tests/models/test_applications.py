@@ -31,6 +31,9 @@ def pair_of(name: str, seed: int, names: Any = by_kind) -> tuple[Any, FromGraph,
     with precision(keras, "float64"):
         build = getattr(keras.applications, name)
         model = scrambled(build(weights=None, classes=7, classifier_activation=None, **options), seed)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()  # it computes with a copy of its weights
     inputs = np.random.default_rng(seed).uniform(0, 255, (2, *options["input_shape"]))
     module = from_keras(model, names)
     with torch.no_grad():

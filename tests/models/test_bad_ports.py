@@ -101,11 +101,12 @@ def test_group_norm_is_no_batch_norm(saved, tmp_path: Path) -> None:
 
 
 def test_a_mistake_of_the_flatten_order_in_the_module_is_seen_only_by_running_it(saved, tmp_path: Path) -> None:
-    """A module that asks for a value cannot be traced: its rows are taken for those of torch's habit."""
+    """What a module does in numpy nobody can follow: its rows are taken for those of torch's habit."""
 
     class Untraced(torch_models.CnnLast):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return super().forward(x) if float(x.sum()) < np.inf else x
+            x = self.norm(nn.functional.relu(self.first(nn.functional.pad(x, (0, 1, 0, 1)))))
+            return self.head(hidden(torch.tanh(self.second(x)).permute(0, 2, 3, 1).flatten(1)))
 
     out = tmp_path / "out.safetensors"
     convert(saved("cnn"), out, to="torch", like=Untraced().double())
@@ -114,10 +115,15 @@ def test_a_mistake_of_the_flatten_order_in_the_module_is_seen_only_by_running_it
         port(trained("cnn"), Untraced().double())
 
 
+def hidden(x: torch.Tensor) -> torch.Tensor:
+    """The same numbers, by a way that neither a trace nor a run shows."""
+    return torch.from_numpy(x.detach().numpy().copy())
+
+
 def alike(order: str, traced: bool = True) -> tuple[Any, nn.Module]:
     """Three layers of one size in Keras, and the same three in torch, defined in another order.
 
-    A forward that asks for a value cannot be traced: who feeds whom is then not known before the module runs.
+    A forward that goes through numpy hides who feeds whom.
     """
     import keras
 
@@ -132,9 +138,8 @@ def alike(order: str, traced: bool = True) -> tuple[Any, nn.Module]:
                 setattr(self, name, nn.Linear(5, 5))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            if not traced and bool(x.isnan().any()):
-                return x
-            return self.c(torch.relu(self.b(self.a(x))))
+            on = (lambda y: y) if traced else hidden
+            return self.c(on(torch.relu(self.b(on(self.a(on(x)))))))
 
     return model, Module().double()
 

@@ -42,11 +42,26 @@ def test_a_live_keras_model_lends_no_file_structure(source, tmp_path):
         convert(source, tmp_path / "o.weights.h5", to="keras", like=dense(5))
 
 
+def test_alike_layers_under_other_names_are_paired_by_their_wiring(tmp_path):
+    def parts(names):
+        x = keras.Input((5,), name="x")
+        a, b, c = (keras.layers.Dense(5, name=name, bias_initializer="normal") for name in names)
+        return keras.Model(x, keras.layers.Add()([c(b(a(x))), a(x)]))
+
+    first, second = parts(["one", "two", "three"]), parts(["red", "green", "blue"])
+    first.save(tmp_path / "a.keras")
+    second.save(tmp_path / "b.keras")
+    convert(tmp_path / "a.keras", tmp_path / "o.keras", to="keras", like=tmp_path / "b.keras")
+    x = np.random.default_rng(3).normal(size=(4, 5)).astype("float32")
+    found = keras.models.load_model(tmp_path / "o.keras")
+    np.testing.assert_array_equal(np.asarray(found(x)), np.asarray(first(x)))
+
+
 def test_a_template_with_one_layer_more_is_refused(source, tmp_path):
     dense(5, extra=True).save(tmp_path / "t.keras")
-    with pytest.raises(MatchError, match="1 layers of the target have no layer in the source") as caught:
+    with pytest.raises(MatchError, match="2 tensors of the keras model have no layer") as caught:
         convert(source, tmp_path / "o.keras", to="keras", like=tmp_path / "t.keras")
-    assert "more" in str(caught.value)
+    assert "more.kernel, more.bias" in str(caught.value)
     assert not (tmp_path / "o.keras").exists()
 
 

@@ -149,3 +149,49 @@ def test_a_page_that_cannot_be_written_leaves_nothing(tmp_path: Path, weights: P
 def test_what_has_no_page_is_refused(tmp_path: Path) -> None:
     with pytest.raises(lx.LayoutxError):
         lx.report(3.5, tmp_path / "page.html")
+
+
+def test_a_comparison_shows_the_first_that_differs_and_why() -> None:
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(1)
+    right, wrong = (
+        torch.nn.Sequential(torch.nn.Linear(7, 5), torch.nn.ReLU(), torch.nn.Linear(5, 5)) for _ in range(2)
+    )
+    wrong.load_state_dict(right.state_dict())
+    with torch.no_grad():
+        wrong[2].weight.copy_(right[2].weight.T.clone())
+    found = lx.diagnose(right, wrong, np.random.default_rng(2).normal(size=(3, 7)))
+    text = page(found, right)
+    checked(text)
+    assert re.search(r"<h3>2 \(torch.Linear\)</h3>.*<b>F2</b>", text)
+    assert "← the first that differs" in text
+    assert text.count("<h2>Error by layer</h2>") == 1
+    only = page(found.validation)
+    assert "<h2>Why</h2>" not in only
+    assert "<h2>Error by layer</h2>" in only
+
+
+def test_two_models_that_agree_say_so() -> None:
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Sequential(torch.nn.Linear(7, 5))
+    text = page(lx.validate(model, model, np.ones((2, 7))))
+    assert "they compute the same" in text
+    assert 'class="verdict wrong"' not in text
+
+
+def test_a_history_becomes_lines_and_units(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Sequential(torch.nn.Linear(7, 5))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    with lx.History(tmp_path / "run.lxh") as history:
+        history.watch(model, optimizer)
+        for _ in range(4):
+            optimizer.zero_grad()
+            model(torch.ones(2, 7)).square().sum().backward()
+            optimizer.step()
+    text = page(tmp_path / "run.lxh")
+    checked(text)
+    for section in ("Tensors", "Norms", "Updates", "Units"):
+        assert f"<h2>{section}</h2>" in text
+    assert "0 weight, by output" in text
+    assert text.count('class="line c0"') >= 2

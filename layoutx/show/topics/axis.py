@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from layoutx.errors import UsageError
@@ -10,6 +11,8 @@ from layoutx.explained import Block, Rows, Say
 from layoutx.model.record import Piece
 from layoutx.show.topics.words import Subject, words_of
 
+GENERAL = ("input", "inputs", "in", "rows")  # what people call the axis that a layer reads, whatever the spec says
+LETTERS = {"n": "unit", "r": "direction"}  # of the axes that an ONNX graph does not name
 AXES = ("input", "in", "features", "channel", "embed_q", "embed_k", "embed_v")
 
 
@@ -19,6 +22,7 @@ def axis_of(subject: Subject, axis: str) -> tuple[list[Block], dict[str, Any]]:
     Raises:
         UsageError: an axis that cannot be followed, with the reason.
     """
+    axis = followed(subject, axis)
     found = subject.pieces.get(axis, ())
     if not found:
         raise UsageError(
@@ -27,6 +31,7 @@ def axis_of(subject: Subject, axis: str) -> tuple[list[Block], dict[str, Any]]:
             do=_advice(subject),
         )
     runs = list(_runs(found))
+    runs = [(start, stop, _named(subject, piece)) for start, stop, piece in runs]
     rows = [(span(start, stop), _made(subject, piece), _order(piece)) for start, stop, piece in runs]
     many = words_of(subject.bound, axis).many
     blocks: list[Block] = [Rows((f"{many}", "come from", "in the order"), tuple(rows))]
@@ -36,6 +41,12 @@ def axis_of(subject: Subject, axis: str) -> tuple[list[Block], dict[str, Any]]:
     if len(runs) > 1:
         blocks.append(Say(f"In all {sum(p.size or 0 for p in found)} {many}, laid end to end in this order."))
     return blocks, {"axis": axis, "pieces": [_dict(subject, *run) for run in runs]}
+
+
+def followed(subject: Subject, axis: str) -> str:
+    """The axis that is meant: of a layer that reads along one axis only, "input" is that axis."""
+    readable = [name for name in subject.pieces if name in AXES]
+    return readable[0] if axis not in subject.pieces and axis in GENERAL and len(readable) == 1 else axis
 
 
 def _advice(subject: Subject) -> str:
@@ -78,6 +89,19 @@ def named(subject: Subject, origin: str) -> str:
     return origin
 
 
+def _named(subject: Subject, piece: Piece) -> Piece:
+    """Its axes by words: the letters of an ONNX graph, and the two directions that a recurrent layer lays end to end."""
+    axes = tuple((LETTERS.get(name, name), size) for name, size in piece.axes)
+    layers = {layer.name: layer for layer in subject.model.layers} if subject.model is not None else {}
+    made = layers.get(piece.origins[0])
+    bound = made.bound if made is not None else None
+    ways = len(bound.labels.get("direction", ())) if bound is not None else 1
+    hidden = bound.sizes.get("hidden", 0) if bound is not None else 0
+    if len(axes) == 1 and ways > 1 and piece.size == ways * hidden:
+        axes = (("direction", ways), ("unit", hidden))
+    return replace(piece, axes=axes)
+
+
 def _order(piece: Piece) -> str:
     if len(piece.axes) < 2:
         return ""
@@ -105,6 +129,9 @@ def _why(subject: Subject, axis: str) -> str:
     told = next((note for note in notes.split("; ") if note.startswith(f"{axis} axis")), "")
     if told:
         return told
+    if subject.pieces:
+        own = any(axis in place.block.strides for place in subject.bound.places.values())
+        return "the layer itself makes it: nothing that it reads lies along it" if own else "it has no such axis"
     wired = subject.model is not None and any(layer.inputs for layer in subject.model.layers)
     return "the file does not say what feeds what" if not wired else "nothing is known about what feeds it"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 from layoutx.errors import LayoutxError
@@ -14,6 +15,7 @@ from layoutx.plan.fit import fit
 from layoutx.plan.plan import Plan
 from layoutx.plan.region import picked, region
 from layoutx.plan.words import orders
+from layoutx.show.parts import fixed_at
 from layoutx.show.picture import picture
 from layoutx.show.topics.axis import sentence
 from layoutx.show.topics.words import Subject, condition, dims, formula, label_word, missing, shaped, words_of
@@ -41,6 +43,9 @@ def _sizes(bound: BoundForm) -> str:
     found = []
     for axis, words in bound.kind.words.items():
         size = bound.sizes.get(axis)
+        over = bound.kind.index.get(axis, (axis,))
+        if size is not None and axis in over:
+            size = prod(bound.sizes.get(name, 1) for name in over)
         if axis in bound.labels or axis == "hidden_prev" or (size is not None and size < 2):
             continue
         if size is None:
@@ -174,11 +179,15 @@ def example(bound: BoundForm, tensor: BoundTensor, at: int = 5) -> tuple[str, st
     role = bound.kind.roles[block.role]
     order = role.view or tuple(getattr(d, "name", "") for d in role.axes)
     axis = order[-1] if order else ""
-    if axis not in block.strides or len(tensor.blocks) != 1 or bound.sizes[axis] < 2 or len(block.strides) < 2:
+    over = bound.kind.index.get(axis, (axis,))
+    count = prod(bound.sizes.get(name, 1) for name in over)
+    shared = any(bound.sizes.get(name, 1) > 1 and name not in block.strides for name in over)  # a key head of several
+    if shared or not block.strides.keys() & set(over) or len(tensor.blocks) != 1 or count < 2 or len(block.strides) < 2:
         return None
-    number = min(at, bound.sizes[axis] - 1)
-    where = region(bound, tensor, picked(block, {axis: number}))
-    return (f"{words_of(bound, axis).one} {number}", where.text) if where.taken else None
+    number = min(at, count - 1)
+    where = region(bound, tensor, picked(block, fixed_at(bound, block.role, {axis: number}, block)))
+    word = words_of(bound, axis).one if axis in over else axis
+    return (f"{word} {number}", where.text) if where.taken else None
 
 
 def plans(subject: Subject, known: Registry, names: list[str]) -> tuple[list[Plan], dict[str, str]]:

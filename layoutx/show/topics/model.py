@@ -7,6 +7,7 @@ from typing import Any
 from layoutx.explained import Block, Rows, Say
 from layoutx.show.tables import plural
 from layoutx.show.views import ModelView
+from layoutx.verify.stats.finding import listed
 
 CALLED = {
     "keras": "model.get_weights()[i]",
@@ -57,19 +58,22 @@ def _roles(layer: Any, name: str) -> list[str]:
 def _remarks(view: ModelView, keras: bool) -> list[Block]:
     found = list[str]()
     empty = [layer.name for layer in view.layers if not layer.tensors]
+    if keras and any(t.position is None for layer in view.layers for t in layer.tensors):
+        found.append("i ?: the file keeps no order of the layers, and names them by class and number (dense_1), not as "
+                     "the model does; the .keras file or the live model says both.")  # fmt: skip
     if keras:
         found.append("A layer's own get_weights() counts its arrays from 0, in this order.")
     if any(t.state for layer in view.layers for t in layer.tensors):
         found.append("state: moved by training without a gradient (running statistics), and read at inference.")
     unknown = [layer.name for layer in view.layers if layer.tensors and layer.bound is None]
     if unknown:
-        found.append(f"?: the form of {', '.join(unknown[:6])} is not known; name it with --form LAYER=FORM.")
+        found.append(f"?: the form of {listed(unknown)} is not known; name it with --form LAYER=FORM.")
     if any(t.frozen for layer in view.layers for t in layer.tensors):
         found.append("frozen: the layer's trainable is False.")
     if empty:
-        shown = ", ".join(empty[:6]) + (", ..." if len(empty) > 6 else "")
-        found.append(f"Without weights: {shown}.")
+        found.append(f"Without weights: {listed(empty)}.")
     if view.leftover:
-        found.append(f"{plural(len(view.leftover), 'more array')} of no layer (optimizer state, say).")
+        what = "constants of the graph" if view.framework == "onnx" else "optimizer state"
+        found.append(f"{plural(len(view.leftover), 'more array')} of no layer ({what}, say).")
     found.append("`layoutx explain FILE LAYER` says what one layer's arrays mean.")
     return [Say(" ".join(found))]

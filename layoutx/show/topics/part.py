@@ -32,9 +32,8 @@ def part(subject: Subject, name: str, known: Registry, to: list[str]) -> tuple[s
     if relatives:
         blocks.append(Rows(("its relatives", "", ""), tuple(relatives)))
     blocks += [Code((text,)) for text in equations(bound, found)]
-    kept = "" if subject.view is None else f'lx.inspect(file)["{subject.name}"].part("{name}")'
-    if kept:
-        blocks.append(Say(f"In Python: {kept}, a view without a copy, what the layer reads first."))
+    if subject.view is not None:
+        blocks.append(Say(_python(subject, name, found)))
     data = {
         "part": name,
         "role": found.role,
@@ -46,6 +45,16 @@ def part(subject: Subject, name: str, known: Registry, to: list[str]) -> tuple[s
         "relatives": [{"part": one, "where": text} for one, text, _ in relatives],
     }
     return title, blocks, data, found
+
+
+def _python(subject: Subject, name: str, found: Part) -> str:
+    """The call that gives the part; of several blocks, one call each."""
+    kept = f'lx.inspect(file)["{subject.name}"].part("{name}")'
+    if len(found.regions) == 1:
+        return f"In Python: {kept}, a view without a copy, what the layer reads first."
+    first, *rest = [spellings(atom, subject.bound)[-1] for atom, _ in found.atoms]
+    kept = f'lx.inspect(file)["{subject.name}"].part("{first}")'
+    return f"In Python each by its own name: {kept}, likewise {', '.join(rest)}."
 
 
 def _called(bound: BoundForm, found: Part) -> str:

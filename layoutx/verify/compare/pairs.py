@@ -67,9 +67,13 @@ ROUNDED = ("gelu", "gelu_tanh", "selu", "leaky_relu_0.2")
 
 def rounds(couple: Couple) -> bool:
     """Whether a pair may differ by a rounding to float32: of its weights, or of a constant that Keras computes with."""
-    sides = (couple.source.bound, couple.target.bound)
-    if couple.rounds or not any(side.form.framework in ("keras", "onnx") for side in sides):
-        return couple.rounds
+    return couple.rounds or rounded_constant(couple.source.bound, couple.target.bound)
+
+
+def rounded_constant(*sides: BoundForm) -> bool:
+    """Whether one of the layers computes with a constant that Keras rounds to float32."""
+    if not any(side.form.framework in ("keras", "onnx") for side in sides):
+        return False
     return sides[0].kind.name in ROUNDING or any(
         side.settings.get("activation") in ROUNDED or side.facts.get("activation") in ROUNDED for side in sides
     )

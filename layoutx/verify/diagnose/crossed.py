@@ -93,7 +93,7 @@ def _told(
     else:
         parts = [f"its {name} holds the {name} of {other}" for name, other in held.items()]
         what = f"{' and '.join(parts)}: tensors of one shape were loaded by order, not by name"
-    names = dict.fromkeys([suspect.name, *(ring or others)])
+    names = dict.fromkeys(ring or [suspect.name, *others])
     option = "layoutx port SOURCE TARGET " + " ".join(f"--pair {n}={owners[n].place}" for n in names if n in owners)
     sources = {owners[name].place: owners[by].place for by, name in whose.items() if by in owners and name in owners}
     ringed = {p: sources[p] for n in names if n in owners and (p := owners[n].place) in sources}

@@ -12,6 +12,8 @@ from layoutx.errors import LayoutxError
 from layoutx.plan.plan import Array, Plan, plan
 from layoutx.plan.run import run
 from layoutx.spec.bound import BoundForm
+from layoutx.verify.compare.limits import ROUNDED
+from layoutx.verify.compare.pairs import rounded_constant
 from layoutx.verify.diagnose.suspect import Suspect
 from layoutx.verify.proof import LEAST, TOLERANCE
 from layoutx.verify.reference import forward_roles
@@ -90,7 +92,8 @@ def tolerance(suspect: Suspect) -> float:
     floats = [a for a in (*suspect.expected.values(), *suspect.found.values()) if a.dtype.kind not in "iub"]
     dtype = "float64" if all(a.dtype.itemsize >= 8 for a in floats) else "float32"
     finite = [np.abs(a[np.isfinite(a)]).max(initial=0.0) for a in suspect.expected.values()]
-    return TOLERANCE[dtype] * max(float(max(finite, default=1.0)), LEAST)
+    limit = max(TOLERANCE[dtype], ROUNDED) if rounded_constant(suspect.source, suspect.target) else TOLERANCE[dtype]
+    return limit * max(float(max(finite, default=1.0)), LEAST)
 
 
 def wanted(suspect: Suspect, rounded: bool = True) -> Mapping[str, Array]:

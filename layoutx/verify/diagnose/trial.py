@@ -110,7 +110,7 @@ class Bench:
         paired: of two edits, together they must make the source's numbers of what they touch, where it is known.
         """
         try:
-            after = chain[-1].apply(state)
+            after = self._unrounded(chain[-1].apply(state), state)
         except (LayoutxError, ValueError, IndexError, KeyError, TypeError):
             return None
         if paired and not self._right(after):
@@ -127,6 +127,15 @@ class Bench:
         self.seen[key] = (after.inputs, after.after)  # kept, since keys hold what tells them apart
         self.best = min(self.best, trial.residual) if trial.residual > self.limit else self.best
         return trial
+
+    def _unrounded(self, after: Suspect, state: Suspect) -> Suspect:
+        """The source's numbers in place of what an edit makes of rounded ones: 1 was added to a bias in float32."""
+        exact = {
+            name: self.goal[name]
+            for name, array in after.stored.items()
+            if name in self.goal and array is not state.stored[name] and _rounding(array, self.goal[name], state, name)
+        }
+        return replace(after, stored={**after.stored, **exact}) if exact else after
 
     def _right(self, state: Suspect) -> bool:
         """Whether every tensor that was touched holds the source's numbers; of added biases only the sum counts."""
@@ -161,6 +170,16 @@ class Bench:
         """Progress, where the search takes long."""
         if self.progress is not None and monotonic() - self.began > PATIENCE:
             self.progress(done, many, what)
+
+
+def _rounding(made: Array, right: Array, state: Suspect, name: str) -> bool:
+    """Whether numbers are the right ones but for the rounding of those, in float32, from which they were made."""
+    held = state.stored[name]
+    if held.dtype != np.float32 or not made.shape == right.shape == held.shape or np.array_equal(made, right):
+        return False
+    with np.errstate(all="ignore"):
+        room = np.spacing(np.maximum(np.abs(held), np.abs(right)).astype(np.float32))
+        return bool(np.all(np.abs(np.asarray(made, np.float64) - right) <= room))
 
 
 def _run(state: Suspect, start: Suspect) -> Mapping[str, Array]:

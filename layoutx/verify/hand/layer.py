@@ -18,7 +18,9 @@ from layoutx.verify.hand.steps import Term
 from layoutx.verify.reference import MERGES, canonically, forward_roles, natively
 from layoutx.verify.roles import as_float, roles
 
-LOOSE = {"dense": 2, "embedding": 1}  # the axes of x; of more each position is a sample of its own
+LOOSE = {"dense": 2, "embedding": 1, "layer_norm": 2, "rms_norm": 2}  # axes of x; of more, positions are samples
+SPATIAL = ("conv", "conv_transpose", "separable_conv")  # the same where a layer is repeated over a time axis
+RECURRENT = ("simple_rnn", "lstm", "gru")
 
 
 @dataclass(frozen=True)
@@ -89,11 +91,10 @@ def hand(
     Raises:
         UsageError: an element that there is not; directions that are merged.
     """
-    kind = bound.kind.name
     if str(bound.settings.get("merge_mode")) in MERGES:
         raise UsageError(f"{bound.form.name} merges its two directions: no output element is one of them")
     arrays = {name: np.asarray(array) for name, array in x.items()}
-    flat = {name: _loose(kind, name, a) for name, a in arrays.items()}
+    flat = {name: _loose(bound, name, a) for name, a in arrays.items()}
     data = canonically(bound, as_float(flat, "float64"))
     spots = {name: np.arange(a.size).reshape(a.shape) for name, a in flat.items()}
     values = as_float(roles(bound, tensors, own), "float64")
@@ -106,8 +107,18 @@ def hand(
     return Hand(bound, values, ids, data, canonically(bound, spots), given, at, found, float(whole[at]))
 
 
-def _loose(kind: str, name: str, array: Array) -> Array:
-    own = LOOSE.get(kind, 0)
+def _axes(bound: BoundForm, ndim: int) -> int:
+    """How many axes of x are one batch of samples; 0 where x must have exactly those that the spec says."""
+    kind = bound.kind.name
+    if kind in SPATIAL:
+        return 2 + max((n for n, names in bound.kind.spread.items() if set(names) <= set(bound.sizes)), default=ndim)
+    normed = bound.settings.get("axis")
+    last = normed is None or all(axis in (-1, ndim - 1) for axis in np.atleast_1d(normed))
+    return LOOSE.get(kind, 0) if last else 0
+
+
+def _loose(bound: BoundForm, name: str, array: Array) -> Array:
+    own = _axes(bound, array.ndim)
     return array.reshape(-1, *array.shape[array.ndim - own + 1 :]) if name == "x" and 0 < own < array.ndim else array
 
 
@@ -127,16 +138,29 @@ def _element(bound: BoundForm, element: Sequence[int], y: Array, x: Mapping[str,
     """The element in canonical order."""
     numbered = np.arange(y.size).reshape(y.shape)
     native = natively(bound, {"y": numbered})["y"]
-    own = LOOSE.get(bound.kind.name, 0)
+    own = _axes(bound, x["x"].ndim) if "x" in x else 0
     if own and own < x["x"].ndim:
         native = native.reshape(*x["x"].shape[: x["x"].ndim - own + 1], *native.shape[1:])
     wanted = tuple(element)
+    if bound.kind.name in RECURRENT and len(wanted) == 2:
+        return _last_step(bound, wanted, y)
     if len(wanted) != native.ndim or any(not -n <= i < n for i, n in zip(wanted, native.shape, strict=True)):
         raise UsageError(
             f"the output has no element {', '.join(map(str, wanted))}",
             why=f"it is {native.shape}", do=f"give {native.ndim} indices",
         )  # fmt: skip
     return tuple(int(i) for i in np.unravel_index(int(native[wanted]), y.shape))
+
+
+def _last_step(bound: BoundForm, wanted: tuple[int, ...], y: Array) -> tuple[int, ...]:
+    """(sample, unit) of a layer that returns no sequence: the step that each direction reads last."""
+    batch, steps, units = y.shape
+    if any(not -n <= i < n for i, n in zip(wanted, (batch, units), strict=True)):
+        what = f"the output has no element {', '.join(map(str, wanted))}"
+        raise UsageError(what, why=f"after the last step it is {(batch, units)}")
+    b, unit = wanted[0] % batch, wanted[1] % units
+    forward = unit < units // len(bound.labels.get("direction", ("forward",)))
+    return (b, steps - 1 if forward else 0, unit)
 
 
 def inputs_of(bound: BoundForm, x: Any) -> dict[str, Array]:
@@ -147,6 +171,8 @@ def inputs_of(bound: BoundForm, x: Any) -> dict[str, Array]:
     """
     order = canonical_data(bound.kind.name)
     known = [name for name in data_order(bound) if name in order and name not in ("y", "h", "c")]
+    if isinstance(x, (list, tuple)) and len(known) > 1:
+        raise UsageError(f"{bound.form.name} takes several inputs", do=f"name them: {', '.join(known)}")
     given = dict(x) if isinstance(x, Mapping) else dict.fromkeys(known[: 1 if "x" in known else None], x)
     wrong = [name for name in given if name not in known]
     if wrong or len(given) < len(known):

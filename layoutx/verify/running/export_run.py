@@ -6,6 +6,7 @@ import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import getitem
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,12 @@ import numpy as np
 from layoutx.plan.plan import Array
 from layoutx.verify.recording import Recording
 from layoutx.verify.running.events import Event, calls_of
-from layoutx.verify.running.given import Inputs, layer_fails, no_layer, resolved, widest
+from layoutx.verify.running.given import Inputs, layer_fails, no_layer, only_one, resolved, widest
 from layoutx.verify.running.nested import Arguments, flattened
 from layoutx.verify.running.torch_run import doubled
 from layoutx.verify.running.torch_watch import calm, is_tensor, tensor, tensor_array
 
+RECURRENT = re.compile(r"aten\.(lstm|gru|rnn_tanh|rnn_relu)\.")
 INPLACE = re.compile(r"\w_\.")  # aten.relu_.default writes into its input
 
 
@@ -96,6 +98,7 @@ class ExportRunner:
 
         module = self._graph(double)
         args, kwargs = (), {}
+        inputs = only_one(inputs, [node.name for node in module.graph.nodes if node.op == "placeholder"])
         if isinstance(inputs, Mapping):
             kwargs = {key: _as_tensor(value, double) for key, value in inputs.items()}
         else:
@@ -144,10 +147,18 @@ def groups(module: Any) -> list[Group]:
         inside = set(group.nodes)
         reads = dict.fromkeys(n for node in group.nodes for n in node.all_input_nodes if n not in inside)
         group.inputs = [node for node in reads if node.op != "get_attr" and _is_value(node)]
-        group.outputs = [n for n in group.nodes if any(u not in inside for u in n.users) and _is_value(n)]
+        group.outputs = _whole([n for n in group.nodes if any(u not in inside for u in n.users) and _is_value(n)])
     place = {node: i for i, node in enumerate(module.graph.nodes)}
     kept = [group for group in found.values() if group.outputs]
     return sorted(kept, key=lambda group: (place[group.nodes[-1]], len(group.nodes)))
+
+
+def _whole(outputs: list[Any]) -> list[Any]:
+    """All that a recurrent layer gives (y, h, c), though the program reads its last state alone."""
+    made = {node.args[0] for node in outputs if node.target is getitem}
+    if len(made) != 1 or not all(node.target is getitem for node in outputs):
+        return outputs
+    return list(made) if RECURRENT.match(str(next(iter(made)).target)) else outputs
 
 
 def _is_value(node: Any) -> bool:

@@ -19,11 +19,13 @@ def listed(inputs: Inputs, names: Sequence[str] = ()) -> tuple[Array, ...]:
 
     Args:
         names: of the model's inputs, in order; () where it has none: a mapping keeps its own order.
+            A model of one input takes one array of any name.
 
     Raises:
         UsageError: a mapping with other names than the model's.
     """
     if isinstance(inputs, Mapping):
+        names = () if len(inputs) == len(names) == 1 else names
         if names and set(inputs) != set(names):
             raise UsageError(
                 "the inputs have other names than the model's",
@@ -31,6 +33,12 @@ def listed(inputs: Inputs, names: Sequence[str] = ()) -> tuple[Array, ...]:
             )
         inputs = [inputs[name] for name in names] if names else list(inputs.values())
     return tuple(np.asarray(x) for x in inputs) if isinstance(inputs, (list, tuple)) else (np.asarray(inputs),)
+
+
+def only_one(inputs: Inputs, names: Sequence[str]) -> Inputs:
+    """One array by a name that no argument (`names`) has, as that array: it can only be the first argument."""
+    one = isinstance(inputs, Mapping) and len(inputs) == 1 and not set(inputs) & set(names)
+    return list(inputs.values()) if one else inputs
 
 
 def said(error: BaseException, most: int = 300) -> str:

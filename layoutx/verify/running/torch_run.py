@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from layoutx.errors import LayoutxError, ModelError
 from layoutx.plan.plan import Array
 from layoutx.verify.recording import Recording
 from layoutx.verify.running.events import Event, calls_of, seen_form
-from layoutx.verify.running.given import Inputs, layer_fails, no_layer, resolved, said, widest
+from layoutx.verify.running.given import Inputs, layer_fails, no_layer, only_one, resolved, said, widest
 from layoutx.verify.running.nested import arguments, flattened
 from layoutx.verify.running.torch_watch import Arrays, calm, hooked, is_tensor, scripted, tensor, tensor_array
 from layoutx.verify.running.untouched import same_random
@@ -124,6 +125,7 @@ class TorchRunner:
     def _arguments(self, model: Any, inputs: Inputs, double: bool) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call's arguments as tensors; a mapping is given by keyword."""
         dtype, device = _kind(model)
+        inputs = only_one(inputs, _keywords(model))
         if isinstance(inputs, Mapping):
             return (), {str(key): tensor(np.asarray(value), dtype, device) for key, value in inputs.items()}
         several = inputs if isinstance(inputs, (list, tuple)) else [inputs]
@@ -176,6 +178,14 @@ def doubled(model: Any) -> Any:
             if isinstance(value, torch.Tensor) and value.is_floating_point():
                 vars(module)[key] = value.double()
     return model
+
+
+def _keywords(model: Any) -> list[str]:
+    """The arguments that a model's forward takes by name."""
+    try:
+        return list(signature(model.forward).parameters)
+    except (TypeError, ValueError):  # compiled
+        return []
 
 
 def _kind(model: Any) -> tuple[Any, Any]:
