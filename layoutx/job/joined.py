@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError
 from layoutx.files.store import Tensor
@@ -91,12 +93,15 @@ class Joint:
 
 
 def spare_of(target: ModelRecord) -> dict[str, str]:
-    """The tensors of an ONNX graph that no layer could be: whole numbers, scalars, and what its weights are made of."""
+    """The tensors of an ONNX graph that no layer could be: whole numbers, one number everywhere, what weights are of."""
     if target.framework != "onnx":
         return {}
     tensors = target.store.tensors
 
     def plain(name: str) -> bool:
-        return name in tensors and (tensors[name].dtype.kind in "iub" or prod(tensors[name].shape) == 1)
+        tensor = tensors.get(name)
+        return tensor is not None and (
+            tensor.dtype.kind in "iub" or not prod(tensor.shape) or np.ptp(tensor.read()) == 0
+        )
 
-    return {n: why for n, why in target.leftover.items() if why.endswith(MADE) or (plain(n) and "constant of" in why)}
+    return {n: why for n, why in target.leftover.items() if why.endswith(MADE) or ("constant of" in why and plain(n))}

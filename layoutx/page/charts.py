@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from math import isfinite, log10
 from typing import Any
 
@@ -48,8 +49,8 @@ def lines(series: Sequence[tuple[str, Sequence[float], Sequence[float]]], title:
 
     Values that have no place (NaN, or not positive where logarithmic) leave a gap.
     """
-    kept = [(name, [(x, y) for x, y in zip(xs, ys, strict=True) if _drawable(y, log)]) for name, xs, ys in series]
-    points = [point for _, found in kept for point in found]
+    kept = [(name, list(_runs(xs, ys, log))) for name, xs, ys in series]
+    points = [point for _, runs in kept for run in runs for point in run]
     if not points:
         return tag("p", f"{title}: nothing to draw", class_="dim")
     scale = log10 if log else float
@@ -61,16 +62,17 @@ def lines(series: Sequence[tuple[str, Sequence[float], Sequence[float]]], title:
         return f"{52 + (x - left) / wide * 430:.1f} {150 - (scale(y) - low) / tall * 132:.1f}"
 
     drawn = []
-    for number, (name, found) in enumerate(kept):
-        path = "M" + "L".join(place(x, y) for x, y in found) if found else ""
+    for number, (name, runs) in enumerate(kept):
+        path = "".join("M" + "L".join(place(x, y) for x, y in run) + "h3" * (len(run) == 1) for run in runs)
         drawn.append(tag("path", tag("title", name), d=path, class_=f"line c{number % 8}", fill="none"))
-    ends = ((low, 150), (low + tall / 2, 84), (high, 18))
+    ends = ((low, 150), (low + tall / 2, 84), (high, 18)) if high > low else ((low, 150),)
     marks = [
         tag("text", f"{10**at if log else at:.3g}", x=48, y=y + 4, class_="tick", text_anchor="end") for at, y in ends
     ]
     marks += [tag("path", d=f"M52 {y}H482", class_="grid") for _, y in ends]
     marks += [
-        tag("text", f"{x:g}", x=px, y=166, class_="tick", text_anchor="middle") for x, px in ((left, 52), (right, 482))
+        tag("text", f"{x:g}", x=px, y=166, class_="tick", text_anchor=anchor)
+        for x, px, anchor in ((left, 52, "start"), (right, 482, "end"))[: 1 + (right > left)]
     ]
     legend = [tag("span", tag("i", class_=f"c{n % 8}"), name, class_="key") for n, (name, _) in enumerate(kept)]
     chart = tag("svg", tag("title", title), marks, drawn, viewBox="0 0 490 172", class_="lines", role="img")
@@ -81,6 +83,13 @@ def lines(series: Sequence[tuple[str, Sequence[float], Sequence[float]]], title:
         tag("div", legend, class_="legend") if len(kept) > 1 else None,
         class_="chart",
     )
+
+
+def _runs(xs: Sequence[float], ys: Sequence[float], log: bool) -> Iterator[list[tuple[float, float]]]:
+    """The stretches between values that have no place."""
+    for drawn, run in groupby(zip(xs, ys, strict=True), lambda point: _drawable(point[1], log)):
+        if drawn:
+            yield list(run)
 
 
 def _drawable(value: float, log: bool) -> bool:
