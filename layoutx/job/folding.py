@@ -14,7 +14,7 @@ from layoutx.files.store import Tensor
 from layoutx.job.jobs import Options
 from layoutx.job.joined import Joined, Joint
 from layoutx.job.joint import Model, joint, records_of
-from layoutx.job.onnx_norms import Folded, foldable, norms_of, with_wires
+from layoutx.job.onnx_norms import Folded, foldable, instead, norms_of, with_wires
 from layoutx.model.bindings import bind_record
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.plan.blocks import memory
@@ -125,14 +125,7 @@ def _distance(bound: BoundForm, tensors: Mapping[str, Tensor], there: Mapping[At
 
 def folded_model(model: ModelRecord, pairs: Sequence[Folded], registry: Registry) -> ModelRecord:
     """The model with one convolution, in its own form, for each pair; computed when its weights are read."""
-    gone = {pair.norm.name: pair.conv.name for pair in pairs}
-    made = {pair.conv.name: folded_layer(pair, registry) for pair in pairs}
-    layers = []
-    for record in model.layers:
-        if record.name not in gone:
-            found = made.get(record.name, record)
-            layers.append(replace(found, inputs=tuple(gone.get(name, name) for name in record.inputs)))
-    return replace(model, layers=tuple(layers))
+    return instead(model, pairs, {pair.conv.name: folded_layer(pair, registry) for pair in pairs})
 
 
 def folded_layer(pair: Folded, registry: Registry) -> LayerRecord:

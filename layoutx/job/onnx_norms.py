@@ -144,13 +144,7 @@ def _problem(pairs: Sequence[Folded], missing: int, into: bool, wired: bool) -> 
 
 def _folded(model: ModelRecord, pairs: Sequence[Folded], registry: Registry) -> ModelRecord:
     """The model with one convolution for each pair, in ONNX's layout."""
-    gone = {pair.norm.name: pair.conv.name for pair in pairs}
     made = {pair.conv.name: _one(pair, registry) for pair in pairs}
-    layers = []
-    for record in model.layers:
-        if record.name not in gone:
-            found = made.get(record.name, record)
-            layers.append(replace(found, inputs=tuple(gone.get(name, name) for name in record.inputs)))
     told = {t.name: f"folded into {pair.conv.name}" for pair in pairs for t in pair.norm.tensors.values()}
     told |= {
         t.name: f"folded with {pair.norm.name}"
@@ -158,7 +152,18 @@ def _folded(model: ModelRecord, pairs: Sequence[Folded], registry: Registry) -> 
         for slot, t in pair.conv.tensors.items()
         if t.name not in {own.name for own in made[pair.conv.name].tensors.values()} and slot
     }
-    return replace(model, layers=tuple(layers), leftover={**model.leftover, **told})
+    return replace(instead(model, pairs, made), leftover={**model.leftover, **told})
+
+
+def instead(model: ModelRecord, pairs: Sequence[Folded], made: Mapping[str, LayerRecord]) -> ModelRecord:
+    """The model with `made` (convolution -> the one that holds its norm too) for the two layers of each pair."""
+    gone = {pair.norm.name: pair.conv.name for pair in pairs}
+    layers = []
+    for record in model.layers:
+        if record.name not in gone:
+            found = made.get(record.name, record)
+            layers.append(replace(found, inputs=tuple(gone.get(name, name) for name in record.inputs)))
+    return replace(model, layers=tuple(layers))
 
 
 def _one(pair: Folded, registry: Registry) -> LayerRecord:

@@ -282,7 +282,9 @@ def test_a_tensor_that_broke_has_no_norm_and_is_not_called_still(tmp_path: Path)
         history.record(3, loss=float("nan"))
     found = lx.History.read(path)
     weight = found["0"]["weight"]
-    assert np.isnan(weight.norms[-1]) and np.isnan(weight.largest[-1]) and weight.broken[-1] == 15
+    assert np.isnan(weight.norms[-1])
+    assert np.isnan(weight.largest[-1])
+    assert weight.broken[-1] == 15
     text = " ".join(found.text().split())
     assert "loss 2.5 → NaN; NaN or infinite numbers in 1 tensor, the first at step 2" in text
     assert text.count("did not move at all") == 1  # the bias alone

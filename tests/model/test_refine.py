@@ -267,7 +267,10 @@ def test_what_cannot_be_followed_is_said(tmp_path: Path) -> None:
     fun = made_of(
         cnn(L.Lambda(lambda x: x, name="fun"), L.Flatten(), L.Dense(5, name="d"), L.Dense(2, name="e")), tmp_path
     )
-    assert fun["d"].note == 'input axis could not be followed through Lambda "fun", of which only its code tells what it makes'
+    assert (
+        fun["d"].note
+        == 'input axis could not be followed through Lambda "fun", of which only its code tells what it makes'
+    )
     assert fun["e"].note == ""
     assert not fun["d"].refine
     norm = made_of(
@@ -280,7 +283,10 @@ def test_what_cannot_be_followed_is_said(tmp_path: Path) -> None:
         tmp_path,
     )
     assert norm["a"].note == ""
-    assert norm["b"].note == 'input axis could not be followed through Lambda "fun", of which only its code tells what it makes'
+    assert (
+        norm["b"].note
+        == 'input axis could not be followed through Lambda "fun", of which only its code tells what it makes'
+    )
 
 
 def test_a_model_without_an_input_shape(tmp_path: Path) -> None:

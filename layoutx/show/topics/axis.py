@@ -23,7 +23,7 @@ def axis_of(subject: Subject, axis: str) -> tuple[list[Block], dict[str, Any]]:
         UsageError: an axis that cannot be followed, with the reason.
     """
     axis = followed(subject, axis)
-    found = subject.pieces.get(axis, ())
+    found = _followable(subject).get(axis, ())
     if not found:
         raise UsageError(
             f"the {axis} axis of {subject.name} cannot be followed back",
@@ -45,13 +45,30 @@ def axis_of(subject: Subject, axis: str) -> tuple[list[Block], dict[str, Any]]:
 
 def followed(subject: Subject, axis: str) -> str:
     """The axis that is meant: of a layer that reads along one axis only, "input" is that axis."""
-    readable = [name for name in subject.pieces if name in AXES]
-    return readable[0] if axis not in subject.pieces and axis in GENERAL and len(readable) == 1 else axis
+    pieces = _followable(subject)
+    readable = [name for name in pieces if name in AXES]
+    return readable[0] if axis not in pieces and axis in GENERAL and len(readable) == 1 else axis
+
+
+def _followable(subject: Subject) -> Mapping[str, tuple[Piece, ...]]:
+    """The axes that come from other layers; what a layer makes comes from itself."""
+    return {
+        axis: found
+        for axis, found in subject.pieces.items()
+        if any(piece.origins[0] != subject.name for piece in found)
+    }
+
+
+def _wired(subject: Subject) -> bool:
+    return subject.model is not None and any(layer.inputs for layer in subject.model.layers)
 
 
 def _advice(subject: Subject) -> str:
-    if subject.pieces:
-        return f"the axes that can: {', '.join(subject.pieces)}"
+    pieces = _followable(subject)
+    if pieces:
+        return f"the axes that can: {', '.join(pieces)}"
+    if _wired(subject):
+        return ""
     return "give what says its wiring: a Keras or ONNX file, a live model, or torch.export.export(model, inputs)"
 
 
@@ -129,11 +146,15 @@ def _why(subject: Subject, axis: str) -> str:
     told = next((note for note in notes.split("; ") if note.startswith(f"{axis} axis")), "")
     if told:
         return told
-    if subject.pieces:
-        own = any(axis in place.block.strides for place in subject.bound.places.values())
-        return "the layer itself makes it: nothing that it reads lies along it" if own else "it has no such axis"
-    wired = subject.model is not None and any(layer.inputs for layer in subject.model.layers)
-    return "the file does not say what feeds what" if not wired else "nothing is known about what feeds it"
+    if not _wired(subject):
+        return "the file does not say what feeds what"
+    bound = subject.bound
+    if not any(axis in place.block.strides for place in bound.places.values()) and axis not in GENERAL:
+        return "it has no such axis"
+    if _followable(subject) and axis not in GENERAL:
+        return "the layer itself makes it: nothing that it reads lies along it"
+    feeding = subject.view.inputs if subject.view is not None else ()
+    return f"it reads {', '.join(feeding)}, of which this axis is not followed" if feeding else "nothing feeds it"
 
 
 def _dict(subject: Subject, start: int | None, stop: int | None, piece: Piece) -> Mapping[str, Any]:
