@@ -317,3 +317,56 @@ def test_the_command_writes_a_picture(tmp_path: Path) -> None:
 
     assert main(["explain", str(DIGITS), "dense1", "--svg", str(tmp_path / "a.svg")]) == 0
     assert (tmp_path / "a.svg").read_text().startswith("<svg")
+
+
+def test_a_layer_is_found_by_the_end_of_its_name_and_near_names_are_told(nested: Path) -> None:
+    assert lx.explain(nested, "d1").to_dict()["layer"] == "dec/d1"
+    with pytest.raises(lx.UsageError, match="near it are dec/d1") as told:
+        lx.explain(nested, "dec/d11")
+    assert "layers are" not in str(told.value)
+    with pytest.raises(lx.UsageError, match=r"there are .*dec/d1, dec/ln"):
+        lx.explain(nested, "dec")
+
+
+def test_input_is_the_axis_that_a_layer_reads_whatever_it_is_called(nested: Path) -> None:
+    assert lx.explain(nested, "conv", axis="input").to_dict()["axis"] == "in"
+    with pytest.raises(lx.UsageError, match="the layer itself makes it"):
+        lx.explain(nested, "d1", axis="output")
+
+
+def test_both_directions_are_named_where_the_axis_comes_from_a_bidirectional_layer(nested: Path) -> None:
+    (piece,) = lx.explain(nested, "after", axis="input").to_dict()["pieces"]
+    assert piece["axes"] == [["direction", 2], ["unit", 5]]
+
+
+def test_a_part_of_both_directions_is_given_by_calls_that_work(nested: Path) -> None:
+    text = " ".join(lx.explain(nested, "bi", part="w_input.f").text().split())
+    assert '.part("w_input.forward.f"), likewise w_input.backward.f.' in text
+    view = lx.inspect(nested)["bi"]
+    assert view.part("w_input.forward.f").shape == view.part("w_input.backward.f").shape == (7, 5)
+    with pytest.raises(lx.UsageError, match=r"near it are w_input\.backward\.f$"):
+        lx.explain(nested, "bi", part="backward.w_input.f")
+
+
+def test_a_filter_is_counted_over_the_groups() -> None:
+    text = lx.explain("keras.Conv2D", sizes={"kh": 3, "kw": 2, "in": 5, "out": 3, "group": 2}).text(400)
+    assert "6 filters, 2 groups" in text
+    assert "All of filter 5: kernel[:, :, :, 5] here" in text
+    whole = lx.explain("keras.MultiHeadAttention", sizes={"embed_q": 6, "embed_k": 6, "embed_v": 6, "out": 6},
+                       config={"num_heads": 3, "key_dim": 2, "value_dim": 2}).text(400)  # fmt: skip
+    assert "All of head 2: query/kernel[:, 2, :] here" in whole
+
+
+@pytest.fixture(scope="module")
+def nested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    keras = pytest.importorskip("keras")
+    layers = keras.layers
+    inner = keras.Sequential([keras.Input((30,)), layers.Dense(3, name="d1"), layers.LayerNormalization(name="ln")])
+    inner.name = "dec"
+    x = keras.Input((7, 7, 2), name="x")
+    rows = layers.Reshape((7, 14))(x)
+    steps = layers.Conv1D(7, 2, name="conv")(layers.Conv1D(4, 1, name="first")(rows))
+    y = layers.Dense(30, name="after")(layers.Bidirectional(layers.LSTM(5), name="bi")(steps))
+    path = tmp_path_factory.mktemp("nested") / "nested.keras"
+    keras.Model(x, inner(y)).save(path)
+    return path

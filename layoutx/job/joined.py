@@ -93,7 +93,7 @@ class Joint:
 
 
 def spare_of(target: ModelRecord) -> dict[str, str]:
-    """The tensors of an ONNX graph that no layer could be: whole numbers, constants, and what its weights are made of."""
+    """What no layer of an ONNX graph could be: whole numbers, constants, and what its weights are made of."""
     if target.framework != "onnx":
         return {}
     tensors = target.store.tensors

@@ -69,4 +69,6 @@ def number(value: float | None) -> Cell:
     """A difference as people write it."""
     if value is None:
         return Cell("–", "", True)
+    if value != value:
+        return Cell("NaN", "", True)
     return Cell("0" if value == 0 else f"{value:.2g}", value, True)

@@ -41,7 +41,8 @@ def sections(found: Recorded) -> Iterator[Section]:
 
 def _row(track: Track) -> list[Cell | str]:
     norms, updates = track.norms, track.update
-    moved = float(np.nansum(track.moved)) if len(track) else 0.0
+    known = np.isfinite(track.moved)
+    moved = float(track.moved[known].sum()) if known.any() else None
     largest = float(np.nanmax(updates)) if np.isfinite(updates).any() else None
     ends = (float(norms[0]), float(norms[-1])) if len(track) else (None, None)
     broken = int(np.nanmax(track.broken)) if len(track) else 0

@@ -199,8 +199,8 @@ def test_a_history_becomes_lines_and_units(tmp_path: Path) -> None:
 
 def test_a_line_stops_where_a_value_has_no_place() -> None:
     drawn = str(lines([("a", [0, 1, 2, 3, 4], [1.0, 2.0, float("nan"), 3.0, 4.0])], "norm"))
-    assert drawn.count('class="line') == 1
-    (path,) = [part.partition('"')[0] for part in drawn.split(' d="')[1:] if part.count("M") and part.startswith("M52.0")]
-    assert path.count("M") == 2, path
+    path = drawn.partition('class="line ')[0].rpartition(' d="')[2]
+    assert (path.count("M"), path.count("L")) == (2, 2), path
     alone = str(lines([("a", [5], [1.0])], "norm"))
-    assert "h3" in alone and alone.count(">5</text>") == 1
+    assert "h3" in alone
+    assert alone.count(">5</text>") == 1

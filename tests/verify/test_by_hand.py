@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import layoutx as lx
-from layoutx.errors import UsageError
+from layoutx.errors import LayoutxError, UsageError
 from layoutx.spec.registry import registry
 from layoutx.verify.by_hand import HANDS, ByHand, by_hand
 from layoutx.verify.witness import TOLERANCE, Case, bind_case, read, refinement
@@ -146,3 +146,45 @@ def test_the_loop_formula_computes_the_element(path: Path) -> None:
         assert abs(value - step.value) <= 1e-5 * max(1.0, abs(step.value)), (case.name, found.formula)
         many += 1
     assert many
+
+
+def test_a_norm_over_a_sequence_takes_each_position_as_a_sample() -> None:
+    known, rng = registry(), np.random.default_rng(5)
+    bound = known.bind("keras.LayerNormalization", {"epsilon": 0.01}, sizes={"features": 3})
+    arrays = {"gamma": rng.normal(size=3), "beta": rng.normal(size=3)}
+    x = rng.normal(size=(2, 5, 3))
+    row = x[1, 4]
+    want = (row[2] - row.mean()) / np.sqrt(row.var() + 0.01) * arrays["gamma"][2] + arrays["beta"][2]
+    assert abs(by_hand(bound, arrays, x, (1, 4, 2)).value - want) < 1e-12
+    turned = known.bind("keras.LayerNormalization", {"axis": 1}, sizes={"features": 3})
+    with pytest.raises(LayoutxError):  # another axis is never taken for the last one
+        by_hand(turned, arrays, rng.normal(size=(2, 3, 3)), (1, 2, 2))
+
+
+def test_a_convolution_repeated_over_time_takes_each_step_as_a_sample() -> None:
+    bound = registry().bind("keras.Conv1D", {}, sizes={"k": 2, "in": 3, "out": 5, "group": 1})
+    rng = np.random.default_rng(6)
+    arrays = {"kernel": rng.normal(size=(2, 3, 5)), "bias": rng.normal(size=5)}
+    x = rng.normal(size=(2, 4, 7, 3))
+    want = (x[1, 3, 5:7] * arrays["kernel"][..., 4]).sum() + arrays["bias"][4]
+    assert abs(by_hand(bound, arrays, x, (1, 3, 5, 4)).value - want) < 1e-12
+
+
+def test_two_indices_of_a_recurrent_layer_are_the_step_that_it_reads_last() -> None:
+    bound = registry().bind("keras.SimpleRNN", {}, sizes={"input": 3, "hidden": 2})
+    rng = np.random.default_rng(7)
+    names = {"kernel": (3, 2), "recurrent_kernel": (2, 2), "bias": (2,)}
+    arrays = {name: rng.normal(size=shape) for name, shape in names.items()}
+    x = rng.normal(size=(2, 5, 3))
+    assert by_hand(bound, arrays, x, (1, 0)).value == by_hand(bound, arrays, x, (1, 4, 0)).value
+    with pytest.raises(UsageError, match="after the last step it is"):
+        by_hand(bound, arrays, x, (1, 2))
+
+
+def test_several_inputs_are_asked_for_by_name() -> None:
+    bound = registry().bind(
+        "keras.MultiHeadAttention", {"num_heads": 1, "key_dim": 2, "value_dim": 2},
+        sizes={"embed_q": 3, "embed_k": 3, "embed_v": 3, "out": 3},
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="name them: query, key, value"):
+        by_hand(bound, {}, [np.zeros((1, 2, 3)), np.zeros((1, 5, 3))], (0, 0, 0))

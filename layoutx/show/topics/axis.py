@@ -107,7 +107,7 @@ def named(subject: Subject, origin: str) -> str:
 
 
 def _named(subject: Subject, piece: Piece) -> Piece:
-    """Its axes by words: the letters of an ONNX graph, and the two directions that a recurrent layer lays end to end."""
+    """Its axes by words: the letters of an ONNX graph, and the directions that a recurrent layer lays end to end."""
     axes = tuple((LETTERS.get(name, name), size) for name, size in piece.axes)
     layers = {layer.name: layer for layer in subject.model.layers} if subject.model is not None else {}
     made = layers.get(piece.origins[0])
