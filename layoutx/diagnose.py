@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from typing import Any, overload
 
@@ -12,6 +13,7 @@ from layoutx.errors import LayoutxError, UsageError
 from layoutx.plan.plan import Array
 from layoutx.progress import Progress, steps, tell
 from layoutx.show.progress import reported
+from layoutx.spec.bound import BoundForm
 from layoutx.spec.registry import registry
 from layoutx.validate import validate
 from layoutx.validation import Validation
@@ -24,12 +26,14 @@ from layoutx.verify.diagnose.runs import from_runs
 from layoutx.verify.diagnose.search import BUDGET, search
 from layoutx.verify.diagnose.sequence import time_first, turned_layers
 from layoutx.verify.diagnose.suspect import Diagnosis, Suspect
+from layoutx.verify.diagnose.tables import explained, unseen
+from layoutx.verify.diagnose.waypoints import first_wrong, stepwise
 from layoutx.verify.recording import Recording
 from layoutx.verify.running.inputs_file import inputs_of
 from layoutx.verify.running.opened import Runner, opened
 
 TOTAL = 60.0  # seconds for all layers together, unless the caller says otherwise
-LATER = 10.0  # seconds for faults between layers that stand behind others
+LATER = 5.0  # seconds for faults between layers that stand behind others
 LEAST = 1.0  # seconds that each layer has in any case
 
 
@@ -125,11 +129,35 @@ def _whole(found: Validation, runners: Sequence[Runner], budget: float, started:
     remarks += of_rest(found.lost, found.unused, found.ok)
     remarks += of_settings([(layer, source, target) for layer, _, source, target in found.bounds])
     targets = {layer: target for layer, _, _, target in found.bounds}
-    gaps = tuple(time_first(unmasked(missing(between(g), found.lost)), targets.get(g.after)) for g in found.gaps)
+    gaps = _gaps(found, targets)
+    if not all(gap.known for gap in gaps):
+        gaps = explained(gaps, tuple(unseen(found.checks, found.owners)), [layer for layer, *_ in found.bounds])
     gaps += _behind(found, gaps) if found.runs is None else _of_runs(found, runners)
     if any(remark.mode == "F10" and remark.random for remark in remarks):
         gaps = tuple(by_chance(gap) for gap in gaps)
     return WholeDiagnosis(found, layers, gaps, tuple(remarks), time.perf_counter() - started)
+
+
+def _gaps(found: Validation, targets: Mapping[str, BoundForm]) -> tuple[Found, ...]:
+    """What lies between layers; where several join, step by step, and each such step once."""
+    known = registry()
+    first = [known.framework(side["framework"]).channels == "first" for side in (found.source, found.target)]
+    told: list[Found] = []
+    places = set[str]()
+    for gap in found.gaps:
+        place = first_wrong(gap, (first[0], first[1]))
+        if place in places:
+            continue  # it spoils another path too
+        step = stepwise(gap, (first[0], first[1])) if len(gap.before) > 1 else None
+        one = step
+        if one is None or not one.known:
+            one = between(gap, LEAST) if step is not None else between(gap)
+            one = time_first(unmasked(missing(one, found.lost)), targets.get(gap.after))
+        if not one.known and (step := step or stepwise(gap, (first[0], first[1]))) is not None:
+            one = replace(step, tried=one.tried + step.tried, families=one.families)
+        places |= {place} if place and one.known else set()
+        told.append(one)
+    return tuple(told)
 
 
 def _of_runs(found: Validation, runners: Sequence[Runner]) -> tuple[Found, ...]:

@@ -213,7 +213,10 @@ def _validation(found: Both, joined: Joint, first: Runner, second: Runner, given
         bounds=tuple((title(p.source), title(p.target), p.source.bound, p.target.bound) for p in joined.pairs),
         evidence=evidence,
         behind=found.behind,
-        owners={title(p.source): Owner(title(p.target), p.source.bound, p.source.tensors) for p in joined.pairs},
+        owners={
+            title(p.source): Owner(title(p.target), p.source.bound, p.source.tensors, p.plan, p.target.tensors)
+            for p in joined.pairs
+        },
         called=tuple(dict.fromkeys(call.layer for call in found.runs.target.calls)) if found.runs.target else (),
     )
 
@@ -227,7 +230,8 @@ def _folds(joined: Joint) -> tuple[str, ...]:
     many = f"{len(names)} batch norms are" if len(names) > 1 else "1 batch norm is"
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     each = "compared as one layer, after the norm"
-    return (f"{many} folded into the convolution before them in the {whose} ({', '.join(names[:4])}{more}): {each}",)
+    told = f"{many} folded into the convolution before them in the {whose} ({', '.join(names[:4])}{more}): {each}"
+    return (told, *joined.other_eps.values())
 
 
 def _halved(name: str) -> bool:

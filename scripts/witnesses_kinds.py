@@ -107,13 +107,15 @@ def packed_attention() -> Iterator[Plan]:
     }
     for packed, (data, parts) in ways.items():
         for bias in (True, False):
-            for first in (True, False):
-                config = {"num_heads": 3, "packed": packed, "out_transB": int(first), "batch_first": first}
+            for first, kept in ((True, False), (False, False), (True, True)):
+                turned = {"in_transB": int(kept), "out_transB": int(first)}
+                config = {"num_heads": 3, "packed": packed, **turned, "batch_first": first}
                 x = {name: (a, b, c) if first else (b, a, c) for name, (a, b, c) in data.items()}
                 whole = {**parts, "out_proj": (15, 15)}
                 tensors: dict[str, Shape] = {}
                 for slot, shape in whole.items():
-                    tensors |= {f"{slot}.B": shape, **({f"{slot}.bias": shape[1:]} if bias else {})}
+                    stored = shape[::-1] if kept else shape
+                    tensors |= {f"{slot}.B": stored, **({f"{slot}.bias": shape[1:]} if bias else {})}
                 yield Plan("onnx.MultiheadAttention", config, x, tensors)
 
 
@@ -124,6 +126,7 @@ def gates_and_tables() -> Iterator[Plan]:
         ("flax.Param", ""),
         ("nnx.Param", ""),
         ("keras.PositionEmbedding", "embeddings"),
+        ("onnx.Add", "B"),
     ):
         yield Plan(form, {}, {"x": (5,)}, {slot: (11, 3)}, vocab=11)
         yield Plan(form, {"leading": True}, {"x": (5,)}, {slot: (1, 11, 3)}, vocab=11)

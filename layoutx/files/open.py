@@ -17,6 +17,7 @@ READS = (
 )
 HDF5 = b"\x89HDF\r\n\x1a\n"
 TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # ends the .index file of a TensorFlow checkpoint
+HISTORY_MAGIC = b"lxhf"  # as layoutx.history writes it
 TORCH_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # the long 0x1950a86a20f9469cfc6c in a pickle
 
 
@@ -50,6 +51,9 @@ def open_store(path: str | PathLike[str]) -> Store:
         raise FileError(
             f"{path.name} is a git-lfs pointer, not the file itself", where=str(path), do="run: git lfs pull"
         )
+    if head.startswith(HISTORY_MAGIC):
+        what, do = f"{path.name} is a history of a training, not a model", f"run: layoutx history {path.name}"
+        raise FileError(what, where=str(path), do=do)
     # first, since its length bytes may spell "PK" (a header of 19280 bytes) or "{" (of 123)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 40:
         from layoutx.files.safetensors import read_safetensors

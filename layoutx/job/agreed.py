@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from math import prod
 
 from layoutx.errors import ConversionError
 from layoutx.job.jobs import Options
@@ -41,7 +43,7 @@ def refine_there(
 
 def _check(record: LayerRecord, axis: str, here: Refinement | None, module: Module) -> None:
     there = module.refine.get(axis)
-    if here is not None and there is not None and _sizes(here) == _sizes(there):
+    if here is not None and there is not None and (_sizes(here) == _sizes(there) or _alike(here, there)):
         return
     if here is None or there is None:
         why = module.note or record.note or "one of the two models flattens a map into it, the other does not"
@@ -52,6 +54,24 @@ def _check(record: LayerRecord, axis: str, here: Refinement | None, module: Modu
         why=why,
         do=f"say that the order stays as it is: --keep-order {record.name}",
     )
+
+
+def _alike(here: Refinement, there: Refinement) -> bool:
+    """Whether they are one map, of which one model tells only how many positions it has."""
+    maps = [_map(found) for found in (here, there)]
+    one, other = maps
+    return one is not None and other is not None and one[:2] == other[:2] and 1 in (one[2], other[2])
+
+
+def _map(found: Refinement) -> tuple[int, int, int] | None:
+    """Channels, positions, and the axes of these; None where it is no channels before, or after, all positions."""
+    first, last = (re.fullmatch(r"\(([\w ]+)\)", order) for order in (found.first, found.last))
+    if first is None or last is None:
+        return None
+    channel, *positions = first[1].split()
+    if last[1].split() != [*positions, channel]:
+        return None
+    return found.sizes[channel], prod(found.sizes[name] for name in positions), len(positions)
 
 
 def _sizes(found: Refinement) -> list[int]:

@@ -25,7 +25,9 @@ from layoutx.verify.compare.weights import aligned
 from layoutx.verify.relate.numbers import Numbers, numbers_of, slot
 
 NEARER = 0.5  # of the distance without the norm: numbers folded with another eps are still far nearer than that
+ROUNDED, FITS = 1e-6, 0.1  # what float32 rounds away; how much nearer another eps has to bring the numbers
 BIAS_KEYS = ("use_bias", "bias", "with_bias")
+EPS = (1e-5, 1e-3, 1e-6, 1e-4, 1e-2, 1e-8, 1e-12, 0.0)  # those of torch, Keras, and of well-known models
 MEANS = ("running_mean", "moving_mean")
 KERNEL, BIAS = "kernel", "bias"
 
@@ -60,7 +62,8 @@ def joint_folded(source: Model, target: Model, registry: Registry, options: Opti
     if why:
         found = joined([pair for pair in pairs if pair.norm.name not in why])
     lost = {name: why[name] if name in why and not at else text for name, text in found.lost.items()}
-    return replace(found, lost=lost)
+    kept = [pair for pair in pairs if pair.norm.name in found.folded]
+    return replace(found, lost=lost, other_eps=_other_eps(found, kept, at, registry))
 
 
 def _many(model: Model, registry: Registry, options: Options) -> int:
@@ -114,6 +117,25 @@ def _unlike(found: Joint, pairs: Sequence[Folded], at: int, registry: Registry) 
     return wrong
 
 
+def _other_eps(found: Joint, pairs: Sequence[Folded], at: int, registry: Registry) -> dict[str, str]:
+    """Norm -> that it was folded with another eps than its own, where one of the usual ones fits far better."""
+    joined = {(pair.target if at else pair.source).name: pair for pair in found.pairs}
+    said = {}
+    for pair in pairs:
+        one = joined[pair.conv.name]
+        own, other = (one.target, one.source) if at else (one.source, one.target)
+        there = numbers_of(other.bound, {name: tensor.read() for name, tensor in other.tensors.items()})
+        far = _distance(own.bound, own.tensors, there)
+        if far <= ROUNDED:
+            continue
+        near = {eps: _distance(own.bound, folded_layer(pair, registry, eps).tensors, there) for eps in EPS}
+        best = min(near, key=near.__getitem__)
+        if near[best] < FITS * far:
+            held = float(bind_record(pair.norm, registry).settings["eps"])
+            said[pair.norm.name] = f"{pair.norm.name} is folded with eps={best:g}, its own is {held:g}"
+    return said
+
+
 def _distance(bound: BoundForm, tensors: Mapping[str, Tensor], there: Mapping[Atom, Numbers]) -> float:
     """How far a layer's numbers are from another's, relative; a bias that one of them lacks is zero."""
     here = numbers_of(bound, {name: tensor.read() for name, tensor in tensors.items()})
@@ -128,8 +150,12 @@ def folded_model(model: ModelRecord, pairs: Sequence[Folded], registry: Registry
     return instead(model, pairs, {pair.conv.name: folded_layer(pair, registry) for pair in pairs})
 
 
-def folded_layer(pair: Folded, registry: Registry) -> LayerRecord:
-    """kernel' = kernel gamma / sqrt(variance + eps), bias' = (bias - mean) gamma / sqrt(variance + eps) + beta."""
+def folded_layer(pair: Folded, registry: Registry, other: float | None = None) -> LayerRecord:
+    """kernel' = kernel gamma / sqrt(variance + eps), bias' = (bias - mean) gamma / sqrt(variance + eps) + beta.
+
+    Args:
+        other: an eps in place of the norm's own.
+    """
     conv, norm = pair.conv, pair.norm
     bound, normed = bind_record(conv, registry), bind_record(norm, registry)
     slots = {block.role: tensor.name for tensor in bound.tensors for block in tensor.blocks}
@@ -140,7 +166,7 @@ def folded_layer(pair: Folded, registry: Registry) -> LayerRecord:
     def computed() -> tuple[Array, Array]:
         told = numbers_of(normed, {slot_: tensor.read() for slot_, tensor in norm.tensors.items()})
         parts = {role: numbers.array.astype(np.float64).reshape(-1) for (role, _), numbers in told.items()}
-        eps = float(normed.settings["eps"])
+        eps = float(normed.settings["eps"]) if other is None else other
         factor = parts.get("gamma", np.ones(1)) / np.sqrt(parts["variance"] + eps)
         bias = conv.tensors[name].read().astype(np.float64).reshape(-1) if name in conv.tensors else 0.0
         moved = (bias - parts["mean"]) * factor + parts.get("beta", 0.0)

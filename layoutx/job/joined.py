@@ -80,6 +80,7 @@ class Joint:
         leftover: source tensor of no layer -> what it is.
         spare: target tensor that no layer could be -> why: constants of an ONNX graph, what its weights are made of.
         folded: batch norm of one model -> the convolution before it, which has the norm folded in in the other model.
+        other_eps: batch norm that was folded with another eps than its own -> both, in words.
     """
 
     pairs: tuple[Joined, ...]
@@ -90,6 +91,7 @@ class Joint:
     leftover: Mapping[str, str] = NOTHING
     folded: Mapping[str, str] = NOTHING
     spare: Mapping[str, str] = NOTHING
+    other_eps: Mapping[str, str] = NOTHING
 
 
 def spare_of(target: ModelRecord) -> dict[str, str]:

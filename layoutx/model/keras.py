@@ -29,6 +29,7 @@ from layoutx.model.tf_objects import (
 )
 
 Known = Callable[[str], bool]
+UNSAID = "class unknown"  # how the note of a layer begins of which no config says anything
 
 
 def records(
@@ -55,7 +56,7 @@ def records(
             "the file holds no model config" if graph is None else "the model is a subclass, its config names no layers"
         )
         others = by_objects if is_objects(store) else by_groups
-        layers, leftover = others(store, (), f"class unknown: {why}")
+        layers, leftover = others(store, (), f"{UNSAID}: {why}")
         return _checked(ModelRecord(framework, store.version, tuple(layers), store, leftover))
     read = _legacy if store.format == "h5" else _grouped
     layers, leftover = read(store, graph, version, known, borrowed)

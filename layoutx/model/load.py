@@ -14,7 +14,7 @@ from layoutx.files.open import open_store
 from layoutx.files.store import Store
 from layoutx.model.callables import built
 from layoutx.model.identify import identified
-from layoutx.model.keras import records
+from layoutx.model.keras import UNSAID, records
 from layoutx.model.keras_live import is_keras, live_records
 from layoutx.model.keyed import Keyed, keyed_module, keyed_store
 from layoutx.model.onnx_live import is_onnx, onnx_store
@@ -89,7 +89,7 @@ def model_of(
     else:
         keyed = plain(keyed_of(store, framework, registry))
         model = told(state_records(keyed, registry, values), keyed, registry)
-    bare = is_keras_file(store) and not (store.config or template or config)
+    bare = is_keras_file(store) and not (template or config) and all(r.note.startswith(UNSAID) for r in model.layers)
     model = with_forms(model, registry, forms, guessing=bare, values=values)
     said = config or (template.store.config if template is not None else None)
     model = with_values(model, registry, values, said, elsewhere)

@@ -176,14 +176,18 @@ def _config(graph: Graph, branches: Sequence[Branch], owners: tuple[str, ...], l
     out = graph.records[last]
     for name in {*owners, last}:
         record = graph.records[name]
-        if record.form not in ("onnx.MatMul", "onnx.Gemm") or (name != last and record.config.get("transB")):
+        if record.form not in ("onnx.MatMul", "onnx.Gemm"):
             return {}, f"{name} is no product with a stored weight"
         if any(record.config.get(key, 1.0) != 1.0 for key in ("alpha", "beta")):
             return {}, f"{name} is multiplied by a number"
+    turned = {int(bool(graph.records[name].config.get("transB"))) for name in owners}
+    if len(turned) > 1:
+        return {}, "some of its projections are stored transposed, and some are not"
+    (way,) = turned  # without constant folding the exporter keeps torch's own (out, in), and a Transpose
     kernel = out.tensors["B"].shape
     width = kernel[1] if out.config.get("transB") else kernel[0]
     many = {name: owners.count(name) for name in owners}
-    if any(graph.records[name].tensors["B"].shape[1] != n * width for name, n in many.items()):
+    if any(graph.records[name].tensors["B"].shape[1 - way] != n * width for name, n in many.items()):
         return {}, f"the heads' results are {width} wide, the projections are not"
     if many[owners[0]] == 2:
         return {}, "the queries share a weight with the keys or the values alone"
@@ -197,4 +201,4 @@ def _config(graph: Graph, branches: Sequence[Branch], owners: tuple[str, ...], l
         return {}, "the size of its heads"
     packed = {1: "qkv", 2: "kv"}.get(len(many), "none")
     transposed = int(bool(out.config.get("transB")))
-    return {"num_heads": width // size, "packed": packed, "out_transB": transposed}, ""
+    return {"num_heads": width // size, "packed": packed, "in_transB": way, "out_transB": transposed}, ""

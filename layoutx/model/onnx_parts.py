@@ -15,6 +15,8 @@ from layoutx.model.onnx_fold import Folding
 from layoutx.model.onnx_names import name_of, unique
 from layoutx.model.onnx_nodes import RECURRENT, Reading, read_node
 from layoutx.model.onnx_standard import standard
+from layoutx.model.onnx_table import FORM as TABLE
+from layoutx.model.onnx_table import table
 from layoutx.model.record import LayerRecord
 
 ALSO_READ = "is also read by"
@@ -75,7 +77,8 @@ def _parts(model: _Model, graph: Any, prefix: str, outer: Mapping[str, Const], f
             reading, passed = both
             parts.fused |= passed
         elif i not in parts.inner:
-            reading = read_node(node, parts.consts, model.opset, _rank(node, model.shapes))
+            reading = table(node, parts.consts, model.shapes)
+            reading = reading or read_node(node, parts.consts, model.opset, _rank(node, model.shapes))
         if reading is None:
             continue
         if reading.form:
@@ -109,6 +112,9 @@ def _attended(graph: Any, parts: Parts, readers: Mapping[str, list[int]], shapes
 
 def _add(parts: Parts, node: Any, i: int, reading: Reading, prefix: str) -> str:
     name = name_of(node, reading.tensors, i, parts.records, prefix)
+    if reading.form == TABLE:  # torch's own name of the parameter
+        (stored,) = {t.name: t for n in node.input if n in parts.consts for t in parts.consts[n].tensors}
+        name = unique(stored, parts.records)
     class_name = reading.form.removeprefix("onnx.") or node.op_type
     config = dict(reading.config)
     parts.records[name] = LayerRecord(name, class_name, reading.form, config, reading.tensors, note=reading.note)

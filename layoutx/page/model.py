@@ -132,12 +132,8 @@ def _card(number: int, layer: LayerView, known: Registry, told: Told, values: bo
     if layer.bound is not None and layer.tensors:
         body.append(_picture(layer.bound, told.plans.get(layer.name) or counterpart(layer.bound, known)))
     body.append(tag("div", _tensors(layer, values), class_="tensors"))
-    card = tag("details", tag("summary", layer.name, "  ", about), tag("div", body), class_="card")
-    return Html(card.replace("<details", f'<details id="layer-{number}" data-name="{_attribute(layer)}"', 1))
-
-
-def _attribute(layer: LayerView) -> str:
-    return str(tag("i", title=_searched(layer)))[len('<i title="') : -len('"></i>')]
+    named = {"id": f"layer-{number}", "data_name": _searched(layer)}
+    return tag("details", tag("summary", layer.name, "  ", about), tag("div", body), class_="card", **named)
 
 
 def _tensors(layer: LayerView, values: bool) -> Iterable[Html]:

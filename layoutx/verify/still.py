@@ -23,7 +23,10 @@ LEFT_OUT = (
     "optimizer, or no gradient reaches it"
 )
 SAME = "nothing moved at all: are these two files of the same moment, or was the model never trained in between?"
-ONE_STEP = "it is multiplied with the state of the step before, which is zero where sequences have one step"
+ONE_STEP = (
+    "it is multiplied with the state of the step before, which is zero where sequences have one step, or where only a "
+    "direction's first step is read (out[:, -1] of the backward one)"
+)
 INFERENCE = "the layer ran as in inference (training=False, eval()), or its momentum is 1"
 BY_DATA = "state: moved by the data that the layer saw, not by a gradient"
 
@@ -111,7 +114,7 @@ def _units(axis: AxisChange, change: TensorChange, others: Sequence[TensorChange
         for a in o.axes if a.dimension.side == UNIT and a.dimension.size == axis.dimension.size
     ]  # fmt: skip
     if any(not set(axis.still) <= set(a.still) for a in same):
-        return "" if len(change.shape) == 1 else "their other weights did"
+        return "" if len(change.shape) == 1 else "other weights of these units did"
     reason = "no gradient reached these units"
     if activation.startswith("relu"):
         return f"{reason}: their {activation} was always off (dead units)"

@@ -26,6 +26,9 @@ CASES: dict[str, dict[str, Any]] = {
     "cross": {"cross": True},
     "cross, time first, weights asked for": {"cross": True, "batch_first": False, "need": True},
     "cross, widths of their own": {"cross": True, "kdim": 7, "vdim": 7},
+    "self, not folded": {"folded": False},
+    "self, of any length, time first, not folded": {"folded": False, "dynamic": True, "batch_first": False},
+    "cross, widths of their own, not folded": {"folded": False, "cross": True, "kdim": 7, "vdim": 7},
     "cross, any length, widths of their own": {"cross": True, "kdim": 7, "vdim": 7, "dynamic": True, "need": True},
 }
 
@@ -35,7 +38,7 @@ class Attends(nn.Module):
 
     def __init__(
         self, batch_first: bool = True, need: bool = False, cross: bool = False, dynamic: bool = False,
-        bias: bool = True, **more: Any,
+        bias: bool = True, folded: bool = True, **more: Any,
     ) -> None:  # fmt: skip
         super().__init__()
         self.need, self.cross = need, cross
@@ -75,7 +78,7 @@ def exported(module: nn.Module, options: dict[str, Any], path: Path) -> Path:
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module, tuple(map(torch.from_numpy, given)), path, input_names=names, dynamo=False, opset_version=17,
-            dynamic_axes=axes,
+            dynamic_axes=axes, do_constant_folding=options.get("folded", True),
         )  # fmt: skip
     return path
 

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from layoutx.convert import convert
 from layoutx.errors import LayoutxError
+from layoutx.job import agreed
+from layoutx.model.record import Refinement
 from layoutx.port import port
 
 onnx = pytest.importorskip("onnx", reason="ONNX files need the onnx package")
@@ -279,3 +281,45 @@ def test_keras_through_onnx_into_torch(name: str, folding: bool, tmp_path: Path)
     again = scrambled(build(), 11)
     port(tmp_path / "m.onnx", again, keep_order=keep)
     assert apart(again(x, training=False), expected) < 1e-6
+
+
+class Flattens(nn.Module):
+    """A map of 3 by 2 places flattened; the state that is converted tells only that these are six."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.head, self.conv = nn.Linear(5 * 6, 7), nn.Conv2d(3, 5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, 3, 5, 4)."""
+        return self.head(torch.relu(self.conv(x)).flatten(1))
+
+
+def test_a_flattened_map_of_which_one_side_knows_the_number_of_places(tmp_path: Path) -> None:
+    x = torch.randn(2, 3, 5, 4)
+    path = exported(Flattens(0).eval(), x, tmp_path / "m.onnx")
+    module = Flattens(1).eval()
+    convert(module, tmp_path / "new.onnx", to="onnx", like=path)
+    with torch.no_grad():
+        np.testing.assert_allclose(run(tmp_path / "new.onnx", x.numpy()), module(x).numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "same"),
+    [
+        ({"c": 5, "h": 3, "w": 2}, True),
+        ({"c": 10, "h": 3, "w": 1}, False),
+        ({"c": 2, "h": 3, "w": 5}, False),
+    ],
+)
+def test_two_maps_are_alike_in_channels_and_places(sizes: dict[str, int], same: bool) -> None:
+    here = Refinement("(p k)", "(k p)", {"k": 5, "p": 6}, "flatten(conv)")
+    there = Refinement("(h w c)", "(c h w)", sizes, "flatten(conv)")
+    assert (agreed._alike(here, there), agreed._alike(there, here)) == (same, same)
+
+
+def test_two_maps_of_other_sides_are_not_alike() -> None:
+    here = Refinement("(h w c)", "(c h w)", {"c": 5, "h": 2, "w": 6}, "flatten(conv)")
+    assert not agreed._alike(here, Refinement("(h w c)", "(c h w)", {"c": 5, "h": 3, "w": 4}, "flatten(conv)"))
+    assert not agreed._alike(here, Refinement("(c n)", "(c n)", {"c": 5, "n": 12}, "flatten(conv)"))

@@ -95,6 +95,18 @@ REFUSALS = [
     ),
     Refusal(
         "attention",
+        "onnx.MultiheadAttention",
+        "each query head has its own keys and values",
+        lambda b: size(b, "rep") > 1,
+    ),
+    Refusal(
+        "attention",
+        "onnx.MultiheadAttention",
+        "values are as wide as keys",
+        lambda b: size(b, "value") != size(b, "head"),
+    ),
+    Refusal(
+        "attention",
         "keras.GroupQueryAttention",
         "values are as wide as keys",
         lambda b: size(b, "value") != size(b, "head"),
@@ -114,7 +126,6 @@ REFUSALS = [
         for target in ("keras.*", "torch.*")
     ),
     Refusal("normalization", "*", "a mean that the config gives is stored nowhere", lambda b: not biased(b, "mean")),
-    Refusal("normalization", "onnx.*", "the nodes do not run backwards", fact("invert", False)),
     Refusal("gru", "keras.*CuDNN*", "cuDNN applies the reset gate after the product", fact("reset", "after")),
     Refusal("gru", "torch.*", "torch applies the reset gate after the product", fact("reset", "after")),
     *(

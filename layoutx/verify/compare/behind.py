@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from layoutx.verify.compare import flow
 from layoutx.verify.compare.limits import OK
 from layoutx.verify.compare.pairs import Gap, Handed
+from layoutx.verify.recording import Call, Recording
 
 MOST = 24  # arrays that were handed on before a place, the latest first
 INPUTS = "the inputs"
@@ -48,3 +49,12 @@ def handed(gap: Gap, links: Sequence[flow.Link]) -> tuple[Handed, ...]:
             if side is not None and words not in {one.words for one in found}:
                 found.append(Handed(words, side.expected, side.found))
     return tuple(found[:MOST])
+
+
+def called(
+    start: Sequence[flow.Link], after: flow.Link | None, source: Recording, target: Recording
+) -> tuple[tuple[Call, ...], tuple[Call, ...]]:
+    """All calls from the layers before a place up to the layer behind it, in both runs; None: up to the outputs."""
+    here = slice(max(0, min((x.at for x in start), default=0)), after.at if after is not None else None)
+    there = slice(max(0, min((x.there for x in start), default=0)), after.there if after is not None else None)
+    return tuple(source.calls[here]), tuple(target.calls[there])

@@ -13,7 +13,7 @@ from layoutx.progress import steps, tell
 from layoutx.verify.compare import flow
 from layoutx.verify.compare.again import renumbered
 from layoutx.verify.compare.alone import modules_of
-from layoutx.verify.compare.behind import behind, handed
+from layoutx.verify.compare.behind import behind, called, handed
 from layoutx.verify.compare.calls import between, call_of
 from layoutx.verify.compare.context import in_context, lacking
 from layoutx.verify.compare.flattened import seen, turned
@@ -229,7 +229,8 @@ def _told(gap: Gap, links: Sequence[flow.Link], runs: Runs, couples: Sequence[Co
     said = gap.hint or (lacking(last, runs) if last is not None else "")
     said = said or hint(gap.expected, gap.given, raw, act, ", ".join(gap.before))
     here = (f"{act} of {', '.join(gap.before)}", *here) if act else here
-    found = replace(gap, passed=here, there=there, hint=said, act=act, earlier=handed(gap, links))
+    calls = called(start, after, runs.source, runs.target)
+    found = replace(gap, passed=here, there=there, hint=said, act=act, earlier=handed(gap, links), calls=calls)
     if last is None:
         return found
     return replace(found, gave=_gave(last, last.source, runs.source), there_gave=_gave(last, last.target, runs.target))

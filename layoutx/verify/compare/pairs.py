@@ -11,6 +11,7 @@ from layoutx.files.store import Tensor
 from layoutx.plan.plan import Array, Plan
 from layoutx.spec.bound import BoundForm
 from layoutx.verify.compare.apart import Apart
+from layoutx.verify.recording import Call
 
 
 class Half(Protocol):
@@ -144,6 +145,7 @@ class Gap:
         gave, there_gave: every output of the one layer before, by name, in canonical order, in the source and in the
             target; act: the activation that this layer has in the source only, and which `there_gave` lacks.
         earlier: what layers further ahead were given and gave: a connection may skip layers.
+        calls: all that was called there, with the layers before, in the source and in the target.
     """
 
     before: tuple[str, ...]
@@ -164,3 +166,4 @@ class Gap:
     there_gave: Mapping[str, Array] = NOTHING
     act: str = ""
     earlier: tuple[Handed, ...] = ()
+    calls: tuple[tuple[Call, ...], tuple[Call, ...]] = ((), ())

@@ -15,11 +15,13 @@ from layoutx.verify.compare.calls import inner
 from layoutx.verify.compare.inputs import arranged
 from layoutx.verify.compare.limits import FAIL, OK, OPEN, coarsest, verdict
 from layoutx.verify.compare.pairs import Check
+from layoutx.verify.diagnose.ops import merges
 from layoutx.verify.forward.activations import PLAIN
 from layoutx.verify.recording import Call, Recording
 from layoutx.verify.running.opened import Runner
 
 BY_VALUE = "found by its values in the target's own run"
+MERGED = 1e-5  # of the largest value
 BY_ORDER = "the next of its kind in the target's own run"
 
 
@@ -167,12 +169,25 @@ def _agree(call: Call, other: Call, dtypes: tuple[str, str], tolerance: float) -
 
 
 def _fitted(left: Array, right: Array) -> tuple[Array, Array]:
-    """Two outputs with axes in one order; all steps against the last one only are cut to that."""
+    """Two outputs with axes in one order; all steps against the last one only are cut to that, directions merged."""
+    if left.ndim == right.ndim and {2 * left.shape[-1], left.shape[-1] / 2} & {right.shape[-1]}:
+        return _merged(left, right)
     if right.ndim == 3 and left.ndim == 2:
         right = min(_lasts(right), key=lambda array: apart(left, array).largest)
     elif left.ndim == 3 and right.ndim == 2:
         left = min(_lasts(left), key=lambda array: apart(array, right).largest)
     return left, _nearest(left, right)
+
+
+def _merged(left: Array, right: Array) -> tuple[Array, Array]:
+    """One output has two directions side by side, the other what was made of them: both merged, where that agrees."""
+    wide = right.shape[-1] > left.shape[-1]
+    for op in merges():
+        pair = (left, _nearest(left, op.apply(right))) if wide else (op.apply(left), right)
+        pair = pair if wide else (pair[0], _nearest(*pair))
+        if pair[0].shape == pair[1].shape and apart(*pair).relative <= MERGED:
+            return pair
+    return left, right
 
 
 def _lasts(y: Array) -> list[Array]:

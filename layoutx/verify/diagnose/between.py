@@ -13,7 +13,7 @@ from layoutx.plan.plan import Array
 from layoutx.verify.compare.pairs import Gap
 from layoutx.verify.diagnose.ops import Op, activations, ops
 from layoutx.verify.diagnose.residual import residual
-from layoutx.verify.diagnose.ways import CLOSE, Way, affine, far, made, makes, spread, starts, ways
+from layoutx.verify.diagnose.ways import BUDGET, CLOSE, Way, affine, far, made, makes, spread, starts, ways
 
 UNKNOWN = "something that is not among the known ways"
 
@@ -55,10 +55,10 @@ def missing(found: Found, lost: Collection[str]) -> Found:
     return replace(found, what=what, mode="F14")
 
 
-def between(gap: Gap) -> Found:
-    """Explain a gap; `what` starts with "none of these" where nothing that is known fits."""
+def between(gap: Gap, budget: float = BUDGET) -> Found:
+    """Explain a gap; `what` starts with "none of these" where nothing that is known fits. budget: seconds a side."""
     gap = spread(gap)
-    return replace(_between(gap), families=_groups(gap))
+    return replace(_between(gap, budget), families=_groups(gap))
 
 
 def _groups(gap: Gap) -> tuple[str, ...]:
@@ -68,9 +68,9 @@ def _groups(gap: Gap) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(names) if name != "nothing")
 
 
-def _between(gap: Gap) -> Found:
-    here, many = ways(starts(gap, True), gap.expected, gap.act)
-    there, more = ways(starts(gap, False), gap.given)
+def _between(gap: Gap, budget: float) -> Found:
+    here, many = ways(starts(gap, True), gap.expected, gap.act, budget)
+    there, more = ways(starts(gap, False), gap.given, budget=budget)
     same = bool(here and there) and here[0].words == there[0].words
     if here and there and not same:
         return _told(gap, here, there, many + more)
@@ -141,15 +141,17 @@ def _lacking(gap: Gap, direct: Sequence[Op], tried: int) -> Found:
 
 def _told(gap: Gap, here: Sequence[Way], there: Sequence[Way], tried: int) -> Found:
     right, wrong = _nearest(here, there)
-    does = wrong.words if wrong is not None else UNKNOWN
-    what = f"{place_of(gap)} the source does: {right.words}; the target does: {does}"
+    if wrong is None:  # the source's operation in its place is no explanation of what the target does
+        what = f"none of these: {place_of(gap)} the source does: {right.words}; the target does: {UNKNOWN}"
+        return Found(gap, what, before=gap.found.largest, tried=tried, rivals=_rivals(here))
+    what = f"{place_of(gap)} the source does: {right.words}; the target does: {wrong.words}"
     right_ops, wrong_ops = (_all(way) for way in (right, wrong))
     odd = [op for op in right_ops if op.name not in {o.name for o in wrong_ops}]
     extra = [op for op in wrong_ops if op.name not in {o.name for o in right_ops}]
     skips = residual(right, wrong)
     if skips is not None:
-        what = f"{place_of(gap)} {skips[0]}; the source does: {right.words}; the target does: {does}"
-    states = wrong is not None and right.join != wrong.join and "state" in right.join + wrong.join
+        what = f"{place_of(gap)} {skips[0]}; the source does: {right.words}; the target does: {wrong.words}"
+    states = right.join != wrong.join and "state" in right.join + wrong.join
     modes = [op.mode for op in (*odd, *extra) if op.mode]
     code = "; ".join(op.code for op in odd if op.code)
     if not odd and extra:

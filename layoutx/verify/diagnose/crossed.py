@@ -8,8 +8,9 @@ from time import monotonic
 
 import numpy as np
 
+from layoutx.empty import NOTHING
 from layoutx.files.store import Tensor
-from layoutx.plan.plan import Array
+from layoutx.plan.plan import Array, Plan
 from layoutx.spec.bound import BoundForm
 from layoutx.verify.diagnose.evaluate import distance, outputs, wanted
 from layoutx.verify.diagnose.fixes import loaded_from, ported
@@ -20,11 +21,13 @@ BUDGET = 5.0  # seconds for all layers together
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """One paired layer of the source: what its counterpart, at `place`, should hold."""
+    """One paired layer of the source: what its counterpart, at `place`, should hold by `plan`, and what it holds."""
 
     place: str
     bound: BoundForm
     tensors: Mapping[str, Tensor]
+    plan: Plan | None = None
+    held: Mapping[str, Tensor] = NOTHING
 
 
 def crossed(suspects: Sequence[Suspect], owners: Mapping[str, Owner]) -> dict[int, Diagnosis]:

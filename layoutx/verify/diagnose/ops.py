@@ -117,8 +117,8 @@ def _shifted(x: Array, by: Sequence[int]) -> Array:
 
 def pools(x: Array, goal: tuple[int, ...]) -> Iterator[Op]:
     """Pooling over windows, or over everything."""
+    rank = x.ndim - 2
     if len(goal) == x.ndim and goal[-1] == x.shape[-1]:
-        rank = x.ndim - 2
         for size, stride in product((2, 3, 4, 5), (1, 2, 3, 4)):
             for border in ("valid", "same", "symmetric", "ceil"):
                 pads = _pads(border, x.shape[1:-1], size, stride)
@@ -128,9 +128,10 @@ def pools(x: Array, goal: tuple[int, ...]) -> Iterator[Op]:
     middle = tuple(range(1, x.ndim - 1))
     if goal == (x.shape[0], x.shape[-1]) or goal == (x.shape[0], *(1 for _ in middle), x.shape[-1]):
         keep = len(goal) == x.ndim
-        yield Op("global average pooling", "pooling", lambda a: a.mean(middle, keepdims=keep), "F27", "x = x.mean((2, 3))")  # fmt: skip # noqa: E501
-        yield Op("global max pooling", "pooling", lambda a: a.max(middle, keepdims=keep), "F27", "x = x.amax((2, 3))")
-        yield Op("global sum", "pooling", lambda a: a.sum(middle, keepdims=keep), "F27", "x = x.sum((2, 3))")
+        axes = "1" if rank == 1 else str(tuple(range(2, x.ndim)))  # of a sequence torch keeps time before features
+        yield Op("global average pooling", "pooling", lambda a: a.mean(middle, keepdims=keep), "F27", f"x = x.mean({axes})")  # fmt: skip # noqa: E501
+        yield Op("global max pooling", "pooling", lambda a: a.max(middle, keepdims=keep), "F27", f"x = x.amax({axes})")
+        yield Op("global sum", "pooling", lambda a: a.sum(middle, keepdims=keep), "F27", f"x = x.sum({axes})")
 
 
 def _pooled(size: int, stride: int, border: str, pads: Sequence[tuple[int, int]], rank: int) -> Iterator[Op]:
@@ -192,7 +193,7 @@ def sizes(x: Array, goal: tuple[int, ...]) -> Iterator[Op]:
             yield from _enlarged(space, there)
     blocks = {b // a for a, b in zip(space, there, strict=True)}
     if len(space) == 2 and len(blocks) == 1 and (block := blocks.pop()) > 1 and goal[-1] * block**2 == x.shape[-1]:
-        for name, order in (("depth first (DCR, TensorFlow)", (0, 1, 2)), ("column first (CRD, torch)", (2, 0, 1))):
+        for name, order in (("depth first (DCR, TensorFlow)", (0, 1, 2)), ("column first (CRD, torch)", (1, 2, 0))):
             yield Op(f"depth to space, {name}", "depth to space", partial(_to_space, block=block, order=order), "F29", "x = F.pixel_shuffle(x, r)   # CRD; permute the channels before it for DCR")  # fmt: skip # noqa: E501
 
 

@@ -12,7 +12,7 @@ from layoutx.plan.plan import Array
 from layoutx.verify.compare.behind import INPUTS
 from layoutx.verify.compare.pairs import Check, Gap, Handed
 from layoutx.verify.diagnose.between import UNKNOWN, Found, behind, between
-from layoutx.verify.diagnose.ops import activations
+from layoutx.verify.diagnose.ops import activations, merges
 from layoutx.verify.diagnose.ways import makes
 from layoutx.verify.diagnose.within import FUNCTIONS, Pair, gap_of, said_of, same, within
 from layoutx.verify.recording import Call, Recording
@@ -86,6 +86,8 @@ def _pair(
 def _with_activation(pair: Pair) -> Pair:
     """A layer that ends with an activation in one framework and not in the other is the same layer."""
     here, there = pair.gave[0], pair.gave[1] if pair.own is None else pair.own
+    if here.ndim == there.ndim and 2 * here.shape[-1] == there.shape[-1]:
+        return next((replace(pair, merge=op) for op in merges() if makes(there, (op,), here)), pair)
     if here.shape != there.shape or same(here, there):
         return pair
     for op in activations():
@@ -152,7 +154,9 @@ def _between(
 ) -> Found | None:
     gap = gap_of((before.check.layer,), after, arrays, handed, (before.check.place, place))
     gap = replace(gap, left=before.gave[:1], right=before.gave[1:], act=before.act)
-    if before.act:
+    if before.merge is not None:  # what the source merges inside the layer, the target may merge behind it
+        gap = replace(gap, left=before.gave[1:])
+    elif before.act:
         gap = replace(gap, gave={"y": before.gave[0]}, there_gave={"y": before.gave[1]})
     if before.same and not spoilt:
         return _named(gap, between(gap))

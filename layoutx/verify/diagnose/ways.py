@@ -91,6 +91,8 @@ def spread(gap: Gap) -> Gap:
 def lined(array: Array, goal: Array) -> Array:
     """An array with the axes before the features one with the batch as in another one: dense layers know no time."""
     more = array.ndim - goal.ndim
+    if more == 0 and array.ndim == 2 and array.shape[1] == goal.shape[1] and len(goal) > 1 and len(array) > len(goal):
+        return array.reshape(len(goal), -1, array.shape[1]) if len(array) % len(goal) == 0 else array  # time as rows
     if 0 < more < array.ndim and goal.ndim and prod(array.shape[: more + 1]) == goal.shape[0] != array.shape[0]:
         return array.reshape(-1, *array.shape[more + 1 :])
     if 0 < -more < goal.ndim and array.ndim and prod(goal.shape[: 1 - more]) == array.shape[0] != goal.shape[0]:
@@ -159,7 +161,7 @@ def made(gap: Gap, way: Way, source: bool) -> Array | None:
     return None
 
 
-def ways(given: Sequence[Start], goal: Array, act: str = "") -> tuple[list[Way], int]:
+def ways(given: Sequence[Start], goal: Array, act: str = "", budget: float = BUDGET) -> tuple[list[Way], int]:
     """Every way of one operation that makes `goal` of what the layers before gave, else of two; how many were tried.
 
     act: the activation that is in what is called y already.
@@ -168,7 +170,7 @@ def ways(given: Sequence[Start], goal: Array, act: str = "") -> tuple[list[Way],
     many = len(goal) if square else SAMPLES
     wanted = np.asarray(goal[:many], np.float64)
     few = [(s, s.whole()[:many]) for s in given if s.array.shape[:1] == goal.shape[:1]]
-    end = time.monotonic() + BUDGET
+    end = time.monotonic() + budget
     found: list[Way] = []
     tried = 0
     for steps in (_one, _two):

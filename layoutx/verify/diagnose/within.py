@@ -29,8 +29,8 @@ class Pair:
     Attributes:
         act: the activation that is part of the layer in the source only.
         own: what the target's layer gives of what the source's was given, where it was run on that.
-        rows: its inputs are a flattened map, whose
-            numbers stand in another order in the target.
+        rows: its inputs are a flattened map, whose numbers stand in another order in the target.
+        merge: what makes the target's two directions, side by side, the source's output.
     """
 
     check: Check
@@ -40,6 +40,7 @@ class Pair:
     act: str = ""
     own: Array | None = None
     rows: bool = False
+    merge: Op | None = None
 
     @property
     def fed_alike(self) -> bool:
@@ -57,6 +58,7 @@ class Pair:
         return self.same or (self._alike(self.own) if self.own is not None else not self.fed_alike)
 
     def _alike(self, there: Array) -> bool:
+        there = self.merge.apply(there) if self.merge is not None else there
         return same(self.gave[0], activation(self.act)(there) if self.act and there.ndim else there)
 
 

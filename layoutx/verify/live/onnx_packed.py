@@ -20,14 +20,18 @@ def packed_nodes(config: Mapping[str, Any], weights: Arrays) -> list[Node]:
     """From query, key and value to y: each projection multiplied whole and cut, so that its order shows.
 
     Args:
-        config: num_heads, packed (qkv, kv or none), out_transB, batch_first, with the defaults of the form.
+        config: num_heads, packed (qkv, kv or none), in_transB, out_transB, batch_first, with the defaults of the form.
     """
     slots = PACKED[config.get("packed", "qkv")]
     first = bool(config.get("batch_first", False))
     nodes: list[Node] = []
     for number, (role, slot) in enumerate(zip(("query", "key", "value"), slots, strict=True)):
         nodes += [] if first else [("Transpose", [role], [f"{role}_turned"], TURN)]
-        nodes += _product(role if first else f"{role}_turned", slot, f"{role}_all", weights)
+        kernel = ""
+        if config.get("in_transB", 0):
+            kernel = f"{role}_kernel"
+            nodes.append(("Transpose", [f"{slot}.B"], [kernel], {"perm": [1, 0]}))
+        nodes += _product(role if first else f"{role}_turned", slot, f"{role}_all", weights, kernel)
         own = [i for i, other in enumerate(slots) if other == slot]
         parts = [role if i == number else f"{role}_{i}" for i in own]
         cut = {"axis": -1, "num_outputs": len(own)}

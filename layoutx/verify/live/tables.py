@@ -113,9 +113,29 @@ def _tf_keras(table: Array, rows: Array) -> Any:
     return np.asarray(layer(rows))
 
 
+def _onnx(table: Array, rows: Array) -> Any:
+    """What the node adds to zeros, row by row."""
+    from onnx import helper, numpy_helper
+    from onnx.reference import ReferenceEvaluator
+
+    kind = helper.np_dtype_to_tensor_dtype(table.dtype)
+    shape = (1, *table.shape[-2:])
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["zeros", "pos"], ["y"])],
+        "rows",
+        [helper.make_tensor_value_info("zeros", kind, shape)],
+        [helper.make_tensor_value_info("y", kind, None)],
+        [numpy_helper.from_array(table, "pos")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
+    (found,) = ReferenceEvaluator(model).run(["y"], {"zeros": np.zeros(shape, table.dtype)})
+    return np.asarray(found)[0][rows]
+
+
 RUNNERS: Mapping[str, Callable[[Array, Array], Any]] = {
     "torch.Parameter": _torch,
     "flax.Param": _linen,
     "nnx.Param": _nnx,
     "keras.PositionEmbedding": _keras,
+    "onnx.Add": _onnx,
 }

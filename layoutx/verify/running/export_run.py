@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import getitem
@@ -89,7 +90,9 @@ class ExportRunner:
 
     def _graph(self, double: bool) -> Any:
         if double not in self.copies:
-            module = copy.deepcopy(self.model.module())
+            with warnings.catch_warnings():  # torch 2.13 warns of what its own trees do in a copy
+                warnings.simplefilter("ignore", FutureWarning)
+                module = copy.deepcopy(self.model.module())
             self.copies[double] = _wide(doubled(module)) if double else module
         return self.copies[double]
 

@@ -70,6 +70,23 @@ def test_folded_norms_are_compared_with_their_convolutions(back):
     assert f"3 batch norms are folded into the convolution before them in the {whose} (b1 into c1" in found.notes[0]
 
 
+@pytest.mark.parametrize("back", [False, True])
+def test_an_eps_that_is_not_the_norms_own_is_named(back):
+    found = validate(*((folded(eps=1e-5), net()) if back else (net(), folded(eps=1e-5))), X)
+    assert not found.ok
+    assert found.notes[1] == "b1 is folded with eps=1e-05, its own is 0.001"
+    assert not any("eps" in note for note in validate(net(), folded(), X).notes)
+
+
+def test_no_eps_is_named_for_other_numbers():
+    other = folded()
+    with torch.no_grad():
+        other.c1.weight[2] *= 1.01
+    found = validate(net(), other, X)
+    assert not found.ok
+    assert not any("eps" in note for note in found.notes)
+
+
 def test_torch_ao_fuses_the_same():
     made = torch.ao.quantization.fuse_modules(net(), [list(pair) for pair in PAIRS])
     assert validate(net(), made, X).ok
