@@ -12,12 +12,11 @@ from layoutx.errors import UsageError
 from layoutx.explained import Block, Explained, Say
 from layoutx.show.picture import picture
 from layoutx.show.topics.axis import axis_of
-from layoutx.show.topics.layer import arrays, elsewhere, odd, plans, rest, title
+from layoutx.show.topics.beside import MAIN, plans, targets
+from layoutx.show.topics.layer import arrays, elsewhere, odd, rest, title
 from layoutx.show.topics.words import Subject, formula
 from layoutx.show.views import LayerView, ModelView
 from layoutx.spec.registry import Registry, registry
-
-MAIN = ("keras", "torch", "onnx")
 
 
 def explain(
@@ -76,7 +75,7 @@ def explain(
     if axis:
         blocks, data = axis_of(subject, axis)
         return Explained(f"Where the {data['axis']} axis of {subject.name} comes from", tuple(blocks), data)
-    names = _targets(subject, known, to)
+    names = targets(subject, known, to)
     return _part(subject, part, known, names) if part else _whole(subject, known, names)
 
 
@@ -134,28 +133,6 @@ def _layer(view: ModelView, layer: LayerView) -> Subject:
         why = layer.problem or "; ".join(layer.notes) or f"its class is {layer.class_name or 'not told'}"
         raise UsageError(f"the form of {layer.name} is not known", why=why, do=f"name it: --form {layer.name}=FORM")
     return Subject(layer.name, layer.bound, layer, view, layer.own)
-
-
-def _targets(subject: Subject, known: Registry, to: str) -> list[str]:
-    """The forms to compare with: the one asked for, or the usual one of each main framework but its own."""
-    if to in known.forms:
-        return [to]
-    kind = subject.bound.kind.name
-    if to:
-        from layoutx.model.load import check_framework
-
-        check_framework(to, known)
-    spread = subject.bound.kind.spread.items()
-    rank = next((n for n, names in sorted(spread, reverse=True) if set(names) <= set(subject.bound.sizes)), None)
-    rank = rank or subject.bound.config.get("rank")
-    found = []
-    for framework in [to] if to else [name for name in MAIN if name != subject.framework.rstrip("1")]:
-        usual = [f for f in known.forms_of(kind, framework) if rank is None or f.rank in (None, rank)]
-        fitting = [f for f in usual if f.class_name.count(".") == subject.bound.form.class_name.count(".")] or usual
-        found += [f.name for f in fitting[:1]]
-    if to and not found:
-        raise UsageError(f"{to} has no form of the kind {kind}", do=f"`layoutx specs show {kind}` lists its forms")
-    return found
 
 
 def _whole(subject: Subject, known: Registry, names: list[str]) -> Explained:

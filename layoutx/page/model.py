@@ -9,11 +9,12 @@ from layoutx.errors import LayoutxError
 from layoutx.page.document import Section
 from layoutx.page.html import Html, joined, tag
 from layoutx.page.tensor import tensor_card
-from layoutx.plan.fit import fit
 from layoutx.plan.plan import Plan
 from layoutx.show.picture import picture
 from layoutx.show.svg import svg
 from layoutx.show.tables import plural, size_text
+from layoutx.show.topics.beside import plans, targets
+from layoutx.show.topics.words import Subject
 from layoutx.show.views import LayerView, ModelView
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.registry import Registry
@@ -48,7 +49,7 @@ def answer(view: ModelView) -> list[Html]:
 def sections(view: ModelView, known: Registry, told: Told, values: bool = True) -> Iterator[Section]:
     """The table of layers, the cards, and what no layer owns."""
     yield Section("layers", "Layers", tag("div", _table(view, told), class_="tablebox"))
-    cards = [_card(number, layer, known, told, values) for number, layer in enumerate(view.layers)]
+    cards = [_card(number, view, known, told, values) for number in range(len(view.layers))]
     fold = [
         tag("button", text, type="button", data_fold=way) for text, way in (("Open all", "open"), ("Fold all", "fold"))
     ]
@@ -122,7 +123,8 @@ def _searched(layer: LayerView) -> str:
     return " ".join(words).lower()
 
 
-def _card(number: int, layer: LayerView, known: Registry, told: Told, values: bool) -> Html:
+def _card(number: int, view: ModelView, known: Registry, told: Told, values: bool) -> Html:
+    layer = view.layers[number]
     about = tag("span", f"{layer.class_name}  {plural(layer.parameters, 'number')}", class_="dim")
     config = ", ".join(f"{key}={value}" for key, value in layer.config.items())
     body: list[Html | None] = [tag("p", config, class_="dim") if config else None]
@@ -130,7 +132,7 @@ def _card(number: int, layer: LayerView, known: Registry, told: Told, values: bo
     body.append(tag("p", layer.problem, class_="wrong") if layer.problem else None)
     body.append(told.cards.get(layer.name))
     if layer.bound is not None and layer.tensors:
-        body.append(_picture(layer.bound, told.plans.get(layer.name) or counterpart(layer.bound, known)))
+        body.append(_picture(layer.bound, told.plans.get(layer.name) or counterpart(view, layer, layer.bound, known)))
     body.append(tag("div", _tensors(layer, values), class_="tensors"))
     named = {"id": f"layer-{number}", "data_name": _searched(layer)}
     return tag("details", tag("summary", layer.name, "  ", about), tag("div", body), class_="card", **named)
@@ -153,12 +155,11 @@ def _kind(bound: BoundForm) -> str:
     return f"{bound.kind.name}: {bound.kind.about}"
 
 
-def counterpart(bound: BoundForm, known: Registry) -> Plan | None:
-    """The plan to the usual form of the same kind in the framework beside which this one is drawn; None without one."""
-    other = OPPOSITE.get(bound.form.framework, "torch")
-    for form in known.forms_of(bound.kind.name, other):
-        try:
-            return fit(bound, form)
-        except LayoutxError:
-            continue
-    return None
+def counterpart(view: ModelView, layer: LayerView, bound: BoundForm, known: Registry) -> Plan | None:
+    """The plan to the usual form of the framework beside which a layer is drawn, its rows as that one flattens maps."""
+    subject = Subject(layer.name, bound, layer, view, layer.own)
+    try:
+        names = targets(subject, known, OPPOSITE.get(bound.form.framework, "torch"))
+    except LayoutxError:
+        return None
+    return next(iter(plans(subject, known, names)[0]), None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -13,35 +12,9 @@ from layoutx.page.heat import heat
 from layoutx.page.html import Html, tag
 from layoutx.show.picture import split_of
 from layoutx.show.views import LayerView, TensorView
+from layoutx.verify.stats.numbers import Numbers, numbers
 
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Numbers:
-    """A tensor in five numbers; `strange` counts NaN and infinite ones, which the others leave out."""
-
-    mean: float
-    deviation: float
-    low: float
-    high: float
-    norm: float
-    strange: int
-
-
-def numbers(array: Array) -> Numbers | None:
-    """The five numbers of real values; None of an empty tensor, or of texts."""
-    if not array.size or not _real(array):
-        return None
-    finite = np.isfinite(array)
-    count = int(np.count_nonzero(finite))
-    kept = array if count == array.size else array[finite]
-    if not count:
-        return Numbers(0, 0, 0, 0, 0, array.size)
-    wide = kept.astype(np.float64, copy=False)
-    mean, square = float(wide.mean()), float(np.square(wide).sum())
-    spread = max(square / count - mean * mean, 0.0) ** 0.5
-    return Numbers(mean, spread, float(wide.min()), float(wide.max()), square**0.5, array.size - count)
 
 
 def tensor_card(layer: LayerView, tensor: TensorView, array: Array | None) -> Html:
@@ -50,19 +23,19 @@ def tensor_card(layer: LayerView, tensor: TensorView, array: Array | None) -> Ht
     about = ", ".join(filter(None, [index, tensor.role, tensor.dtype, f"{tensor.size:,} numbers"]))
     parts: list[Html | None] = [tag("h3", tensor.text), tag("div", about, class_="dim")]
     parts.append(tag("div", "in the file: ", tag("code", tensor.key), class_="dim"))
-    found = numbers(array) if array is not None else None
-    if array is not None and found is not None:
+    if array is not None and array.size and _real(array):
+        found = numbers(array)
         parts.append(tag("div", _said(found)))
         real = _readable(array)
         parts.append(histogram(real))
-        if found.low < found.high or found.strange:
+        if found.min != found.max or found.nan + found.inf:
             parts.append(_map(real.reshape(_plane(layer, tensor)), tensor))
     return tag("div", parts, class_="tensor")
 
 
 def _said(found: Numbers) -> str:
-    strange = f"; {found.strange:,} NaN or infinite" if found.strange else ""
-    return f"mean {found.mean:.4g}, deviation {found.deviation:.4g}, {found.low:.4g} … {found.high:.4g}{strange}"
+    strange = f"; {found.nan + found.inf:,} NaN or infinite" if found.nan + found.inf else ""
+    return f"mean {found.mean:.4g}, deviation {found.std:.4g}, {found.min:.4g} … {found.max:.4g}{strange}"
 
 
 def _map(plane: Array, tensor: TensorView) -> Html | None:

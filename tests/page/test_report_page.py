@@ -204,3 +204,12 @@ def test_a_line_stops_where_a_value_has_no_place() -> None:
     alone = str(lines([("a", [5], [1.0])], "norm"))
     assert "h3" in alone
     assert alone.count(">5</text>") == 1
+
+
+def test_the_rows_after_a_flatten_are_drawn_as_the_other_framework_flattens_them() -> None:
+    digits = Path(__file__).resolve().parents[2] / "examples" / "digits.keras"
+    text = page(digits)
+    card = text[text.index('id="layer-7"') : text.index('id="layer-8"')]
+    assert "dense1" in card
+    assert "weight = kernel.reshape(4, 20, 48).transpose(2, 1, 0)" in card
+    assert "weight = kernel.T" not in card

@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from math import prod
 from typing import Any
 
-from layoutx.errors import LayoutxError
 from layoutx.explained import Block, Box, Code, Rows, Say
 from layoutx.lang.tree import Sum, walk
 from layoutx.plan.code import expression
-from layoutx.plan.fit import fit
 from layoutx.plan.plan import Plan
 from layoutx.plan.region import picked, region
 from layoutx.plan.words import orders
@@ -21,7 +19,6 @@ from layoutx.show.topics.axis import sentence
 from layoutx.show.topics.words import Subject, condition, dims, formula, label_word, missing, shaped, words_of
 from layoutx.spec.bound import BoundForm, BoundTensor
 from layoutx.spec.expand import axis_names
-from layoutx.spec.registry import Registry
 from layoutx.verify.hand.loops import loop, turned, units
 
 GIVEN = {"keras": "get_weights()[{}]", "keras1": "get_weights()[{}]"}
@@ -188,25 +185,6 @@ def example(bound: BoundForm, tensor: BoundTensor, at: int = 5) -> tuple[str, st
     where = region(bound, tensor, picked(block, fixed_at(bound, block.role, {axis: number}, block)))
     word = words_of(bound, axis).one if axis in over else axis
     return (f"{word} {number}", where.text) if where.taken else None
-
-
-def plans(subject: Subject, known: Registry, names: list[str]) -> tuple[list[Plan], dict[str, str]]:
-    """The same layer in other forms, and those that cannot hold it -> why."""
-    found, refused = list[Plan](), dict[str, str]()
-    for name in names:
-        try:
-            found.append(fit(subject.bound, known.form(name), refine=_turned(subject, known, name)))
-        except LayoutxError as error:
-            refused[name] = "; ".join(filter(None, [error.what, error.why]))
-    return found, refused
-
-
-def _turned(subject: Subject, known: Registry, name: str) -> dict[str, str]:
-    """The other framework flattens a map in its own order."""
-    if subject.view is None:
-        return {}
-    last = known.framework(name.partition(".")[0]).channels == "last"
-    return dict(subject.view.last if last else subject.view.first)
 
 
 def elsewhere(subject: Subject, found: list[Plan], refused: dict[str, str]) -> tuple[list[Block], list[dict[str, Any]]]:
