@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import io
 import mmap
+import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
 from layoutx.errors import FileError, LayoutxError
-from layoutx.files.dtypes import Array, DType, settled
+from layoutx.files.dtypes import Array, DType, native, settled
+from layoutx.files.store import Tensor
 
 DO_AGAIN = "copy or download the file again, or save it again"
 
@@ -110,8 +114,29 @@ def array_at(blob: Blob, offset: int, dtype: DType, shape: tuple[int, ...], orde
         raw = np.frombuffer(blob.packed, np.uint8, nbytes, offset)
     else:
         with reading(blob.path, "the file it was a moment ago"):
-            raw = np.asarray(np.memmap(blob.path, np.uint8, "r", blob.offset + offset, (nbytes,)))
+            raw = np.frombuffer(mapped(blob.path), np.uint8, nbytes, blob.offset + offset)
     return settled(raw.view(dtype).reshape(shape, order=order))
+
+
+def stored(name: str, blob: Blob, offset: int, dtype: DType, shape: tuple[int, ...], order: Any = "C") -> Tensor:
+    """The tensor stored at `offset` in a blob, with the byte order of `dtype` there; read by `array_at`."""
+    plain = blob.packed is None and order == "C" and dtype == native(dtype)
+    read = partial(array_at, blob, offset, dtype, shape, order)
+    return Tensor(name, native(dtype), shape, read, mapped=plain)
+
+
+_MAPS: WeakValueDictionary[tuple[str, int, int, int], mmap.mmap] = WeakValueDictionary()
+
+
+def mapped(path: Path) -> mmap.mmap:
+    """The whole file as one read-only map, the same one as long as anybody holds it and the file is the same."""
+    with path.open("rb") as file:
+        about = os.fstat(file.fileno())
+        key = (str(path), about.st_ino, about.st_size, about.st_mtime_ns)
+        found = _MAPS.get(key)
+        if found is None:
+            found = _MAPS[key] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return found
 
 
 def stream(blob: Blob) -> IO[bytes] | str:

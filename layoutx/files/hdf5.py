@@ -10,7 +10,8 @@ import h5py
 import numpy as np
 
 from layoutx.errors import FileError
-from layoutx.files.blob import Blob, array_at, reading, stream
+from layoutx.files.blob import Blob, reading, stream
+from layoutx.files.blob import stored as stored_at
 from layoutx.files.dtypes import Array, DType, is_extra, is_numeric, named, native, settled
 from layoutx.files.notes import KEY, from_text
 from layoutx.files.store import Tensor
@@ -111,7 +112,7 @@ def tensor(dataset: h5py.Dataset, name: str, blob: Blob) -> Tensor:
         return Tensor(name, native(dtype), shape, lambda: _read(blob, path, dtype))
     if offset + dataset.size * stored.itemsize > blob.size:
         raise FileError(f"{blob.path.name} is truncated", where=where, why="a dataset ends past the file's end")
-    return Tensor(name, native(dtype), shape, lambda: array_at(blob, offset, dtype, shape))
+    return stored_at(name, blob, offset, dtype, shape)
 
 
 def _plain_offset(dataset: h5py.Dataset) -> int | None:

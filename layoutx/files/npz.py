@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from layoutx.errors import FileError, UsageError
-from layoutx.files.blob import DO_AGAIN, Blob, array_at, member, reading
+from layoutx.files.blob import DO_AGAIN, Blob, array_at, member, reading, stored
 from layoutx.files.dtypes import Array, DType, is_extra, is_numeric, named, native
 from layoutx.files.notes import MEMBER, from_text, to_text
 from layoutx.files.store import Store, Tensor
@@ -79,11 +79,10 @@ def _tensor(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, label: 
         )
     if start + math.prod(shape) * dtype.itemsize != info.file_size:
         raise FileError(f"{path.name}: '{name}' has not the size of its shape", where=str(path), do=DO_AGAIN)
-    stored = member(archive, info, path) if info.compress_type == zipfile.ZIP_STORED else None
     order = "F" if fortran else "C"
-    return Tensor(
-        name, native(dtype), shape, lambda: array_at(stored or _unpacked(path, info), start, dtype, shape, order)
-    )
+    if info.compress_type == zipfile.ZIP_STORED:
+        return stored(name, member(archive, info, path), start, dtype, shape, order)
+    return Tensor(name, native(dtype), shape, lambda: array_at(_unpacked(path, info), start, dtype, shape, order))
 
 
 def _unpacked(path: Path, info: zipfile.ZipInfo) -> Blob:

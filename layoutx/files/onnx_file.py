@@ -9,6 +9,7 @@ from typing import Any
 
 from layoutx.errors import FileError, UsageError, raise_all
 from layoutx.files.blob import DO_AGAIN, Blob, array_at, reading
+from layoutx.files.blob import stored as stored_at
 from layoutx.files.dtypes import Array, DType, settled
 from layoutx.files.onnx_wire import IN_PLACE, thinned
 from layoutx.files.store import Store, Tensor
@@ -167,7 +168,7 @@ def _tensor(name: str, proto: Any, path: Path) -> Tensor:
     if packed:
         return Tensor(name, dtype, shape, lambda: _unpacked(proto, blob, dtype, path))
     stored = dtype.newbyteorder("<") if dtype.isbuiltin == 1 else dtype
-    return Tensor(name, dtype, shape, lambda: array_at(blob, 0, stored, shape))
+    return stored_at(name, blob, 0, stored, shape)
 
 
 def dtype_of(data_type: int) -> DType | None:

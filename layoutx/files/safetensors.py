@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from layoutx.errors import FileError, UsageError
-from layoutx.files.blob import DO_AGAIN, Blob, array_at, reading, whole
+from layoutx.files.blob import DO_AGAIN, Blob, reading, stored, whole
 from layoutx.files.dtypes import Array, DType, bits, is_extra, named
 from layoutx.files.index import shard_files
 from layoutx.files.store import Store, Tensor
@@ -175,8 +175,7 @@ def _check_spans(spans: list[tuple[DType, tuple[int, ...], int, int]], blob: Blo
 
 
 def _tensor(name: str, dtype: DType, shape: tuple[int, ...], begin: int, _: int, blob: Blob) -> Tensor:
-    stored = dtype if is_extra(dtype) else dtype.newbyteorder("<")
-    return Tensor(name, dtype, shape, lambda: array_at(blob, begin, stored, shape))
+    return stored(name, blob, begin, dtype if is_extra(dtype) else dtype.newbyteorder("<"), shape)
 
 
 def _broken(path: Path, why: str) -> FileError:

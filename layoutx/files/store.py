@@ -17,7 +17,8 @@ class Tensor:
     """One stored tensor: its bytes are read each time `read()` is called, and are never kept.
 
     `derived` says how its values are computed, where the file does not hold them themselves.
-    `read()` gives a C-contiguous array of `dtype` and `shape`; it may be a read-only view of a map.
+    `read()` gives a C-contiguous array of `dtype` and `shape`; it may be a read-only view of a map. Where it is
+    `mapped`, it always is one: reading costs no memory, and the tensor can be given to another process.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Tensor:
     shape: tuple[int, ...]
     read: Callable[[], np.ndarray[Any, Any]] = field(compare=False, repr=False)
     derived: str = ""
+    mapped: bool = field(default=False, compare=False)
 
     @property
     def size(self) -> int:
