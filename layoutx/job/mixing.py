@@ -10,8 +10,9 @@ import numpy as np
 
 from layoutx.job.slots import Slot
 from layoutx.plan.plan import Array, Plan
-from layoutx.plan.run import consent, run, view
+from layoutx.plan.run import consent, run
 from layoutx.plan.steps import Copy, Fill, Guard, Loop, Step
+from layoutx.plan.views import view
 
 Numbers = Callable[[], dict[str, Array]]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +11,11 @@ import numpy as np
 from layoutx.errors import ConsentError, ConversionError, LayoutxError, VerificationError, raise_all
 from layoutx.plan.blocks import memory, settle
 from layoutx.plan.given import checked, dtype_of
+from layoutx.plan.guards import guards_of
 from layoutx.plan.plan import Array, Plan
-from layoutx.plan.steps import Add, Copy, Exactness, Fill, Guard, Step
+from layoutx.plan.steps import Add, Copy, Exactness, Fill, Step
 from layoutx.plan.sums import Sum, added, computed
+from layoutx.plan.views import bits, view
 
 _NO_SIGN = {
     "int2",
@@ -23,7 +25,6 @@ _NO_SIGN = {
     "float8_e8m0fnu",
     *(f"float8_{x}fnuz" for x in ("e4m3", "e5m2", "e4m3b11")),
 }
-_BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 @dataclass
@@ -69,11 +70,11 @@ def run(plan: Plan, tensors: Mapping[str, Array], out: Mapping[str, Array] | Non
             common one. Nothing has been written then.
     """
     flat = {name: memory(plan.source.tensor(name), array) for name, array in checked(plan, tensors, out).items()}
-    guards = _guards(plan, flat)
+    guards = guards_of(plan, flat)
     result = Result({}, guards=guards)
     steps_of = {t.name: [s for s in plan.steps if getattr(s, "target", None) == t.name] for t in plan.target.tensors}
     dtypes = {t.name: dtype_of(steps_of[t.name], flat, t.dtype) for t in plan.target.tensors}
-    sums = _sums(plan, flat, dtypes)
+    sums = sums_of(plan.steps, flat, dtypes, plan.target.form.name)
     for tensor in plan.target.tensors:
         dtype = dtypes[tensor.name]
         given = out[tensor.name] if out is not None else None
@@ -81,7 +82,7 @@ def run(plan: Plan, tensors: Mapping[str, Array], out: Mapping[str, Array] | Non
             array = given
         else:
             array = np.empty(tensor.shape, dtype)
-        _write(array, steps_of[tensor.name], flat, sums, result)
+        write(array, steps_of[tensor.name], flat, sums, result)
         settle(tensor, array)
         if given is not None and array is not given:
             _convert(array, given, tensor.name, result)
@@ -131,9 +132,15 @@ def _why_rounded(plan: Plan) -> str:
     )
 
 
-def _write(
-    array: Array, steps: Sequence[Step], flat: Mapping[str, Array], sums: Mapping[Add, Sum], result: Result
+def write(
+    array: Array, steps: Iterable[Step], flat: Mapping[str, Array], sums: Mapping[Add, Sum], result: Result
 ) -> None:
+    """Carry out the copies, fills and sums of one target tensor, or of a piece of it.
+
+    Args:
+        array: C-contiguous; the steps' target offsets count its elements.
+        flat: source tensor name -> flat array. sums: of `sums_of`. result: learns how far sums were rounded.
+    """
     if array.size == 0:
         return
     target = array.reshape(-1)
@@ -150,27 +157,6 @@ def _write(
                     result.rounded[step.target] = max(summed.error, result.rounded.get(step.target, 0.0))
             case _:
                 pass
-
-
-def view(flat: Array, offset: int, loops: Iterable[tuple[int, int]]) -> Array:
-    """A strided view of a flat C-contiguous array; NumPy itself checks its bounds.
-
-    Args:
-        offset: index of the first element.
-        loops: (length, step in elements) pairs, outermost first; steps may be negative.
-    """
-    pairs = tuple(loops)
-    shape = tuple(size for size, _ in pairs)
-    width = flat.dtype.itemsize
-    if 0 in shape:
-        return np.empty(shape, flat.dtype)
-    return np.ndarray(shape, flat.dtype, flat, offset * width, tuple(step * width for _, step in pairs))
-
-
-def bits(array: Array) -> Array:
-    """The same memory as unsigned integers of the same width (raw bytes for other widths)."""
-    width = array.dtype.itemsize
-    return array.view(_BITS.get(width, np.dtype(f"V{width}")))
 
 
 def _copy(target: Array, source: Array, step: Copy) -> None:
@@ -193,11 +179,17 @@ def _flip_sign(to: Array, of: Array, dtype: np.dtype[Any]) -> None:
     np.bitwise_xor(of, np.array(1 << (8 * dtype.itemsize - 1), of.dtype), out=to)  # every float has its sign on top
 
 
-def _sums(plan: Plan, flat: Mapping[str, Array], dtypes: Mapping[str, np.dtype[Any]]) -> dict[Add, Sum]:
-    """All sums of a plan, before anything is written: one that overflows leaves the destination alone."""
+def sums_of(
+    steps: Iterable[Step], flat: Mapping[str, Array], dtypes: Mapping[str, np.dtype[Any]], form: str
+) -> dict[Add, Sum]:
+    """All sums among steps, before anything is written: one that overflows leaves the destination alone.
+
+    Raises:
+        ConversionError: numbers that become infinite; all of them together.
+    """
     found: dict[Add, Sum] = {}
     problems: list[LayoutxError] = []
-    for step in plan.steps:
+    for step in steps:
         if not isinstance(step, Add):
             continue
         dtype = dtypes[step.target]
@@ -219,7 +211,7 @@ def _sums(plan: Plan, flat: Mapping[str, Array], dtypes: Mapping[str, np.dtype[A
             what = f"sums are too large for {dtype}" if step.shifts_only else f"results are not finite in {dtype}"
             problems.append(
                 ConversionError(
-                    f"{plan.target.form.name} {step.target}: {int(wrong.sum())} of {wrong.size} {what}",
+                    f"{form} {step.target}: {int(wrong.sum())} of {wrong.size} {what}",
                     where=f"{names}: the first at {at}: {' + '.join(str(term[at]) for term in terms)}",
                     why="finite numbers would become infinite or NaN",
                     do="store the source in a wider dtype first, as float32 or float64"
@@ -229,38 +221,6 @@ def _sums(plan: Plan, flat: Mapping[str, Array], dtypes: Mapping[str, np.dtype[A
             )
     raise_all(problems, "sums that are too large")
     return found
-
-
-def _guards(plan: Plan, flat: Mapping[str, Array]) -> list[str]:
-    held, problems = [], []
-    for step in plan.steps:
-        if not isinstance(step, Guard):
-            continue
-        values = view(flat[step.source], step.source_offset, [(x.size, x.source) for x in step.loops])
-        wrong = values != np.asarray(step.value, values.dtype)
-        names = ", ".join(step.atoms)
-        if wrong.any():
-            at = tuple(int(i[0]) for i in np.nonzero(wrong)) if wrong.ndim else ()
-            problems.append(
-                ConversionError(
-                    f"{plan.target.form.name} has no place for {names}",
-                    where=f"{plan.source.form.name} {step.source}: {int(wrong.sum())} of {wrong.size} values are not "
-                    f"{step.value:g}, the first at {at}: {values[at]}",
-                    why=f"leaving {names} out would change what the layer computes",
-                    do=_elsewhere(plan),
-                )
-            )
-        elif wrong.size:
-            held.append(f"{step.source}: {names} is {step.value:g} everywhere and is left out")
-    raise_all(problems, "values that the target has no place for")
-    return held
-
-
-def _elsewhere(plan: Plan) -> str:
-    from layoutx.plan.offer import module_for, offer
-
-    found = None if plan.target.form.by_class else module_for(plan.source, plan.target.form.framework)
-    return "use a target form or config that has it" if found is None else f"build the target with {offer(found)}"
 
 
 def _convert(array: Array, given: Array, name: str, result: Result) -> None:

@@ -14,7 +14,7 @@ from layoutx.lang.place import Block
 from layoutx.plan.blocks import memory
 from layoutx.plan.plan import Array
 from layoutx.plan.region import Region, joined, picked, region
-from layoutx.plan.run import view
+from layoutx.plan.views import view
 from layoutx.spec.bound import Atom, BoundForm, BoundTensor, Place, atom_text
 from layoutx.spec.expand import axis_names
 

@@ -14,7 +14,7 @@ from layoutx.lang.show import show_dims
 from layoutx.lang.sizes import Equation, solve
 from layoutx.lang.tree import Axis, Dim, Layout, Option, Product, Sum, walk
 from layoutx.plan.plan import Array
-from layoutx.plan.run import view
+from layoutx.plan.views import view
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.expand import count_spread, expand
 

@@ -14,7 +14,7 @@ from layoutx.lang.place import Block
 from layoutx.model.record import Piece
 from layoutx.plan.blocks import memory, settle
 from layoutx.plan.plan import Array
-from layoutx.plan.run import view
+from layoutx.plan.views import view
 from layoutx.spec.bound import Atom, BoundForm, BoundTensor
 from layoutx.spec.schema import holds
 from layoutx.spec.values import SAME

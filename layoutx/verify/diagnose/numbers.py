@@ -9,7 +9,7 @@ import numpy as np
 
 from layoutx.plan.blocks import memory, settle
 from layoutx.plan.plan import Array
-from layoutx.plan.run import view
+from layoutx.plan.views import view
 from layoutx.spec.bound import Atom, BoundForm
 from layoutx.verify.diagnose.suspect import Suspect
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from layoutx.plan.plan import Array
-from layoutx.plan.run import view
+from layoutx.plan.views import view
 from layoutx.verify.relate.change import UNCHANGED, Change
 from layoutx.verify.relate.numbers import Numbers
 from layoutx.verify.relate.steps import Run

@@ -10,7 +10,7 @@ import numpy as np
 from layoutx.lang.place import Block, Labels
 from layoutx.plan.blocks import memory
 from layoutx.plan.plan import Array
-from layoutx.plan.run import view
+from layoutx.plan.views import view
 from layoutx.spec.bound import Atom, BoundForm, atom_text
 from layoutx.spec.schema import holds
 from layoutx.spec.values import SAME, ValueMap

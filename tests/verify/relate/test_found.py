@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from layoutx.lang.parse import parse
 from layoutx.lang.place import place
-from layoutx.plan.run import view
+from layoutx.plan.views import view
 from layoutx.verify.relate.change import Change, changes
 from layoutx.verify.relate.lookup import keys_of, occurrences
 from layoutx.verify.relate.steps import HOLE, Run, digits, spelled
