@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 from os import PathLike
@@ -12,15 +13,16 @@ from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import UsageError, raise_all
-from layoutx.files.certificate import refuse_twice, sha256, to_metadata
+from layoutx.files.certificate import digest_of, refuse_twice, to_metadata
 from layoutx.files.open import open_store
-from layoutx.files.save import can_write, save
+from layoutx.files.remote import located
+from layoutx.files.save import can_write
 from layoutx.files.store import Store
+from layoutx.job.deliver import deliver, how_of
 from layoutx.job.jobs import Job, Options, options_of
 from layoutx.job.named import plan_named
-from layoutx.job.outputs import arrays_of
 from layoutx.job.paired import plan_pair
-from layoutx.job.run import move
+from layoutx.job.run import Moved
 from layoutx.job.seen import with_run
 from layoutx.model.callables import built
 from layoutx.model.keyed import Keyed
@@ -65,12 +67,19 @@ def convert(
     values: Mapping[str, Any] | None = None,
     map: str | PathLike[str] | None = None,
     progress: bool | Progress | None = None,
+    verify: str = "auto",
+    jobs: int | None = None,
+    dtype: str | None = None,
+    max_shard_size: str | int | None = None,
+    resume: bool = False,
+    executor: Executor | Callable[[], Executor] | None = None,
+    checksum: str = "",
 ) -> Report:
     """Convert a weights file, or the weights of a live model.
 
     Args:
         source: a live model as `port` takes it, or a file: `.keras`, `.weights.h5`, `.h5`, `.onnx`, `.safetensors`,
-            its index, `.pt`, `.npz`, `.onnx`, `.msgpack`, `.pdparams`, an orbax folder.
+            its index, `.pt`, `.npz`, `.onnx`, `.msgpack`, `.pdparams`, an orbax or DCP folder.
         output: the ending says the format; None plans, moves and proves without writing.
         to: "torch", "keras", "onnx", "flax", "paddle" or any framework that the specs know.
         like: the target: a file with its names (a template), a live torch module, or "package.module:callable",
@@ -95,6 +104,16 @@ def convert(
             {"up.transpose_kernel": True} for one, {"block*.num_groups": 4} for those of a pattern.
         map: a mapping file that `layoutx match` wrote; what is given beside it counts before it.
         progress: True tells it on a terminal; or a function of (done, of how many, what comes now).
+        verify: "layers": every layer's outputs are compared, and every written byte; "bytes": every written byte, by
+            checksums; "none"; "auto": "layers" up to 256 MB and 512 layers, above it "bytes" and the smallest layer of
+            each pair of forms.
+        jobs: threads; None: one for each core.
+        dtype: "bf16", "f16", "f32", "f64": what floating tensors become, rounded once.
+        max_shard_size: "5GB", or bytes: the output is written in shards with an index (safetensors).
+        resume: take the shards that an earlier, stopped run of the same conversion finished.
+        executor: makes the shards (of 5 GB where no size is given), each with `jobs` threads (1): any
+            concurrent.futures.Executor, or a function that makes one and so replaces it where it breaks.
+        checksum: "sha256": of the source's file, whatever its size; without it only up to 64 MB.
 
     Returns:
         The report: layers, exactness, proofs, settings to carry, every key accounted for.
@@ -104,6 +123,7 @@ def convert(
         output is written then.
     """
     options = options_of(allow, skip, only, forms, pairs, ignore_keys, keep_order, materialise, values, map)
+    how = how_of(verify, jobs, dtype, max_shard_size, resume, executor)
     started = perf_counter()
     known = registry(specs)
     _check_types(output, to)
@@ -112,7 +132,7 @@ def convert(
     given = None
     if not isinstance(source, (str, PathLike)):
         given = live_source(source, known, options.forms, options.values, from_, plain)
-    store = open_store(Path(source)) if given is None else given.store
+    store = open_store(located(source)) if given is None else given.store
     path = store.path
     refuse_twice(store, to)
     from_keras = given is None and is_keras_file(store)
@@ -126,21 +146,33 @@ def convert(
     template = target.store if isinstance(target, ModelRecord) else None
     if output is not None:
         can_write(output, template)
-        _not_itself(path, Path(output))
+        _not_itself(path, located(output))
     job = planned(store, to, target, known, options, input_shape, config, from_, given, like)
     if not job.layers:
         raise UsageError(
             f"nothing of {path.name} is left to convert",
             why="; ".join(f"{name}: {why}" for name, why in job.skipped.items()),
         )
-    moved = move(job, options, live=live)
-    arrays = arrays_of(moved, job, target, options)
-    report = report_of(job, moved, known, source=_about(store, job), output=str(output or ""), target=to)
-    if output is not None:
-        digest = {"sha256": sha256(path)} if path.is_file() else {}
-        certificate = report.certificate(digest)
-        save(output, arrays, to_metadata(certificate), template)
-    return replace(report, seconds=perf_counter() - started)
+    digest = digest_of(path, checksum) if output is not None else {}
+
+    reports: dict[int, Report] = {}
+
+    def told(moved: Moved) -> Report:
+        if moved.news not in reports:
+            about = _about(store, job)
+            reports[moved.news] = report_of(job, moved, known, source=about, output=str(output or ""), target=to)
+        return reports[moved.news]
+
+    moved = deliver(
+        job,
+        target,
+        options,
+        how,
+        located(output) if output is not None else None,
+        lambda moved: to_metadata(told(moved).certificate(digest)),
+        live,
+    )
+    return replace(told(moved), seconds=perf_counter() - started)
 
 
 def planned(
@@ -164,7 +196,8 @@ def planned(
         LayoutxError: what cannot be done, all of it together.
     """
     there = target.framework if isinstance(target, Keyed) else ""
-    elsewhere = {key for form in known.forms.values() if form.framework == there for key in form.config}
+    theirs = [form for form in known.forms.values() if form.framework == there] if there else []
+    elsewhere = {key for form in theirs for key in form.config}
     plain = partial(settled, materialise=options.materialise, skip=options.skip)
     read = partial(model_of, store, known, options.forms, framework=from_, values=options.values, elsewhere=elsewhere)
     lent = target if isinstance(target, ModelRecord) and target.framework != "onnx" and store.config is None else None
@@ -246,7 +279,7 @@ def _check_call(to: str, from_: str, options: Options, known: Registry) -> None:
 
 
 def _not_itself(source: Path, output: Path) -> None:
-    if output.exists() and output.resolve() == source.resolve():
+    if output == source or (output.exists() and output.resolve() == source.resolve()):
         raise UsageError("the output is the source itself", where=str(output), do="give another name with -o")
 
 

@@ -79,6 +79,10 @@ class VerificationError(LayoutxError):
     """A result that was computed but did not survive its check; nothing was kept."""
 
 
+class WorkerError(LayoutxError):
+    """Workers of an executor that died or cannot be reached; what they finished is kept, to go on from."""
+
+
 class Problems(LayoutxError):
     """Several problems found in one pass, shown together."""
 
@@ -86,6 +90,10 @@ class Problems(LayoutxError):
         self.problems = tuple(problems)
         self.exit_code = max((p.exit_code for p in self.problems), default=1)
         super().__init__(what or f"{len(self.problems)} problems")
+
+    def __reduce__(self) -> tuple[type[Problems], tuple[tuple[LayoutxError, ...], str]]:
+        """Another process hears of all of them."""
+        return type(self), (self.problems, self.what)
 
     def at(self, *where: str) -> Problems:
         """Each problem with the outer places put before its own."""

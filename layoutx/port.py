@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from layoutx.errors import VerificationError
-from layoutx.files.open import open_store
+from layoutx.errors import UsageError, VerificationError
+from layoutx.job.between import Planned, planned_between
 from layoutx.job.jobs import Job, Options, options_of
-from layoutx.job.paired import plan_pair
+from layoutx.job.levels import LEVELS, computed, level_of
+from layoutx.job.narrowed import narrowed
 from layoutx.job.run import Moved, move
-from layoutx.job.seen import with_run
-from layoutx.job.slots import narrower, slots_of, writable, write
+from layoutx.job.slots import check_slots, slots_of, writable, write
+from layoutx.job.straight import fill, same, tried, ways
 from layoutx.job.tree_slots import changes, placed, tree_slots
 from layoutx.model.keyed import Keyed
-from layoutx.model.load import keyed_of, live_model, model_of, says_itself, with_forms
-from layoutx.model.parametrized import settled
 from layoutx.model.record import ModelRecord
-from layoutx.model.state import state_records
 from layoutx.model.tree import head, is_tree
-from layoutx.model.tree_config import told
+from layoutx.move.pool import jobs_of
 from layoutx.progress import Progress
 from layoutx.report import Report, report_of
 from layoutx.show.progress import reported
-from layoutx.spec.registry import Registry, registry
+from layoutx.spec.registry import registry
 from layoutx.verify.models import EndToEnd, compare_models
 from layoutx.verify.running.export_module import runnable
 
@@ -52,6 +50,7 @@ def port(
     specs: Sequence[str | PathLike[str]] = (),
     live: bool = True,
     compare: bool = True,
+    verify: str = "auto",
     from_: str = "",
     materialise: bool = False,
     values: Mapping[str, Any] | None = None,
@@ -72,6 +71,11 @@ def port(
         from_: whose names a bare mapping or file holds; materialise, values: as for `convert`.
         map: a mapping file that `layoutx match` wrote; what is given beside it counts before it.
         compare: run both models; False: only the layers are proved, each on its own.
+        verify: "layers": every layer is computed on both sides before anything is written, and the target read back;
+            "bytes": it is read back and compared with what the plain executor makes; "none": nothing is read back.
+            "auto": "layers" for all but large models, of which one layer for each pair of forms is computed. With
+            "none" and compare=False there is no copy of the old weights, to come back to when the writing itself
+            fails.
         allow, skip, only, forms, pairs, ignore_keys, keep_order, specs, live: as for `convert`.
         progress: True tells it on a terminal; or a function of (done, of how many, what comes now).
 
@@ -87,54 +91,92 @@ def port(
     tree = is_tree(target)
     if not tree:
         writable(target, "port", ELSEWHERE)
+    if verify not in LEVELS:
+        raise UsageError(f"there is no level of verification {verify!r}", do=f"one of {', '.join(LEVELS)}")
     options = options_of(allow, skip, only, forms, pairs, ignore_keys, keep_order, materialise, values, map=map)
-    known = registry(specs)
-    here = _source(source, known, options, from_, inputs)
-    there = live_model(target, known, inputs=inputs)
-    here, there = with_run(here, source, there, inputs), with_run(there, target, here, inputs)
-    job = plan_pair(here, there, known, options)
-    moved = move(job, options, live=live)
+    planned = planned_between(source, target, registry(specs), options, from_, inputs)
+    carry_out = _into_tree if tree else _into_variables
+    return carry_out(source, target, inputs, planned, options, live=live, compare=compare, verify=verify)
+
+
+def _into_variables(
+    source: Any,
+    target: Any,
+    inputs: Any,
+    planned: Planned,
+    options: Options,
+    *,
+    live: bool,
+    compare: bool,
+    verify: str,
+) -> Report:
+    """All is looked at, then written where it belongs; what can still fail afterwards has the old numbers beside it."""
+    job, slots = planned.job, slots_of(target)
+    check_slots(job, slots)
+    level, found = level_of(verify, job), ways(job, slots)
+    moved, sums, lost = tried(found, job, options, slots, level, computed(level, job), live)
+    _narrowed(lost, job, moved)
+    names = [] if level == "none" and not compare else sorted(moved.written)
+    old = {name: slots[name].read() for name in names}
+    report = _report(planned, moved, source, target)
+    try:
+        fill(found, slots, jobs_of(None))
+        same(sums, slots)
+        end = _compared(source, target, planned.here, inputs, compare, job)
+        return replace(report, end_to_end=end, certified=False, model=target)
+    except BaseException:
+        write(old, slots)
+        raise
+
+
+def _into_tree(
+    source: Any,
+    target: Any,
+    inputs: Any,
+    planned: Planned,
+    options: Options,
+    *,
+    live: bool,
+    compare: bool,
+    verify: str,
+) -> Report:
+    """A tree of jax, mlx or paddle gets new arrays, all at once."""
+    job, slots = planned.job, tree_slots(target)
+    check_slots(job, slots)
+    moved = move(job, options, live=live, proved=computed(level_of(verify, job), job))
     arrays = {**moved.arrays, **{tied: moved.arrays[kept] for tied, kept in job.tied.items() if kept in moved.arrays}}
-    slots: Mapping[str, Any] = tree_slots(target) if tree else slots_of(target)
-    _narrowed(narrower(arrays, slots, options), job, moved)
-    about = {"file": _name(source), "format": "live", "framework": job.source, "tensors": _many(here, job)}
-    report = report_of(job, moved, known, source=about, output=_name(target), target=job.target)
+    _narrowed(narrowed(arrays, {n: slots[n].dtype for n in arrays}, options.allow, "target"), job, moved)
+    report = _report(planned, moved, source, target)
     old = {name: slots[name].read() for name in arrays}
     try:
         write(arrays, slots)
-        ported = placed(target, slots) if tree else target
-        end = _compared(source, ported, here, inputs, compare, job)
+        ported = placed(target, slots)
+        end = _compared(source, ported, planned.here, inputs, compare, job)
         return replace(report, end_to_end=end, certified=False, model=ported)
     except BaseException:
         write(old, slots)
-        if tree and changes(target):
+        if changes(target):
             placed(target, slots)
         raise
 
 
-def _source(source: Any, known: Registry, options: Options, from_: str, inputs: Any = None) -> Keyed | ModelRecord:
-    if isinstance(source, (str, Path)):
-        store = open_store(source)
-        if says_itself(store):
-            return model_of(store, known, options.forms, values=options.values)
-        found: Keyed | ModelRecord = keyed_of(store, from_)
-    else:
-        found = live_model(source, known, framework=from_, inputs=inputs)
-    if isinstance(found, ModelRecord):
-        return found
-    found = settled(found, options.materialise, options.skip)
-    if found.framework == "torch":
-        return found
-    records = told(state_records(found, known, options.values), found, known)
-    return with_forms(records, known, options.forms, values=options.values)
-
-
-def _many(model: Keyed | ModelRecord, job: Job) -> int:
-    """How many tensors the source has; tied ones count where the target has a layer for each."""
-    if isinstance(model, ModelRecord):
-        return len(model.store.tensors)
-    used = {tensor.name for layer in job.layers for tensor in layer.sources.values()}
-    return len(used | set(model.distinct().tensors))
+def _report(planned: Planned, moved: Moved, source: Any, target: Any) -> Report:
+    """The report; lines of layers of which the same was seen as in an earlier call are that call's."""
+    more = planned.kept.more
+    seen = moved.results, moved.proofs
+    lines = more["lines"] if not moved.arrays and more.get("seen") == seen else None
+    report = report_of(
+        planned.job,
+        moved,
+        planned.registry,
+        source={"file": _name(source), "format": "live", "framework": planned.job.source, "tensors": planned.kept.many},
+        output=_name(target),
+        target=planned.job.target,
+        lines=lines,
+    )
+    if not moved.arrays:
+        more.update(seen=seen, lines=report.layers)
+    return report
 
 
 def _name(model: Any) -> str:
@@ -151,7 +193,9 @@ def _narrowed(lost: Mapping[str, tuple[str, str]], job: Job, moved: Moved) -> No
             moved.proofs[name] = replace(moved.proofs[name], round_trip="not reversible: rounded")
 
 
-def _compared(source: Any, target: Any, here: Keyed | ModelRecord, inputs: Any, compare: bool, job: Job) -> EndToEnd:
+def _compared(
+    source: Any, target: Any, here: Callable[[], Keyed | ModelRecord], inputs: Any, compare: bool, job: Job
+) -> EndToEnd:
     """Run both models; what was left out by the user makes a comparison pointless.
 
     Raises:
@@ -164,9 +208,9 @@ def _compared(source: Any, target: Any, here: Keyed | ModelRecord, inputs: Any, 
     if isinstance(source, (str, Path)):
         from layoutx.verify.running.whole import compare_file
 
-        end = compare_file(Path(source), runnable(target), here, inputs)
+        end = compare_file(Path(source), runnable(target), here(), inputs)
     else:
-        end = compare_models(runnable(source), runnable(target), here, inputs)
+        end = compare_models(runnable(source), runnable(target), here(), inputs)
     if end.agrees is False:
         found = (
             end.note if end.largest is None else f"largest difference {end.largest:.3g}, outputs up to {end.scale:.3g}"

@@ -18,7 +18,7 @@ from layoutx.verify.models import EndToEnd
 from layoutx.version import VERSION
 
 # names and numbers, no configs
-BARE_FORMATS = ("safetensors", "torch", "npz", "msgpack", "orbax", "paddle", "pickle")
+BARE_FORMATS = ("safetensors", "torch", "npz", "msgpack", "orbax", "dcp", "paddle", "pickle")
 LIVE_FORMATS = ("tree", "live")
 GUESSED = "form from "  # how the note of a layer begins whose form was told by names and shapes
 
@@ -34,6 +34,7 @@ class Report:
         remarks: layer without weights -> what the target must do in its place.
         skipped: layer -> why it was left out. leftover: source tensor -> why no layer owns it.
         tensors_used, tensors_total: of the source, without the leftover ones. keys_written, keys_total: of the target.
+        nbytes, shards: of the tensors that are written, or would be, and in how many files; 0 where nobody counted.
         exactness: of the whole. seconds: how long it took; None where nobody measured.
         end_to_end: how the outputs of the two models compare; None where files were converted.
         certified: whether the output is a file that holds the certificate.
@@ -53,6 +54,8 @@ class Report:
     tensors_total: int = 0
     keys_written: int = 0
     keys_total: int = 0
+    nbytes: int = 0
+    shards: int = 1
     exactness: str = "moves"
     seconds: float | None = field(default=None, compare=False)
     end_to_end: EndToEnd | None = None
@@ -102,7 +105,14 @@ class Report:
 
 
 def report_of(
-    job: Job, moved: Moved, known: Registry, *, source: Mapping[str, Any], output: str, target: str
+    job: Job,
+    moved: Moved,
+    known: Registry,
+    *,
+    source: Mapping[str, Any],
+    output: str,
+    target: str,
+    lines: tuple[LayerLine, ...] | None = None,
 ) -> Report:
     """The report of a job that was carried out.
 
@@ -111,18 +121,21 @@ def report_of(
         source: what is known of the source: file, format, framework, version, tensors, bytes.
         output: the file, "" where none is written.
         target: the framework.
+        lines: of the layers, where they were made before.
     """
     bare = source.get("format") in BARE_FORMATS
     unsaid = (GUESSED, SAID) if source.get("format") in LIVE_FORMATS and job.source != "keras" else (GUESSED,)
-    layers = tuple(layer_line(x, moved, not (bare or x.record.note.startswith(unsaid))) for x in job.layers)
+    if lines is None:
+        lines = tuple(layer_line(x, moved, not (bare or x.record.note.startswith(unsaid))) for x in job.layers)
     used = {tensor.name for layer in job.layers for tensor in layer.sources.values()}
-    written = {*moved.arrays, *(name for name, kept in job.tied.items() if kept in moved.arrays)}
+    made = {*moved.arrays, *moved.written}
+    written = {*made, *(name for name, kept in job.tied.items() if kept in made)}
     worst = max((r.exactness(x.plan) for x, r in _results(job, moved)), default=Exactness.MOVES)
     return Report(
         source=dict(source),
         target=target,
         output=output,
-        layers=layers,
+        layers=lines,
         weightless={r.name: r.class_name for r in job.weightless},
         remarks={r.name: r.note for r in job.weightless if r.note.startswith(f"{r.class_name}: ")},
         skipped=dict(job.skipped),
@@ -132,6 +145,8 @@ def report_of(
         tensors_total=max(int(source.get("tensors", 0)) - len(job.leftover), len(used)),
         keys_written=len(written),
         keys_total=len({*job.order, *job.tied}),
+        nbytes=moved.nbytes,
+        shards=moved.shards,
         exactness=str(worst),
     )
 

@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("layoutx.spec",),
     ("layoutx.plan",),
     ("layoutx.files",),
+    ("layoutx.move",),
     ("layoutx.model",),
     ("layoutx.verify",),
     ("layoutx.job",),

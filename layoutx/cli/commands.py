@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Mapping
 from typing import Any
 
+from layoutx.cli import engine
 from layoutx.errors import UsageError
 
 WIDEST = 99
@@ -40,27 +41,35 @@ def convert(args: Namespace) -> int:
     from layoutx.cli.report import written
 
     check_page(args)
-    report = run(
-        args.source,
-        None if args.dry_run else args.output,
-        to=args.to,
-        like=args.like,
-        config=args.config,
-        allow=args.allow,
-        skip=args.skip,
-        only=args.only,
-        forms=args.form,
-        pairs=args.pair,
-        map=args.map,
-        ignore_keys=args.ignore_key,
-        keep_order=args.keep_order,
-        input_shape=args.input_shape,
-        specs=args.specs,
-        live=not args.no_live,
-        from_=args.from_,
-        materialise=args.materialise,
-        values=_config(args.set),
-    )
+    with engine.executor(args) as executor:
+        report = run(
+            args.source,
+            None if args.dry_run else args.output,
+            to=args.to,
+            like=args.like,
+            config=args.config,
+            allow=args.allow,
+            skip=args.skip,
+            only=args.only,
+            forms=args.form,
+            pairs=args.pair,
+            map=args.map,
+            ignore_keys=args.ignore_key,
+            keep_order=args.keep_order,
+            input_shape=args.input_shape,
+            specs=args.specs,
+            live=not args.no_live,
+            from_=args.from_,
+            materialise=args.materialise,
+            values=_config(args.set),
+            verify=args.verify,
+            jobs=args.jobs,
+            dtype=args.dtype,
+            max_shard_size=args.max_shard_size,
+            resume=args.resume,
+            executor=executor,
+            checksum="sha256" if args.sha256 else "",
+        )
     written(args, report, args.source)
     if not args.quiet:
         _print(args, report.to_dict() if args.json else report.text(*_terminal()))

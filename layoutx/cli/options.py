@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import SUPPRESS, Action, ArgumentParser, RawDescriptionHelpFormatter
 from typing import Any, NoReturn
 
-from layoutx.cli import commands, relate
+from layoutx.cli import commands, engine, relate
 from layoutx.cli.report import option as report_option
 from layoutx.errors import UsageError
 from layoutx.version import VERSION
@@ -151,7 +151,9 @@ def _inspect(several: Any) -> None:
     about = "show a model's layers, forms and tensors with named axes"
     found = _command(several, "inspect", about, "layoutx inspect digits.keras --stats", commands.inspect)
     found.add_argument(
-        "file", metavar="FILE", help=".keras, .h5, .onnx, .safetensors, .pt, .npz, .msgpack, .pdparams, orbax folder"
+        "file",
+        metavar="FILE",
+        help=".keras, .h5, .onnx, .safetensors, .pt, .npz, .msgpack, .pdparams, orbax or DCP folder",
     )
     _from(found)
     _forms(found)
@@ -166,7 +168,7 @@ def _convert(several: Any) -> None:
     found.add_argument(
         "source",
         metavar="SOURCE",
-        help=".keras, .h5, .onnx, .safetensors, .pt, .npz, .msgpack, .pdparams, orbax folder",
+        help=".keras, .h5, .onnx, .safetensors, .pt, .npz, .msgpack, .pdparams, orbax or DCP folder",
     )
     found.add_argument("-o", "--output", metavar="OUT", help="the file to write; its ending says the format")
     found.add_argument(
@@ -175,7 +177,7 @@ def _convert(several: Any) -> None:
     found.add_argument(
         "--like", metavar="TARGET", help="the target's names: a file, or package.module:callable that builds the model"
     )
-    consent = "accept what is not reversible (rounds, conditional), or layoutx.torch for what torch lacks (modules)"
+    consent = "accept what is not reversible (rounds, conditional, range), or layoutx.torch for what torch lacks (modules)"
     found.add_argument("--allow", action="append", default=[], metavar="WHAT", help=consent)
     found.add_argument(
         "--config", metavar="FILE", help="the model's config where SOURCE has none: a Keras file or to_json() text"
@@ -205,6 +207,7 @@ def _convert(several: Any) -> None:
     )
     found.add_argument("--no-live", action="store_true", help="prove with NumPy even where the framework is installed")
     found.add_argument("--dry-run", action="store_true", help="plan, move and prove, but write nothing")
+    engine.options(found)
     report_option(found)
     found.add_argument("--quiet", action="store_true", help="print nothing but errors")
     _common(found)

@@ -32,6 +32,12 @@ def add(several: Any) -> None:
     found.add_argument("--from", dest="from_", default="", metavar="FRAMEWORK", help="whose names SRC holds")
     said_values(found)
     found.add_argument("--no-compare", action="store_true", help="do not run the two models")
+    found.add_argument(
+        "--verify",
+        default="auto",
+        choices=("auto", "layers", "bytes", "none"),
+        help="compute every layer on both sides, compare bytes only, or nothing (auto: layers, but for large models)",
+    )
     _common(found)
 
 
@@ -57,6 +63,7 @@ def run(args: Namespace) -> int:
         specs=args.specs,
         from_=args.from_,
         compare=not args.no_compare,
+        verify=args.verify,
         values=_config(args.set),
     )
     report = saved(target, args.output, report)

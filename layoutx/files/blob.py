@@ -17,7 +17,9 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from layoutx.errors import FileError, LayoutxError
+from layoutx.files import spool
 from layoutx.files.dtypes import Array, DType, native, settled
+from layoutx.files.remote import fetched, size_of, url_of
 from layoutx.files.store import Tensor
 
 DO_AGAIN = "copy or download the file again, or save it again"
@@ -56,12 +58,12 @@ class Blob:
     path: Path
     offset: int
     size: int
-    packed: bytes | None = None
+    packed: bytes | memoryview | None = None
 
 
 def whole(path: Path) -> Blob:
     """The blob that is the whole file."""
-    return Blob(path, 0, path.stat().st_size)
+    return Blob(path, 0, size_of(path))
 
 
 def member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Blob:
@@ -73,7 +75,7 @@ def member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Blob:
     if info.flag_bits & 1:
         raise FileError(f"{path.name} is encrypted", where=f"{path}, member {info.filename}", do="decrypt it first")
     if info.compress_type != zipfile.ZIP_STORED:
-        return Blob(path, 0, info.file_size, archive.read(info))
+        return Blob(path, 0, info.file_size, spool.unpacked(archive, info, path))
     with path.open("rb") as file:
         file.seek(info.header_offset)
         head = file.read(30)
@@ -112,17 +114,32 @@ def array_at(blob: Blob, offset: int, dtype: DType, shape: tuple[int, ...], orde
             return settled(np.empty(shape, dtype))
     if blob.packed is not None:
         raw = np.frombuffer(blob.packed, np.uint8, nbytes, offset)
+    elif url_of(blob.path) is not None:
+        made = spool.room(nbytes, blob.path) if nbytes > spool.LARGE else np.empty(nbytes, np.uint8)
+        raw = fetched(blob.path, blob.offset + offset, made)
     else:
         with reading(blob.path, "the file it was a moment ago"):
             raw = np.frombuffer(mapped(blob.path), np.uint8, nbytes, blob.offset + offset)
-    return settled(raw.view(dtype).reshape(shape, order=order))
+    return spool.settled(raw.view(dtype).reshape(shape, order=order), blob.path)
 
 
 def stored(name: str, blob: Blob, offset: int, dtype: DType, shape: tuple[int, ...], order: Any = "C") -> Tensor:
     """The tensor stored at `offset` in a blob, with the byte order of `dtype` there; read by `array_at`."""
-    plain = blob.packed is None and order == "C" and dtype == native(dtype)
+    plain = blob.packed is None and order == "C" and dtype == native(dtype) and url_of(blob.path) is None
     read = partial(array_at, blob, offset, dtype, shape, order)
     return Tensor(name, native(dtype), shape, read, mapped=plain)
+
+
+def origin(tensor: Tensor) -> Path | None:
+    """The file that every process can read a tensor from; None for what is in memory, or was unpacked here."""
+    blob = blob_of(tensor)
+    return None if blob is None or blob.packed is not None else blob.path
+
+
+def blob_of(tensor: Tensor) -> Blob | None:
+    """The blob that a tensor is read from; None for what is in memory."""
+    args = getattr(tensor.read, "args", ())
+    return args[0] if args and isinstance(args[0], Blob) else None
 
 
 _MAPS: WeakValueDictionary[tuple[str, int, int, int], mmap.mmap] = WeakValueDictionary()
@@ -141,19 +158,16 @@ def mapped(path: Path) -> mmap.mmap:
 
 def stream(blob: Blob) -> IO[bytes] | str:
     """What h5py opens: the path itself, or a file object over the blob."""
-    if blob.packed is not None:
-        return io.BytesIO(blob.packed)
-    if blob.offset == 0:
+    if blob.offset == 0 and blob.packed is None:
         return str(blob.path)
     return io.BufferedReader(_Window(blob))
 
 
 class _Window(io.RawIOBase):
-    """A read-only file over one part of another file."""
+    """A read-only file over one part of another file, or over what was unpacked."""
 
     def __init__(self, blob: Blob) -> None:
-        with blob.path.open("rb") as file:
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._map = mapped(blob.path) if blob.packed is None else blob.packed
         self._start, self._size, self._at = blob.offset, blob.size, 0
 
     def readable(self) -> bool:

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from layoutx.errors import ConversionError
+from layoutx.errors import ConversionError, UsageError
+from layoutx.files.remote import is_file, opened, size_of
 from layoutx.files.store import Store
 
 KEY = "layoutx"
 RECORDING = "layoutx.recording"  # the same of a recording, which holds no weights
 CHUNK = 1 << 22
+SMALL = 64 << 20  # bytes of a source that is always read for its SHA-256
 
 
 def certificate_of(store: Store) -> dict[str, Any] | None:
@@ -51,10 +53,22 @@ def refuse_twice(store: Store, to: str) -> None:
         )
 
 
+def digest_of(path: Path, checksum: str) -> dict[str, str]:
+    """The SHA-256 of a source file: reading 2 GB for it takes longer than converting them, so only on request.
+
+    Raises:
+        UsageError: another checksum.
+    """
+    if checksum not in ("", "sha256"):
+        raise UsageError(f"there is no checksum {checksum!r}", do="sha256")
+    wanted = is_file(path) and (bool(checksum) or size_of(path) <= SMALL)
+    return {"sha256": sha256(path)} if wanted else {}
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file, read in pieces."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with opened(path) as file:
         while piece := file.read(CHUNK):
             digest.update(piece)
     return digest.hexdigest()

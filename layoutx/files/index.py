@@ -9,6 +9,7 @@ from typing import Any
 
 from layoutx.errors import FileError
 from layoutx.files.blob import DO_AGAIN
+from layoutx.files.remote import is_file, several
 
 
 def parse_object(text: str | bytes, path: Path, what: str) -> dict[str, Any]:
@@ -45,7 +46,8 @@ def shard_files(path: Path, index: Mapping[str, Any]) -> list[Path]:
             if not isinstance(name, str) or not name or Path(name).name != name:
                 raise FileError(f"{path.name} names a shard outside its folder", where=f"{path}: {name!r}")
             names[name] = None
-    missing = [name for name in names if not (path.parent / name).is_file()]
+    there = several(is_file, [path.parent / name for name in names])
+    missing = [name for name, found in zip(names, there, strict=True) if not found]
     if missing:
         raise FileError(
             f"{len(missing)} of the {len(names)} shards of {path.name} are missing",

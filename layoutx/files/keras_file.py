@@ -93,17 +93,15 @@ def _inner(archive: zipfile.ZipFile, path: Path) -> Blob:
 
 def _contents(blob: Blob) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by path, and metadata: `name:<group>` is the user's name of a `vars` group (keras >= 3.6)."""
-    import h5py
-
     from layoutx.files import hdf5
 
     tensors: dict[str, Tensor] = {}
     names: dict[str, str] = {}
+    types: hdf5.Types = []
     with hdf5.opened(blob) as file:
-        for found in hdf5.walk(file, blob):
-            path = found.name.strip("/")
-            if isinstance(found, h5py.Dataset):
-                tensors[path] = hdf5.tensor(found, path, blob)
-            elif name := hdf5.text_of(found.attrs.get("name")):
+        for path, found in hdf5.listed(file, blob):
+            if hdf5.is_dataset(found):
+                tensors[path] = hdf5.tensor(found, path, blob, types)
+            elif name := hdf5.note_at(found, "name"):
                 names[f"name:{path}"] = name
         return tensors, {**hdf5.notes_of(file), **names}

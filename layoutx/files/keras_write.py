@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 from layoutx.errors import LayoutxError, UsageError, raise_all
 from layoutx.files import hdf5
 from layoutx.files.blob import reading
-from layoutx.files.dtypes import Array, is_extra
+from layoutx.files.dtypes import Array, DType, is_extra
 from layoutx.files.keras_file import INNER, weights_blob
 from layoutx.files.keras_legacy import MODEL, OPTIMIZER
 from layoutx.files.notes import KEY, to_text
@@ -19,6 +20,8 @@ from layoutx.files.store import Store
 
 # state of a training run, not of the model: written only where it is given
 STATE = ("optimizer", "metrics", OPTIMIZER)
+# (group, name there, tensor name) -> a dataset without attributes; h5py's lower calls: models have thousands of both
+Make = Callable[[h5py.h5g.GroupID, str, str], h5py.h5d.DatasetID]
 ENDINGS = {"keras": (".weights.h5", ".keras"), "weights.h5": (".weights.h5",), "h5": (".h5", ".hdf5")}
 
 
@@ -65,76 +68,133 @@ def write_like(
     Raises:
         UsageError: names that are missing or unknown, shapes that differ; all of them together.
     """
-    _check_names(template, arrays)
+    check_shapes(template, {name: array.shape for name, array in arrays.items()})
     if not zipped:
         _write_hdf5(template, path, arrays, metadata)
         return
     inner = path.with_name(path.name + ".inner")
     try:
         _write_hdf5(template, inner, arrays, metadata)
-        with zipfile.ZipFile(template.path) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as new:
-            for info in old.infolist():
-                if info.filename != INNER:
-                    new.writestr(info.filename, old.read(info))
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as new:
+            copy_members(template.path, new)
             new.write(inner, INNER)
     finally:
         inner.unlink(missing_ok=True)
 
 
-def _check_names(template: Store, arrays: Mapping[str, Array]) -> None:
+def check_shapes(template: Store, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse tensors (name -> shape) that are not the template's.
+
+    Raises:
+        UsageError: names that are missing or unknown, shapes that differ; all of them together.
+    """
     where = str(template.path)
     wanted = weights_of(template)
-    allowed = wanted if template.format == "h5" else tuple(template.tensors)
+    allowed = set(wanted) if template.format == "h5" else set(template.tensors)
     problems: list[LayoutxError] = [
         UsageError(f"no values for '{name}'", where=where, why="the template has it", do="give an array for it")
         for name in wanted
-        if name not in arrays
+        if name not in shapes
     ]
-    for name, array in arrays.items():
+    for name, shape in shapes.items():
         if name not in allowed:
             problems.append(UsageError(f"the template has no '{name}'", where=where, do="leave it out"))
-        elif array.shape != template.tensors[name].shape:
+        elif shape != template.tensors[name].shape:
             problems.append(
                 UsageError(
                     f"'{name}' has another shape in the template",
-                    where=[where, f"given {array.shape}, template {template.tensors[name].shape}"],
+                    where=[where, f"given {shape}, template {template.tensors[name].shape}"],
                 )
             )
     raise_all(problems, f"{len(problems)} arrays do not fit {template.path.name}")
 
 
 def _write_hdf5(template: Store, path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
-    blob = weights_blob(template.path, template.format)
-    with reading(template.path, "a template"):
-        source = hdf5.opened(blob)
-    with source as old, h5py.File(path, "w") as new:
-        prefix = f"{MODEL}/" if template.format == "h5" and MODEL in old else ""
-        values = {prefix + name: array for name, array in arrays.items()}
-        _copy_attributes(old, new)
-        new.attrs.pop(KEY, None)
-        for found in hdf5.walk(old, blob):
-            _copy(found, new, found.name.strip("/"), values)
+    def make(group: h5py.h5g.GroupID, own: str, name: str) -> h5py.h5d.DatasetID:
+        array = arrays[name]
+        plain = array.view(f"V{array.dtype.itemsize}") if is_extra(array.dtype) else array
+        return h5py.Group(group).create_dataset(own, data=plain).id
+
+    with h5py.File(path, "w") as new:
+        copy_structure(template, new, {name: array.dtype for name, array in arrays.items()}, make)
         if metadata:
             new.attrs[KEY] = to_text(metadata)
 
 
-def _copy(found: h5py.Group | h5py.Dataset, new: h5py.File, path: str, values: Mapping[str, Array]) -> None:
-    """One group with its attributes, or one dataset with its new values."""
-    top = path.split("/", 1)[0]
-    if top in STATE and not any(name.split("/", 1)[0] == top for name in values):
-        return
-    if isinstance(found, h5py.Group):
-        _copy_attributes(found, new.require_group(path))
-    elif path in values:
-        array = values[path]
-        plain = array.view(f"V{array.dtype.itemsize}") if is_extra(array.dtype) else array
-        dataset = new.create_dataset(path, data=plain)
-        _copy_attributes(found, dataset)
-        dataset.attrs.pop("dtype", None)
-        if is_extra(array.dtype):
-            dataset.attrs["dtype"] = array.dtype.name
+def copy_structure(template: Store, new: h5py.File, dtypes: Mapping[str, DType], make: Make) -> None:
+    """The template's groups, their attributes, and a dataset (from `make`) for each of `dtypes` (tensor name -> dtype).
+
+    Training state of which `dtypes` holds nothing is left out, and so are the notes of layoutx.
+
+    Raises:
+        FileError: the template cannot be read any more.
+    """
+    blob = weights_blob(template.path, template.format)
+    with reading(template.path, "a template"):
+        source = hdf5.opened(blob)
+    with source as old:
+        prefix = f"{MODEL}/" if template.format == "h5" and MODEL in old else ""
+        names = {prefix + name: name for name in dtypes}
+        left_out = set(STATE) - {path.split("/", 1)[0] for path in names}
+        open_ = [("", new.id)]  # the groups above, outermost first; each more that stays open slows HDF5 down
+        _copy_attributes(old.id, new.id)
+        if KEY in new.attrs:
+            del new.attrs[KEY]
+        for path, found in hdf5.listed(old, blob):
+            if path.split("/", 1)[0] in left_out:
+                continue
+            above, _, own = path.rpartition("/")
+            while open_[-1][0] != above:
+                open_.pop()
+            group = open_[-1][1]
+            if isinstance(found, h5py.h5g.GroupID):
+                open_.append((path, h5py.h5g.create(group, *link(own))))
+                _copy_attributes(found, open_[-1][1])
+            elif name := names.get(path):
+                _label(found, make(group, own, name), dtypes[name])
 
 
-def _copy_attributes(old: h5py.Group | h5py.Dataset, new: h5py.Group | h5py.Dataset) -> None:
-    for key in old.attrs:
-        new.attrs.create(key, old.attrs[key], dtype=old.attrs.get_id(key).dtype)
+def link(name: str) -> tuple[bytes, h5py.h5p.PropLCID | None]:
+    """A name as HDF5 takes it, and how it is told that the bytes are UTF-8; None for ASCII, as h5py does."""
+    if name.isascii():
+        return name.encode(), None
+    coding = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+    coding.set_char_encoding(h5py.h5t.CSET_UTF8)
+    return name.encode("utf-8", "surrogateescape"), coding
+
+
+def _label(old: h5py.h5d.DatasetID, new: h5py.h5d.DatasetID, dtype: DType) -> None:
+    """A dataset's attributes, and the name of a dtype that HDF5 has no word for."""
+    if _copy_attributes(old, new) and h5py.h5a.exists(new, b"dtype"):
+        h5py.h5a.delete(new, b"dtype")
+    if is_extra(dtype):
+        h5py.Dataset(new).attrs["dtype"] = dtype.name
+
+
+def _copy_attributes(old: h5py.h5i.ObjectID, new: h5py.h5i.ObjectID) -> int:
+    """All attributes, their types as stored; the answer is how many."""
+    count: int = h5py.h5a.get_num_attrs(old)
+    for number in range(count):
+        found = h5py.h5a.open(old, index=number)
+        made = h5py.h5a.create(new, found.name, found.get_type(), found.get_space())
+        if found.get_space().get_simple_extent_type() != h5py.h5s.NULL:
+            held = np.empty(found.shape, found.dtype)
+            found.read(held)
+            made.write(held)
+    return count
+
+
+def copy_members(template: Path, new: zipfile.ZipFile) -> zipfile.ZipInfo:
+    """All of a `.keras` file but its weights, under the same dates; the answer is an entry for the weights."""
+    with zipfile.ZipFile(template) as old:
+        for info in old.infolist():
+            if info.filename != INNER:
+                new.writestr(_stored(info), old.read(info))
+        return _stored(old.getinfo(INNER))
+
+
+def _stored(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
+    """A plain member of the same name and date, so that what is written twice is the same twice."""
+    made = zipfile.ZipInfo(info.filename, info.date_time)
+    made.external_attr = 0o600 << 16  # as zipfile writes texts; without it, unpacked files cannot be read
+    return made

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from layoutx.errors import FileError, UsageError
+from layoutx.errors import FileError
 from layoutx.files.blob import DO_AGAIN, Blob, array_at, reading, whole
 from layoutx.files.dtypes import Array, DType, bits, is_extra, is_numeric, named
 from layoutx.files.msgpack import DEEPEST, Reader, Span
+from layoutx.files.nested import nested
 from layoutx.files.notes import KEY, from_text, to_text
 from layoutx.files.store import Store, Tensor
 
@@ -82,21 +83,9 @@ def write_msgpack(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str
     Raises:
         UsageError: a name that is also the folder of another one.
     """
-    tree: dict[str, Any] = {}
     if metadata:
         arrays = {**arrays, f"{KEY}/json": np.frombuffer(to_text(metadata).encode(), np.uint8)}
-    for name, array in arrays.items():
-        *folders, last = name.split("/")
-        inner = tree
-        for folder in folders:
-            inner = inner.setdefault(folder, {})
-            if not isinstance(inner, dict):
-                raise UsageError(f"'{name}' lies inside another tensor", do="choose a flat format: .safetensors, .npz")
-        if last in inner:
-            raise UsageError(
-                f"'{name}' stands twice, or is a folder too", do="choose a flat format: .safetensors, .npz"
-            )
-        inner[last] = array
+    tree = nested(arrays)
     with path.open("wb") as file:
         for piece in _packed(tree):
             file.write(piece)

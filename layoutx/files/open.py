@@ -9,11 +9,13 @@ from pathlib import Path
 from layoutx.errors import FileError, UsageError
 from layoutx.files.blob import DO_AGAIN, reading
 from layoutx.files.msgpack import is_msgpack
+from layoutx.files.remote import located, url_of
 from layoutx.files.store import Store
 
 READS = (
     ".keras, .weights.h5, .h5, .safetensors, .index.json, .weights.json, .pt, .pth, .pt2, .npz, .onnx, .msgpack, "
-    ".pdparams, .tflite, .index (TensorFlow checkpoint), a SavedModel folder"
+    ".pdparams, .tflite, .index (TensorFlow checkpoint), a folder: SavedModel, "
+    "orbax, a torch distributed checkpoint"
 )
 HDF5 = b"\x89HDF\r\n\x1a\n"
 TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # ends the .index file of a TensorFlow checkpoint
@@ -28,7 +30,11 @@ def open_store(path: str | PathLike[str]) -> Store:
         UsageError: there is no such file, or torch is needed and missing.
         FileError: the file is empty, truncated, damaged, or none of the formats that layoutx reads.
     """
-    path = Path(path)
+    path = located(path)
+    if url_of(path) is not None:
+        from layoutx.files.remote_open import open_remote
+
+        return open_remote(path)
     if path.is_dir():
         from layoutx.files.orbax_dir import is_orbax, read_orbax
 
@@ -38,6 +44,10 @@ def open_store(path: str | PathLike[str]) -> Store:
 
         if is_saved_model(path):
             return read_saved_model(path)
+        from layoutx.files.dcp_dir import is_dcp, read_dcp
+
+        if is_dcp(path):
+            return read_dcp(path)
         raise FileError(f"{path.name or path} is a folder", where=str(path), do="name a file in it: " + READS)
     if not path.exists() and path.with_name(f"{path.name}.index").is_file():
         path = path.with_name(f"{path.name}.index")  # TensorFlow calls a checkpoint by what its files begin with

@@ -12,10 +12,26 @@ import numpy as np
 from layoutx.errors import FileError, UsageError
 from layoutx.files.blob import DO_AGAIN, reading
 from layoutx.files.dtypes import Array, is_numeric, settled
+from layoutx.files.notes import MEMBER, from_text
 from layoutx.files.store import Store, Tensor
 
+SKIPPED = "orbax:skipped"  # a key of the metadata
 MARKS = ("_METADATA", "_CHECKPOINT_METADATA")
 READS_NESTED = ("default", "state", "params", "items")  # the item names of CheckpointManager and older trainers
+
+
+def need_orbax() -> Any:
+    """The orbax.checkpoint module.
+
+    Raises:
+        UsageError: it is missing.
+    """
+    try:
+        return import_module("orbax.checkpoint")
+    except ImportError as error:
+        raise UsageError(
+            "reading and writing orbax checkpoints needs orbax", do="pip install orbax-checkpoint"
+        ) from error
 
 
 def checkpoint_in(folder: Path) -> Path | None:
@@ -40,10 +56,7 @@ def read_orbax(folder: Path) -> Store:
         UsageError: orbax is missing.
         FileError: the folder is damaged, or was written by another kind of handler.
     """
-    try:
-        ocp: Any = import_module("orbax.checkpoint")
-    except ImportError as error:
-        raise UsageError("reading an orbax checkpoint needs orbax", do="pip install orbax-checkpoint") from error
+    ocp = need_orbax()
     place = checkpoint_in(folder)
     if place is None:
         raise FileError(
@@ -66,13 +79,14 @@ def read_orbax(folder: Path) -> Store:
                 skipped.append(f"{name} ({type(leaf).__name__})")
                 continue
             tensors[name] = _tensor(name, np.dtype(dtype), tuple(leaf.shape), place.resolve(), tree, path)
-        return Store(folder, "orbax", tensors, {"orbax:skipped": ", ".join(skipped)} if skipped else {})
+        note = place / MEMBER
+        metadata = from_text(note.read_bytes()) if note.is_file() else {}
+        return Store(folder, "orbax", tensors, {**metadata, **({SKIPPED: ", ".join(skipped)} if skipped else {})})
 
 
 def _tensor(name: str, dtype: Any, shape: tuple[int, ...], place: Path, tree: Any, path: tuple[Any, ...]) -> Tensor:
     def read() -> Array:
-        ocp: Any = import_module("orbax.checkpoint")
-
+        ocp = need_orbax()
         with reading(place, "an orbax checkpoint"):
             item = _only(tree, path)
             args = _mapped(item, lambda _: ocp.RestoreArgs(restore_type=np.ndarray))

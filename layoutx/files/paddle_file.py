@@ -2,77 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import math
 import pickle
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any
 
 import numpy as np
 
 from layoutx.errors import FileError
 from layoutx.files.blob import DO_AGAIN, reading
 from layoutx.files.dtypes import Array, DType, is_numeric, named, native, settled
+from layoutx.files.plain_pickle import Made, Name, load
 from layoutx.files.store import Store, tensor_of
 
 NAMES = "StructuredToParameterName@@"  # paddle 3.3 python/paddle/framework/io.py: structured name -> parameter name
 SLICED = "UnpackBigParamInfor@@"  # the same file, protocols 2 and 3: parameters beyond 1 GiB are cut in flat slices
-# all that a pickled mapping of names to arrays is made of; whatever else stands in a file is refused unread
-PLAIN = frozenset(
-    pickle.PROTO
-    + pickle.FRAME
-    + pickle.STOP
-    + pickle.MARK
-    + pickle.NONE
-    + pickle.NEWTRUE
-    + pickle.NEWFALSE
-    + pickle.BININT
-    + pickle.BININT1
-    + pickle.BININT2
-    + pickle.LONG1
-    + pickle.BINFLOAT
-    + pickle.SHORT_BINUNICODE
-    + pickle.BINUNICODE
-    + pickle.BINUNICODE8
-    + pickle.SHORT_BINBYTES
-    + pickle.BINBYTES
-    + pickle.BINBYTES8
-    + pickle.EMPTY_DICT
-    + pickle.EMPTY_LIST
-    + pickle.EMPTY_TUPLE
-    + pickle.TUPLE
-    + pickle.TUPLE1
-    + pickle.TUPLE2
-    + pickle.TUPLE3
-    + pickle.APPEND
-    + pickle.APPENDS
-    + pickle.MEMOIZE
-    + pickle.BINPUT
-    + pickle.LONG_BINPUT
-    + pickle.BINGET
-    + pickle.LONG_BINGET
-    + pickle.GLOBAL
-    + pickle.STACK_GLOBAL
-)
 NOTE = "@@"  # how paddle ends the keys that are no names of tensors
 DEEPEST = 50
-
-
-class _Made:
-    """An array or a dtype as the file describes it: arguments and state, and nothing made of them yet."""
-
-    def __init__(self, *arguments: Any) -> None:
-        self.arguments = arguments
-        self.state: Any = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Name:
-    """A global that a file names and that stands for a harmless function of our own."""
-
-    call: Callable[..., Any]
 
 
 def _bytes_of(text: str, encoding: str) -> bytes:
@@ -81,24 +28,24 @@ def _bytes_of(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-def _jax_array(_: Any, arguments: tuple[Any, ...], state: Any, aval: Any) -> _Made:
+def _jax_array(_: Any, arguments: tuple[Any, ...], state: Any, aval: Any) -> Made:
     """jax 0.10.2 jax/_src/array.py _reconstruct_array: the reduced NumPy array, and a state of flags."""
-    made = _Made(*arguments)
+    made = Made(*arguments)
     made.state = state
     return made
 
 
-_RECONSTRUCT, _KIND = _Name(_Made), _Name(dict)
+_RECONSTRUCT, _KIND = Name(Made), Name(dict)
 NAMED = {
     "numpy.core.multiarray _reconstruct": _RECONSTRUCT,
     "numpy._core.multiarray _reconstruct": _RECONSTRUCT,
     "numpy ndarray": _KIND,
-    "numpy dtype": _Name(_Made),
-    "_codecs encode": _Name(_bytes_of),
+    "numpy dtype": Name(Made),
+    "_codecs encode": Name(_bytes_of),
     "collections OrderedDict": _KIND,
-    "builtins tuple": _Name(tuple),
-    "__builtin__ tuple": _Name(tuple),
-    "jax._src.array _reconstruct_array": _Name(_jax_array),
+    "builtins tuple": Name(tuple),
+    "__builtin__ tuple": Name(tuple),
+    "jax._src.array _reconstruct_array": Name(_jax_array),
 }
 
 
@@ -112,7 +59,7 @@ def read_pickle(path: Path) -> Store:
         FileError: the file is damaged, or holds more than names, numbers and arrays.
     """
     with reading(path, "a pickle of arrays"):
-        tree = _load(path)
+        tree = load(path, NAMED, _more)
         if not isinstance(tree, dict):
             raise _more(path, f"a {type(tree).__name__} at its top")
         own, sliced = tree.pop(NAMES, None), tree.pop(SLICED, {})
@@ -122,7 +69,7 @@ def read_pickle(path: Path) -> Store:
         found: dict[str, Any] = {}
         skipped = []
         for name, value in _leaves(tree, "", 0):
-            if isinstance(value, _Made):
+            if isinstance(value, Made):
                 found[name] = _array(value, name, path, paddle)
             else:
                 skipped.append(f"{name} ({type(value).__name__})")
@@ -184,13 +131,13 @@ def _leaves(tree: Mapping[Any, Any], prefix: str, depth: int) -> Iterator[tuple[
         name = f"{prefix}{key}"
         if isinstance(value, dict):
             yield from _leaves(value, f"{name}/", depth + 1)
-        elif isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], _Made):
+        elif isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], Made):
             yield name, value[1]  # paddle: (parameter name, array) outside of a state dict
         else:
             yield name, value
 
 
-def _array(made: _Made, name: str, path: Path, paddle: bool) -> Array:
+def _array(made: Made, name: str, path: Path, paddle: bool) -> Array:
     """ndarray.__setstate__ by hand: (version, shape, dtype, Fortran order, bytes)."""
     state = made.state
     if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[4], bytes):
@@ -207,72 +154,13 @@ def _array(made: _Made, name: str, path: Path, paddle: bool) -> Array:
 
 def _dtype(made: Any) -> DType | None:
     """numpy.dtype("f4", ...) and its state (version, byte order, ...)."""
-    if not isinstance(made, _Made) or not made.arguments or not isinstance(made.arguments[0], str):
+    if not isinstance(made, Made) or not made.arguments or not isinstance(made.arguments[0], str):
         return None
     found = named(made.arguments[0])
     order = made.state[1] if isinstance(made.state, tuple) and len(made.state) > 1 else "|"
     if found is None or order not in ("<", ">") or found.itemsize == 1:
         return found
     return found.newbyteorder(">" if order == ">" else "<")
-
-
-def _load(path: Path) -> Any:
-    """What the file holds, by the machine of pickle with the opcodes of `PLAIN` alone, and our own functions.
-
-    Raises:
-        FileError: an opcode or a name that no mapping of arrays needs.
-    """
-    base: Any = cast(Any, pickle)._Unpickler  # in Python: its memo is a dict, which no forged index can blow up
-    own = {pickle.REDUCE: _reduce, pickle.BUILD: _build, pickle.SETITEM: _setitem, pickle.SETITEMS: _setitems}
-
-    class Plain(base):  # type: ignore[misc]
-        dispatch: ClassVar[dict[int, Any]] = {
-            **{code: base.dispatch[code] for code in PLAIN},
-            **{code[0]: call for code, call in own.items()},
-        }
-
-        def find_class(self, module: str, name: str) -> Any:
-            if f"{module} {name}" not in NAMED:
-                raise _more(path, f"{module}.{name}")
-            return NAMED[f"{module} {name}"]
-
-    try:
-        return Plain(io.BytesIO(path.read_bytes())).load()
-    except KeyError as error:
-        raise _more(path, f"the opcode {error}") from error
-
-
-def _reduce(machine: Any) -> None:
-    arguments = machine.stack.pop()
-    name = machine.stack[-1]
-    if not isinstance(name, _Name):
-        raise ValueError("it calls what is no function")
-    machine.stack[-1] = name.call(*arguments)
-
-
-def _build(machine: Any) -> None:
-    state = machine.stack.pop()
-    if not isinstance(machine.stack[-1], _Made):
-        raise ValueError("it sets the state of what is no array")
-    machine.stack[-1].state = state
-
-
-def _setitem(machine: Any) -> None:
-    value, key = machine.stack.pop(), machine.stack.pop()
-    _put(machine.stack[-1], key, value)
-
-
-def _setitems(machine: Any) -> None:
-    items = machine.pop_mark()
-    for key, value in zip(items[::2], items[1::2], strict=True):
-        _put(machine.stack[-1], key, value)
-
-
-def _put(target: Any, key: Any, value: Any) -> None:
-    """Names are texts: the hash of a forged tuple could overflow the stack."""
-    if type(target) is not dict or type(key) not in (str, int):
-        raise ValueError("a mapping whose names are no texts")
-    target[key] = value
 
 
 def _more(path: Path, what: str) -> FileError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ from layoutx.errors import FileError, UsageError
 from layoutx.files.blob import DO_AGAIN, Blob, reading, stored, whole
 from layoutx.files.dtypes import Array, DType, bits, is_extra, named
 from layoutx.files.index import shard_files
+from layoutx.files.laid.entry import Entry
+from layoutx.files.remote import opened, several
 from layoutx.files.store import Store, Tensor
 
 # huggingface/safetensors README.md and safetensors 0.8 Dtype; F4 and F6 pack elements across bytes and are refused
@@ -63,7 +65,7 @@ def read_index(path: Path, index: Mapping[str, Any]) -> Store:
     Raises:
         FileError: a shard is missing, or index and shards do not hold the same tensors.
     """
-    shards = {shard.name: read_safetensors(shard) for shard in shard_files(path, index)}
+    shards = {shard.path.name: shard for shard in several(read_safetensors, shard_files(path, index))}
     places: dict[str, str] = index["weight_map"]
     absent = [name for name, file in places.items() if name not in shards[file].tensors]
     extra = [name for file, shard in shards.items() for name in shard.tensors if places.get(name) != file]
@@ -88,32 +90,56 @@ def write_safetensors(path: Path, arrays: Mapping[str, Array], metadata: Mapping
     Raises:
         UsageError: a dtype or a name that the format has no word for.
     """
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    layout: dict[str, tuple[int, int]] = {}
-    order = sorted(arrays, key=lambda name: -arrays[name].dtype.itemsize)
-    end = 0
-    for name in order:
-        layout[name] = (end, end + arrays[name].nbytes)
-        end = layout[name][1]
-    for name, array in arrays.items():
-        code = CODES.get(array.dtype.name)
-        if code is None or name == "__metadata__":
-            raise UsageError(
-                f"safetensors cannot hold '{name}'",
-                where=f"dtype {array.dtype}",
-                do="convert it to another dtype or choose another format",
-            )
-        header[name] = {"dtype": code, "shape": list(array.shape), "data_offsets": list(layout[name])}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
+    entries = [Entry(name, array.dtype, array.shape) for name, array in arrays.items()]
+    places = placed(entries)
+    text = header_text(entries, places, metadata)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for name in order:
+        for name in places:
             file.write(bits(arrays[name]).data)
 
 
+def placed(entries: Sequence[Entry]) -> dict[str, tuple[int, int]]:
+    """Name -> (begin, end) after the header, in the order of the data: wide dtypes first, so that all are aligned."""
+    places: dict[str, tuple[int, int]] = {}
+    end = 0
+    for entry in sorted(entries, key=lambda entry: -entry.dtype.itemsize):
+        places[entry.name] = (end, end + entry.nbytes)
+        end += entry.nbytes
+    return places
+
+
+def header_text(
+    entries: Sequence[Entry], places: Mapping[str, tuple[int, int]], metadata: Mapping[str, str], room: int = 0
+) -> bytes:
+    """The header as JSON, padded with spaces to whole eights (the format allows them) and for `room` bytes more.
+
+    Raises:
+        UsageError: a dtype or a name that the format has no word for, or a header that no reader takes.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    for entry in entries:
+        code = CODES.get(entry.dtype.name)
+        if code is None or entry.name == "__metadata__":
+            raise UsageError(
+                f"safetensors cannot hold '{entry.name}'",
+                where=f"dtype {entry.dtype}",
+                do="convert it to another dtype or choose another format",
+            )
+        header[entry.name] = {"dtype": code, "shape": list(entry.shape), "data_offsets": list(places[entry.name])}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    length = -(-(len(text) + room) // 8) * 8
+    if length > HEADER_LIMIT:
+        raise UsageError(
+            f"a safetensors header of {length} bytes is too long",
+            why=f"readers take at most {HEADER_LIMIT}",
+            do="write the tensors in shards (--max-shard-size), or with less metadata",
+        )
+    return text.ljust(length)
+
+
 def _header(path: Path) -> tuple[dict[str, Any], int]:
-    with path.open("rb") as file:
+    with opened(path) as file:
         length = int.from_bytes(file.read(8), "little")
         if length > HEADER_LIMIT:
             raise _broken(path, f"its header would be {length} bytes long")

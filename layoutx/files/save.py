@@ -9,16 +9,19 @@ from pathlib import Path
 import numpy as np
 
 from layoutx.errors import LayoutxError, UsageError, VerificationError, raise_all
-from layoutx.files.atomic import check_place, probe_room, replacing
+from layoutx.files.atomic import check_place, probe_room, replacing, replacing_folder
 from layoutx.files.blob import writing
 from layoutx.files.dtypes import Array, bits, settled, storable
+from layoutx.files.notes import MEMBER
 from layoutx.files.onnx_write import check_like as check_onnx
 from layoutx.files.onnx_write import discard_data, write_like
 from layoutx.files.open import open_store
+from layoutx.files.remote import located
 from layoutx.files.store import Store
 
 KERAS = (".keras", ".weights.h5", ".h5", ".hdf5")
-WRITES = (".safetensors", ".npz", ".pt", ".pth", *KERAS, ".onnx", ".msgpack", ".pdparams")
+FOLDERS = (".dcp", ".orbax")  # these outputs are folders
+WRITES = (".safetensors", ".npz", ".pt", ".pth", *KERAS, ".onnx", ".msgpack", ".pdparams", *FOLDERS)
 Writer = Callable[[Path, Mapping[str, Array], Mapping[str, str]], None]
 
 
@@ -29,8 +32,8 @@ def can_write(path: str | PathLike[str], template: Store | None = None) -> None:
         UsageError: an unknown ending, no such folder, torch missing for `.pt`, or a Keras file without
             a template that fits it.
     """
-    path = Path(path)
-    check_place(path)
+    path = located(path)
+    check_place(path, is_ours if path.name.endswith(FOLDERS) else None)
     _writer(path, template)
 
 
@@ -54,15 +57,25 @@ def save(
     _check_input(arrays, metadata)
     ready = {name: settled(array) for name, array in arrays.items()}
     write = _writer(path, template)
-    with replacing(path) as temporary:
+    folder = path.name.endswith(FOLDERS)
+    with replacing_folder(path, is_ours) if folder else replacing(path) as temporary:
         try:
             with writing(path):
-                probe_room(temporary, sum(array.nbytes for array in ready.values()) + _extra_bytes(template))
+                if not folder:
+                    probe_room(temporary, sum(array.nbytes for array in ready.values()) + _extra_bytes(template))
                 write(temporary, ready, metadata)
             verify(temporary, ready, metadata, path)
         except BaseException:
             discard_data(temporary)
             raise
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder is a checkpoint that layoutx wrote, which it may replace."""
+    from layoutx.files.dcp_dir import is_dcp
+    from layoutx.files.orbax_dir import is_orbax
+
+    return (folder / MEMBER).is_file() and (is_dcp(folder) or is_orbax(folder))
 
 
 def verify(written: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str], final: Path) -> None:
@@ -136,6 +149,18 @@ def _writer(path: Path, template: Store | None) -> Writer:
         from layoutx.files.paddle_file import write_paddle
 
         return write_paddle
+    if name.endswith(".dcp"):
+        from layoutx.files.dcp_dir import write_dcp
+        from layoutx.files.torch_file import need_torch
+
+        need_torch()
+        return write_dcp
+    if name.endswith(".orbax"):
+        from layoutx.files.orbax_dir import need_orbax
+        from layoutx.files.orbax_write import write_orbax
+
+        need_orbax()
+        return write_orbax
     if name.endswith((".pt", ".pth")):
         from layoutx.files.torch_file import need_torch, write_torch
 

@@ -69,7 +69,8 @@ def read_checkpoint(path: Path) -> Store:
 
 def skipped_of(store: Store) -> dict[str, str]:
     """What a checkpoint holds beside weights: name -> the reason why it is left out."""
-    return dict(json.loads(store.metadata.get(SKIPPED, "{}")))
+    found = (json.loads(store.metadata.get(key, "{}")) for key in (SKIPPED, "dcp:skipped"))
+    return {name: why for said in found for name, why in said.items()}
 
 
 def need_tensorflow() -> Any:

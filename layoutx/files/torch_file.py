@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -52,7 +53,7 @@ def read_torch(path: Path) -> Store:
     torch = need_torch()
     zipped = zipfile.is_zipfile(path)
     metadata = _notes(path) if zipped else {}
-    loaded = _load(torch, path, zipped)
+    loaded = _load(torch, path, zipped and _stored(path))
     state, nest = _state_of(torch, loaded, path)
     if nest:
         metadata["torch:state"] = nest
@@ -79,11 +80,11 @@ def write_torch(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, 
             archive.writestr(f"archive/{MEMBER}", to_text(metadata))
 
 
-def _load(torch: Any, path: Path, zipped: bool) -> Any:
+def _load(torch: Any, path: Path, mapped: bool) -> Any:
     import pickle
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         said = " ".join(str(error).split())
         named_global = said[said.find("Unsupported global") :] if "Unsupported global" in said else said
@@ -144,6 +145,7 @@ def _tensor(torch: Any, name: str, value: Any, path: Path) -> Tensor:
     return Tensor(name, dtype, tuple(value.shape), lambda: array_of(torch, value, dtype))
 
 
+@cache
 def dtype_of(torch: Any, dtype: Any) -> DType | None:
     """The NumPy dtype of a torch dtype; None where there is none."""
     name = str(dtype).removeprefix("torch.")
@@ -182,6 +184,12 @@ def torch_of(torch: Any, name: str, array: Array) -> Any:
             where=f"dtype {array.dtype}",
             do="convert it to another dtype or choose another format",
         ) from error
+
+
+def _stored(path: Path) -> bool:
+    """Whether torch can map the file: it never compresses, but who packs the file again may."""
+    with reading(path, "a torch checkpoint"), zipfile.ZipFile(path) as archive:
+        return all(info.compress_type == zipfile.ZIP_STORED for info in archive.infolist())
 
 
 def _notes(path: Path) -> dict[str, str]:

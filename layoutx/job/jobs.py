@@ -67,9 +67,9 @@ def options_of(
         if isinstance(given, str):
             raise UsageError(f"{name} is a list of texts, not one text", do=f"write {name}=[{given!r}]")
     allow = tuple(allow)
-    wrong = sorted(set(allow) - {"rounds", "conditional", "modules"})
+    wrong = sorted(set(allow) - {"rounds", "conditional", "modules", "range"})
     if wrong:
-        raise UsageError(f"{', '.join(wrong)} cannot be allowed", do="allow rounds, conditional or modules")
+        raise UsageError(f"{', '.join(wrong)} cannot be allowed", do="allow rounds, conditional, modules or range")
     read = map if isinstance(map, MapFile) or map is None else read_map(map)
     more = read or MapFile(Path())
     kept = (("*",) if keep_order else ()) if isinstance(keep_order, bool) else tuple(keep_order)

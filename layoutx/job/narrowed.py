@@ -23,26 +23,46 @@ def narrowed(
     Raises:
         LayoutxError: narrower dtypes without consent, values that are too large for them; all together.
     """
-    found: dict[str, tuple[str, str]] = {}
-    problems: list[LayoutxError] = []
+    seen = Narrowing()
     for name, array in arrays.items():
-        want = np.dtype(wanted[name])
+        seen.look(name, array, wanted[name])
+    return seen.settled(allow, what)
+
+
+class Narrowing:
+    """What becomes narrower, array by array, none of which is kept."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, tuple[str, str]] = {}
+        self.problems: list[LayoutxError] = []
+
+    def look(self, name: str, array: Array, wanted: Any) -> None:
+        """Note whether an array loses digits, or numbers, in a dtype."""
+        want = np.dtype(wanted)
         if array.dtype == want or np.can_cast(array.dtype, want, "safe"):
-            continue
-        found[name] = (str(array.dtype), str(want))
+            return
+        self.found[name] = (str(array.dtype), str(want))
         with np.errstate(over="ignore"):
             lost = np.isfinite(array) & ~np.isfinite(array.astype(want))
         if lost.any():
             largest = f"largest value {np.nanmax(np.abs(array)):.3g}, as {array.dtype}"
-            problems.append(ConversionError(f"{name} does not fit into {want}", where=largest))
-    if found and "rounds" not in allow:
-        consent = "allow it with --allow rounds (allow={'rounds'} in Python)"
-        problems.append(
-            ConsentError(
-                f"the {what}'s dtype is narrower for {len(found)} tensors",
-                where=[f"{name}: {a} to {b}" for name, (a, b) in list(found.items())[:6]],
-                do=f"{consent}, or give a {what} of the source's dtype",
+            self.problems.append(ConversionError(f"{name} does not fit into {want}", where=largest))
+
+    def settled(self, allow: frozenset[str], what: str) -> dict[str, tuple[str, str]]:
+        """Name -> (dtype, narrower dtype), where that was allowed and loses no number.
+
+        Raises:
+            LayoutxError: as `narrowed`.
+        """
+        problems = list(self.problems)
+        if self.found and "rounds" not in allow:
+            consent = "allow it with --allow rounds (allow={'rounds'} in Python)"
+            problems.append(
+                ConsentError(
+                    f"the {what}'s dtype is narrower for {len(self.found)} tensors",
+                    where=[f"{name}: {a} to {b}" for name, (a, b) in list(self.found.items())[:6]],
+                    do=f"{consent}, or give a {what} of the source's dtype",
+                )
             )
-        )
-    raise_all(problems, f"the {what} does not take these weights")
-    return found
+        raise_all(problems, f"the {what} does not take these weights")
+        return self.found

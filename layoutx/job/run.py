@@ -1,17 +1,22 @@
-"""A job carried out: each layer read, moved, checked for consent, and proved."""
+"""A job carried out in memory: each layer read, moved, checked for consent, and proved."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from layoutx.errors import ConversionError, LayoutxError, raise_all
 from layoutx.job.jobs import Job, LayerJob, Options
+from layoutx.plan.blocks import memory
+from layoutx.plan.guards import guards_of
 from layoutx.plan.plan import Array
 from layoutx.plan.run import Result, consent
 from layoutx.plan.run import run as run_plan
-from layoutx.plan.steps import Add, Copy
+from layoutx.plan.steps import Add, Copy, Drop, Exactness, Guard
 from layoutx.progress import steps
 from layoutx.verify.proof import Proof, prove_layer
+
+NOT_COMPUTED = "its bytes were compared, its outputs not computed"
 
 
 @dataclass
@@ -22,15 +27,35 @@ class Moved:
         arrays: output name -> array.
         results: layer -> what the run observed.
         proofs: layer -> what was shown.
+        written: names of the output's tensors, where they are not kept as arrays.
+        nbytes, shards: of the output's tensors, and in how many files they lie.
+        news: how often making the output showed more of a layer than was known before.
     """
 
     arrays: dict[str, Array] = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
     proofs: dict[str, Proof] = field(default_factory=dict)
+    written: set[str] = field(default_factory=set)
+    nbytes: int = 0
+    shards: int = 1
+    news: int = 0
 
 
-def move(job: Job, options: Options, *, live: bool = True) -> Moved:
+def move(
+    job: Job,
+    options: Options,
+    *,
+    live: bool = True,
+    proved: Collection[str] | None = None,
+    taken: Callable[[LayerJob, Mapping[str, Array]], None] | None = None,
+) -> Moved:
     """Carry out a job in memory.
+
+    Args:
+        live: compute proofs with the target's framework, where it is installed.
+        proved: the layers whose outputs are compared; None: all.
+        taken: given the arrays of each layer that is proved, which are not kept then; the others are not made at all:
+            only what forbids to leave their values out is looked at.
 
     Raises:
         LayoutxError: guards that do not hold, missing consent, a proof that fails; of all layers together.
@@ -39,7 +64,11 @@ def move(job: Job, options: Options, *, live: bool = True) -> Moved:
     problems: list[LayoutxError] = []
     for layer in steps(job.layers, lambda one: f"moving and proving {one.record.name}"):
         try:
-            _layer(layer, options, moved, live)
+            prove = proved is None or layer.record.name in proved
+            if taken is not None and not prove:
+                _observed(layer, options, moved)
+            else:
+                _layer(layer, options, moved, live, prove, taken)
         except LayoutxError as error:
             problems.append(error.at(layer.record.place))
     for tied, kept in job.tied.items():
@@ -62,24 +91,53 @@ def _unequal(what: str, first: Array, second: Array) -> list[LayoutxError]:
     ]
 
 
-def _layer(layer: LayerJob, options: Options, moved: Moved, live: bool) -> None:
+def _observed(layer: LayerJob, options: Options, moved: Moved) -> None:
+    """What the values of a layer that is not made here allow: its guards hold, and were consented to."""
+    flat = {
+        name: memory(layer.plan.source.tensor(name), layer.sources[name].read())
+        for name in {step.source for step in layer.plan.steps if isinstance(step, Guard)}
+    }
+    result = Result({}, guards=guards_of(layer.plan, flat) if flat else [], derived=_derived(layer))
+    consent(layer.plan, result, options.allow)
+    moved.results[layer.record.name] = result
+    moved.proofs[layer.record.name] = unproved(layer, result)
+
+
+def unproved(layer: LayerJob, result: Result) -> Proof:
+    """What is known of a layer whose outputs nobody computed: that its plan is a bijection, or why it is none."""
+    if result.exactness(layer.plan) is Exactness.ROUNDS:
+        return Proof("not reversible: computed from parts" if result.derived else "not reversible: rounded")
+    dropped = sorted({step.source for step in layer.plan.steps if isinstance(step, Drop)})
+    return Proof("bit-exact by its plan" + (f", without {', '.join(dropped)}" if dropped else ""), note=NOT_COMPUTED)
+
+
+def _layer(
+    layer: LayerJob,
+    options: Options,
+    moved: Moved,
+    live: bool,
+    prove: bool,
+    taken: Callable[[LayerJob, Mapping[str, Array]], None] | None,
+) -> None:
     source = {name: tensor.read() for name, tensor in layer.sources.items()}
-    result = run_plan(layer.plan, source)
+    result = run_plan(layer.plan, source, plain=taken is not None)  # the fast way is held to it afterwards
     consent(layer.plan, result, options.allow)
     name = layer.record.name
     moved.results[name] = result
-    moved.proofs[name] = prove_layer(
-        layer.plan,
-        source,
-        result.tensors,
-        result.exactness(layer.plan),
-        live=live,
-        last=layer.last,
-        refine=layer.refine,
-    )
     result.derived.update(_derived(layer))
+    if prove:
+        exactness = replace(result, derived={}).exactness(layer.plan)
+        moved.proofs[name] = prove_layer(
+            layer.plan, source, result.tensors, exactness, live=live, last=layer.last, refine=layer.refine
+        )
+    else:
+        moved.proofs[name] = unproved(layer, result)
     if result.derived:
         moved.proofs[name] = replace(moved.proofs[name], round_trip="not reversible: computed from parts")
+    if taken is not None:
+        taken(layer, result.tensors)
+        result.tensors = {}
+        return
     for slot, array in result.tensors.items():
         full = layer.targets[slot]
         raise_all(_unequal(full, moved.arrays.get(full, array), array), "")

@@ -21,12 +21,15 @@ Model = Keyed | ModelRecord
 Tries = Callable[[], Iterator[Sequence[Array]]]
 
 
-def with_run(model: Model, live: Any, other: Model, inputs: Any = None) -> Model:
+def with_run(
+    model: Model, live: Any, other: Model, inputs: Any = None, ran: Callable[[], None] = lambda: None
+) -> Model:
     """A torch module's names with its wiring from one run of a copy, where it cannot be traced; all else as it is.
 
     Args:
         live: the model itself; other: its counterpart, whose input shapes it is run on.
         inputs: what it is run on instead, in either model's order of axes.
+        ran: is called before it is run: what it computes depends on its numbers.
     """
     if not isinstance(model, Keyed) or not is_torch(live) or not hasattr(live, "register_forward_hook"):
         return model
@@ -40,7 +43,10 @@ def with_run(model: Model, live: Any, other: Model, inputs: Any = None) -> Model
 
     @cache
     def flow() -> Mapping[str, LayerRecord]:
-        program = traced(live) or _seen(live, tries)
+        program = traced(live)
+        if program is None:
+            ran()
+            program = _seen(live, tries)
         return followed(program, shapes) if program is not None else {}
 
     return wired(model, flow)

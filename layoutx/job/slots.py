@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from layoutx.errors import ConversionError, UsageError, raise_all
-from layoutx.job.jobs import Options
-from layoutx.job.narrowed import narrowed
-from layoutx.model.keras_live import dtype_of, is_keras, variables
+from layoutx.job.jobs import Job
+from layoutx.job.rooms import Room, new_room, taken_over, torch_room
+from layoutx.model.keras_live import array_of, dtype_of, is_keras, variables
 from layoutx.model.keyed import torch_tensor
 from layoutx.model.torch_keyed import is_export
 from layoutx.plan.plan import Array
@@ -29,14 +29,47 @@ class Slot:
 
     def look(self) -> Array:
         """Its values, without a copy where they lie on the CPU row by row."""
-        import numpy as np
-
-        return torch_tensor("", self.variable).read() if self.torch else np.asarray(self.variable)
+        return torch_tensor("", self.variable).read() if self.torch else array_of(self.variable)
 
     @property
     def dtype(self) -> Any:
         """Its dtype as NumPy sees it."""
         return torch_tensor("", self.variable).dtype if self.torch else dtype_of(self.variable)
+
+    @property
+    def strides(self) -> tuple[int, ...] | None:
+        """Where its elements lie, in elements from the first; None: row by row, or wherever it puts them itself."""
+        value = self.inner
+        return None if value is None or value.is_contiguous() else tuple(value.stride())
+
+    @property
+    def inner(self) -> Any:
+        """The torch tensor that it is, or that a Keras variable of the torch backend holds; None of the others."""
+        value = self.variable if self.torch else getattr(self.variable, "_value", None)
+        return value if hasattr(value, "data_ptr") else None
+
+    def room(self) -> Room | None:
+        """Memory to fill, in place where that can be done; None of a tensor that lies elsewhere (a device).
+
+        Raises:
+            ModelError: it has no memory at all.
+        """
+        value = self.inner
+        if value is None:
+            return new_room(tuple(self.variable.shape), self.dtype, self.take)
+        if value.is_meta:
+            self.look()  # says so
+        found = torch_room(value)
+        if found is None or self.after is None:
+            return found
+        return Room(found.flat, found.strides, lambda: _both(found.done, self.after))
+
+    def take(self, array: Array) -> None:
+        """Be given an array that nobody else writes to."""
+        if self.torch or not taken_over(self.variable, array):
+            self.write(array)
+        elif self.after is not None:
+            self.after()
 
     def write(self, array: Array) -> None:
         """Copy an array into it; wider floats are filled exactly."""
@@ -50,7 +83,13 @@ class Slot:
         from layoutx.files.torch_file import torch_of
 
         with torch.no_grad():
-            self.variable.copy_(torch_of(torch, "", array.copy()))
+            self.variable.copy_(torch_of(torch, "", array))
+
+
+def _both(*calls: Callable[[], None] | None) -> None:
+    for call in calls:
+        if call is not None:
+            call()
 
 
 def slots_of(model: Any) -> dict[str, Slot]:
@@ -83,18 +122,18 @@ def writable(model: Any, verb: str, else_do: str) -> None:
         )
 
 
-def narrower(arrays: Mapping[str, Array], slots: Mapping[str, Slot], options: Options) -> dict[str, tuple[str, str]]:
-    """Refuse missing slots, and narrower dtypes without consent, before anything is written; what becomes narrower.
+def check_slots(job: Job, slots: Mapping[str, Any]) -> None:
+    """Refuse a target that lacks a variable of the job.
 
     Raises:
-        LayoutxError: no such variable; a narrower dtype that was not allowed, or that turns a number into infinity.
+        LayoutxError: with the names of all that are missing.
     """
-    missing = [ConversionError(f"the target has no variable {name}") for name in arrays if name not in slots]
+    names = [full for layer in job.layers for full in layer.targets.values()]
+    missing = [ConversionError(f"the target has no variable {name}") for name in names if name not in slots]
     raise_all(missing, "the target does not take these weights")
-    return narrowed(arrays, {name: slots[name].dtype for name in arrays}, options.allow, "target")
 
 
-def write(arrays: Mapping[str, Array], slots: Mapping[str, Slot]) -> None:
+def write(arrays: Mapping[str, Array], slots: Mapping[str, Any]) -> None:
     """Write every array into its variable."""
     for name, array in arrays.items():
         slots[name].write(array)

@@ -9,6 +9,7 @@ from layoutx.empty import NOTHING
 from layoutx.errors import BindError, LayoutxError
 from layoutx.model.record import LayerRecord
 from layoutx.spec.bound import BoundForm
+from layoutx.spec.memo import Memo
 from layoutx.spec.registry import Registry
 from layoutx.spec.schema import Form
 
@@ -20,6 +21,8 @@ def refine_of(record: LayerRecord, registry: Registry, framework: str, keep_orde
 
     For the record's own framework as its file has them.
     """
+    if not record.refine:
+        return {}
     habit = "last" if keep_order else registry.framework(framework).channels
     own = record.form.partition(".")[0] == framework and not keep_order
     axes = _axes(record, registry)
@@ -67,8 +70,9 @@ def check_keys(form: Form, config: Mapping[str, Any], registry: Registry, ignore
     Raises:
         BindError: keys that are neither read nor listed as harmless, unless they are None or False.
     """
-    known = {*form.config, *form.ignore, *registry.framework(form.framework).ignore, *OWN_KEYS, *ignore}
+    known = _known.get((form, registry), b"", lambda: _keys(form, registry))
     unknown = [key for key, value in config.items() if key not in known and value is not None and value is not False]
+    unknown = [key for key in unknown if key not in ignore]
     if unknown:
         shown = ", ".join(f"{key}={config[key]!r}"[:60] for key in unknown)
         raise BindError(
@@ -76,3 +80,11 @@ def check_keys(form: Form, config: Mapping[str, Any], registry: Registry, ignore
             why="a key that is not understood may change what the layer computes",
             do=f"if it does not matter, say so: --ignore-key {unknown[0]}",
         )
+
+
+_known: Memo[frozenset[str]] = Memo()
+
+
+def _keys(form: Form, registry: Registry) -> frozenset[str]:
+    """The config keys of a form that are read, or do not matter."""
+    return frozenset((*form.config, *form.ignore, *registry.framework(form.framework).ignore, *OWN_KEYS))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -177,19 +177,20 @@ def _parts(config: Mapping[str, Any], where: str) -> Iterator[tuple[str, Node]]:
 
 def _sequential(class_name: str, name: str, entries: list[Any], shape: Any, where: str) -> Graph:
     nodes: list[Node] = []
+    taken: set[str] = set()
     last = Ref("")
     for i, entry in enumerate(entries):
         node = node_of(entry, f'{where}, {class_name} "{name}", layer {i}')
-        node = replace(node, name=_unique(node, nodes, i), calls=((last,),))
+        node = replace(node, name=_unique(node, taken, i), calls=((last,),))
         if not nodes and node.shape is None and shape:
             node = replace(node, shape=tuple(shape[1:]))
         nodes.append(node)
+        taken.add(node.name)
         last = Ref(node.name)
     return Graph(name, class_name, tuple(nodes), (Ref(""),), (last,), True, {n.name: n for n in nodes})
 
 
-def _unique(node: Node, nodes: list[Node], i: int) -> str:
-    taken = {n.name for n in nodes}
+def _unique(node: Node, taken: Set[str], i: int) -> str:
     name = node.name or f"layer_{i}"
     return name if name not in taken else f"{name}_{i}"
 

@@ -18,8 +18,9 @@ from layoutx.model.record import LayerRecord
 from layoutx.spec.bind import UNKNOWN, bind, tensor_names
 from layoutx.spec.configs import structural
 from layoutx.spec.guess import Guess, guess
+from layoutx.spec.memo import Memo, key_of
 from layoutx.spec.registry import Registry
-from layoutx.spec.schema import Kind, choose
+from layoutx.spec.schema import Form, Kind, choose
 from layoutx.spec.sizing import UndeterminedError
 
 ORIGIN = frozenset({"release", "backend"})  # what wrote a Keras 1 file: asked for where it decides (model/origin.py)
@@ -213,6 +214,13 @@ def _undetermined(record: LayerRecord, form: str, registry: Registry) -> str:
 def meaning(found: Guess, registry: Registry) -> tuple[str, ...]:
     """What a guess makes of the tensors: two forms that store a kind alike (Dense, EinsumDense) are one."""
     form = registry.form(found.form)
+    return _meanings.get((form,), key_of(dict(found.config), found.names), lambda: _meaning(found, form))
+
+
+_meanings: Memo[tuple[str, ...]] = Memo()
+
+
+def _meaning(found: Guess, form: Form) -> tuple[str, ...]:
     config = {**form.config, **found.config}
     layouts = {spec.name: choose(spec.cases, config) for spec in form.tensors}
     facts = [f"{name} {choose(cases, config)}" for name, cases in form.facts.items()]

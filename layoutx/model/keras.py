@@ -12,7 +12,7 @@ from layoutx.errors import LayoutxError, ModelError, raise_all
 from layoutx.files.store import NOTHING, Store, Tensor
 from layoutx.model.graph import Graph, Node, graph_of
 from layoutx.model.keras_given import with_given, with_made
-from layoutx.model.keras_groups import HINTS, QUANTISED, by_groups, group_tensors, numbering, quantised
+from layoutx.model.keras_groups import HINTS, QUANTISED, by_groups, group_tensors, names_below, numbering, quantised
 from layoutx.model.keras_leaves import Leaf, leaves_of
 from layoutx.model.keras_legacy import Weight, keras1_names, share, tail, weights_of
 from layoutx.model.keras_slots import PLAIN, names_of, stock
@@ -93,8 +93,9 @@ def _grouped(
     broken: list[str] = []
     leaves = list(leaves_of(graph, version, number, container))
     listed = listed_tensors(store, leaves) if is_listed(store) else {}
+    below = {} if objects else names_below(store)
     for leaf in leaves:
-        one = object_tensors if objects else partial(group_tensors, check_name=not borrowed)
+        one = object_tensors if objects else partial(group_tensors, check_name=not borrowed, names=below)
         tensors, note, problem = listed.get(leaf.name) or one(store, leaf)
         if problem is not None:
             problems.append(problem)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from layoutx.errors import ModelError
 from layoutx.files.store import Store, Tensor
@@ -112,8 +113,9 @@ def _fewer(store: Store, root: str, nodes: tuple[Node, ...]) -> set[str]:
     A config from `to_json` has no object ids, and this is how a layer that is also part of a nested model shows.
     """
     present = {n[len(root) + 1 :].split("/")[0] for n in store.tensors if n.startswith(f"{root}/")}
-    bases = [snake(node.class_name) for node in nodes if not node.operation]
-    return {b for b in bases if 0 < sum(re.sub(r"_\d+$", "", p) == b or p == b for p in present) < bases.count(b)}
+    groups = Counter(base for p in present for base in {re.sub(r"_\d+$", "", p), p})
+    layers = Counter(snake(node.class_name) for node in nodes if not node.operation)
+    return {base for base, count in layers.items() if 0 < groups[base] < count}
 
 
 def _gaps(store: Store, graph: Graph) -> bool:
@@ -125,15 +127,21 @@ def _gaps(store: Store, graph: Graph) -> bool:
     return any(f"{base}_{i}" in present for base, n in counts.items() for i in range(n, 2 * n))
 
 
-def group_tensors(store: Store, leaf: Leaf, *, check_name: bool) -> tuple[dict[str, Tensor], str, ModelError | None]:
-    """What one leaf stores: its tensors by form name, a note, or the problem."""
+def group_tensors(
+    store: Store, leaf: Leaf, *, check_name: bool, names: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, Tensor], str, ModelError | None]:
+    """What one leaf stores: its tensors by form name, a note, or the problem.
+
+    Args:
+        names: what `names_below` gave for this file.
+    """
     if leaf.group is None or leaf.group.startswith("?"):
         shared = "its weights are shared with a layer that the file wrote before" if leaf.own != () else ""
         return {}, shared, None
     problem = _name_problem(store, leaf) if check_name else None
     if problem is not None:
         return {}, "", problem
-    below = subpaths(store, leaf.group)
+    below = _subpaths(store, leaf.group, names.get(leaf.group, ()))
     if leaf.own is None:
         return below, "", None
     found: dict[str, Tensor] = {}
@@ -141,8 +149,8 @@ def group_tensors(store: Store, leaf: Leaf, *, check_name: bool) -> tuple[dict[s
         group = next((g for g in piece.groups if any(_dir(p) == g for p in below)), piece.groups[0])
         mine = [t for p, t in below.items() if _dir(p) == group]
         found.update(zip((*piece.again, *piece.names), mine, strict=False))
-    names = names_of(leaf.own)
-    if len(found) == len(names) + sum(len(piece.again) for piece in leaf.own) == len(below):
+    slots = names_of(leaf.own)
+    if len(found) == len(slots) + sum(len(piece.again) for piece in leaf.own) == len(below):
         return found, "", None
     if below and quantised(leaf.node, below.values()):
         return below, QUANTISED, None
@@ -153,7 +161,7 @@ def group_tensors(store: Store, leaf: Leaf, *, check_name: bool) -> tuple[dict[s
             ModelError(
                 f'Layer "{leaf.name}" ({leaf.node.class_name}) has no tensors in the file',
                 where=(str(store.path), f"group {leaf.group}"),
-                why=f"Its config says that it stores {', '.join(names)}.",
+                why=f"Its config says that it stores {', '.join(slots)}.",
                 do="Give the config that these weights were saved with.",
             ),
         )
@@ -163,7 +171,7 @@ def group_tensors(store: Store, leaf: Leaf, *, check_name: bool) -> tuple[dict[s
         ModelError(
             f'Layer "{leaf.name}" ({leaf.node.class_name}) does not store what its config says',
             where=(str(store.path), f"group {leaf.group}: {', '.join(f'{p} {t.shape}' for p, t in below.items())}"),
-            why=f"Its config says that it stores {', '.join(names) or 'nothing'}.",
+            why=f"Its config says that it stores {', '.join(slots) or 'nothing'}.",
             do="Give the config that these weights were saved with.",
         ),
     )
@@ -176,13 +184,25 @@ def quantised(node: Node, tensors: Iterable[Tensor]) -> bool:
     return bool(node.config.get("quantization_config")) or by_policy or any(t.dtype.kind in "iu" for t in tensors)
 
 
-def subpaths(store: Store, group: str) -> dict[str, Tensor]:
+def names_below(store: Store) -> dict[str, list[str]]:
+    """Group -> the names of all tensors below it, in the file's order."""
+    found: dict[str, list[str]] = {}
+    for name in store.tensors:
+        group = _dir(name)
+        while group:
+            found.setdefault(group, []).append(name)
+            group = _dir(group)
+    return found
+
+
+def _subpaths(store: Store, group: str, names: Iterable[str]) -> dict[str, Tensor]:
     """Tensors below a group by short path, numbers in numeric order: `0`, `cell/0`, `query_dense/1`."""
     found = []
-    for name, tensor in store.tensors.items():
-        if name.startswith(f"{group}/") and "/seed_generator/" not in name:
+    for name in names:
+        if "/seed_generator/" not in name:
             path = re.sub(r"(^|/)vars/(\d+)$", r"\1\2", name[len(group) + 1 :])
-            found.append((_dir(path), int(path.rsplit("/", 1)[-1]) if path[-1].isdigit() else 0, path, tensor))
+            number = int(path.rsplit("/", 1)[-1]) if path[-1].isdigit() else 0
+            found.append((_dir(path), number, path, store.tensors[name]))
     return {path: tensor for _, _, path, tensor in sorted(found, key=lambda f: f[:3])}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from layoutx.files.store import NOTHING
@@ -37,6 +38,7 @@ class Leaf:
     path: tuple[str, ...] = ()
 
 
+@lru_cache(1024)
 def snake(name: str) -> str:
     """The group name of a class: keras 3.15.1 naming.to_snake_case."""
     name = name.split(">")[-1]

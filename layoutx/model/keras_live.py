@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,11 @@ def variables(model: Any) -> dict[str, Any]:
     return {name: variable for _, name, variable in _named(model)}
 
 
+def live_tensors(model: Any) -> dict[str, Tensor]:
+    """The tensors of `live_store`, without the config."""
+    return {name: _tensor(name, variable) for _, name, variable in _named(model)}
+
+
 def _named(model: Any) -> Iterator[tuple[str, str, Any]]:
     """(layer, name, variable) of each variable in the legacy order; every name is given once."""
     seen: set[str] = set()
@@ -62,7 +68,18 @@ def _path(variable: Any) -> str:
 
 def _tensor(name: str, variable: Any) -> Tensor:
     dtype = dtype_of(variable)
-    return Tensor(name, dtype, tuple(variable.shape), lambda: np.asarray(variable))
+    return Tensor(name, dtype, tuple(variable.shape), partial(array_of, variable))
+
+
+def array_of(variable: Any) -> np.ndarray[Any, Any]:
+    """The values of a variable: TensorFlow's own memory where it lies on the CPU, which is then not to be written."""
+    value = getattr(variable, "_value", variable)
+    if type(value).__name__ == "ResourceVariable":
+        try:
+            return np.asarray(memoryview(value.value()))
+        except (TypeError, ValueError, BufferError):  # on a device, or a dtype that has no letter among buffers
+            pass
+    return np.asarray(variable)
 
 
 def dtype_of(variable: Any) -> np.dtype[Any]:

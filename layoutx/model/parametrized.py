@@ -95,7 +95,7 @@ def _torch(keyed: Keyed, names: Mapping[str, Tensor]) -> Iterator[Site]:
     """torch 2.13 nn/utils: weight_norm, spectral_norm, prune (suffixes), parametrizations; paddle 3.3: the suffixes."""
     listed: dict[tuple[str, str], dict[str, str]] = {}
     for name in names:
-        match = LISTED.match(name)
+        match = LISTED.match(name) if "parametrizations." in name else None
         if match:
             listed.setdefault((match["module"], match["name"]), {})[match["part"]] = name
             continue

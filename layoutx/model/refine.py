@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import TypeVar
 
 from layoutx.model.axes import Axis, Dim, State, Use, expand, refinement, same_order
 from layoutx.model.graph import SAID, Graph, Node, Ref, walk
@@ -15,6 +16,7 @@ from layoutx.model.keras_uses import consume
 from layoutx.model.pieces import pieces
 from layoutx.model.record import LayerRecord, Piece, Refinement
 
+What = TypeVar("What")
 UNKNOWN = "what feeds it is unknown: it is held by a"
 
 
@@ -75,7 +77,16 @@ def refined(graph: Graph, layers: Iterable[LayerRecord]) -> list[LayerRecord]:
     run(flow, graph, "", None)
     _note_held(flow, graph)
     _note_splits(flow)
-    return [_finished(flow, record) for record in layers]
+    uses, seen = _by_record(flow.uses), _by_record(flow.seen)
+    return [_finished(flow, record, uses.get(record.name, {}), seen.get(record.name, {})) for record in layers]
+
+
+def _by_record(found: Mapping[tuple[str, str], list[What]]) -> dict[str, dict[str, list[What]]]:
+    """Record -> axis -> what was gathered of it."""
+    own: dict[str, dict[str, list[What]]] = {}
+    for (record, axis), what in found.items():
+        own.setdefault(record, {})[axis] = what
+    return own
 
 
 def _note_held(flow: Flow, graph: Graph) -> None:
@@ -104,12 +115,12 @@ def _inner(node: Node) -> object:
     return wrapped.config.get("data_format") if wrapped is not None else None
 
 
-def _finished(flow: Flow, record: LayerRecord) -> LayerRecord:
+def _finished(
+    flow: Flow, record: LayerRecord, own: Mapping[str, list[Use]], seen: Mapping[str, list[Dim]]
+) -> LayerRecord:
     refine: dict[str, Refinement] = dict(record.refine)
     notes = [record.note] if record.note else []
-    for (name, axis), uses in flow.uses.items():
-        if name != record.name:
-            continue
+    for axis, uses in own.items():
         found = [refinement(axis, use, flow.splits) for use in uses]
         if any(f != found[0] for f in found[1:]):
             notes.append(
@@ -127,19 +138,17 @@ def _finished(flow: Flow, record: LayerRecord) -> LayerRecord:
     config = record.config
     if record.name in flow.ranks:  # torch has a BatchNorm class for each
         config = {**config, "rank": flow.ranks[record.name]}
-    made_of = {axis: found for axis, found in _pieces(flow, record).items() if found}
+    made_of = {axis: found for axis, found in _pieces(flow, own, seen).items() if found}
     return replace(record, config=config, refine=refine, inputs=inputs, note="; ".join(notes), pieces=made_of)
 
 
-def _pieces(flow: Flow, record: LayerRecord) -> dict[str, tuple[Piece, ...]]:
+def _pieces(flow: Flow, own: Mapping[str, list[Use]], seen: Mapping[str, list[Dim]]) -> dict[str, tuple[Piece, ...]]:
     """What each of a record's axes is made of, where every use of the layer agrees."""
     found: dict[str, list[tuple[Piece, ...]]] = {}
-    for (name, axis), uses in flow.uses.items():
-        if name == record.name:
-            found[axis] = [pieces(use.last, use.total, lambda dim: expand(dim, flow.splits, 0)) for use in uses]
-    for (name, axis), dims in flow.seen.items():
-        if name == record.name:
-            found[axis] = [pieces((dim,), None, lambda dim: expand(dim, flow.splits, 0)) for dim in dims]
+    for axis, uses in own.items():
+        found[axis] = [pieces(use.last, use.total, lambda dim: expand(dim, flow.splits, 0)) for use in uses]
+    for axis, dims in seen.items():
+        found[axis] = [pieces((dim,), None, lambda dim: expand(dim, flow.splits, 0)) for dim in dims]
     return {axis: every[0] for axis, every in found.items() if all(one == every[0] for one in every)}
 
 

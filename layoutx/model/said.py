@@ -37,6 +37,8 @@ def forms_said(forms: Mapping[str, str], model: ModelRecord) -> dict[str, str]:
 
 def values_said(values: Mapping[str, Any], layer: str) -> dict[str, Any]:
     """The config values that the user gave one layer: `key` for all, `pattern.key`, `layer.key`; the nearest wins."""
+    if not values:
+        return {}
     found = {key: value for key, value in values.items() if "." not in key}
     parts = [(*key.rpartition("."), value) for key, value in values.items() if "." in key]
     found |= {key: value for name, _, key, value in parts if name != layer and fnmatchcase(layer, name)}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,11 @@ from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.said import values_said
 from layoutx.model.tf1_scopes import spoken
 from layoutx.spec.guess import Guess, guess
+from layoutx.spec.memo import Memo, key_of
 from layoutx.spec.registry import Registry
 
 MOST_TENSORS, DEEPEST = 40, 5  # of a layer: an attention with all its norms, a cell in a direction in a wrapper
+_DOT = re.compile(r"\.")
 NO_FORM = "no form fits its tensors"
 _STACK = re.compile(r"^(?P<role>\w+?)_l(?P<layer>\d+)(?P<reverse>_reverse)?$")
 
@@ -39,8 +43,9 @@ def state_records(keyed: Keyed, registry: Registry, values: Mapping[str, Any] = 
     keyed = replace(keyed, tensors=keyed.distinct().tensors) if keyed.framework == "paddle" else keyed
     parts = {name: _note(refusal(site)) for site in sites(keyed) for name in site.parts.values()}
     layers = _layers("", {name: name for name in keyed.tensors}, keyed, registry, values)
-    bare = set(bare_names(keyed, registry))
-    layers = [own for record in layers for own in _named(_in_parts(record, parts, keyed), bare, keyed)]
+    full = {tensor.name: name for name, tensor in keyed.tensors.items()} if parts else {}
+    bare, below = set(bare_names(keyed, registry)), cache(partial(_below, keyed))
+    layers = [own for record in layers for own in _named(_in_parts(record, parts, full), bare, keyed, below)]
     order = {tensor.name: at for at, tensor in enumerate(keyed.tensors.values())}
     layers.sort(key=lambda record: min(order[tensor.name] for tensor in record.tensors.values()))
     store = keyed.store or Store(Path("<state dict>"), "live", keyed.tensors)
@@ -48,23 +53,34 @@ def state_records(keyed: Keyed, registry: Registry, values: Mapping[str, Any] = 
     return ModelRecord(keyed.framework, "", tuple(layers), store, {**keyed.leftover, **tied})
 
 
-def _named(record: LayerRecord, bare: Collection[str], keyed: Keyed) -> list[LayerRecord]:
+def _below(keyed: Keyed) -> Counter[str]:
+    """Module path with a dot -> how many tensors lie below it."""
+    return Counter(name[: dot.end()] for name in keyed.tensors for dot in _DOT.finditer(name))
+
+
+def _named(
+    record: LayerRecord, bare: Collection[str], keyed: Keyed, below: Callable[[], Mapping[str, int]]
+) -> list[LayerRecord]:
     """Parameters outside any layer, each under its own name: the model's ("" is no path to type), or a block's."""
     if record.form or record.note != NO_FORM:
         return [record]
     start = f"{record.name}." if record.name else ""
     holds = {start + short: tensor for short, tensor in record.tensors.items()}
-    holder = any(name.startswith(start) and name not in holds for name in keyed.tensors)
-    own = [n for n in holds if not start or (n in bare and (holder or (len(holds) == 1 and called_table(n))))]
+    known = [n for n in holds if not start or n in bare]
+    holder = bool(start and known) and below()[start] > sum(n in keyed.tensors for n in holds)
+    own = [n for n in known if not start or holder or (len(holds) == 1 and called_table(n))]
     rest = {short: tensor for short, tensor in record.tensors.items() if start + short not in own}
     alone = [replace(record, name=name, tensors={name.rpartition(".")[2]: holds[name]}) for name in own]
     return [*([replace(record, tensors=rest)] if rest else []), *alone]
 
 
-def _in_parts(record: LayerRecord, parts: Mapping[str, str], keyed: Keyed) -> LayerRecord:
-    """A layer of whose tensors one is but a part of a weight has no form, whatever its shapes would fit."""
-    full = {tensor.name: name for name, tensor in keyed.tensors.items()}
-    said = [parts[full[t.name]] for t in record.tensors.values() if full[t.name] in parts]
+def _in_parts(record: LayerRecord, parts: Mapping[str, str], full: Mapping[str, str]) -> LayerRecord:
+    """A layer of whose tensors one is but a part of a weight has no form, whatever its shapes would fit.
+
+    Args:
+        parts: dotted name of a part -> why; full: the file's name -> the dotted one, where there are any.
+    """
+    said = [parts[full[t.name]] for t in record.tensors.values() if full[t.name] in parts] if parts else []
     return replace(record, form="", class_name="", config={}, note=said[0]) if said else record
 
 
@@ -143,6 +159,13 @@ def _guesses(record: LayerRecord, keyed: Keyed, registry: Registry, values: Mapp
 
 def _slashed(registry: Registry, framework: str) -> bool:
     """Whether the specs of a framework spell paths inside a layer with "/"."""
+    return _spelling.get((registry,), key_of(framework), lambda: _spells(registry, framework))
+
+
+_spelling: Memo[bool] = Memo()
+
+
+def _spells(registry: Registry, framework: str) -> bool:
     return any("/" in t.name for form in registry.forms.values() if form.framework == framework for t in form.tensors)
 
 

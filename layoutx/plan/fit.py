@@ -17,6 +17,7 @@ from layoutx.spec.bind import bind
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.configs import switches
 from layoutx.spec.expand import axis_names
+from layoutx.spec.memo import Memo, key_of
 from layoutx.spec.schema import Form, Others, Reading, holds
 
 MOST_CONFIGS = 256
@@ -51,7 +52,7 @@ def fit(
     if best is None:
         from layoutx.plan.offer import advised
 
-        raise advised(_nearest(source, form, failures), source, form)
+        raise advised(_nearest(source, form, failures), source, form).at()  # the failure itself is kept
     return best
 
 
@@ -65,6 +66,25 @@ def best_of(
     instance: Mapping[str, Any] = NOTHING,
 ) -> tuple[Plan | None, list[LayoutxError]]:
     """The plan that `fit` chooses, None where no config holds the source; and why the others do not."""
+    given = (dict(config), shapes and [(name, tuple(shape)) for name, shape in shapes.items()])
+    key = None if source.key is None else key_of(source.key, *given, dict(refine), dict(instance))
+    best, failures = _best.get(
+        (source.kind, source.form, form), key, lambda: _best_of(source, form, config, shapes, refine, instance)
+    )
+    return best and Plan(source, best.target, best.steps), list(failures)
+
+
+_best: Memo[tuple[Plan | None, list[LayoutxError]]] = Memo(2048)
+
+
+def _best_of(
+    source: BoundForm,
+    form: Form,
+    config: Mapping[str, Any],
+    shapes: Mapping[str, Sequence[int]] | None,
+    refine: Mapping[str, str],
+    instance: Mapping[str, Any],
+) -> tuple[Plan | None, list[LayoutxError]]:
     best: Plan | None = None
     rank: tuple[int, int, int] | None = None
     failures: list[LayoutxError] = []
@@ -86,8 +106,7 @@ def best_of(
 
 def _has_place(source: BoundForm, form: Form) -> None:
     """Refuse, before sizes disagree, a target that has no tensor at all for what makes the source another function."""
-    held = {role for spec in form.tensors for case in spec.cases for role in roles_of(case.value)}
-    for name in {role for role, _ in source.places} - held:
+    for name in {role for role, _ in source.places} - _roles.get((form,), b"", lambda: _held(form)):
         role = source.kind.roles[name]
         if role.optional:
             raise ConversionError(
@@ -97,6 +116,14 @@ def _has_place(source: BoundForm, form: Form) -> None:
                 why=f"without it {role.optional}: another function",
                 do=f"choose a target that has it; `layoutx specs show {source.kind.name}` lists them",
             )
+
+
+_roles: Memo[frozenset[str]] = Memo()
+
+
+def _held(form: Form) -> frozenset[str]:
+    """The roles for which a form has a tensor under any config."""
+    return frozenset(role for spec in form.tensors for case in spec.cases for role in roles_of(case.value))
 
 
 def _sized(form: Form, source: BoundForm) -> dict[str, Any]:

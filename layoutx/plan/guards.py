@@ -57,7 +57,8 @@ def _differing(values: Array, value: Array) -> tuple[int, tuple[int, ...]]:
         many = int(wrong.sum())
         return many, tuple(int(i[0]) for i in np.nonzero(wrong)) if many and wrong.ndim else ()
     rows = max(1, SLAB * len(values) // values.size)
-    total, first = 0, ()
+    total = 0
+    first: tuple[int, ...] = ()
     for begin in range(0, len(values), rows):
         slab = values[begin] if rows == 1 else values[begin : begin + rows]
         many, at = _differing(slab, value)

@@ -10,7 +10,8 @@ from layoutx.plan.fit import best_of
 from layoutx.plan.plan import Plan
 from layoutx.plan.steps import Guard
 from layoutx.spec.bound import BoundForm
-from layoutx.spec.schema import Form
+from layoutx.spec.memo import Memo, key_of
+from layoutx.spec.schema import Form, Kind
 
 
 def module_for(source: BoundForm, framework: str, refine: Mapping[str, str] = NOTHING) -> Plan | None:
@@ -18,15 +19,22 @@ def module_for(source: BoundForm, framework: str, refine: Mapping[str, str] = NO
 
     None where the framework's own forms hold the layer as well, or no such form does.
     """
-    forms = [form for form in source.kind.forms.values() if form.framework == framework]
-    forms = [form for form in forms if not form.by_class or form.import_name.startswith("layoutx.")]  # no Theano
-    if not any(form.by_class for form in forms):
-        return None
-    for form in sorted(forms, key=lambda form: form.by_class):
+    for form in _ways.get((source.kind,), key_of(framework), lambda: _ways_of(source.kind, framework)):
         found, _ = best_of(source, form, refine=refine)
         if found is not None and not any(isinstance(step, Guard) for step in found.steps):
             return found if form.by_class else None
     return None
+
+
+_ways: Memo[tuple[Form, ...]] = Memo()
+
+
+def _ways_of(kind: Kind, framework: str) -> tuple[Form, ...]:
+    """The framework's own forms, then the modules of layoutx; () where there are none of these."""
+    forms = [form for form in kind.forms.values() if form.framework == framework]
+    forms = [form for form in forms if not form.by_class or form.import_name.startswith("layoutx.")]  # no Theano
+    modules = any(form.by_class for form in forms)
+    return tuple(sorted(forms, key=lambda form: form.by_class)) if modules else ()
 
 
 def offer(found: Plan) -> str:

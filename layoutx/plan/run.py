@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from layoutx.errors import ConsentError, ConversionError, LayoutxError, VerificationError, raise_all
+from layoutx.plan import strided
 from layoutx.plan.blocks import memory, settle
 from layoutx.plan.given import checked, dtype_of
 from layoutx.plan.guards import guards_of
@@ -17,6 +19,7 @@ from layoutx.plan.steps import Add, Copy, Exactness, Fill, Step
 from layoutx.plan.sums import Sum, added, computed
 from layoutx.plan.views import bits, view
 
+Mover = Callable[[Array, Array], None]  # (to, of): raw bits of one shape and one width
 _NO_SIGN = {
     "int2",
     "int4",
@@ -37,6 +40,7 @@ class Result:
         guards: one line for each guard that held, because its values were what absence means.
         narrowed: target name -> (source dtype, target dtype) where a narrower type was asked for.
         derived: target name -> how its source was computed, where the file holds it in parts.
+        lost: target name -> what a narrower type lost, in words.
     """
 
     tensors: dict[str, Array]
@@ -44,6 +48,7 @@ class Result:
     guards: list[str] = field(default_factory=list)
     narrowed: dict[str, tuple[str, str]] = field(default_factory=dict)
     derived: dict[str, str] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
 
     def exactness(self, plan: Plan, tensor: str | None = None) -> Exactness:
         """The class of the plan, or of one target tensor, in the light of the values."""
@@ -56,13 +61,22 @@ class Result:
         return known
 
 
-def run(plan: Plan, tensors: Mapping[str, Array], out: Mapping[str, Array] | None = None) -> Result:
+def run(
+    plan: Plan,
+    tensors: Mapping[str, Array],
+    out: Mapping[str, Array] | None = None,
+    *,
+    plain: bool = False,
+    jobs: int = 1,
+) -> Result:
     """Run a plan.
 
     Args:
         tensors: source tensor name -> array (or array-like) of the planned shape, any strides, any numeric dtype.
         out: target tensor name -> array to write into (C-contiguous or not); its dtype is kept, and
             wider floats are filled exactly. None: new arrays of the source's dtype.
+        plain: copy with np.copyto alone, the oracle of layoutx.plan.strided.
+        jobs: threads for the copy of a large tensor.
 
     Raises:
         BindError: missing arrays, other shapes than planned, arrays that hold no numbers.
@@ -72,6 +86,7 @@ def run(plan: Plan, tensors: Mapping[str, Array], out: Mapping[str, Array] | Non
     flat = {name: memory(plan.source.tensor(name), array) for name, array in checked(plan, tensors, out).items()}
     guards = guards_of(plan, flat)
     result = Result({}, guards=guards)
+    mover: Mover = np.copyto if plain else partial(strided.copy, jobs=jobs)
     steps_of = {t.name: [s for s in plan.steps if getattr(s, "target", None) == t.name] for t in plan.target.tensors}
     dtypes = {t.name: dtype_of(steps_of[t.name], flat, t.dtype) for t in plan.target.tensors}
     sums = sums_of(plan.steps, flat, dtypes, plan.target.form.name)
@@ -82,7 +97,7 @@ def run(plan: Plan, tensors: Mapping[str, Array], out: Mapping[str, Array] | Non
             array = given
         else:
             array = np.empty(tensor.shape, dtype)
-        write(array, steps_of[tensor.name], flat, sums, result)
+        write(array, steps_of[tensor.name], flat, sums, result, mover)
         settle(tensor, array)
         if given is not None and array is not given:
             _convert(array, given, tensor.name, result)
@@ -133,7 +148,12 @@ def _why_rounded(plan: Plan) -> str:
 
 
 def write(
-    array: Array, steps: Iterable[Step], flat: Mapping[str, Array], sums: Mapping[Add, Sum], result: Result
+    array: Array,
+    steps: Iterable[Step],
+    flat: Mapping[str, Array],
+    sums: Mapping[Add, Sum],
+    result: Result,
+    mover: Mover = strided.copy,
 ) -> None:
     """Carry out the copies, fills and sums of one target tensor, or of a piece of it.
 
@@ -147,7 +167,7 @@ def write(
     for step in steps:
         match step:
             case Copy():
-                _copy(target, flat[step.source], step)
+                _copy(target, flat[step.source], step, mover)
             case Fill():
                 view(target, step.target_offset, [(x.size, x.target) for x in step.loops])[...] = step.value
             case Add():
@@ -159,7 +179,7 @@ def write(
                 pass
 
 
-def _copy(target: Array, source: Array, step: Copy) -> None:
+def _copy(target: Array, source: Array, step: Copy, mover: Mover) -> None:
     if source.dtype != target.dtype:
         source = source.astype(target.dtype)  # a swap of bytes, or an exact widening (see _dtype)
     to = view(bits(target), step.target_offset, [(x.size, x.target) for x in step.loops])
@@ -168,15 +188,20 @@ def _copy(target: Array, source: Array, step: Copy) -> None:
         loops = [(x.size, x.target) for x in step.loops], [(x.size, x.source) for x in step.loops]
         np.negative(view(source, step.source_offset, loops[1]), out=view(target, step.target_offset, loops[0]))
     elif step.negate:
-        _flip_sign(to, of, target.dtype)
+        _flip_sign(to, of, target.dtype, mover)
     else:
-        np.copyto(to, of)
+        mover(to, of)
 
 
-def _flip_sign(to: Array, of: Array, dtype: np.dtype[Any]) -> None:
+def _flip_sign(to: Array, of: Array, dtype: np.dtype[Any], mover: Mover) -> None:
     if dtype.kind in "iub" or dtype.name in _NO_SIGN:
         raise ConversionError(f"values of dtype {dtype} are not stored negated")
-    np.bitwise_xor(of, np.array(1 << (8 * dtype.itemsize - 1), of.dtype), out=to)  # every float has its sign on top
+    sign = np.array(1 << (8 * dtype.itemsize - 1), of.dtype)  # every float has its sign on top
+    if mover is np.copyto or strided.is_plain(to, of):
+        np.bitwise_xor(of, sign, out=to)
+    else:
+        mover(to, of)
+        np.bitwise_xor(to, sign, out=to)
 
 
 def sums_of(

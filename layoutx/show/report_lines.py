@@ -166,6 +166,7 @@ def _notes(layer: LayerJob, result: Result, proof: Proof) -> list[str]:
     notes += [f"{name} is a sum of stored numbers: rounded by at most {e:.2g}" for name, e in result.rounded.items()]
     notes += dict.fromkeys(result.derived.values())
     notes += [f"{name} was narrowed from {a} to {b}" for name, (a, b) in result.narrowed.items()]
+    notes += [f"{name}: {text}" for name, text in result.lost.items()]
     return notes + ([proof.note] if proof.note else [])
 
 

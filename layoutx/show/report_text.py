@@ -37,6 +37,8 @@ def as_dict(report: Report) -> dict[str, Any]:
         "tied": dict(report.tied),
         "tensors": {"used": report.tensors_used, "of": report.tensors_total},
         "keys": {"written": report.keys_written, "of": report.keys_total},
+        "bytes": report.nbytes,
+        "shards": report.shards,
         "end_to_end": asdict(report.end_to_end) if report.end_to_end is not None else None,
         "seconds": report.seconds,
     }
@@ -91,6 +93,7 @@ def _word(text: object) -> str:
 def _answer(report: Report) -> Iterator[tuple[str, str]]:
     name = clean(report.source.get("file", "")) or "the model"
     where = clean(Path(report.output).name) if report.output else "nothing written (dry run)"
+    where += f" in {plural(report.shards, 'shard')}" if report.shards > 1 and report.output else ""
     yield f"{name} → {where}: {_same(report)}; {_exact(report)}.", "head"
     source = (clean(report.source.get(key, "")) for key in ("framework", "version"))
     about = [*source, "→", clean(report.target)]
@@ -98,6 +101,9 @@ def _answer(report: Report) -> Iterator[tuple[str, str]]:
     counts.append(plural(report.tensors_total, "tensor"))
     if report.source.get("bytes"):
         counts.append(size_text(int(report.source["bytes"])))
+    if report.nbytes and not report.output:
+        files = f" in {plural(report.shards, 'shard')}" if report.shards > 1 else ""
+        counts.append(f"would write {size_text(report.nbytes)}{files}")
     yield f"{' '.join(filter(None, about))}, {', '.join(counts)}", "dim"
 
 

@@ -8,16 +8,17 @@ from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import BindError, LayoutxError, raise_all
-from layoutx.lang.parse import parse_dims
 from layoutx.lang.place import Block, place, shape_of
 from layoutx.lang.show import show
 from layoutx.lang.sizes import extent
-from layoutx.lang.tree import Axis, Dim, Option, Product, Sum
+from layoutx.lang.tree import Product, Sum
 from layoutx.spec.bound import Atom, BoundForm, BoundTensor, Place, atom_text
-from layoutx.spec.draft import Draft, aliases_of, drafts_of, labels_of, rank_of, resolved, spatial_of
-from layoutx.spec.expand import axis_names, expand, leaves
-from layoutx.spec.schema import Cases, Form, Kind, Reading, Role, choose, plain
-from layoutx.spec.sizing import Open, sizes_of
+from layoutx.spec.draft import Draft, aliases_of, drafts_of, labels_of
+from layoutx.spec.expand import axis_names
+from layoutx.spec.frame import Frame, frame_of, reads_of, renamed, values_at
+from layoutx.spec.memo import Memo, key_of
+from layoutx.spec.schema import Cases, Form, Kind, Reading, choose, plain
+from layoutx.spec.sizing import sizes_of
 from layoutx.spec.values import SAME, ValueMap
 
 UNKNOWN = "unknown"  # stands in a config for what the file does not say and nobody may guess
@@ -50,23 +51,53 @@ def bind(
             a size that nothing determines.
         SizeError: shapes and config contradict each other.
     """
+    reads = reads_of(form)
+    stored = None if shapes is None else [(name, tuple(shape)) for name, shape in shapes.items()]
+    read = values_at(reads.all, config)
+    key = key_of(read, stored, dict(sizes), dict(refine), dict(instance), sorted(omit))
+    found = _bound.get((kind, form), key, lambda: _bind(kind, form, config, shapes, sizes, refine, instance, omit))
+    full = {**form.config, **config, **{name: found.config[name] for name in found.sized}}
+    own = replace(found, config=full)  # layers of other names and initializers share all the rest
+    object.__setattr__(own, "key", key)
+    return own
+
+
+_bound: Memo[BoundForm] = Memo(2048)
+_meanings: Memo[tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = Memo()
+
+
+def _bind(
+    kind: Kind,
+    form: Form,
+    config: Mapping[str, Any],
+    shapes: Mapping[str, Sequence[int]] | None,
+    sizes: Mapping[str, int],
+    refine: Mapping[str, str],
+    instance: Mapping[str, Any],
+    omit: Collection[str],
+) -> BoundForm:
     full = {**form.config, **config}
     _require(form, full)
-    labels = labels_of(kind, form, full)
-    refined = {axis: parse_dims(text) for axis, text in refine.items()}
-    drafts = drafts_of(kind, form, full, labels, instance, shapes, omit)
-    rank = rank_of(kind, form, full, drafts, shapes, sizes)
-    spatial = spatial_of(kind, rank)
-    aliases = aliases_of(kind)
-    drafts = [resolved(d, spatial, labels, aliases, refined) for d in drafts]
-    solved = sizes_of(form, full, config, Open(kind, drafts, shapes, tuple(spatial), refined), dict(sizes))
-    full |= _sized(form, config, solved, spatial, refined)
-    tensors, places = _places(kind, form, full, drafts, solved, spatial, labels, refined)
+    frame = frame_of(kind, form, full, shapes=shapes, sizes=sizes, refine=refine, instance=instance, omit=omit)
+    solved = sizes_of(form, full, config, frame.layer, shapes, dict(sizes))
+    sized = _sized(form, config, solved, frame)
+    full |= sized
+    if not sized.keys().isdisjoint(reads_of(form).decide):
+        equal, pinned = renamed(form, full, frame.spatial)
+        frame = replace(frame, equal=equal, pinned=pinned)
+    tensors, places = _places(form, frame, solved)
+    read = values_at(reads_of(form).mean, full)
+    facts, settings, data = _meanings.get((kind, form), key_of(read), lambda: _meaning(kind, form, full))
+    maps = _maps(kind, form, full, places)
+    return BoundForm(form, kind, full, solved, tensors, places, facts, settings, frame.labels, data, maps, tuple(sized))
+
+
+def _meaning(kind: Kind, form: Form, full: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Facts, settings, and the order of the data."""
     facts = {name: _fact(form, name, full, known.default) for name, known in kind.facts.items()}
     settings = {name: _setting(cases, full) for name, cases in form.settings.items()}
     data = {name: choose(cases, full) or () for name, cases in form.data.items()}
-    maps = _maps(kind, form, full, places)
-    return BoundForm(form, kind, full, solved, tensors, places, facts, settings, labels, data, maps)
+    return facts, settings, data
 
 
 def _maps(kind: Kind, form: Form, config: Mapping[str, Any], places: Mapping[Atom, Place]) -> dict[Atom, ValueMap]:
@@ -95,21 +126,13 @@ def _maps(kind: Kind, form: Form, config: Mapping[str, Any], places: Mapping[Ato
     return found
 
 
-def _sized(
-    form: Form,
-    config: Mapping[str, Any],
-    sizes: Mapping[str, int],
-    spatial: Sequence[str],
-    refined: Mapping[str, tuple[Dim, ...]],
-) -> dict[str, int]:
+def _sized(form: Form, config: Mapping[str, Any], sizes: Mapping[str, int], frame: Frame) -> dict[str, int]:
     """Config values that the sizes decide where nobody gave them: a default of 32 groups is not this layer's 7."""
     found = {}
-    for key, dim in form.sizes:
-        default = form.config.get(key)
-        if key not in config and not isinstance(dim, tuple) and type(default) is int:
-            dims = expand((dim,), spatial, {}, {}, refined)
-            if axis_names(dims) <= set(sizes):
-                found[key] = extent(Product(dims), sizes)
+    for key, dim, dims, _ in frame.layer.keyed:
+        unsaid = key not in config and not isinstance(dim, tuple) and type(form.config.get(key)) is int
+        if unsaid and axis_names(dims) <= sizes.keys():
+            found[key] = extent(Product(dims), sizes)
     return found
 
 
@@ -118,6 +141,14 @@ def tensor_names(
 ) -> tuple[str, ...]:
     """The tensors that a layer of this config has, optional ones included, in the form's order."""
     full = {**form.config, **config}
+    key = key_of(values_at(reads_of(form).decide, full), dict(instance))
+    return _names.get((kind, form), key, lambda: _tensor_names(kind, form, full, instance))
+
+
+_names: Memo[tuple[str, ...]] = Memo()
+
+
+def _tensor_names(kind: Kind, form: Form, full: Mapping[str, Any], instance: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(draft.name for draft in drafts_of(kind, form, full, labels_of(kind, form, full), instance, None, ()))
 
 
@@ -134,27 +165,13 @@ def _require(form: Form, config: Mapping[str, Any]) -> None:
     raise_all(problems, f"{form.name} does not hold for this config")
 
 
-def _places(
-    kind: Kind,
-    form: Form,
-    config: Mapping[str, Any],
-    drafts: Sequence[Draft],
-    sizes: Mapping[str, int],
-    spatial: Sequence[str],
-    labels: Mapping[str, tuple[str, ...]],
-    refined: Mapping[str, tuple[Dim, ...]],
-) -> tuple[tuple[BoundTensor, ...], dict[Atom, Place]]:
-    equal = {axis: choose(cases, config) for axis, cases in form.equal.items()}
-    pinned = {axis for axis, cases in form.pin.items() if choose(cases, config) is not None}
-    if "..." in pinned:
-        pinned |= set(spatial)
-    role_axes = {name: role_leaves(role, spatial, labels, refined) for name, role in kind.roles.items()}
+def _places(form: Form, frame: Frame, sizes: Mapping[str, int]) -> tuple[tuple[BoundTensor, ...], dict[Atom, Place]]:
     tensors: list[BoundTensor] = []
     places: dict[Atom, Place] = {}
-    for draft in drafts:
+    for draft in frame.drafts:
         blocks = []
         for block in place(draft.layout, sizes, draft.labels):
-            named = _named(block, role_axes, equal, pinned, draft, form)
+            named = _named(block, frame, draft, form)
             atom = (named.role, named.labels)
             if atom in places:
                 raise BindError(
@@ -162,8 +179,8 @@ def _places(
                 )
             places[atom] = Place(draft.name, named)
             blocks.append(named)
-        stored = replace(draft.layout, dims=draft.stored)
-        cut = _cut(draft, sizes)
+        stored = replace(draft.layout, dims=draft.stored) if draft.cut else draft.layout
+        cut = _cut(draft, sizes) if draft.cut else None
         tensors.append(BoundTensor(draft.name, shape_of(stored, sizes), stored, tuple(blocks), draft.dtype, cut))
     return tuple(tensors), places
 
@@ -178,55 +195,40 @@ def _cut(draft: Draft, sizes: Mapping[str, int]) -> tuple[int, int, int] | None:
     return rows, extent(leaves[at], sizes), columns
 
 
-def role_leaves(
-    role: Role, spatial: Sequence[str], labels: Mapping[str, Sequence[str]], refined: Mapping[str, tuple[Dim, ...]]
-) -> dict[tuple[tuple[str, str], ...], tuple[str, ...]]:
-    """Labels of each atom of a role -> its integer axes in canonical order, `...` and refined axes expanded."""
-    dims: list[Dim] = []
-    for dim in role.axes:
-        if isinstance(dim, Axis) and dim.name in labels:
-            dims.append(Sum(dim.name, tuple(Option(label) for label in labels[dim.name])))
-        else:
-            dims.append(dim)
-    full = expand(dims, spatial, labels, {}, refined)
-    return {tuple(sorted(chosen.items())): axes for chosen, axes in leaves(full)}
-
-
-def _named(
-    block: Block,
-    role_axes: Mapping[str, Mapping[tuple[tuple[str, str], ...], tuple[str, ...]]],
-    equal: Mapping[str, str],
-    pinned: set[str],
-    draft: Draft,
-    form: Form,
-) -> Block:
+def _named(block: Block, frame: Frame, draft: Draft, form: Form) -> Block:
     """A block with its strides under the role's own axis names; every axis must be covered exactly once."""
-    where = f"{form.name} {draft.name}: {show(draft.layout)}"
-    if block.role not in role_axes:
-        raise BindError(f"the kind has no role {block.role!r}", where=where, why=f"roles: {', '.join(role_axes)}")
-    wanted = {axis for combination in role_axes[block.role] for axis, _ in combination}
-    own = tuple((axis, label) for axis, label in block.labels if axis in wanted)
-    if own not in role_axes[block.role]:
-        raise BindError(
-            f"{block.role} is not stored with all its enumerated axes", where=where, why=f"found {dict(own)}"
-        )
+    role = frame.axes.get(block.role)
+    if role is None:
+        why = f"roles: {', '.join(frame.axes)}"
+        raise BindError(f"the kind has no role {block.role!r}", where=_where(form, draft), why=why)
+    own = block.labels
+    if own not in role:
+        wanted = {axis for combination in role for axis, _ in combination}
+        own = tuple((axis, label) for axis, label in own if axis in wanted)
+    if own not in role:
+        what = f"{block.role} is not stored with all its enumerated axes"
+        raise BindError(what, where=_where(form, draft), why=f"found {dict(own)}")
     strides: dict[str, int] = {}
     used: set[str] = set()
-    for axis in role_axes[block.role][own]:
-        written = equal.get(axis) or axis
+    for axis in role[own]:
+        written = frame.equal.get(axis) or axis
         used.add(written)
         if written in block.strides:
             strides[axis] = block.strides[written]
-        elif axis not in pinned:
+        elif axis not in frame.pinned:
             raise BindError(
                 f"the axis {axis} of {block.role} is not stored",
-                where=where,
+                where=_where(form, draft),
                 do="name it in the layout, or `pin` it to 1",
             )
-    extra = set(block.strides) - used
+    extra = block.strides.keys() - used
     if extra:
-        raise BindError(f"{block.role} has no axis {', '.join(sorted(extra))}", where=where)
-    return replace(block, labels=own, strides=strides)
+        raise BindError(f"{block.role} has no axis {', '.join(sorted(extra))}", where=_where(form, draft))
+    return Block(block.role, own, block.offset, strides, block.negated)
+
+
+def _where(form: Form, draft: Draft) -> str:
+    return f"{form.name} {draft.name}: {show(draft.layout)}"
 
 
 def _fact(form: Form, name: str, config: Mapping[str, Any], default: Any) -> Any:

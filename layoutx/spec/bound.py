@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from layoutx.empty import NOTHING
@@ -52,6 +52,8 @@ class BoundForm:
         facts: fact -> value; settings: setting -> value (canonical convention).
         maps: atom -> how its stored numbers become those of the kind, where they are not the same.
         data: what goes in and out (`x`, `y`, `query`, `h`) -> its dims in the framework's order.
+        sized: config keys whose values the sizes told.
+        key: all that decided it, beside its form; None where that is not known (`bind` knows it).
     """
 
     form: Form
@@ -65,6 +67,8 @@ class BoundForm:
     labels: Mapping[str, tuple[str, ...]] = NOTHING
     data: Mapping[str, tuple[Dim, ...]] = NOTHING
     maps: Mapping[Atom, ValueMap] = NOTHING
+    sized: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    key: bytes | None = field(default=None, init=False, compare=False, repr=False)
 
     def tensor(self, name: str) -> BoundTensor:
         """The tensor of that name; KeyError if the form has none."""

@@ -11,9 +11,10 @@ from layoutx.errors import LayoutxError, Problems, SpecError
 from layoutx.lang.show import show
 from layoutx.lang.sizes import extent
 from layoutx.lang.tree import Axis, Dim, roles_of, walk
-from layoutx.spec.bind import bind, role_leaves
+from layoutx.spec.bind import bind
 from layoutx.spec.bound import Atom, BoundForm, BoundTensor, atom_text
 from layoutx.spec.configs import conditions, reachable
+from layoutx.spec.frame import role_leaves
 from layoutx.spec.labels import label_problems
 from layoutx.spec.registry import Registry
 from layoutx.spec.schema import Cases, Form, Kind, Reading, choose, holds

@@ -15,7 +15,7 @@ from layoutx.lang.tree import Dim, Layout, Sum, walk
 from layoutx.spec.expand import count_spread, expand
 from layoutx.spec.schema import Form, Kind, TensorSpec, choose
 
-_FIELD = re.compile(r"\{(\w+)\}")
+FIELD = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +60,10 @@ def drafts_of(
         if layout is None:
             continue
         layout = _own_dims(layout, spec, config)
-        axes = [name for name in _FIELD.findall(spec.name) if name in kind.labels]
+        axes = [name for name in FIELD.findall(spec.name) if name in kind.labels]
         for chosen in product(*(labels[axis] for axis in axes)):
             carried = dict(zip(axes, chosen, strict=True))
-            name = _name(spec.name, form, carried, {form.each: 0, **instance})
+            name = tensor_name(spec.name, form, carried, {form.each: 0, **instance})
             absent = name in omit or (shapes is not None and name not in shapes)
             if not (spec.optional and absent):
                 drafts.append(Draft(name, layout, carried, spec.dtype, spec.cut))
@@ -83,7 +83,9 @@ def _own_dims(layout: Layout, spec: TensorSpec, config: Mapping[str, Any]) -> La
     return layout if text is None else replace(layout, dims=parse_dims(str(text)))
 
 
-def _name(template: str, form: Form, carried: Mapping[str, str], instance: Mapping[str, Any]) -> str:
+def tensor_name(template: str, form: Form, carried: Mapping[str, str], instance: Mapping[str, Any]) -> str:
+    """The name of a tensor: the labels that it carries and the number of its instance filled in."""
+
     def spell(match: re.Match[str]) -> str:
         axis = match[1]
         if axis in carried:
@@ -95,7 +97,7 @@ def _name(template: str, form: Form, carried: Mapping[str, str], instance: Mappi
             )
         return str(instance[axis])
 
-    return _FIELD.sub(spell, template)
+    return FIELD.sub(spell, template)
 
 
 def _same_names(form: Form, expected: list[str], given: list[str]) -> None:

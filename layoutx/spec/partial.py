@@ -8,7 +8,7 @@ from typing import Any
 from layoutx.errors import BindError
 from layoutx.spec.draft import aliases_of, drafts_of, labels_of, rank_of, resolved, spatial_of
 from layoutx.spec.schema import Form, Kind
-from layoutx.spec.sizing import Open, sizes_of
+from layoutx.spec.sizing import open_of, sizes_of
 
 
 def sizes_from(
@@ -29,4 +29,5 @@ def sizes_from(
         raise BindError(f"{form.name} has no tensor {', '.join(wrong)}", why=f"with this config: {', '.join(known)}")
     spatial = spatial_of(kind, rank_of(kind, form, full, drafts, shapes, sizes))
     drafts = [resolved(draft, spatial, labels, aliases_of(kind), {}) for draft in drafts]
-    return sizes_of(form, full, config, Open(kind, drafts, shapes, tuple(spatial), {}), dict(sizes))
+    layer = open_of(kind, form, full, drafts, spatial, {})
+    return sizes_of(form, full, config, layer, shapes, dict(sizes))

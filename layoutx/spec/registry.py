@@ -16,6 +16,7 @@ from layoutx.errors import LayoutxError, SpecError, UsageError, raise_all
 from layoutx.spec.bind import bind
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.kept import keep, kept, taken
+from layoutx.spec.memo import Memo, key_of
 from layoutx.spec.schema import Form, Framework, Kind
 
 ENTRY_POINTS = "layoutx.specs"
@@ -54,8 +55,8 @@ class Registry:
 
         by_class: also those to which only their class, or the user's word, leads.
         """
-        found = (f for f in self.kinds[kind].forms.values() if f.framework == framework)
-        return tuple(f for f in found if by_class or not f.by_class)
+        forms = self.kinds[kind].forms
+        return _forms.get((forms,), key_of(framework, by_class), lambda: _forms_of(forms, framework, by_class))
 
     def framework(self, name: str) -> Framework:
         """What holds for all forms of a framework."""
@@ -65,6 +66,13 @@ class Registry:
         """Bind a form by name; see `layoutx.spec.bind.bind`."""
         found = self.form(form)
         return bind(self.kinds[found.kind], found, config, **given)
+
+
+_forms: Memo[tuple[Form, ...]] = Memo()
+
+
+def _forms_of(forms: Mapping[str, Form], framework: str, by_class: bool) -> tuple[Form, ...]:
+    return tuple(f for f in forms.values() if f.framework == framework and (by_class or not f.by_class))
 
 
 def builtin_folder() -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,55 +21,92 @@ class UndeterminedError(BindError):
     axes: tuple[str, ...] = ()
 
 
+Sized = tuple[str, Dim | tuple[Dim, ...], tuple[Dim, ...], tuple[Dim, ...]]
+
+
 @dataclass(frozen=True, slots=True)
 class Open:
-    """What the size equations are read from."""
+    """What the size equations of layers are read from that differ in their sizes only.
 
-    kind: Kind
-    drafts: Sequence[Draft]
-    shapes: Mapping[str, Sequence[int]] | None
-    spatial: tuple[str, ...]
-    refined: Mapping[str, tuple[Dim, ...]]
+    Attributes:
+        alias: axis -> the axis that has its size here.
+        pinned: equations that always hold.
+        keyed: config key, its dims as the form says them, with refined axes, and with axes under one name for a size.
+        refined: axis -> the dims that it is made of.
+        stored: drafts with the dims of their tensors, axes under one name for a size.
+        needed: axes whose size must be known.
+    """
+
+    alias: Mapping[str, str]
+    pinned: tuple[Equation, ...]
+    keyed: tuple[Sized, ...]
+    refined: tuple[tuple[str, Dim], ...]
+    stored: tuple[tuple[Draft, tuple[Dim, ...]], ...]
+    needed: frozenset[str]
+
+
+def open_of(
+    kind: Kind,
+    form: Form,
+    full: Mapping[str, Any],
+    drafts: Sequence[Draft],
+    spatial: Sequence[str],
+    refined: Mapping[str, tuple[Dim, ...]],
+) -> Open:
+    """What is known of the sizes before there are any: it depends on no value of `full` that is a mere size."""
+    equal = {axis: choose(cases, full) for axis, cases in form.equal.items()}
+    own = {axis: choose(cases, full) for axis, cases in form.same.items()}
+    alias = {**kind.same, **{axis: name for axis, name in {**own, **equal}.items() if name is not None}}
+    pinned = [
+        Equation(_rename(Axis(name), alias), int(size), f"{form.name} has {name}={size} only")
+        for axis, cases in form.pin.items()
+        if (size := choose(cases, full)) is not None
+        for name in (spatial if axis == "..." else (axis,))
+    ]
+    keyed = []
+    for key, dim in form.sizes:
+        dims = expand(dim if isinstance(dim, tuple) else (dim,), spatial, {}, {}, refined)
+        keyed.append((key, dim, dims, tuple(_rename(d, alias) for d in dims)))
+    stored = [(draft, tuple(_rename(d, alias) for d in draft.stored)) for draft in drafts]
+    needed = {alias.get(name, name) for draft in drafts for name in axis_names(draft.layout.dims)}
+    made_of = tuple((axis, _rename(Product(dims), alias)) for axis, dims in refined.items())
+    return Open(alias, tuple(pinned), tuple(keyed), made_of, tuple(stored), frozenset(needed))
 
 
 def sizes_of(
-    form: Form, full: Mapping[str, Any], config: Mapping[str, Any], layer: Open, given: dict[str, int]
+    form: Form,
+    full: Mapping[str, Any],
+    config: Mapping[str, Any],
+    layer: Open,
+    shapes: Mapping[str, Sequence[int]] | None,
+    given: dict[str, int],
 ) -> dict[str, int]:
     """Every axis' size: from given sizes, config values and stored shapes; all claims must agree.
 
     A form's default config values count only where nothing else determines an axis.
     """
-    equal = {axis: choose(cases, full) for axis, cases in form.equal.items()}
-    own = {axis: choose(cases, full) for axis, cases in form.same.items()}
-    alias = {**layer.kind.same, **{axis: name for axis, name in {**own, **equal}.items() if name is not None}}
-    equations = [
-        Equation(Axis(name), int(size), f"{form.name} has {name}={size} only")
-        for axis, cases in form.pin.items()
-        if (size := choose(cases, full)) is not None
-        for name in (layer.spatial if axis == "..." else (axis,))
-    ]
-    equations += [e for key, dim in form.sizes for e in _config_equations(key, dim, config, layer)]
+    equations = list(layer.pinned)
+    for sized in layer.keyed:
+        equations += _config_equations(sized, config)
+    equations += [Equation(dim, given[axis], f"axis {axis}") for axis, dim in layer.refined if axis in given]
+    for draft, dims in layer.stored:
+        if shapes is not None and draft.name in shapes:
+            equations += _shape_equations(draft, dims, tuple(shapes[draft.name]))
     equations += [
-        Equation(Product(layer.refined[axis]), given[axis], f"axis {axis}") for axis in layer.refined if axis in given
-    ]
-    for draft in layer.drafts:
-        if layer.shapes is not None and draft.name in layer.shapes:
-            equations += _shape_equations(draft, tuple(layer.shapes[draft.name]))
-    equations += [
-        Equation(Axis(other), given[axis], f"{form.name} gives {axis} the size of {other}")
-        for axis, other in alias.items()
+        Equation(_rename(Axis(other), layer.alias), given[axis], f"{form.name} gives {axis} the size of {other}")
+        for axis, other in layer.alias.items()
         if axis in given
     ]
-    equations = [replace(e, dim=_rename(e.dim, alias)) for e in equations]
     solved = solve(equations, given)
-    needed = {alias.get(name, name) for draft in layer.drafts for name in axis_names(draft.layout.dims)}
-    for key, dim in form.sizes:
-        if key not in config and axis_names(dim if isinstance(dim, tuple) else (dim,)) & (needed - set(solved)):
-            equations += [replace(e, dim=_rename(e.dim, alias)) for e in _config_equations(key, dim, full, layer)]
+    for sized in layer.keyed:
+        key, dim = sized[:2]
+        missing = layer.needed - solved.keys()
+        if missing and key not in config and axis_names(dim if isinstance(dim, tuple) else (dim,)) & missing:
+            equations += _config_equations(sized, full)
             solved = solve(equations, given)
-    solved |= {axis: solved[other] for axis, other in alias.items() if other in solved}
+    solved |= {axis: solved[other] for axis, other in layer.alias.items() if other in solved}
     _one_number(form, solved)
-    _all_known(form, needed - set(solved))
+    _all_known(form, layer.needed - solved.keys())
     return solved
 
 
@@ -88,7 +125,7 @@ def _one_number(form: Form, solved: Mapping[str, int]) -> None:
             )
 
 
-def _all_known(form: Form, missing: set[str]) -> None:
+def _all_known(form: Form, missing: Set[str]) -> None:
     if missing:
         names = sorted(missing)
         keys = [key for key, dim in form.sizes if axis_names(dim if isinstance(dim, tuple) else (dim,)) & missing]
@@ -101,32 +138,30 @@ def _all_known(form: Form, missing: set[str]) -> None:
         raise error
 
 
-def _config_equations(key: str, dim: Dim | tuple[Dim, ...], config: Mapping[str, Any], layer: Open) -> list[Equation]:
+def _config_equations(sized: Sized, config: Mapping[str, Any]) -> list[Equation]:
+    key, dim, plain, dims = sized
     value = config.get(key)
     if value is None:
         return []
     if isinstance(dim, tuple):
-        dims = expand(dim, layer.spatial, {}, {}, layer.refined)
         values = list(value) if isinstance(value, (list, tuple)) else [value] * len(dims)
         if len(values) != len(dims):
-            raise SizeError(f"{key}={value!r} has {len(values)} entries for {show_dims(dims)}")
+            raise SizeError(f"{key}={value!r} has {len(values)} entries for {show_dims(plain)}")
         return [Equation(d, int(v), f"{key}={value!r}") for d, v in zip(dims, values, strict=True)]
-    own = expand((dim,), layer.spatial, {}, {}, layer.refined)
-    if isinstance(value, (list, tuple)) and len(value) == len(own) > 1:  # normalized_shape of a refined axis
-        return [Equation(d, int(v), f"{key}={value!r}") for d, v in zip(own, value, strict=True)]
+    if isinstance(value, (list, tuple)) and len(value) == len(dims) > 1:  # normalized_shape of a refined axis
+        return [Equation(d, int(v), f"{key}={value!r}") for d, v in zip(dims, value, strict=True)]
     if isinstance(value, (list, tuple)) and len(value) == 1:
         value = value[0]
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:  # -1: "as many as there are"
         return []
-    return [Equation(Product(own), value, f"{key}={value}")]
+    return [Equation(Product(dims), value, f"{key}={value}")]
 
 
-def _shape_equations(draft: Draft, shape: tuple[int, ...]) -> list[Equation]:
-    dims = draft.stored
+def _shape_equations(draft: Draft, dims: tuple[Dim, ...], shape: tuple[int, ...]) -> list[Equation]:
     if len(shape) != len(dims):
         raise SizeError(
             f"{draft.name} has shape {shape}, {len(shape)} dimensions",
-            why=f"its layout has {len(dims)}: {show(replace(draft.layout, dims=dims))}",
+            why=f"its layout has {len(dims)}: {show(replace(draft.layout, dims=draft.stored))}",
             do="name the layer's real form with --form LAYER=FORM",
         )
     return [

@@ -1,0 +1,44 @@
+"""safetensors laid out: a header of fixed length, with room for metadata that is not known yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from layoutx.errors import FileError
+from layoutx.files.atomic import reserve
+from layoutx.files.blob import writing
+from layoutx.files.laid.entry import Entry
+from layoutx.files.laid.place import Laid
+from layoutx.files.safetensors import header_text, placed
+
+
+def lay_safetensors(temporary: Path, final: Path, entries: Sequence[Entry], room: int) -> Laid:
+    """A safetensors file in the order of the entries; the same entries, room and metadata give the same bytes.
+
+    The header is padded with spaces, as the format allows (huggingface/safetensors README.md, "Format").
+
+    Raises:
+        UsageError: a dtype or a name that the format has no word for, or a header over its limit.
+        FileError: the disk has no room; from `finish`, metadata of more than `room` bytes.
+    """
+    places = placed(entries)
+    length = len(header_text(entries, places, {}, room + len('"__metadata__":,')))
+    start = 8 + length
+    end = start + max((end for _, end in places.values()), default=0)
+    with writing(final):
+        reserve(temporary, end)
+
+    def finish(metadata: Mapping[str, str], jobs: int) -> None:
+        text = header_text(entries, places, metadata)
+        if len(text) > length:
+            raise FileError(
+                f"the metadata does not fit into {final.name}",
+                where=str(final),
+                why=f"the header has room for {length} bytes and would need {len(text)}",
+                do="lay the file out with more room",
+            )
+        with writing(final), temporary.open("rb+") as out:
+            out.write(length.to_bytes(8, "little") + text.ljust(length))
+
+    return Laid(temporary, {name: start + begin for name, (begin, _) in places.items()}, end, finish)

@@ -1,0 +1,87 @@
+"""The job between two live models, or from a file into one: planned, or that of an earlier call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layoutx.files.open import open_store
+from layoutx.job.jobs import Job, Options
+from layoutx.job.kept import Kept, Looked, keep, kept, key_of
+from layoutx.job.paired import plan_pair
+from layoutx.job.seen import with_run
+from layoutx.model.keyed import Keyed
+from layoutx.model.load import keyed_of, live_model, model_of, says_itself, with_forms
+from layoutx.model.parametrized import settled
+from layoutx.model.record import ModelRecord
+from layoutx.model.state import state_records
+from layoutx.model.tree_config import told
+from layoutx.spec.registry import Registry
+
+
+@dataclass
+class Planned:
+    """A job, and what else is known of the call; the source's layers are read only where somebody asks for them."""
+
+    job: Job
+    kept: Kept
+    registry: Registry
+    here: Callable[[], Keyed | ModelRecord]
+
+
+def planned_between(
+    source: Any, target: Any, known: Registry, options: Options, from_: str = "", inputs: Any = None
+) -> Planned:
+    """The job from a live model or a file into a live model; that of an earlier call, where both are built alike.
+
+    Args:
+        from_, inputs: as for `port`.
+
+    Raises:
+        LayoutxError: what cannot be done, all of it together.
+    """
+    key = key_of(source, target, options, from_, inputs)
+    found = kept(key, source, known)
+    looked = Looked(key is not None)
+
+    def here() -> Keyed | ModelRecord:
+        own = _source(source, known, options, from_, inputs, looked)
+        return with_run(own, source, live_model(target, known, inputs=inputs), inputs)
+
+    if found is not None:
+        return Planned(found[0], found[1], known, here)
+    first = _source(source, known, options, from_, inputs, looked)
+    there = looked.watched(live_model(target, known, inputs=inputs))
+    model = with_run(first, source, there, inputs, looked.ran)
+    there = with_run(there, target, model, inputs, looked.ran)
+    job = plan_pair(model, there, known, options)
+    return Planned(job, keep(key, job, _many(model, job), known, looked), known, lambda: model)
+
+
+def _source(
+    source: Any, known: Registry, options: Options, from_: str, inputs: Any, looked: Looked
+) -> Keyed | ModelRecord:
+    if isinstance(source, (str, Path)):
+        store = open_store(source)
+        if says_itself(store):
+            return model_of(store, known, options.forms, values=options.values)
+        found: Keyed | ModelRecord = keyed_of(store, from_)
+    else:
+        found = looked.watched(live_model(source, known, framework=from_, inputs=inputs))
+    if isinstance(found, ModelRecord):
+        return found
+    found = settled(found, options.materialise, options.skip)
+    if found.framework == "torch":
+        return found
+    records = told(state_records(found, known, options.values), found, known)
+    return with_forms(records, known, options.forms, values=options.values)
+
+
+def _many(model: Keyed | ModelRecord, job: Job) -> int:
+    """How many tensors the source has; tied ones count where the target has a layer for each."""
+    if isinstance(model, ModelRecord):
+        return len(model.store.tensors)
+    used = {tensor.name for layer in job.layers for tensor in layer.sources.values()}
+    return len(used | set(model.distinct().tensors))

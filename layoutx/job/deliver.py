@@ -1,0 +1,189 @@
+"""A job carried out and delivered: proved as far as asked for, and written as one file, in shards, or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from layoutx.errors import LayoutxError, UsageError
+from layoutx.files.dtypes import Array, DType
+from layoutx.files.laid.lay import can_lay
+from layoutx.files.laid.shards import partition, size_of
+from layoutx.files.remote import url_of
+from layoutx.files.remote_write import uploaded
+from layoutx.files.save import save
+from layoutx.files.spool import spooling
+from layoutx.files.store import Store
+from layoutx.job.executors import MOST, over
+from layoutx.job.jobs import Job, LayerJob, Options
+from layoutx.job.levels import check_level, computed, level_of
+from layoutx.job.moves import Moves, moves_for
+from layoutx.job.near import brought, deliver_file
+from layoutx.job.observed import Told, check_plain, check_shared, plain_sums, settle
+from layoutx.job.outputs import arrays_of
+from layoutx.job.run import Moved, move
+from layoutx.job.shards import Run, make_shards, one_by_one
+from layoutx.job.stream import Output, entries_of, told_of
+from layoutx.model.keyed import Keyed
+from layoutx.model.record import ModelRecord
+from layoutx.move.cast import dtype_named
+from layoutx.move.filled import cut_for
+from layoutx.move.moves import Move
+from layoutx.move.pool import Place, carry_out, jobs_of
+
+ROOM = 64  # bytes for each layer and tensor of whose exactness the certificate may say more than is known before
+Certified = Callable[[Moved], Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How an output is made.
+
+    Attributes:
+        verify: "auto", "layers", "bytes", "none": see `levels`.
+        jobs: threads. dtype: what floating tensors become; None: what the plans give.
+        most: the most bytes of a shard; None: one file.
+        resume: take what an earlier run of the same job finished.
+        run: how shards are made: one by one, or by an executor's workers.
+    """
+
+    verify: str = "auto"
+    jobs: int = 1
+    dtype: DType | None = None
+    most: int | None = None
+    resume: bool = False
+    run: Run = one_by_one
+
+
+def how_of(
+    verify: str,
+    jobs: int | None,
+    dtype: str | None,
+    most: str | int | None,
+    resume: bool,
+    executor: Executor | Callable[[], Executor] | None = None,
+) -> How:
+    """What callers write as `How`; see `layoutx.convert.convert`.
+
+    Raises:
+        UsageError: words and numbers that mean nothing.
+    """
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"{jobs} threads cannot do anything", do="give 1 or more, or nothing for one for each core")
+    size = size_of(most) if isinstance(most, str) else most
+    run: Run = one_by_one
+    if executor is not None:
+        size, jobs = size or MOST, jobs or 1  # an executor has a worker for each core
+        run = over(executor, size)
+    if resume and size is None:
+        raise UsageError("there is nothing to resume without shards", do="give --max-shard-size as the first time")
+    check_level(verify)
+    return How(verify, jobs_of(jobs), None if dtype is None else dtype_named(dtype), size, resume, run)
+
+
+def deliver(
+    job: Job,
+    target: Keyed | ModelRecord | None,
+    options: Options,
+    how: How,
+    output: Path | None,
+    certified: Certified,
+    live: bool,
+) -> Moved:
+    """Carry out a job.
+
+    Args:
+        target: what the output is like. output: None: prove, and write nothing.
+        certified: the metadata of the output, from what was made.
+        live: compute proofs with the target's framework where all layers are proved.
+
+    Raises:
+        LayoutxError: everything that prevents it, together; no output is written then.
+    """
+    level = level_of(how.verify, job)
+    proved = computed(level, job)
+    template = target.store if isinstance(target, ModelRecord) else None
+    if output is not None:
+        _check_format(output, template, how)
+    if output is not None and not can_lay(output, template):
+        moved = move(job, options, live=live and level == "layers", proved=proved)
+        with uploaded(output, level != "none") as place:
+            save(place, arrays_of(moved, job, target, options), certified(moved), template)
+        return moved
+    moves = moves_for(job, target, options, how.dtype)
+    by_name = {one.name: one for one in moves.tensors}
+    expected: dict[str, tuple[int, ...]] = {}
+
+    def taken(layer: LayerJob, arrays: Mapping[str, Array]) -> None:
+        for slot, array in arrays.items():
+            name = layer.targets[slot]
+            if output is not None and moves.owner[name] == (layer.record.name, slot):
+                expected[name] = plain_sums(by_name[name], array)
+
+    moved = move(job, options, live=live and level == "layers", proved=proved, taken=taken)
+    moved.written = set(moves.owner)
+    moved.nbytes = sum(one.nbytes for one in moves.tensors)
+    moved.shards = len(partition(entries_of(moves.tensors), how.most)) if how.most is not None else 1
+
+    def seen(told: Mapping[str, Told], again: Sequence[tuple[Move, Told]]) -> Mapping[str, str]:
+        check_shared(told, again)
+        check_plain(told, expected)
+        settle(job, moves, told, moved, options)
+        return certified(moved)
+
+    if output is None:
+        settle(job, moves, {}, moved, options)
+    elif how.most is None or sum(one.nbytes for one in moves.tensors) <= how.most:
+        room = len(json.dumps(dict(certified(moved)))) + ROOM * (len(job.layers) + len(moves.tensors) + 1)
+        with _spooled(output):
+            deliver_file(moves, Output(output, template, seen, room, level != "none", how.jobs))
+    else:
+        with _spooled(output):
+            _sharded(moves, output, how, level, seen)
+    return moved
+
+
+def _spooled(output: Path) -> AbstractContextManager[None]:
+    """What has to be unpacked goes beside the output, unless that is on a remote store."""
+    return spooling(output.parent) if url_of(output) is None else nullcontext()
+
+
+def _sharded(
+    moves: Moves,
+    output: Path,
+    how: How,
+    level: str,
+    seen: Callable[[Mapping[str, Told], Sequence[tuple[Move, Told]]], Mapping[str, str]],
+) -> None:
+    assert how.most is not None
+    again = level != "none"
+    shards = make_shards(moves, output, how.most, {}, jobs=how.jobs, again=again, resume=how.resume, run=how.run)
+    try:
+        with brought(moves.again) as near:
+            others = [Place(one, cut_for(one), None, 0) for one in near]
+            sums = [told_of(one) for one in carry_out(others, how.jobs)]
+        metadata = seen(shards.told, list(zip(moves.again, sums, strict=True)))
+    except LayoutxError:
+        shards.drop()
+        raise
+    shards.publish(metadata)
+
+
+def _check_format(output: Path, template: Store | None, how: How) -> None:
+    """Refuse, before any work, what the output's format cannot be made with."""
+    if how.most is not None and output.suffix != ".safetensors":
+        raise UsageError(
+            f"{output.name} cannot be written in shards",
+            why="" if how.run is one_by_one else "the workers of an executor make shards",
+            do="choose an output that ends in .safetensors",
+        )
+    if how.dtype is not None and not can_lay(output, template):
+        raise UsageError(
+            f"{output.name} keeps the dtypes of its source",
+            why="a dtype is chosen for .safetensors and Keras files",
+            do="convert to .safetensors first, or leave --dtype out",
+        )

@@ -1,0 +1,95 @@
+"""A file made where its numbers are near: what it needs of remote sources is brought here, what it becomes is sent."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from layoutx.files.blob import blob_of
+from layoutx.files.remote import fetch, url_of
+from layoutx.files.remote_write import uploaded
+from layoutx.files.store import Tensor
+from layoutx.job.moves import Moves
+from layoutx.job.observed import Told
+from layoutx.job.stream import Output, stream
+from layoutx.move.moves import Move
+
+GAP = 1 << 20  # bytes between two tensors that are read with them: another request would take longer
+
+
+def deliver_file(moves: Moves, output: Output) -> dict[str, Told]:
+    """`stream`, from and to wherever sources and output are.
+
+    Raises:
+        LayoutxError: as `stream`; what cannot be fetched, and what cannot be sent.
+    """
+    with brought((*moves.tensors, *moves.again)) as near, uploaded(output.final, output.again) as final:
+        many = len(moves.tensors)
+        return stream(replace(moves, tensors=near[:many], again=near[many:]), replace(output, final=final))
+
+
+@contextmanager
+def brought(moves: Sequence[Move]) -> Iterator[tuple[Move, ...]]:
+    """The same moves of local sources: the ranges that they read of remote files, in files with holes elsewhere.
+
+    Raises:
+        FileError: a remote file cannot be read.
+    """
+    wanted: dict[Path, list[tuple[int, int]]] = {}
+    for tensor in {id(tensor): tensor for move in moves for tensor in move.sources.values()}.values():
+        blob = blob_of(tensor)
+        if blob is not None and url_of(blob.path) is not None:
+            begin = blob.offset + _at(tensor)
+            wanted.setdefault(blob.path, []).append((begin, begin + tensor.nbytes))
+    if not wanted:
+        yield tuple(moves)
+        return
+    with tempfile.TemporaryDirectory(prefix="layoutx-") as folder:
+        here = {far: Path(folder) / f"{number}-{far.name}" for number, far in enumerate(wanted)}
+        for far, ranges in wanted.items():
+            with here[far].open("wb") as file:
+                handle = file.fileno()
+                file.truncate(max(end for _, end in ranges))
+                fetch(far, together(ranges), lambda at, data, handle=handle: _put(handle, at, data))  # type: ignore[misc]
+        yield tuple(replace(m, sources={n: moved(t, here) for n, t in m.sources.items()}) for m in moves)
+
+
+def together(ranges: Sequence[tuple[int, int]], gap: int = GAP) -> list[tuple[int, int]]:
+    """Ranges in their order, those that nearly touch as one."""
+    found: list[tuple[int, int]] = []
+    for begin, end in sorted(ranges):
+        if found and begin - found[-1][1] <= gap:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        else:
+            found.append((begin, end))
+    return found
+
+
+def moved(tensor: Tensor, files: Mapping[Path, Path]) -> Tensor:
+    """The same tensor, read from another file that holds the same bytes at the same place."""
+    blob = blob_of(tensor)
+    if blob is None or blob.path not in files:
+        return tensor
+    path = files[blob.path]
+    read: Any = tensor.read
+    near = replace(blob, path=path, size=blob.size)
+    return replace(tensor, read=partial(read.func, near, *read.args[1:]), mapped=tensor.mapped or url_of(path) is None)
+
+
+def _at(tensor: Tensor) -> int:
+    """Where a tensor begins in its blob: `blob.array_at` takes it after the blob."""
+    read: Any = tensor.read
+    return int(read.args[1])
+
+
+def _put(handle: int, at: int, data: bytes) -> None:
+    view = memoryview(data)
+    while len(view):
+        done = os.pwrite(handle, view, at)
+        view, at = view[done:], at + done

@@ -1,0 +1,153 @@
+"""What making an output showed, told to its layers: sums that were rounded, dtypes that lost range, shared tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from layoutx.errors import ConversionError, LayoutxError, VerificationError, raise_all
+from layoutx.files.dtypes import Array, bits
+from layoutx.job.jobs import Job, LayerJob, Options
+from layoutx.job.moves import Moves
+from layoutx.job.run import Moved, unproved
+from layoutx.move.cast import Lost, converted
+from layoutx.move.filled import cut_for
+from layoutx.move.moves import Move
+from layoutx.move.sums import piece_sum
+from layoutx.plan.run import consent
+
+RANGE = "range"  # the consent to finite numbers that become infinite
+MOST = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What was seen of one tensor; small, and fit to be sent by another process.
+
+    Attributes:
+        sums: checksum of each of its pieces, in their order.
+        rounded: the largest rounding error of its sums; None where none was rounded.
+        lost: what a conversion of its dtype lost.
+    """
+
+    sums: tuple[int, ...]
+    rounded: float | None = None
+    lost: Lost | None = None
+
+
+def plain_sums(move: Move, array: Array) -> tuple[int, ...]:
+    """The checksums that the pieces of a move must have, from the array that the plain executor made."""
+    flat = array.reshape(-1)
+    if move.dtype != move.working:
+        flat = converted(flat, move.dtype)[0]
+    cut = cut_for(move)
+    box = flat.reshape(cut.outer, cut.middle, cut.inner) if cut.many else flat.reshape(0, 0, 0)
+    ranges = (cut.at(number) for number in range(cut.many))
+    return tuple(piece_sum(bits(box[:, begin:end].copy())) for begin, end in ranges)
+
+
+def check_plain(told: Mapping[str, Told], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse an output whose bytes are not those that were proved.
+
+    Raises:
+        VerificationError: tensors that the fast way made otherwise than the plain one.
+    """
+    wrong = [name for name, sums in expected.items() if told[name].sums != sums]
+    raise_all(
+        [
+            VerificationError(
+                f"{name} was not written as it was proved",
+                why="the plain executor gives other bytes",
+                do="this is a fault of layoutx: please report it",
+            )
+            for name in wrong
+        ],
+        "the output is not what was proved",
+    )
+
+
+def check_shared(told: Mapping[str, Told], again: Iterable[tuple[Move, Told]]) -> None:
+    """Refuse a tensor of the target that two layers share and the source keeps twice, with different numbers.
+
+    Raises:
+        ConversionError: each such tensor.
+    """
+    problems = [
+        ConversionError(
+            f"{name} would be written twice with different numbers",
+            why="the target shares it between two layers, the source has a tensor for each",
+            do="tie them in the source first, or leave one of the layers out with --skip",
+        )
+        for name in dict.fromkeys(move.name for move, other in again if told[move.name].sums != other.sums)
+    ]
+    raise_all(problems, f"{len(problems)} tensors would be written twice")
+
+
+def settle(job: Job, moves: Moves, told: Mapping[str, Told], moved: Moved, options: Options) -> None:
+    """Tell the layers what was seen, and ask for the consents that only the values show.
+
+    Args:
+        told: of the output's tensors; none where nothing is written.
+
+    Raises:
+        LayoutxError: sums that were rounded, and finite numbers that became infinite, without consent; all together.
+    """
+    layers = {layer.record.name: layer for layer in job.layers}
+    problems: list[LayoutxError] = _out_of_range(moves, told, options)
+    rounded: set[str] = set()
+    for name, one in told.items():
+        if one.rounded is not None and name in moves.owner:
+            layer, slot = moves.owner[name]
+            moved.results[layer].rounded[slot] = one.rounded
+            rounded.add(layer)
+    for layer in sorted(rounded):
+        try:
+            consent(layers[layer].plan, moved.results[layer], options.allow)
+        except LayoutxError as error:
+            problems.append(error.at(layers[layer].record.place))
+    raise_all(problems, f"{len(problems)} layers were not converted")
+    for name, dtypes in moves.narrowed.items():
+        if name not in moves.owner:
+            continue
+        layer, slot = moves.owner[name]
+        moved.results[layer].narrowed[slot] = dtypes
+        if name in told and (lost := told[name].lost) is not None and lost.rounded:
+            moved.results[layer].lost[slot] = _text(lost, dtypes[1])
+    _unprove(moved, layers)
+    moved.news += bool(rounded or moves.narrowed)
+
+
+def _unprove(moved: Moved, layers: Mapping[str, LayerJob]) -> None:
+    """The way back of what was rounded is not the way it came."""
+    for name, result in moved.results.items():
+        if result.narrowed:
+            moved.proofs[name] = replace(moved.proofs[name], round_trip="not reversible: rounded")
+        elif result.rounded and not moved.proofs[name].method:
+            moved.proofs[name] = replace(unproved(layers[name], result), note=moved.proofs[name].note)
+
+
+def _out_of_range(moves: Moves, told: Mapping[str, Told], options: Options) -> list[LayoutxError]:
+    """The complaint about finite numbers that became infinite."""
+    dtypes = {move.name: str(move.dtype) for move in moves.tensors}
+    wrong = {name: one.lost for name, one in told.items() if one.lost is not None and one.lost.count_infinite}
+    if not wrong or RANGE in options.allow:
+        return []
+    lines = [
+        f"{name}: {lost.count_infinite} of {lost.count} numbers, the largest {lost.scale:.3g}, as {dtypes[name]}"
+        for name, lost in list(wrong.items())[:MOST]
+    ]
+    more = [f"and {len(wrong) - MOST} more tensors"] if len(wrong) > MOST else []
+    return [
+        ConversionError(
+            "finite numbers would become infinite",
+            where=[*lines, *more],
+            do="choose a dtype of more range (bf16 has that of f32), or allow it with --allow range",
+        )
+    ]
+
+
+def _text(lost: Lost, dtype: str) -> str:
+    parts = [f"{lost.rounded} of {lost.count} numbers were rounded to {dtype}"]
+    parts += [f"{lost.count_zero} became zero"] if lost.count_zero else []
+    parts += [f"{lost.count_infinite} became infinite"] if lost.count_infinite else []
+    return ", ".join(parts) + f"; by at most {lost.error:.2g}, the largest is {lost.scale:.3g}"

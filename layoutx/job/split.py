@@ -1,0 +1,102 @@
+"""One giant tensor made by several workers: each fills a range of its pieces in one file that is laid out already."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from layoutx.files.blob import origin, writing
+from layoutx.files.laid.lay import lay
+from layoutx.files.remote import url_of
+from layoutx.job.observed import Told
+from layoutx.job.shards import Part, room_of
+from layoutx.job.stream import check_structure, entries_of, told_of
+from layoutx.move.again import check_again
+from layoutx.move.filled import cut_for
+from layoutx.move.pool import Place, carry_out
+
+
+@dataclass(frozen=True, slots=True)
+class Slab:
+    """A range of the pieces of a part's only tensor.
+
+    Attributes:
+        offset: where the tensor begins in the part's temporary file. pieces: their numbers.
+    """
+
+    part: Part
+    offset: int
+    pieces: range
+
+
+def can_split(part: Part, most: int) -> bool:
+    """Whether a part is one tensor of more than `most` bytes that all workers can write: not on a remote store."""
+    if len(part.moves) != 1 or part.moves[0].nbytes <= most or url_of(part.path) is not None:
+        return False
+    (move,) = part.moves
+    files = (origin(tensor) for tensor in move.sources.values())
+    far = any(path is not None and url_of(path) is not None for path in files)
+    return not far and cut_for(move).many > 1  # each worker would fetch the whole source
+
+
+def slabs(part: Part, most: int) -> list[Slab]:
+    """Lay a part's file out, and deal its pieces out in runs of about `most` bytes.
+
+    Raises:
+        FileError: the disk has no room.
+    """
+    (move,) = part.moves
+    laid = lay(_temporary(part), part.path, entries_of(part.moves), room_of(part))
+    many = cut_for(move).many
+    count = min(many, -(-move.nbytes // most))
+    borders = [many * k // count for k in range(count + 1)]
+    return [Slab(part, laid.offsets[move.name], range(*ends)) for ends in pairwise(borders)]
+
+
+def make_slab(slab: Slab) -> dict[str, Told]:
+    """Fill a range of pieces; done twice it gives the same bytes.
+
+    Raises:
+        LayoutxError: as `layoutx.job.stream.stream`.
+    """
+    part = slab.part
+    (move,) = part.moves
+    place = Place(move, cut_for(move), _temporary(part), slab.offset, slab.pieces)
+    with writing(part.path):
+        seen = carry_out([place], part.jobs)
+    if part.again:
+        check_again([place], seen, part.jobs, part.path)
+    return {move.name: told_of(seen[0])}
+
+
+def finish(part: Part, told: Sequence[dict[str, Told]]) -> dict[str, Told]:
+    """Make the file whole when all its pieces are there: the same file as of one worker.
+
+    Args:
+        told: of each slab, in their order.
+
+    Raises:
+        LayoutxError: the file does not give back what was put in.
+    """
+    (move,) = part.moves
+    entries, temporary = entries_of(part.moves), _temporary(part)
+    laid = lay(temporary, part.path, entries, room_of(part))  # what it holds stays
+    laid.finish(part.metadata, part.jobs)
+    if part.again:
+        check_structure(temporary, entries, part.metadata, part.path)
+    os.replace(temporary, part.path)
+    return {move.name: _together([one[move.name] for one in told])}
+
+
+def _together(told: Sequence[Told]) -> Told:
+    rounded = [one.rounded for one in told if one.rounded is not None]
+    lost = [one.lost for one in told if one.lost is not None]
+    sums = tuple(number for one in told for number in one.sums)
+    return Told(sums, max(rounded, default=None), sum(lost[1:], lost[0]) if lost else None)
+
+
+def _temporary(part: Part) -> Path:
+    return part.path.with_name(f".{part.path.name}.split")

@@ -1,0 +1,1 @@
+"""Parts of scripts/bench.py: made models, contenders, measuring, comparing, floors, figures, the page."""

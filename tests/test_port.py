@@ -1,0 +1,59 @@
+"""`layoutx port --verify`: the words that `lx.port` takes, and what the report then says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+pytest.importorskip("torch", reason="the target is a torch module")
+from safetensors.numpy import save_file  # noqa: E402
+
+from layoutx.cli import main  # noqa: E402
+
+MODULE = (
+    "from torch import nn\n\n\ndef make():\n    return nn.Sequential(nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 3))\n"
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of weights, and a module of the user's that builds the target."""
+    rng = np.random.default_rng(5)
+    shapes = {"0.weight": (5, 5), "0.bias": (5,), "2.weight": (3, 5), "2.bias": (3,)}
+    save_file(
+        {name: rng.normal(size=shape).astype("float32") for name, shape in shapes.items()}, tmp_path / "m.safetensors"
+    )
+    (tmp_path / "ported_here.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("level", "said"),
+    [
+        ("auto", "bit-exact"),
+        ("layers", "bit-exact"),
+        ("bytes", "bit-exact by its plan"),
+        ("none", "bit-exact by its plan"),
+    ],
+)
+def test_levels(folder: Path, level: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    call = ["port", "m.safetensors", "ported_here:make", "-o", "out.safetensors", "--from", "torch", "--json"]
+    assert main([*call, "--no-compare", "--verify", level]) == 0
+    layers = json.loads(capsys.readouterr().out)["layers"]
+    assert {layer["proof"]["round_trip"] for layer in layers} == {said}
+    before, after = load_file(folder / "m.safetensors"), load_file(folder / "out.safetensors")
+    assert before.keys() == after.keys()
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name], array)
+
+
+def test_another_word(folder: Path) -> None:
+    call = ["port", "m.safetensors", "ported_here:make", "-o", "out.safetensors", "--verify", "some"]
+    assert main(call) == 2
+    assert not (folder / "out.safetensors").exists()
