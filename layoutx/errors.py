@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+MOST_SHOWN = 40  # problems that are shown one by one
+_NUMBER = re.compile(r"\d+")
 
 
 class LayoutxError(Exception):
@@ -100,7 +104,32 @@ class Problems(LayoutxError):
         return Problems([p.at(*where) for p in self.problems], self.what)
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.what}:", *(f"{type(p).__name__}: {p}" for p in self.problems)])
+        return "\n".join([f"{self.what}:", *shortened(self.problems, lambda p: f"{type(p).__name__}: {p}")])
+
+
+def shortened(
+    problems: Sequence[LayoutxError], text: Callable[[LayoutxError], str], safe: Callable[[str], str] = str
+) -> Iterator[str]:
+    """The texts of problems; of more than anybody reads, one for all that differ in their numbers only.
+
+    Args:
+        text: of one problem; safe: a text as it may be shown.
+    """
+    if len(problems) <= MOST_SHOWN:
+        yield from map(text, problems)
+        return
+    alike: dict[str, list[LayoutxError]] = {}
+    for problem in problems:
+        alike.setdefault(_NUMBER.sub("#", f"{type(problem).__name__} {problem}"), []).append(problem)
+    for own in list(alike.values())[:MOST_SHOWN]:
+        yield text(own[0])
+        if len(own) > 1:
+            first, last = ((p.what, *p.where) for p in (own[0], own[-1]))
+            other = next((b for a, b in zip(first, last, strict=False) if a != b), own[-1].what)
+            yield f"  ... and {len(own) - 1:,} more like it, the last: {safe(other)}"
+    rest = sum(map(len, list(alike.values())[MOST_SHOWN:]))
+    if rest:
+        yield f"... and {rest:,} more problems, of {len(alike) - MOST_SHOWN:,} other kinds"
 
 
 def raise_all(problems: Sequence[LayoutxError], what: str = "") -> None:

@@ -10,9 +10,9 @@ import pytest
 from safetensors.numpy import load_file
 
 pytest.importorskip("torch", reason="the target is a torch module")
-from safetensors.numpy import save_file  # noqa: E402
+from safetensors.numpy import save_file
 
-from layoutx.cli import main  # noqa: E402
+from layoutx.cli import main
 
 MODULE = (
     "from torch import nn\n\n\ndef make():\n    return nn.Sequential(nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 3))\n"

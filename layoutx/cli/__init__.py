@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from layoutx.errors import LayoutxError
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
+RARELY = (100_000, 50, 100)  # records and plans are many and live long: looking for garbage among them took a third
 # TensorFlow greets on stderr, where only errors belong
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
 
@@ -22,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _plain_streams()
+    gc.set_threshold(*RARELY)
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     try:

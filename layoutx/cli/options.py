@@ -177,7 +177,7 @@ def _convert(several: Any) -> None:
     found.add_argument(
         "--like", metavar="TARGET", help="the target's names: a file, or package.module:callable that builds the model"
     )
-    consent = "accept what is not reversible (rounds, conditional, range), or layoutx.torch for what torch lacks (modules)"
+    consent = "accept what is not reversible (rounds, conditional, range), or layoutx.torch for torch (modules)"
     found.add_argument("--allow", action="append", default=[], metavar="WHAT", help=consent)
     found.add_argument(
         "--config", metavar="FILE", help="the model's config where SOURCE has none: a Keras file or to_json() text"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import mmap
 import os
 import zipfile
@@ -100,7 +101,7 @@ def array_at(blob: Blob, offset: int, dtype: DType, shape: tuple[int, ...], orde
     Raises:
         FileError: the array reaches past the blob or the file.
     """
-    count = int(np.prod(shape, dtype=np.int64))
+    count = math.prod(shape)
     nbytes = count * dtype.itemsize
     if offset < 0 or offset + nbytes > blob.size:
         raise FileError(
@@ -145,8 +146,32 @@ def blob_of(tensor: Tensor) -> Blob | None:
 _MAPS: WeakValueDictionary[tuple[str, int, int, int], mmap.mmap] = WeakValueDictionary()
 
 
+_HELD: list[dict[Path, mmap.mmap]] = []  # innermost last; of all threads
+
+
+@contextmanager
+def holding() -> Iterator[None]:
+    """Keep every map that is made inside: ten thousand small tensors of a file then open it once."""
+    own: dict[Path, mmap.mmap] = {}
+    _HELD.append(own)
+    try:
+        yield
+    finally:
+        _HELD[:] = [one for one in _HELD if one is not own]
+
+
 def mapped(path: Path) -> mmap.mmap:
     """The whole file as one read-only map, the same one as long as anybody holds it and the file is the same."""
+    for own in reversed(_HELD):
+        if (held := own.get(path)) is not None:
+            return held
+    found = _mapped(path)
+    if _HELD:
+        _HELD[-1][path] = found
+    return found
+
+
+def _mapped(path: Path) -> mmap.mmap:
     with path.open("rb") as file:
         about = os.fstat(file.fileno())
         key = (str(path), about.st_ino, about.st_size, about.st_mtime_ns)

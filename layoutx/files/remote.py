@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
+from time import sleep
 from typing import IO, Any, TypeVar
 
 from layoutx.errors import FileError, UsageError
@@ -22,6 +23,8 @@ CHUNK = 8 << 20  # bytes of one request
 AT_ONCE = 4  # requests of one reading that are under way together
 HEAD = 1 << 20  # bytes of a first request: most headers are shorter
 FILES = 16  # files that are asked together
+TRIES = 4
+PAUSE = 0.2  # seconds before the second try; twice as long before each further one
 T = TypeVar("T")
 
 
@@ -125,7 +128,7 @@ def fetch(path: Path, ranges: Iterable[tuple[int, int]], put: Callable[[int, byt
         some = wanted[first : first + AT_ONCE]
         begins, ends = [begin for begin, _ in some], [end for _, end in some]
         try:
-            found = fs.cat_ranges([name] * len(some), begins, ends, on_error="raise")
+            found = insist(lambda: fs.cat_ranges([name] * len(begins), begins, ends, on_error="raise"))  # noqa: B023
         except Exception as error:  # botocore, aiohttp and gcsfs have errors of their own
             raise _unread(path, f"{type(error).__name__}: {error}") from error
         for (begin, end), data in zip(some, found, strict=True):
@@ -149,6 +152,22 @@ def fetched(path: Path, begin: int, into: Array) -> Array:
     return into
 
 
+def insist(call: Callable[[], T]) -> T:
+    """What a call gives, tried several times: networks and stores fail now and then, and the same call is harmless.
+
+    Raises:
+        Exception: that of the last try; where a file is missing, at once.
+    """
+    for number in range(TRIES - 1):
+        try:
+            return call()
+        except FileNotFoundError:
+            raise
+        except Exception:  # botocore, aiohttp and gcsfs have errors of their own
+            sleep(PAUSE * 2**number)
+    return call()
+
+
 def several(function: Callable[[Path], T], paths: Sequence[Path]) -> list[T]:
     """A function of each file; of remote ones many at a time, since each answer takes its while."""
     if len(paths) < 2 or url_of(paths[0]) is None:
@@ -162,5 +181,5 @@ def _unread(path: Path, why: str) -> FileError:
         f"cannot read {path.name}",
         where=str(url_of(path)),
         why=" ".join(why.split())[:300],
-        do="try again; what was finished of a conversion in shards is kept for --resume",
+        do="check that it can be reached, and try again",
     )

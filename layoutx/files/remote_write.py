@@ -6,17 +6,12 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from time import sleep
-from typing import Any
 
 from layoutx.errors import FileError, UsageError
-from layoutx.files.remote import fetch, system_of, url_of
-
-TRIES = 4
-PAUSE = 0.2  # seconds before the second try; twice as long before each further one
+from layoutx.files.remote import TRIES, fetch, insist, system_of, url_of
 
 
 @contextmanager
@@ -48,22 +43,20 @@ def upload(local: Path, final: Path, again: bool) -> None:
     # A store has no rename: what replaces an old file is checked beside it first, and copied inside the store.
     old = bool(fs.exists(name))
     there = f"{name}.{secrets.token_hex(4)}.tmp" if old else name
-    for number in range(TRIES):
+
+    def once() -> None:
         try:
             fs.put_file(str(local), there)
             _check(local, final.with_name(there.rsplit("/", 1)[-1]), again)
             if old:
                 fs.cp_file(there, name)
                 fs.rm_file(there)
-            return
-        except BaseException as error:
+        except BaseException:
             with suppress(Exception):
                 fs.rm_file(there)
-            if not isinstance(error, Exception):
-                raise
-            if number == TRIES - 1:
-                raise _unwritten(final, error) from error
-            sleep(PAUSE * 2**number)
+            raise
+
+    _insist(once, final)
 
 
 def _check(local: Path, there: Path, again: bool) -> None:
@@ -164,15 +157,11 @@ def remove(path: Path) -> None:
     _insist(lambda: fs.rm_file(name) if fs.exists(name) else None, path)
 
 
-def _insist(call: Any, path: Path) -> None:
-    for number in range(TRIES):
-        try:
-            call()
-            return
-        except Exception as error:
-            if number == TRIES - 1:
-                raise _unwritten(path, error) from error
-            sleep(PAUSE * 2**number)
+def _insist(call: Callable[[], object], path: Path) -> None:
+    try:
+        insist(call)
+    except Exception as error:
+        raise _unwritten(path, error) from error
 
 
 def _unwritten(path: Path, error: Exception) -> FileError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,11 @@ def placed(entries: Sequence[Entry]) -> dict[str, tuple[int, int]]:
     return places
 
 
+@cache
+def _code(dtype: DType) -> str | None:
+    return CODES.get(dtype.name)
+
+
 def header_text(
     entries: Sequence[Entry], places: Mapping[str, tuple[int, int]], metadata: Mapping[str, str], room: int = 0
 ) -> bytes:
@@ -119,7 +125,7 @@ def header_text(
     """
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     for entry in entries:
-        code = CODES.get(entry.dtype.name)
+        code = _code(entry.dtype)
         if code is None or entry.name == "__metadata__":
             raise UsageError(
                 f"safetensors cannot hold '{entry.name}'",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
 from layoutx.plan.plan import Array
 from layoutx.plan.steps import Copy, Fill, Loop
+
+_one = Lock()  # warnings are silenced for all threads
 
 
 def place(value: Any, steps: Sequence[Copy | Fill], sources: Mapping[str, Array]) -> None:
@@ -45,7 +48,7 @@ def _uploaded(torch: Any, flat: Array, carrier: Any, device: Any) -> Any:
     """A flat array on the device, as raw bits."""
     width = flat.dtype.itemsize
     bits = flat if carrier is None else flat.view(np.dtype(f"i{width}"))
-    with warnings.catch_warnings():  # torch warns of memory that may not be written: nothing writes to it
+    with _one, warnings.catch_warnings():  # torch warns of memory that may not be written: nothing writes to it
         warnings.simplefilter("ignore")
         return torch.from_numpy(bits).to(device)
 

@@ -70,6 +70,7 @@ def _run(source: Source, most: int, parts: Sequence[Part]) -> Iterator[tuple[Par
     waiting, again = _tasks(_portable(parts, pool.here), most), deque[_Task]()
     running: dict[Future[Any], _Task] = {}
     done: dict[Path, dict[int, Told_]] = {}
+    grace = GRACE
     try:
         while True:
             while len(running) < WINDOW and (task := again.popleft() if again else next(waiting, None)) is not None:
@@ -89,10 +90,13 @@ def _run(source: Source, most: int, parts: Sequence[Part]) -> Iterator[tuple[Par
                 if len(own) == task.many:
                     del done[task.part.path]
                     yield task.part, told if task.many == 1 else finish(task.part, [own[n] for n in range(task.many)])
+    except KeyboardInterrupt:  # the folder stays
+        grace = 0
+        raise
     finally:
         for future in running:
             future.cancel()
-        wait(running, timeout=GRACE)  # nobody writes any more when the folder is removed
+        wait(running, timeout=grace)  # nobody writes any more when the folder is removed
         pool.close()
 
 

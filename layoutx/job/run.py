@@ -68,7 +68,7 @@ def move(
             if taken is not None and not prove:
                 _observed(layer, options, moved)
             else:
-                _layer(layer, options, moved, live, prove, taken)
+                carry(layer, options, moved, live, prove, taken)
         except LayoutxError as error:
             problems.append(error.at(layer.record.place))
     for tied, kept in job.tied.items():
@@ -97,7 +97,7 @@ def _observed(layer: LayerJob, options: Options, moved: Moved) -> None:
         name: memory(layer.plan.source.tensor(name), layer.sources[name].read())
         for name in {step.source for step in layer.plan.steps if isinstance(step, Guard)}
     }
-    result = Result({}, guards=guards_of(layer.plan, flat) if flat else [], derived=_derived(layer))
+    result = Result({}, guards=guards_of(layer.plan, flat) if flat else [], derived=derived_of(layer))
     consent(layer.plan, result, options.allow)
     moved.results[layer.record.name] = result
     moved.proofs[layer.record.name] = unproved(layer, result)
@@ -111,7 +111,7 @@ def unproved(layer: LayerJob, result: Result) -> Proof:
     return Proof("bit-exact by its plan" + (f", without {', '.join(dropped)}" if dropped else ""), note=NOT_COMPUTED)
 
 
-def _layer(
+def carry(
     layer: LayerJob,
     options: Options,
     moved: Moved,
@@ -119,12 +119,17 @@ def _layer(
     prove: bool,
     taken: Callable[[LayerJob, Mapping[str, Array]], None] | None,
 ) -> None:
+    """Read, move and prove one layer; see `move`.
+
+    Raises:
+        LayoutxError: guards that do not hold, missing consent, a proof that fails.
+    """
     source = {name: tensor.read() for name, tensor in layer.sources.items()}
     result = run_plan(layer.plan, source, plain=taken is not None)  # the fast way is held to it afterwards
     consent(layer.plan, result, options.allow)
     name = layer.record.name
     moved.results[name] = result
-    result.derived.update(_derived(layer))
+    result.derived.update(derived_of(layer))
     if prove:
         exactness = replace(result, derived={}).exactness(layer.plan)
         moved.proofs[name] = prove_layer(
@@ -144,7 +149,7 @@ def _layer(
         moved.arrays[full] = array
 
 
-def _derived(layer: LayerJob) -> dict[str, str]:
+def derived_of(layer: LayerJob) -> dict[str, str]:
     """Target tensor -> how the source tensor that it is made of was computed."""
     found = {}
     for step in layer.plan.steps:

@@ -14,7 +14,7 @@ from layoutx.errors import ConversionError, LayoutxError, VerificationError, rai
 from layoutx.job.jobs import Job, LayerJob, Options
 from layoutx.job.narrowed import Narrowing
 from layoutx.job.relaid import relaid
-from layoutx.job.run import Moved, _derived, _layer, unproved
+from layoutx.job.run import Moved, carry, derived_of, unproved
 from layoutx.job.slots import Slot
 from layoutx.move.sums import array_sum
 from layoutx.plan.blocks import memory
@@ -122,12 +122,12 @@ def tried(
         again = {t for t, full in layer.targets.items() if many[job.tied.get(full, full)] > 1}
         try:
             if level != "none":
-                _layer(layer, options, moved, live, name in proved, taken)
+                carry(layer, options, moved, live, name in proved, taken)
             elif again or way.computed or any(isinstance(step, Guard) for step in layer.plan.steps):
                 part = replace(layer, plan=_part(layer.plan, {*way.computed, *again}))
-                _layer(part, options, moved, False, False, taken)
+                carry(part, options, moved, False, False, taken)
             else:
-                moved.results[name] = Result({}, derived=_derived(layer))
+                moved.results[name] = Result({}, derived=derived_of(layer))
         except LayoutxError as error:
             problems.append(error.at(layer.record.place))
             continue
@@ -178,18 +178,21 @@ def _filled(way: Way, slots: Mapping[str, Slot], jobs: int) -> None:
     layer = way.layer
     source = {name: tensor.read() for name, tensor in layer.sources.items()}
     flat = {name: memory(layer.plan.source.tensor(name), array) for name, array in source.items()}
+    rest = list(way.computed)
     for name, own in way.moved.items():
         slot = slots[layer.targets[name]]
         room = slot.room()
-        if room is None:
+        if room is not None:
+            carry_out(own, room.flat, flat, jobs)
+            room.done()
+        elif slot.inner.device.type != "cpu":
             from layoutx.job.device import place
 
             place(slot.inner, own, flat)
-            continue
-        carry_out(own, room.flat, flat, jobs)
-        room.done()
-    if way.computed:
-        for name, array in run_plan(_part(layer.plan, way.computed), source).tensors.items():
+        else:  # a tensor that only torch itself can write to
+            rest.append(name)
+    if rest:
+        for name, array in run_plan(_part(layer.plan, rest), source).tensors.items():
             slot = slots[layer.targets[name]]
             with np.errstate(over="ignore"):  # what that loses was told before
                 slot.write(array.astype(slot.dtype, copy=False))

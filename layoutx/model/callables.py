@@ -10,7 +10,8 @@ from layoutx.errors import ModelError, UsageError
 
 def built(given: Any) -> Any:
     """What `package.module:callable` builds; anything else as it is."""
-    return call(given) if isinstance(given, str) and not Path(given).exists() and ":" in given else given
+    callable_ = isinstance(given, str) and ":" in given and "://" not in given and not Path(given).exists()
+    return call(given) if callable_ else given
 
 
 def call(name: str) -> Any:

@@ -16,6 +16,9 @@ from layoutx.move.moves import Move
 from layoutx.move.pieces import Cut, clipped, cut_of
 from layoutx.plan.run import Result, run, sums_of, write
 from layoutx.plan.steps import Add, Copy
+from layoutx.plan.views import view
+
+SMALL = 1 << 16  # bytes: below it NumPy's own way is as fast as any
 
 
 @dataclass
@@ -117,6 +120,23 @@ def plain_run(move: Move) -> bool:
     return whole and len([x for x in step.loops if x.size != 1]) <= 1 and source.dtype == move.dtype == source.dtype
 
 
+def whole_small(move: Move, flat: Mapping[str, Array]) -> bytes | None:
+    """The bytes of a small tensor that one copy fills in the order of its loops: the usual transposed matrix."""
+    if len(move.steps) != 1 or move.dtype != move.working or move.whole is not None or move.nbytes > SMALL:
+        return None
+    (step,) = move.steps
+    if not isinstance(step, Copy) or step.negate or step.target_offset:
+        return None
+    source, inner = flat[step.source], 1
+    for loop in reversed(step.loops):
+        if loop.target != inner:
+            return None
+        inner *= loop.size
+    if inner != move.size or source.dtype != move.dtype:
+        return None
+    return view(source, step.source_offset, [(x.size, x.source) for x in step.loops]).tobytes()
+
+
 def filled(move: Move, cut: Cut, number: int, flat: Mapping[str, Array], seen: Seen) -> Array:
     """The bytes of one piece, flat uint8, its runs end to end; valid until this thread makes the next one.
 
@@ -127,6 +147,8 @@ def filled(move: Move, cut: Cut, number: int, flat: Mapping[str, Array], seen: S
     if plain_run(move) and cut.outer == 1:
         source = next(iter(flat.values()))
         return bits(source[begin * cut.inner : end * cut.inner])
+    if cut.many == 1 and (small := whole_small(move, flat)) is not None:
+        return np.frombuffer(small, np.uint8)
     size = cut.outer * (end - begin) * cut.inner
     if move.whole is not None:
         result = run(move.whole, {name: flat[name].reshape(move.sources[name].shape) for name in move.sources})

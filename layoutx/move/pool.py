@@ -11,6 +11,7 @@ from threading import Event, Lock
 from time import monotonic
 
 from layoutx.errors import LayoutxError, raise_all
+from layoutx.files.blob import holding
 from layoutx.files.dtypes import Array
 from layoutx.move.filled import Seen, Sources, cut_for, filled
 from layoutx.move.moves import Move
@@ -81,7 +82,8 @@ def carry_out(places: Sequence[Place], jobs: int, begin: int = 0, many: int = 0)
         return _write(files[first.path], b"".join(made), first.offset) if all(made) and first.path else 0
 
     try:
-        threads(one, units(places), jobs, begin, many or sum(place.move.nbytes for place in places))
+        with holding():
+            threads(one, units(places), jobs, begin, many or sum(place.move.nbytes for place in places))
     finally:
         for file in files.values():
             os.close(file)

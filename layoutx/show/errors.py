@@ -5,7 +5,7 @@ from __future__ import annotations
 from textwrap import wrap
 from typing import Any
 
-from layoutx.errors import LayoutSyntaxError, LayoutxError, Problems
+from layoutx.errors import LayoutSyntaxError, LayoutxError, Problems, shortened
 from layoutx.show.tables import WIDTH, clean
 
 LONGEST = 2000
@@ -17,7 +17,8 @@ def error_text(error: LayoutxError) -> str:
     Names from a model stand in the text: what could steer the terminal is spelled out.
     """
     if isinstance(error, Problems):
-        return "\n".join([f"{clean(error.what, LONGEST)}:", *map(error_text, error.problems)])
+        problems = shortened(error.problems, error_text, lambda text: clean(text, LONGEST))
+        return "\n".join([f"{clean(error.what, LONGEST)}:", *problems])
     verbatim = isinstance(error, LayoutSyntaxError)  # a caret stands under its text
     where = [line for entry in error.where for line in (entry.split("\n") if verbatim else [entry])]
     lines = [f"{type(error).__name__}: {error.what}", *where, error.why, error.do]

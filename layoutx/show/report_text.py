@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 OPTIMIZER = ("optimizer", "optimiser")
 MOST_LEFTOVERS = 8
+MOST_LAYERS = 1000  # that have rows of their own
+_NUMBER = re.compile(r"\d+")
 SINCE = ", since "  # what comes before the reason why a framework was not used
 
 
@@ -128,7 +131,7 @@ def _exact(report: Report) -> str:
 
 def _rows(report: Report) -> Iterator[Line]:
     often = Counter(note for layer in report.layers for note in layer.notes)
-    for layer in report.layers:
+    for layer, like in _alike_layers(report.layers):
         proof = _proof(layer.proof)
         cells = [clean(layer.name), clean(layer.source_class) or _class(layer.source), _class(layer.target)]
         if not layer.tensors:
@@ -144,10 +147,28 @@ def _rows(report: Report) -> Iterator[Line]:
         for note in layer.notes:
             if often[note] == 1:
                 yield Note(clean(note, 600), 6, "dim")
+        if like:
+            yield Note(f"and {len(like):,} more like it, the last: {clean(like[-1].name)}", 6, "dim")
     for note, count in often.items():
         if count > 1:
             names = [layer.name for layer in report.layers if note in layer.notes]
             yield Note(f"{clean(_listed(names), 300)}: {clean(note, 600)}", 2, "dim")
+
+
+def _alike_layers(layers: Sequence[LayerLine]) -> Iterator[tuple[LayerLine, Sequence[LayerLine]]]:
+    """Each layer; of more than anybody reads, one for all that differ in the numbers of their names, with the others.
+
+    --json lists every layer.
+    """
+    if len(layers) <= MOST_LAYERS:
+        yield from ((layer, ()) for layer in layers)
+        return
+    groups: dict[tuple[Any, ...], list[LayerLine]] = {}
+    for layer in layers:
+        rows = tuple((t.name, t.dims, t.order, t.exactness, t.fill, *t.sources.items()) for t in layer.tensors)
+        own = (_NUMBER.sub("#", layer.name), layer.source_class, layer.source, layer.target, _proof(layer.proof))
+        groups.setdefault((*own, *rows), []).append(layer)
+    yield from ((first, like) for first, *like in groups.values())
 
 
 def _class(form: str) -> str:

@@ -77,20 +77,26 @@ def _all(
     reg: Registry, framework: str, names: tuple[str, ...] | None, order: Sequence[Shape], known: Mapping[str, Any]
 ) -> tuple[Guess, ...]:
     """The guesses of every form, whatever the layer is called."""
-    found: list[Guess] = []
+    forms = _forms.get((reg,), key_of(framework), lambda: tuple(_forms_of(reg, framework))) if order else ()
+    able = (one for one in forms if names is None or one[2].issuperset(names))  # most are excluded by their names
+    return tuple(guess for kind, form, _ in able for guess in _fits(kind, form, names, order, known))
+
+
+_forms: Memo[tuple[tuple[Kind, Form, frozenset[str]], ...]] = Memo()
+
+
+def _forms_of(reg: Registry, framework: str) -> Iterator[tuple[Kind, Form, frozenset[str]]]:
+    """The forms of a framework to which names and shapes may lead, with all names that their tensors may have."""
     for kind in reg.kinds.values():
         for form in kind.forms.values():
-            if form.framework == framework and order and not form.by_class:
-                found += _fits(kind, form, names, order, known)
-    return tuple(found)
+            if form.framework == framework and not form.by_class:
+                yield kind, form, every_name(kind, form)
 
 
 def _fits(
     kind: Kind, form: Form, named: tuple[str, ...] | None, order: Sequence[Shape], known: Mapping[str, Any]
 ) -> Iterator[Guess]:
     """One guess for each way in which the form's layouts or facts differ."""
-    if named is not None and not every_name(kind, form).issuperset(named):
-        return
     seen: set[tuple[str, tuple[str, ...]]] = set()
     for variant in variants(kind, form, known):
         for names, left_out in _names(form, variant, named, len(order)):
@@ -169,9 +175,12 @@ def _why(form: Form, config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> 
     return f"{text} fit {form.name}{under}"
 
 
-def _words_of(form: Form) -> set[str]:
+def _words_of(form: Form) -> frozenset[str]:
     """How layers of this class are called when nobody names them: `conv2d`, `p_re_lu`."""
-    return {_snake(part) for part in form.class_name.split(".")[:1]} | {form.class_name.lower()}
+    return _words.get((form,), b"", lambda: frozenset({_snake(form.class_name.split(".")[0]), form.class_name.lower()}))
+
+
+_words: Memo[frozenset[str]] = Memo()
 
 
 def _snake(name: str) -> str:

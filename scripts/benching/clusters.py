@@ -51,8 +51,17 @@ def cluster(folder: Path, workers: int, root: Path) -> Iterator[Cluster]:
         for one in reversed(started):
             one.terminate()
         for one in started:
-            one.wait(10)
+            _ended(one)
         file.unlink(missing_ok=True)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of a process that was told to end; one that does not is killed."""
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _wait(file: Path) -> None:
@@ -66,5 +75,5 @@ def _wait(file: Path) -> None:
 def _join(address: str, workers: int) -> None:
     from distributed import Client
 
-    with Client(address, timeout=30) as client:  # type: ignore[no-untyped-call]
+    with Client(address, timeout=30) as client:
         client.wait_for_workers(workers, timeout=60)

@@ -20,7 +20,9 @@ CP, NUMPY, NUMPY_TORCH, TORCH, KERAS, BACK = (
     "Keras route",
     "script",
 )
-OURS, OURS_1, CHECKED, DEFAULT = "layoutx", "layoutx, 1 thread", "layoutx, bytes", "layoutx, default"
+OURS, CHECKED, DEFAULT = "layoutx", "layoutx, bytes", "layoutx, default"
+SHARDS = "layoutx, shards"
+DASK = {1: "layoutx, shards, Dask, 1 worker", 2: "layoutx, shards, Dask, 2 workers"}
 
 
 @dataclass(frozen=True, slots=True)

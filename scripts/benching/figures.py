@@ -76,12 +76,15 @@ def figures(done: Mapping[str, Session]) -> list[Figure]:
         found += slower(f"{name}, no verification", back, who.OURS, (2, 1.3))
         found += slower(f"{name}, default", back, who.DEFAULT, None)
         found += faster("the same, faster than the NumPy script", back, who.BACK, who.OURS, None)
-    found += _memory(list(done.values()))
+    found += _memory([one for key, one in done.items() if not key.startswith("dask")])
     if "small" in done:
         for ours in (who.OURS, who.DEFAULT):
             said = "no verification" if ours == who.OURS else "default"
             name = "many small tensors, faster than the NumPy script"
             found += faster(f"{name}, {said}", done["small"], who.NUMPY, ours, (1, 3))
+    for workers, name in who.DASK.items():
+        if (key := f"dask {workers}") in done:
+            found += faster(f"{name}: faster than one process with its threads", done[key], who.SHARDS, name, None)
     return found
 
 

@@ -102,12 +102,12 @@ class Bench:
             return
         root = who.HERE.parent.parent
         with self._files("dense", self.middle) as files:
-            shards = ["--max-shard-size", str(self.middle // 8), "--verify", "none"]
-            plain = who.with_options(files, "layoutx, shards", shards)
+            shards = ["--max-shard-size", f"{self.middle // 8000}KB", "--verify", "none"]
+            plain = who.with_options(files, who.SHARDS, shards)
             runs: dict[str, Session] = {}
             for workers in (1, 2):
                 with clusters.cluster(files.folder, workers, root) as cluster:
-                    name = f"layoutx, Dask, {workers} worker{'s' * (workers > 1)}"
+                    name = who.DASK[workers]
                     dask = who.with_options(files, name, [*shards, "--dask", cluster.address])
                     dask = replace(dask, helpers=cluster.workers)
                     contenders = [who.by_hand(files, who.NUMPY), who.copying(), plain, dask]

@@ -197,7 +197,7 @@ def test_other_formats_are_downloaded_first(bucket, source, tmp_path, name):
         assert (tmp_path / "o.safetensors").read_bytes() == (tmp_path / "p.safetensors").read_bytes()
     else:
         (tmp_path / name).write_bytes(b"\x89HDF\r\n\x1a\n" + b"x" * 99)
-        with pytest.raises(FileError, match="m.h5"):
+        with pytest.raises(FileError, match=r"m\.h5"):
             converted(put(tmp_path / name, f"{bucket}/{name}"), tmp_path / "o.safetensors")
 
 
@@ -248,7 +248,7 @@ def test_dask_reads_and_writes_a_store(bucket, source, wanted, server):
     address = put(source, f"{bucket}/m.safetensors")
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, host="127.0.0.1"
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", host="127.0.0.1"
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
@@ -284,7 +284,7 @@ class Failing:
 @pytest.mark.parametrize("seed", range(3))
 def test_a_store_that_fails_at_random(bucket, source, wanted, monkeypatch, seed):
     address = put(source, f"{bucket}/m.safetensors")
-    monkeypatch.setattr(remote_write, "PAUSE", 0.0)
+    monkeypatch.setattr(remote, "PAUSE", 0.0)
     fs, _ = remote.system_of(located(address))
     failing = Failing(monkeypatch, fs, seed)
     with ThreadPoolExecutor(2) as executor:
@@ -295,7 +295,7 @@ def test_a_store_that_fails_at_random(bucket, source, wanted, monkeypatch, seed)
 
 
 def test_a_store_that_always_fails_leaves_nothing(bucket, source, monkeypatch):
-    monkeypatch.setattr(remote_write, "PAUSE", 0.0)
+    monkeypatch.setattr(remote, "PAUSE", 0.0)
     address = put(source, f"{bucket}/m.safetensors")
     before = there(bucket)
     fs, _ = remote.system_of(located(address))
@@ -314,7 +314,7 @@ def test_a_store_that_always_fails_leaves_nothing(bucket, source, monkeypatch):
 
 
 def test_an_upload_that_changed_on_its_way_is_not_kept(place, source, monkeypatch):
-    monkeypatch.setattr(remote_write, "PAUSE", 0.0)
+    monkeypatch.setattr(remote, "PAUSE", 0.0)
     converted(source, f"{place}/o.safetensors", max_shard_size=None)
     before = there(place)
     fs, _ = remote.system_of(located(place) / "o.safetensors")
@@ -390,11 +390,20 @@ def test_what_is_not_there(bucket, source, tmp_path):
         converted(source, "s3://no-such-bucket-here/o.safetensors")
     with pytest.raises(UsageError, match="is a folder"):
         converted(source, f"{bucket}/o.orbax", max_shard_size=None)
+    address = put(source, f"{bucket}/m.safetensors")
     with pytest.raises(UsageError, match="source itself"):
-        address = put(source, f"{bucket}/m.safetensors")
         converted(address, address)
     with pytest.raises(UsageError, match="remote"):
         converted("nothing://x/m.safetensors", tmp_path / "o.safetensors")
+
+
+def test_names_of_a_target_come_from_a_store_too(source, tmp_path):
+    fs = fsspec.filesystem("memory")
+    converted(source, "memory://b/t.safetensors", max_shard_size=None)
+    report = converted(source, tmp_path / "o.safetensors", max_shard_size=None, like="memory://b/t.safetensors")
+    assert len(report.layers) == 10
+    assert lx.inspect("memory://b/t.safetensors").to_dict()
+    fs.store.clear()
 
 
 def test_an_index_without_its_shards(bucket, tmp_path):

@@ -119,6 +119,6 @@ def test_a_value_that_a_narrower_dtype_cannot_hold(tmp_path):
     model.set_weights([w * 1e6 for w in model.get_weights()])
     model.save(tmp_path / "m.keras")
     dense(5, dtype="float16").save(tmp_path / "t.keras")
-    with pytest.raises(LayoutxError, match="does not fit into float16"):
+    with pytest.raises(LayoutxError, match="would become infinite"):
         convert(tmp_path / "m.keras", tmp_path / "o.keras", to="keras", like=tmp_path / "t.keras", allow=["rounds"])
     assert not (tmp_path / "o.keras").exists()
