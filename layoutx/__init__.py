@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from layoutx.errors import LayoutxError as LayoutxError
     from layoutx.errors import UsageError as UsageError
     from layoutx.errors import VerificationError as VerificationError
+    from layoutx.errors import WorkerError as WorkerError
     from layoutx.explain import explain as explain
     from layoutx.history.writer import History as History
     from layoutx.inspect import inspect as inspect
@@ -68,6 +69,7 @@ _HOME = {
     "LayoutxError": "layoutx.errors",
     "UsageError": "layoutx.errors",
     "VerificationError": "layoutx.errors",
+    "WorkerError": "layoutx.errors",
 }
 
 

@@ -41,6 +41,7 @@ from layoutx.model.record import ModelRecord
 from layoutx.progress import Progress
 from layoutx.report import Report, report_of
 from layoutx.show.progress import reported
+from layoutx.spec.memo import uncollected
 from layoutx.spec.registry import Registry, registry
 
 
@@ -79,7 +80,7 @@ def convert(
 
     Args:
         source: a live model as `port` takes it, or a file: `.keras`, `.weights.h5`, `.h5`, `.onnx`, `.safetensors`,
-            its index, `.pt`, `.npz`, `.onnx`, `.msgpack`, `.pdparams`, an orbax or DCP folder.
+            its index, `.pt`, `.npz`, `.onnx`, `.msgpack`, `.pdparams`, an orbax or DCP folder; also at `s3://...`.
         output: the ending says the format; None plans, moves and proves without writing.
         to: "torch", "keras", "onnx", "flax", "paddle" or any framework that the specs know.
         like: the target: a file with its names (a template), a live torch module, or "package.module:callable",
@@ -175,6 +176,7 @@ def convert(
     return replace(told(moved), seconds=perf_counter() - started)
 
 
+@uncollected()
 def planned(
     store: Store,
     to: str,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,14 +12,17 @@ from layoutx.job.run import Moved
 from layoutx.model.identify import SAID
 from layoutx.plan.run import Result
 from layoutx.plan.steps import Exactness
-from layoutx.show.report_lines import LayerLine, layer_line
+from layoutx.show.report_lines import LayerLine
+from layoutx.show.report_many import Lines
 from layoutx.spec.registry import Registry
 from layoutx.verify.models import EndToEnd
+from layoutx.verify.proof import Proof
 from layoutx.version import VERSION
 
 # names and numbers, no configs
 BARE_FORMATS = ("safetensors", "torch", "npz", "msgpack", "orbax", "dcp", "paddle", "pickle")
 LIVE_FORMATS = ("tree", "live")
+FULL = 512  # layers that a certificate says everything of
 GUESSED = "form from "  # how the note of a layer begins whose form was told by names and shapes
 
 
@@ -44,7 +47,7 @@ class Report:
     source: Mapping[str, Any]
     target: str
     output: str
-    layers: tuple[LayerLine, ...]
+    layers: Sequence[LayerLine]
     weightless: Mapping[str, str] = NOTHING
     remarks: Mapping[str, str] = NOTHING
     skipped: Mapping[str, str] = NOTHING
@@ -65,16 +68,24 @@ class Report:
     @property
     def largest(self) -> float | None:
         """The largest difference of any layer's outputs; None where nothing was computed."""
-        return max((x.proof.largest for x in self.layers if x.proof.largest is not None), default=None)
+        return max((proof.largest for _, proof in self.proofs() if proof.largest is not None), default=None)
 
     @property
     def round_trip(self) -> str:
         """ "bit-exact" where every layer's way back is; else which are not."""
-        found = {x.name: x.proof.round_trip for x in self.layers if not x.proof.round_trip.startswith("bit-exact")}
+        found = {name: p.round_trip for name, p in self.proofs() if not p.round_trip.startswith("bit-exact")}
         return "; ".join(f"{name}: {why}" for name, why in found.items()) or "bit-exact"
+
+    def proofs(self) -> Iterator[tuple[str, Proof]]:
+        """Each layer's name and what was shown of it."""
+        if isinstance(self.layers, Lines):
+            return self.layers.proofs()
+        return ((line.name, line.proof) for line in self.layers)
 
     def certificate(self, extra: Mapping[str, Any] = NOTHING) -> dict[str, Any]:
         """What the output says about itself; the same conversion gives the same certificate.
+
+        Of more than FULL layers it has each one's name, forms and exactness only: it lies in the output's header.
 
         Args:
             extra: more about the source: its sha256.
@@ -83,10 +94,15 @@ class Report:
             "layoutx": VERSION,
             "source": {**{k: self.source.get(k, "") for k in ("file", "framework", "version", "format")}, **extra},
             "target": self.target,
-            "layers": [_certified(layer) for layer in self.layers],
+            "layers": self._certified(),
             "skipped": dict(self.skipped),
             "overall": {"exactness": self.exactness, "round_trip": self.round_trip, "largest": self.largest},
         }
+
+    def _certified(self) -> list[dict[str, Any]]:
+        if isinstance(self.layers, Lines) and len(self.layers) > FULL:
+            return list(self.layers.briefs())
+        return [_certified(layer) for layer in self.layers]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON."""
@@ -112,7 +128,7 @@ def report_of(
     source: Mapping[str, Any],
     output: str,
     target: str,
-    lines: tuple[LayerLine, ...] | None = None,
+    lines: Sequence[LayerLine] | None = None,
 ) -> Report:
     """The report of a job that was carried out.
 
@@ -126,7 +142,7 @@ def report_of(
     bare = source.get("format") in BARE_FORMATS
     unsaid = (GUESSED, SAID) if source.get("format") in LIVE_FORMATS and job.source != "keras" else (GUESSED,)
     if lines is None:
-        lines = tuple(layer_line(x, moved, not (bare or x.record.note.startswith(unsaid))) for x in job.layers)
+        lines = Lines(job, moved, lambda layer: not (bare or layer.record.note.startswith(unsaid)))
     used = {tensor.name for layer in job.layers for tensor in layer.sources.values()}
     made = {*moved.arrays, *moved.written}
     written = {*made, *(name for name, kept in job.tied.items() if kept in made)}

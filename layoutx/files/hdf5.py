@@ -21,12 +21,18 @@ from layoutx.files.store import Tensor
 
 Low = Any  # h5py's h5g.GroupID, h5d.DatasetID or h5t.TypeID, which have no types of their own
 Types = list[tuple[Any, DType, bool]]
+CACHE = 1 << 20  # bytes of HDF5's own metadata cache: 10,000 weights otherwise filled 80 MB of it, and took longer
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 
 def opened(blob: Blob) -> h5py.File:
     """The HDF5 file in a blob, for reading; the caller closes it and wraps errors with `reading`."""
-    return h5py.File(stream(blob), "r")
+    file = h5py.File(stream(blob), "r")
+    limits = file.id.get_mdc_config()
+    limits.incr_mode = limits.flash_incr_mode = limits.decr_mode = 0  # each object is looked at once: nothing to keep
+    limits.set_initial_size, limits.initial_size, limits.min_size, limits.max_size = True, CACHE, CACHE, CACHE
+    file.id.set_mdc_config(limits)
+    return file
 
 
 @lru_cache(4096)  # `vars`, `0` and `1` stand in every group

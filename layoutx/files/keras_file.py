@@ -11,6 +11,7 @@ from layoutx.errors import FileError
 from layoutx.files.blob import Blob, member, reading, whole
 from layoutx.files.index import parse_object, shard_files
 from layoutx.files.store import Store, Tensor
+from layoutx.spec.memo import uncollected
 
 INNER = "model.weights.h5"
 
@@ -91,6 +92,7 @@ def _inner(archive: zipfile.ZipFile, path: Path) -> Blob:
     )
 
 
+@uncollected()
 def _contents(blob: Blob) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by path, and metadata: `name:<group>` is the user's name of a `vars` group (keras >= 3.6)."""
     from layoutx.files import hdf5

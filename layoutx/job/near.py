@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from layoutx.files.blob import blob_of
+from layoutx.files.blob import blob_of, stored, writing
 from layoutx.files.remote import fetch, url_of
 from layoutx.files.remote_write import uploaded
 from layoutx.files.store import Tensor
@@ -39,7 +39,7 @@ def brought(moves: Sequence[Move]) -> Iterator[tuple[Move, ...]]:
     """The same moves of local sources: the ranges that they read of remote files, in files with holes elsewhere.
 
     Raises:
-        FileError: a remote file cannot be read.
+        FileError: a remote file cannot be read, or there is no room for it.
     """
     wanted: dict[Path, list[tuple[int, int]]] = {}
     for tensor in {id(tensor): tensor for move in moves for tensor in move.sources.values()}.values():
@@ -53,7 +53,7 @@ def brought(moves: Sequence[Move]) -> Iterator[tuple[Move, ...]]:
     with tempfile.TemporaryDirectory(prefix="layoutx-") as folder:
         here = {far: Path(folder) / f"{number}-{far.name}" for number, far in enumerate(wanted)}
         for far, ranges in wanted.items():
-            with here[far].open("wb") as file:
+            with writing(here[far]), here[far].open("wb") as file:
                 handle = file.fileno()
                 file.truncate(max(end for _, end in ranges))
                 fetch(far, together(ranges), lambda at, data, handle=handle: _put(handle, at, data))  # type: ignore[misc]
@@ -76,10 +76,12 @@ def moved(tensor: Tensor, files: Mapping[Path, Path]) -> Tensor:
     blob = blob_of(tensor)
     if blob is None or blob.path not in files:
         return tensor
-    path = files[blob.path]
     read: Any = tensor.read
-    near = replace(blob, path=path, size=blob.size)
-    return replace(tensor, read=partial(read.func, near, *read.args[1:]), mapped=tensor.mapped or url_of(path) is None)
+    there = replace(blob, path=files[blob.path])
+    if url_of(blob.path) is not None:  # read by `array_at`, as all of a remote file: now it may be mapped
+        plain = stored(tensor.name, there, *read.args[1:])
+        return replace(tensor, read=plain.read, mapped=plain.mapped)
+    return replace(tensor, read=partial(read.func, there, *read.args[1:]))
 
 
 def _at(tensor: Tensor) -> int:

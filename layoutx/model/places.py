@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -96,7 +97,7 @@ def candidates(
         switched = switches(form)
         for way in index.stored(layer, form, keyed):
             first, shape = next(iter(way.shapes.items()))
-            last = first.replace("/", ".").rpartition(".")[2]
+            last, stored_as = first.replace("/", ".").rpartition(".")[2], way.layouts
             for prefix, names in places(form, list(way.shapes), keyed, index.ends.get((last, shape), ())):
                 known = keyed.modules.get(prefix)
                 if form.by_class and (known is None or known.form != form.name):
@@ -115,8 +116,8 @@ def candidates(
                 at = min(index.order[n] for n in names.values())
                 if key not in best or len(names) > len(best[key].names):
                     best[key] = Candidate(form, {**way.config, **given}, way.instance, prefix, names, at, (), way.bound)
-                    layouts[key] = way.layouts
-                elif not live and best[key].form is form and names == best[key].names and way.layouts != layouts[key]:
+                    layouts[key] = stored_as
+                elif not live and best[key].form is form and names == best[key].names and stored_as != layouts[key]:
                     differ = [k for k in switched if way.config.get(k) != best[key].config.get(k) and k not in given]
                     best[key] = replace(best[key], open=tuple(differ))
     return sorted(_fullest(list(best.values())), key=lambda c: c.at)
@@ -240,6 +241,7 @@ def _chains(keyed: Keyed, count: int) -> Iterator[list[str]]:
             yield run
 
 
+@lru_cache(65536)  # each name is compared with many
 def plain(name: str) -> str:
     """A name without what frameworks add or change: case, underscores, the path's separators."""
     return "".join(c for c in name.lower() if c.isalnum())

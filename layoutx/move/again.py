@@ -53,7 +53,7 @@ def check_again(places: Sequence[Place], seen: Sequence[Seen], jobs: int, final:
 
 def _read(file: int, runs: Sequence[tuple[int, int]]) -> Array:
     """Runs of a file, (offset, bytes) each, end to end in this thread's buffer; short where the file is."""
-    buffer = room("again", np.dtype(np.uint8), sum(size for _, size in runs))
+    buffer = room("made", np.dtype(np.uint8), sum(size for _, size in runs))
     at = 0
     for offset, size in runs:
         end = at + size

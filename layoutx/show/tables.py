@@ -116,9 +116,10 @@ def _plain(sizes: Sequence[int], lines: Iterable[Line], width: int) -> str | Non
     texts: list[str] = []
     for line in lines:
         if isinstance(line, Note):
-            texts += (found := _lines(line, width))
+            found = _lines(line, width)
             if not all(_fits(part, width) for part in found):
                 return None
+            texts += [part.rstrip() for part in found]
             continue
         cells = [_cut(folded_text(_text(cell), size), size) for cell, size in zip(line.cells, sizes, strict=False)]
         if not cells or not all(_fits(part, size) for cell, size in zip(cells, sizes, strict=False) for part in cell):
@@ -140,26 +141,30 @@ def _cut(text: str, size: int) -> list[str]:
 
 def _fits(text: str, size: int) -> bool:
     """Whether a text is as many columns wide as it has characters, and no wider than its place."""
-    if not text.isascii():
-        from rich.cells import cell_len
+    return len(text) <= size and text.isprintable() and _columns(text) == len(text)
 
-        if cell_len(text) != len(text):
-            return False
-    return len(text) <= size and text.isprintable()
+
+def _columns(text: str) -> int:
+    """How many columns a text takes."""
+    if text.isascii() and text.isprintable():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def prose(text: str, width: int = WIDTH, color: bool = False, style: str = "", indent: int = 0) -> str:
     """A paragraph wrapped at words."""
-    return _printed(_wrapped(Note(text, indent, style), width), width, color)
+    note = Note(text, indent, style)
+    plain = None if color else _plain((), [note], width)
+    return _printed(_wrapped(note, width), width, color) if plain is None else plain
 
 
 def _sizes(rows: Sequence[Row], count: int, width: int) -> list[int]:
-    from rich.cells import cell_len
-
     sizes = [1] * count
     for line in rows:
         for at, cell in enumerate(line.cells):
-            longest = max((cell_len(part) for part in _text(cell).split("\n")), default=0)
+            longest = max((_columns(part) for part in _text(cell).split("\n")), default=0)
             sizes[at] = max(sizes[at], longest)
     while sum(sizes) + GAP * (count - 1) > width and max(sizes) > NARROWEST:
         sizes[sizes.index(max(sizes))] -= 1
@@ -185,13 +190,11 @@ def _table(sizes: Sequence[int], rows: Sequence[Row]) -> Table:
 
 def folded_text(text: str, width: int) -> str:
     """A text broken into lines at spaces, and else after "/" or inside a dotted name, rather than anywhere."""
-    from rich.cells import cell_len
-
     lines = []
     for line in text.split("\n"):
         current = ""
         for piece in re.split(r"(?<=[ /])|(?<=\.)(?=[A-Za-z])", line):
-            if current and cell_len(current + piece.rstrip()) > width:
+            if current and _columns(current + piece.rstrip()) > width:
                 lines.append(current.rstrip())
                 current = ""
             current += piece

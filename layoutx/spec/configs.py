@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice, product
 from typing import Any
 
+from layoutx.spec.memo import Memo
 from layoutx.spec.schema import Cases, Form, When
 
 MOST_CONFIGS = 64
@@ -21,9 +22,12 @@ def structural(form: Form) -> Iterator[dict[str, Any]]:
         yield _different(form, dict(zip(keys, chosen, strict=True)))
 
 
-def switches(form: Form) -> dict[str, tuple[Any, ...]]:
+def switches(form: Form) -> Mapping[str, tuple[Any, ...]]:
     """Config keys that decide tensors, labels, axes or facts -> the values worth telling apart, the default first."""
-    return _values(form, [*_structure(form), *form.facts.values()])
+    return _switches.get((form,), b"", lambda: _values(form, [*_structure(form), *form.facts.values()]))
+
+
+_switches: Memo[dict[str, tuple[Any, ...]]] = Memo()
 
 
 def _structure(form: Form) -> list[Cases]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layoutx.spec.memo import uncollected
 from layoutx.version import VERSION
 
 if TYPE_CHECKING:
@@ -118,17 +119,11 @@ def taken(path: Path) -> tuple[Mapping[str, Kind], Mapping[str, Form], Mapping[s
     return kinds, _Forms(kinds, kind_of), frameworks
 
 
+@uncollected()
 def _loaded(data: bytes) -> Any:
-    import gc
     import pickle
 
-    collecting = gc.isenabled()
-    gc.disable()  # thousands of new objects, none of them garbage: looking for some costs a quarter of the load
-    try:
-        return pickle.loads(data)
-    finally:
-        if collecting:
-            gc.enable()
+    return pickle.loads(data)
 
 
 def _dumped(found: Any) -> bytes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import marshal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 Value = TypeVar("Value")
@@ -18,6 +20,18 @@ def key_of(*values: Any) -> bytes | None:
         return marshal.dumps(values, 2)  # from version 3 on the bytes depend on how often an object is referred to
     except ValueError:
         return None
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """While thousands of objects are made that all stay, nobody looks for garbage among them: it takes as long."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
 
 
 class Memo(Generic[Value]):

@@ -423,6 +423,15 @@ def test_a_file_that_became_shorter(bucket, source):
         tensor.read()
 
 
+def test_a_reading_that_gives_less_than_was_asked_for():
+    fs = fsspec.filesystem("memory")
+    fs.pipe_file("/b/x", b"x" * 50)
+    with pytest.raises(FileError, match="cannot read x") as caught:
+        remote.fetch(located("memory://b/x"), [(10, 100)], lambda at, data: None)
+    assert "40 came" in str(caught.value)
+    fs.store.clear()
+
+
 def test_without_fsspec_it_says_what_to_install(tmp_path):
     code = (
         "import sys; sys.modules['fsspec'] = None\n"

@@ -326,9 +326,9 @@ slabs = executors.slabs
 
 def test_a_giant_tensor_outlives_failures(tmp_path, small_pieces):
     path = checkpoint(tmp_path / "g.safetensors", giant=211)
-    alone = converted(path, tmp_path / "alone")
+    alone = converted(path, tmp_path / "alone", verify="layers", live=False)
     executor = Unreliable(lambda number: OSError("lost") if number in (2, 3, 5, 9, 11, 14) else None)
-    same(converted(path, tmp_path / "out", executor=executor), alone)
+    same(converted(path, tmp_path / "out", verify="layers", live=False, executor=executor), alone)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -403,6 +403,8 @@ def test_plain_paths_load_neither_fsspec_nor_an_engine(source, tmp_path):
 def test_waiting_for_the_end_of_what_runs(source, tmp_path):
     """A folder that is given up is not written to any more when `convert` returns."""
 
+    at_work = []
+
     class Slow(ThreadPoolExecutor):
         def submit(self, fn, /, *args, **kwargs):
             refuse = not hasattr(self, "asked")
@@ -410,12 +412,17 @@ def test_waiting_for_the_end_of_what_runs(source, tmp_path):
             return super().submit(refused if refuse else slowly, fn)
 
     def refused(fn):
+        while not at_work:
+            time.sleep(0.01)
         raise ConversionError("no")
 
     def slowly(fn):
-        time.sleep(0.2)
-        return fn()
+        at_work.append(fn)
+        time.sleep(0.3)
+        at_work.remove(fn)
 
-    with Slow(2) as executor, pytest.raises(ConversionError):
-        converted(source, tmp_path / "out", executor=executor)
+    with Slow(2) as executor:
+        with pytest.raises(ConversionError):
+            converted(source, tmp_path / "out", executor=executor)
+        assert at_work == []
     assert files(tmp_path / "out") == {}

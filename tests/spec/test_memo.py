@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
-from layoutx.spec.memo import Memo, key_of
+from layoutx.spec.memo import Memo, key_of, uncollected
 
 
 @pytest.mark.parametrize(
@@ -49,3 +51,14 @@ def test_at_most_so_many_are_kept() -> None:
     for number in range(10):
         memo.get((), key_of(number), lambda: 1)
     assert len(memo._found) <= 3
+
+
+def test_garbage_is_looked_for_again_whatever_happens() -> None:
+    assert gc.isenabled()
+    with uncollected():
+        with uncollected():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    with pytest.raises(ValueError, match="no"), uncollected():
+        raise ValueError("no")
+    assert gc.isenabled()
