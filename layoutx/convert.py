@@ -13,7 +13,7 @@ from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import UsageError, raise_all
-from layoutx.files.certificate import digest_of, refuse_twice, to_metadata
+from layoutx.files.certificate import digest_of, refuse_twice, sha256, to_metadata
 from layoutx.files.open import open_store
 from layoutx.files.remote import located
 from layoutx.files.save import can_write
@@ -114,7 +114,7 @@ def convert(
         resume: take the shards that an earlier, stopped run of the same conversion finished.
         executor: makes the shards (of 5 GB where no size is given), each with `jobs` threads (1): any
             concurrent.futures.Executor, or a function that makes one and so replaces it where it breaks.
-        checksum: "sha256": of the source's file, whatever its size; without it only up to 64 MB.
+        checksum: "sha256": of the source's file, whatever its size (without it only up to 64 MB), and of the output's.
 
     Returns:
         The report: layers, exactness, proofs, settings to carry, every key accounted for.
@@ -173,7 +173,8 @@ def convert(
         lambda moved: to_metadata(told(moved).certificate(digest)),
         live,
     )
-    return replace(told(moved), seconds=perf_counter() - started)
+    made = sha256(Path(output)) if checksum and output is not None and Path(output).is_file() else ""
+    return replace(told(moved), seconds=perf_counter() - started, sha256=made)
 
 
 @uncollected()

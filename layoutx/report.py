@@ -40,7 +40,7 @@ class Report:
         nbytes, shards: of the tensors that are written, or would be, and in how many files; 0 where nobody counted.
         exactness: of the whole. seconds: how long it took; None where nobody measured.
         end_to_end: how the outputs of the two models compare; None where files were converted.
-        certified: whether the output is a file that holds the certificate.
+        certified: whether the output is a file that holds the certificate. sha256: of that file, where asked for.
         model: the live model that `port` gave the weights to.
     """
 
@@ -63,6 +63,7 @@ class Report:
     seconds: float | None = field(default=None, compare=False)
     end_to_end: EndToEnd | None = None
     certified: bool = True
+    sha256: str = ""
     model: Any = field(default=None, compare=False, repr=False)
 
     @property

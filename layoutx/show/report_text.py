@@ -44,6 +44,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "shards": report.shards,
         "end_to_end": asdict(report.end_to_end) if report.end_to_end is not None else None,
         "seconds": report.seconds,
+        "sha256": report.sha256,
     }
 
 
@@ -243,6 +244,8 @@ def _summary(report: Report) -> Iterator[str]:
         end.append(f"Certificate in the file's metadata (layoutx inspect {clean(Path(report.output).name)}).")
     if end:
         yield " ".join(end)
+    if report.sha256:
+        yield f"Its SHA-256 is {report.sha256}."
 
 
 def _forward(report: Report) -> Iterator[str]:
