@@ -25,7 +25,7 @@ def options(found: ArgumentParser) -> None:
     found.add_argument("--resume", action="store_true", help="go on with shards that a stopped run finished")
     found.add_argument("--dask", metavar="ADDRESS", help="make shards on a Dask cluster: tcp://10.0.0.1:8786")
     found.add_argument("--ray", metavar="ADDRESS", help="make shards on a Ray cluster: 10.0.0.1:6379, or auto")
-    found.add_argument("--sha256", action="store_true", help="note the SHA-256 of the source, even of a large file, and tell the output's")
+    found.add_argument("--sha256", action="store_true", help="note a large source's SHA-256 too, and tell the output's")
 
 
 def executor(args: Namespace) -> AbstractContextManager[Any]:

@@ -167,11 +167,30 @@ def take_room(handle: int, nbytes: int) -> None:
     """Ask for the space of an open file; where the system cannot say whether there is any, go on."""
     if not hasattr(os, "posix_fallocate") or not nbytes:
         return
+    if _in_memory(os.fstat(handle).st_dev):  # it would fill all of it with zeros, at the price of half a conversion
+        found = os.fstatvfs(handle)
+        if found.f_blocks and nbytes > found.f_bavail * found.f_frsize + os.fstat(handle).st_blocks * 512:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return
     try:
         os.posix_fallocate(handle, 0, nbytes)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
+
+
+def _in_memory(device: int) -> bool:
+    """Whether a file system keeps its files in memory (tmpfs), as Linux says it."""
+    name = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    for line in mounts.splitlines():
+        head, _, tail = line.partition(" - ")
+        if head.split()[2:3] == [name]:
+            return tail.split()[:1] in (["tmpfs"], ["ramfs"])
+    return False
 
 
 def _sync_tree(folder: Path) -> None:

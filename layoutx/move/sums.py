@@ -10,15 +10,11 @@ SHA-256 is for (`files.certificate.sha256`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from io import RawIOBase
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
 import xxhash
 
-from layoutx.errors import FileError
-from layoutx.files.blob import DO_AGAIN, reading
 from layoutx.files.dtypes import Array
 
 PIECE = 8 << 20
@@ -46,36 +42,3 @@ def array_sum(array: Array) -> str:
     """The checksum of a contiguous array as a tensor."""
     data = array.reshape(-1).view(np.uint8)
     return tensor_sum(piece_sum(data[start : start + PIECE]) for start in range(0, data.size, PIECE))
-
-
-def file_pieces(path: Path, offset: int, nbytes: int, piece: int = PIECE) -> Iterator[Array]:
-    """The bytes of a run of a file, a piece at a time, each in the same buffer: it holds until the next one.
-
-    Raises:
-        FileError: the file ends before the run does, or cannot be read.
-    """
-    buffer = np.empty(min(piece, nbytes), np.uint8)
-    with reading(path, "the file it was a moment ago"), path.open("rb", buffering=0) as file:
-        file.seek(offset)
-        for start in range(0, nbytes, piece):
-            wanted = buffer[: min(piece, nbytes - start)]
-            _fill(wanted.data, file, path)
-            yield wanted
-
-
-def file_sum(path: Path, offset: int, nbytes: int) -> str:
-    """The checksum of the tensor that lies in a run of a file.
-
-    Raises:
-        FileError: as `file_pieces`.
-    """
-    return tensor_sum(piece_sum(piece) for piece in file_pieces(path, offset, nbytes))
-
-
-def _fill(wanted: memoryview, file: RawIOBase, path: Path) -> None:
-    """Read on until the buffer is full: a system may read less than it is asked for."""
-    while len(wanted):
-        got = file.readinto(wanted)
-        if not got:
-            raise FileError(f"{path.name} is truncated", where=str(path), why="it ends inside a tensor", do=DO_AGAIN)
-        wanted = wanted[got:]

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from io import RawIOBase
-from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
 import xxhash
 
-from layoutx.errors import FileError
-from layoutx.move import sums
-from layoutx.move.sums import PIECE, array_sum, file_pieces, file_sum, piece_sum, tensor_sum
+from layoutx.move.sums import PIECE, array_sum, piece_sum, tensor_sum
 
 RNG = np.random.default_rng(3)
 DATA = np.frombuffer(RNG.bytes(2 * PIECE + 4_567), np.uint8)
@@ -54,50 +49,6 @@ def test_every_byte_and_the_order_of_pieces_count() -> None:
         assert array_sum(other) != first
     swapped = np.concatenate([DATA[PIECE : 2 * PIECE], DATA[:PIECE], DATA[2 * PIECE :]])
     assert array_sum(swapped) != first
-
-
-def test_a_run_of_a_file_is_read_again_in_one_buffer(tmp_path: Path) -> None:
-    path = tmp_path / "run"
-    path.write_bytes(b"head" * 5 + DATA.tobytes() + b"tail")
-    assert file_sum(path, 20, DATA.size) == array_sum(DATA)
-    places, whole = set(), hashlib.sha256()
-    for piece in file_pieces(path, 20, DATA.size):
-        places.add(piece.ctypes.data)
-        whole.update(piece)
-    assert len(places) == 1
-    assert whole.digest() == hashlib.sha256(DATA).digest()
-    assert [piece.tobytes() for piece in file_pieces(path, 18, 5, piece=2)] == [
-        b"ad",
-        DATA[:2].tobytes(),
-        DATA[2:3].tobytes(),
-    ]
-    assert list(file_pieces(path, 3, 0)) == []
-    assert file_sum(path, 21, DATA.size) != array_sum(DATA)
-
-
-def test_a_file_that_ends_too_soon_or_is_gone(tmp_path: Path) -> None:
-    path = tmp_path / "short"
-    path.write_bytes(b"12345678")
-    with pytest.raises(FileError, match="truncated"):
-        file_sum(path, 4, 5)
-    with pytest.raises(FileError, match="cannot read"):
-        file_sum(tmp_path / "none", 0, 1)
-
-
-def test_a_system_that_reads_less_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "slow"
-    path.write_bytes(DATA[:999].tobytes())
-    plain = sums._fill
-
-    class Slow:
-        def __init__(self, file: RawIOBase) -> None:
-            self.file = file
-
-        def readinto(self, view: memoryview) -> int | None:
-            return self.file.readinto(view[:100])
-
-    monkeypatch.setattr(sums, "_fill", lambda wanted, file, path: plain(wanted, Slow(file), path))
-    assert file_sum(path, 0, 999) == array_sum(DATA[:999])
 
 
 def test_threads_agree() -> None:
