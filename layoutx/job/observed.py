@@ -17,6 +17,7 @@ from layoutx.move.sums import piece_sum
 from layoutx.plan.run import consent
 
 RANGE = "range"  # the consent to finite numbers that become infinite
+BEFORE = "its outputs were compared before its numbers were rounded"
 MOST = 8
 
 
@@ -121,7 +122,8 @@ def _unprove(moved: Moved, layers: Mapping[str, LayerJob]) -> None:
     """The way back of what was rounded is not the way it came."""
     for name, result in moved.results.items():
         if result.narrowed:
-            moved.proofs[name] = replace(moved.proofs[name], round_trip="not reversible: rounded")
+            note = BEFORE if moved.proofs[name].method else moved.proofs[name].note
+            moved.proofs[name] = replace(moved.proofs[name], round_trip="not reversible: rounded", note=note)
         elif result.rounded and not moved.proofs[name].method:
             moved.proofs[name] = replace(unproved(layers[name], result), note=moved.proofs[name].note)
 

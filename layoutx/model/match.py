@@ -74,7 +74,7 @@ def matched(
     Raises:
         UsageError: `fixed` names no layer.
     """
-    index = index_of(keyed, registry)
+    index = index_of(keyed, registry, layers)
     options = {layer.record.name: candidates(layer, keyed, registry, values, index) for layer in layers}
     unknown = [name for name in fixed if name not in options]
     if unknown:

@@ -25,6 +25,7 @@ from layoutx.spec.registry import Registry
 from layoutx.spec.schema import Form
 
 MOST_INSTANCES = 64
+CROWD = 64  # places of one shape from which on the same name is enough: comparing all with all would take hours
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +57,22 @@ class Layer:
 
 @dataclass(frozen=True)
 class Index:
-    """A keyed model's names by their last part and shape, and what was found out before for layers of one size."""
+    """A keyed model's names by their last part and shape, and what was found out before for layers of one size.
+
+    `named`: both models call all their layers alike; where many places have one shape, the name then says which it is.
+    """
 
     order: Mapping[str, int]
     ends: Mapping[tuple[str, tuple[int, ...]], list[str]]
     known: dict[object, list[Stored]] = field(default_factory=dict)
+    named: bool = False
+
+    def among(self, layer: Layer, first: str, shape: tuple[int, ...]) -> Sequence[str]:
+        """The tensors that the first one of a layer can be."""
+        short = first.replace("/", ".")
+        found = self.ends.get((short.rpartition(".")[2], shape), [])
+        own = f"{layer.record.name.replace('/', '.')}.{short}"
+        return [own] if self.named and len(found) > CROWD and own in self.order else found
 
     def stored(self, layer: Layer, form: Form, keyed: Keyed) -> list[Stored]:
         """As the function `stored`; layers of equal sizes, facts and axes are stored alike."""
@@ -71,14 +83,16 @@ class Index:
         return self.known[key]
 
 
-def index_of(keyed: Keyed, registry: Registry) -> Index:
-    """The index of a keyed model, for the candidates of many layers."""
+def index_of(keyed: Keyed, registry: Registry, layers: Sequence[Layer] = ()) -> Index:
+    """The index of a keyed model, for the candidates of many layers, and of these if all of them are looked for."""
     ends: dict[tuple[str, tuple[int, ...]], list[str]] = {}
     for name, tensor in keyed.tensors.items():
         ends.setdefault((name.rpartition(".")[2], tensor.shape), []).append(name)
     for name in bare_names(keyed, registry):
         ends.setdefault((PATH, keyed.tensors[name].shape), []).append(name)
-    return Index(positions(keyed), ends)
+    paths = {name.rpartition(".")[0] for name in keyed.tensors}
+    named = len(layers) > CROWD and all(layer.record.name.replace("/", ".") in paths for layer in layers)
+    return Index(positions(keyed), ends, named=named)
 
 
 def candidates(
@@ -97,8 +111,8 @@ def candidates(
         switched = switches(form)
         for way in index.stored(layer, form, keyed):
             first, shape = next(iter(way.shapes.items()))
-            last, stored_as = first.replace("/", ".").rpartition(".")[2], way.layouts
-            for prefix, names in places(form, list(way.shapes), keyed, index.ends.get((last, shape), ())):
+            stored_as = way.layouts
+            for prefix, names in places(form, list(way.shapes), keyed, index.among(layer, first, shape)):
                 known = keyed.modules.get(prefix)
                 if form.by_class and (known is None or known.form != form.name):
                     continue  # fitting names and shapes are no reason

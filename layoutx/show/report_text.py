@@ -126,7 +126,7 @@ def _exact(report: Report) -> str:
         "moves": "every number moved bit for bit",
         "fills": f"bit for bit, {plural(filled, 'tensor')} filled in",
         "conditional": "what was left out changes nothing",
-        "rounds": "some numbers were added and rounded, which is not reversible",
+        "rounds": "some numbers were rounded, which is not reversible",
     }.get(report.exactness, report.exactness)
 
 

@@ -18,7 +18,7 @@ from layoutx.spec.memo import Memo, key_of
 from layoutx.spec.registry import Registry
 from layoutx.spec.schema import Form, Kind
 from layoutx.spec.sizing import UndeterminedError
-from layoutx.spec.variants import SOME, Variant, every_name, turnings, variants
+from layoutx.spec.variants import SOME, Variant, turnings, variants
 
 Shape = Sequence[int]
 
@@ -77,20 +77,13 @@ def _all(
     reg: Registry, framework: str, names: tuple[str, ...] | None, order: Sequence[Shape], known: Mapping[str, Any]
 ) -> tuple[Guess, ...]:
     """The guesses of every form, whatever the layer is called."""
-    forms = _forms.get((reg,), key_of(framework), lambda: tuple(_forms_of(reg, framework))) if order else ()
-    able = (one for one in forms if names is None or one[2].issuperset(names))  # most are excluded by their names
-    return tuple(guess for kind, form, _ in able for guess in _fits(kind, form, names, order, known))
-
-
-_forms: Memo[tuple[tuple[Kind, Form, frozenset[str]], ...]] = Memo()
-
-
-def _forms_of(reg: Registry, framework: str) -> Iterator[tuple[Kind, Form, frozenset[str]]]:
-    """The forms of a framework to which names and shapes may lead, with all names that their tensors may have."""
-    for kind in reg.kinds.values():
-        for form in kind.forms.values():
-            if form.framework == framework and not form.by_class:
-                yield kind, form, every_name(kind, form)
+    own = f"{framework}."
+    able = [  # most are excluded by their names, before their kind is read
+        form
+        for form, every in (reg.tensor_names() if order else {}).items()
+        if form.startswith(own) and (names is None or every.issuperset(names))
+    ]
+    return tuple(g for form in able for g in _fits(reg.kind_of(form), reg.form(form), names, order, known))
 
 
 def _fits(

@@ -103,8 +103,23 @@ class _Forms(Mapping[str, "Form"]):
         return len(self.kind_of)
 
 
-def taken(path: Path) -> tuple[Mapping[str, Kind], Mapping[str, Form], Mapping[str, Framework]] | None:
-    """Kinds, forms and frameworks kept there; None where nothing is, or another user could have written it."""
+Names = Mapping[str, frozenset[str]]
+Kept = tuple[Mapping[str, "Kind"], Mapping[str, "Form"], Mapping[str, "Framework"], Names]
+
+
+def tensor_names(registry: Registry) -> dict[str, frozenset[str]]:
+    """Form -> all names that its tensors may have, of the forms to which names may lead; in the registry's order."""
+    from layoutx.spec.variants import every_name
+
+    forms = ((kind, form) for kind in registry.kinds.values() for form in kind.forms.values() if not form.by_class)
+    return {form.name: every_name(kind, form) for kind, form in forms}
+
+
+def taken(path: Path) -> Kept | None:
+    """Kinds, forms, frameworks and the forms' tensor names kept there.
+
+    None where nothing is, or another user could have written it.
+    """
     try:
         with path.open("rb") as file:
             if not _own(os.fstat(file.fileno())):
@@ -112,11 +127,11 @@ def taken(path: Path) -> tuple[Mapping[str, Kind], Mapping[str, Form], Mapping[s
             whole = file.read()
         if hashlib.sha256(whole[_DIGEST:]).digest() != whole[:_DIGEST]:
             return None
-        stored, kind_of, frameworks = _loaded(whole[_DIGEST:])
+        stored, kind_of, frameworks, names = _loaded(whole[_DIGEST:])
     except Exception:  # whatever is wrong with it, the spec files are there
         return None
     kinds = _Kinds(stored)
-    return kinds, _Forms(kinds, kind_of), frameworks
+    return kinds, _Forms(kinds, kind_of), frameworks, names
 
 
 @uncollected()
@@ -148,7 +163,7 @@ def keep(path: Path, registry: Registry) -> None:
 
     stored = {name: _dumped(kind) for name, kind in registry.kinds.items()}
     kind_of = {name: form.kind for name, form in registry.forms.items()}
-    data = _dumped((stored, kind_of, dict(registry.frameworks)))
+    data = _dumped((stored, kind_of, dict(registry.frameworks), tensor_names(registry)))
 
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

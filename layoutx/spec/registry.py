@@ -6,7 +6,7 @@ import difflib
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError, SpecError, UsageError, raise_all
 from layoutx.spec.bind import bind
 from layoutx.spec.bound import BoundForm
-from layoutx.spec.kept import keep, kept, taken
+from layoutx.spec.kept import keep, kept, taken, tensor_names
 from layoutx.spec.memo import Memo, key_of
 from layoutx.spec.schema import Form, Framework, Kind
 
@@ -30,6 +30,11 @@ class Registry:
     kinds: Mapping[str, Kind]
     forms: Mapping[str, Form]
     frameworks: Mapping[str, Framework] = NOTHING
+    names: Mapping[str, frozenset[str]] | None = field(default=None, compare=False, repr=False)
+
+    def tensor_names(self) -> Mapping[str, frozenset[str]]:
+        """Form -> all names that its tensors may have, of the forms to which names may lead, kind by kind."""
+        return self.names if self.names is not None else _named.get((self,), b"", lambda: tensor_names(self))
 
     def form(self, name: str) -> Form:
         """The form of that name.
@@ -69,6 +74,7 @@ class Registry:
 
 
 _forms: Memo[tuple[Form, ...]] = Memo()
+_named: Memo[Mapping[str, frozenset[str]]] = Memo()
 
 
 def _forms_of(forms: Mapping[str, Form], framework: str, by_class: bool) -> tuple[Form, ...]:
