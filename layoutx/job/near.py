@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from layoutx.job.moves import Moves
 from layoutx.job.observed import Told
 from layoutx.job.stream import Output, stream
 from layoutx.move.moves import Move
+from layoutx.move.pool import write_all
 
 GAP = 1 << 20  # bytes between two tensors that are read with them: another request would take longer
 
@@ -56,7 +56,7 @@ def brought(moves: Sequence[Move]) -> Iterator[tuple[Move, ...]]:
             with writing(here[far]), here[far].open("wb") as file:
                 handle = file.fileno()
                 file.truncate(max(end for _, end in ranges))
-                fetch(far, together(ranges), lambda at, data, handle=handle: _put(handle, at, data))  # type: ignore[misc]
+                fetch(far, together(ranges), lambda at, data, handle=handle: write_all(handle, data, at))  # type: ignore[misc]
         yield tuple(replace(m, sources={n: moved(t, here) for n, t in m.sources.items()}) for m in moves)
 
 
@@ -88,10 +88,3 @@ def _at(tensor: Tensor) -> int:
     """Where a tensor begins in its blob: `blob.array_at` takes it after the blob."""
     read: Any = tensor.read
     return int(read.args[1])
-
-
-def _put(handle: int, at: int, data: bytes) -> None:
-    view = memoryview(data)
-    while len(view):
-        done = os.pwrite(handle, view, at)
-        view, at = view[done:], at + done

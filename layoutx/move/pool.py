@@ -79,7 +79,7 @@ def carry_out(places: Sequence[Place], jobs: int, begin: int = 0, many: int = 0)
             piece = _made(places[at], number, seen[at], sources, problems)
             made.append(piece.tobytes() if piece is not None else b"")
         first = places[unit[0][0]]
-        return _write(files[first.path], b"".join(made), first.offset) if all(made) and first.path else 0
+        return write_all(files[first.path], b"".join(made), first.offset) if all(made) and first.path else 0
 
     try:
         with holding():
@@ -111,12 +111,12 @@ def _put(place: Place, number: int, piece: Array | None, files: Mapping[Path, in
     width = place.move.dtype.itemsize
     at = 0
     for first, size in place.cut.runs(number):
-        at += _write(files[place.path], piece[at : at + size * width], place.offset + first * width)
+        at += write_all(files[place.path], piece[at : at + size * width], place.offset + first * width)
     return at
 
 
-def _write(file: int, data: bytes | Array, offset: int) -> int:
-    """All of it: a system may write less than it is given."""
+def write_all(file: int, data: bytes | Array, offset: int) -> int:
+    """Write all of it, for a system may write less than it is given; how many bytes."""
     view = memoryview(data if isinstance(data, bytes) else data.data)
     while len(view):
         written = os.pwrite(file, view, offset)

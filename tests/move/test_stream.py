@@ -198,6 +198,22 @@ def test_the_way_that_was_proved_is_the_way_that_was_written(mixed, tmp_path, mo
     assert not (tmp_path / "out.safetensors").exists()
 
 
+def stopped(path, out, monkeypatch):
+    """A conversion that somebody stops at its third shard; the names of those that it made."""
+    make, made = shards.make, []
+
+    def stopping(part):
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        made.append(part.path.name)
+        return make(part)
+
+    monkeypatch.setattr(shards, "make", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        converted(path, out, max_shard_size=3000)
+    return made
+
+
 class TestShards:
     """Shards with an index, and what a stopped run leaves."""
 
@@ -219,18 +235,8 @@ class TestShards:
         assert report.keys_written == len(named)
 
     def test_a_stopped_run_goes_on(self, mixed, tmp_path, monkeypatch):
-        out, made = tmp_path / "out.safetensors", []
-        make = shards.make
-
-        def stopping(part):
-            if len(made) == 2:
-                raise KeyboardInterrupt
-            made.append(part.path.name)
-            return make(part)
-
-        monkeypatch.setattr(shards, "make", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            converted(mixed, out, max_shard_size=3000)
+        out, make = tmp_path / "out.safetensors", shards.make
+        made = stopped(mixed, out, monkeypatch)
         assert not list(tmp_path.glob("out*"))
         first = tuple(made)
         folder = shards.work_folder(out)
@@ -243,18 +249,8 @@ class TestShards:
         same(arrays(tmp_path / "out.safetensors.index.json"), arrays(tmp_path / "again.safetensors.index.json"))
 
     def test_another_source_is_another_job(self, mixed, tmp_path, monkeypatch):
-        out, made = tmp_path / "out.safetensors", []
-        make = shards.make
-
-        def stopping(part):
-            if len(made) == 2:
-                raise KeyboardInterrupt
-            made.append(part.path.name)
-            return make(part)
-
-        monkeypatch.setattr(shards, "make", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            converted(mixed, out, max_shard_size=3000)
+        out, make = tmp_path / "out.safetensors", shards.make
+        stopped(mixed, out, monkeypatch)
         write_model(
             mixed, [lstm("lstm", 11, 13), dense("dense", 13, 17), dense("dense_1", 17, 17)], [None, None, 11], seed=9
         )
