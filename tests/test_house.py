@@ -260,3 +260,9 @@ def test_version_starts_fast() -> None:
         if ratios[-1] <= 3:
             return
     pytest.fail(f"`layoutx --version` takes {min(ratios):.1f} times the start of a Python that imports numpy")
+
+
+def test_test_modules_have_names_of_their_own():
+    """pytest imports them by their names alone: two of one name are one too many."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
