@@ -117,7 +117,8 @@ def tried(
             if sums.setdefault(job.tied.get(full, full), stored) != stored:
                 problems.append(_twice(full, job.tied.get(full, "")))
 
-    for way in steps(found, lambda one: f"{'looking at' if level == 'none' else 'moving and proving'} {one.layer.record.name}"):
+    doing = "looking at" if level == "none" else "moving and proving"
+    for way in steps(found, lambda one: f"{doing} {one.layer.record.name}"):
         layer, name = way.layer, way.layer.record.name
         again = {t for t, full in layer.targets.items() if many[job.tied.get(full, full)] > 1}
         try:
