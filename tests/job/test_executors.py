@@ -336,7 +336,7 @@ def test_a_disk_that_fails_at_random(tmp_path, small_pieces, monkeypatch, seed):
     """A fifth of the places that are written refuse, once or twice; every shard has a few of them."""
     path = checkpoint(tmp_path / "g.safetensors", giant=211)
     alone = converted(path, tmp_path / "alone")
-    real, left, failed = pool._write, {}, []
+    real, left, failed = pool.write_all, {}, []
 
     def write(file, data, offset):
         key = f"{seed} {offset} {len(data)}"
@@ -347,7 +347,7 @@ def test_a_disk_that_fails_at_random(tmp_path, small_pieces, monkeypatch, seed):
             raise OSError(5, "Input/output error")
         return real(file, data, offset)
 
-    monkeypatch.setattr(pool, "_write", write)
+    monkeypatch.setattr(pool, "write_all", write)
     monkeypatch.setattr(executors, "TRIES", 40)
     with ThreadPoolExecutor(2) as executor:
         same(converted(path, tmp_path / "out", executor=executor), alone)
