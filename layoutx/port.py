@@ -8,10 +8,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from layoutx.errors import UsageError, VerificationError
+from layoutx.errors import VerificationError
 from layoutx.job.between import Planned, planned_between
 from layoutx.job.jobs import Job, Options, options_of
-from layoutx.job.levels import LEVELS, computed, level_of
+from layoutx.job.levels import check_level, computed, level_of
 from layoutx.job.narrowed import narrowed
 from layoutx.job.run import Moved, move
 from layoutx.job.slots import check_slots, slots_of, writable, write
@@ -91,8 +91,7 @@ def port(
     tree = is_tree(target)
     if not tree:
         writable(target, "port", ELSEWHERE)
-    if verify not in LEVELS:
-        raise UsageError(f"there is no level of verification {verify!r}", do=f"one of {', '.join(LEVELS)}")
+    check_level(verify)
     options = options_of(allow, skip, only, forms, pairs, ignore_keys, keep_order, materialise, values, map=map)
     planned = planned_between(source, target, registry(specs), options, from_, inputs)
     carry_out = _into_tree if tree else _into_variables

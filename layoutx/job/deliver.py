@@ -137,7 +137,7 @@ def deliver(
 
     if output is None:
         settle(job, moves, {}, moved, options)
-    elif how.most is None or sum(one.nbytes for one in moves.tensors) <= how.most:
+    elif how.most is None or moved.nbytes <= how.most:
         room = len(json.dumps(dict(certified(moved)))) + ROOM * (len(job.layers) + len(moves.tensors) + 1)
         with _spooled(output):
             deliver_file(moves, Output(output, template, seen, room, level != "none", how.jobs))

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from layoutx.errors import ConsentError, ConversionError, LayoutxError, raise_all
+from layoutx.errors import ConversionError, LayoutxError, raise_all
 from layoutx.files.dtypes import DType
 from layoutx.files.store import Store, Tensor
 from layoutx.job.jobs import Job, Options
+from layoutx.job.narrowed import no_consent
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
 from layoutx.move.cast import dtype_after
@@ -55,7 +56,7 @@ def moves_for(job: Job, target: Keyed | ModelRecord | None, options: Options, dt
                 narrowed[name] = (str(move.dtype), str(goal))
             found[name] = replace(move, dtype=goal)
     if narrowed and dtype is None and "rounds" not in options.allow:
-        raise _no_consent(narrowed)
+        raise no_consent(narrowed, "template")
     again = [replace(move, dtype=found[move.name].dtype) for move in again]
     for tied, first in job.tied.items():
         if first in found and tied not in found:
@@ -139,11 +140,3 @@ def _completing(found: Mapping[str, Move], job: Job, target: ModelRecord) -> dic
             lent[name] = target.store.tensors[name]
     raise_all(problems, "the template has tensors that nothing was found for")
     return lent
-
-
-def _no_consent(narrowed: Mapping[str, tuple[str, str]]) -> ConsentError:
-    return ConsentError(
-        f"the template's dtype is narrower for {len(narrowed)} tensors",
-        where=[f"{name}: {a} to {b}" for name, (a, b) in list(narrowed.items())[:6]],
-        do="allow it with --allow rounds (allow={'rounds'} in Python), or give a template of the source's dtype",
-    )

@@ -56,13 +56,15 @@ class Narrowing:
         """
         problems = list(self.problems)
         if self.found and "rounds" not in allow:
-            consent = "allow it with --allow rounds (allow={'rounds'} in Python)"
-            problems.append(
-                ConsentError(
-                    f"the {what}'s dtype is narrower for {len(self.found)} tensors",
-                    where=[f"{name}: {a} to {b}" for name, (a, b) in list(self.found.items())[:6]],
-                    do=f"{consent}, or give a {what} of the source's dtype",
-                )
-            )
+            problems.append(no_consent(self.found, what))
         raise_all(problems, f"the {what} does not take these weights")
         return self.found
+
+
+def no_consent(found: Mapping[str, tuple[str, str]], what: str) -> ConsentError:
+    """The complaint about dtypes that became narrower, which nobody allowed."""
+    return ConsentError(
+        f"the {what}'s dtype is narrower for {len(found)} tensors",
+        where=[f"{name}: {a} to {b}" for name, (a, b) in list(found.items())[:6]],
+        do=f"allow it with --allow rounds (allow={{'rounds'}} in Python), or give a {what} of the source's dtype",
+    )

@@ -9,7 +9,7 @@ from layoutx.errors import ConversionError, LayoutxError, VerificationError, rai
 from layoutx.files.dtypes import Array, bits
 from layoutx.job.jobs import Job, LayerJob, Options
 from layoutx.job.moves import Moves
-from layoutx.job.run import Moved, unproved
+from layoutx.job.run import Moved, unproved, written_twice
 from layoutx.move.cast import Lost, converted
 from layoutx.move.filled import cut_for
 from layoutx.move.moves import Move
@@ -74,11 +74,7 @@ def check_shared(told: Mapping[str, Told], again: Iterable[tuple[Move, Told]]) -
         ConversionError: each such tensor.
     """
     problems = [
-        ConversionError(
-            f"{name} would be written twice with different numbers",
-            why="the target shares it between two layers, the source has a tensor for each",
-            do="tie them in the source first, or leave one of the layers out with --skip",
-        )
+        written_twice(name)
         for name in dict.fromkeys(move.name for move, other in again if told[move.name].sums != other.sums)
     ]
     raise_all(problems, f"{len(problems)} tensors would be written twice")

@@ -80,15 +80,16 @@ def move(
 
 def _unequal(what: str, first: Array, second: Array) -> list[LayoutxError]:
     """A tensor that two layers of the target share, where the source's two are not the same."""
-    if first.tobytes() == second.tobytes():
-        return []
-    return [
-        ConversionError(
-            f"{what} would be written twice with different numbers",
-            why="the target shares it between two layers, the source has a tensor for each",
-            do="tie them in the source first, or leave one of the layers out with --skip",
-        )
-    ]
+    return [] if first.tobytes() == second.tobytes() else [written_twice(what)]
+
+
+def written_twice(what: str) -> ConversionError:
+    """The complaint about a tensor of the target for which two layers have different numbers."""
+    return ConversionError(
+        f"{what} would be written twice with different numbers",
+        why="the target shares it between two layers, the source has a tensor for each",
+        do="tie them in the source first, or leave one of the layers out with --skip",
+    )
 
 
 def _observed(layer: LayerJob, options: Options, moved: Moved) -> None:

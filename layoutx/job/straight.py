@@ -10,11 +10,11 @@ from math import prod
 
 import numpy as np
 
-from layoutx.errors import ConversionError, LayoutxError, VerificationError, raise_all
+from layoutx.errors import LayoutxError, VerificationError, raise_all
 from layoutx.job.jobs import Job, LayerJob, Options
 from layoutx.job.narrowed import Narrowing
 from layoutx.job.relaid import relaid
-from layoutx.job.run import Moved, carry, derived_of, unproved
+from layoutx.job.run import Moved, carry, derived_of, unproved, written_twice
 from layoutx.job.slots import Slot
 from layoutx.move.sums import array_sum
 from layoutx.plan.blocks import memory
@@ -115,7 +115,8 @@ def tried(
             with np.errstate(over="ignore"):
                 stored = array_sum(np.ascontiguousarray(array.astype(slots[full].dtype, copy=False)))
             if sums.setdefault(job.tied.get(full, full), stored) != stored:
-                problems.append(_twice(full, job.tied.get(full, "")))
+                kept = job.tied.get(full)
+                problems.append(written_twice(f"{full}, which is {kept} in the target," if kept else full))
 
     doing = "looking at" if level == "none" else "moving and proving"
     for way in steps(found, lambda one: f"{doing} {one.layer.record.name}"):
@@ -137,15 +138,6 @@ def tried(
         moved.written |= set(layer.targets.values())
     raise_all(problems, f"{len(problems)} layers were not converted")
     return moved, sums, narrowing.settled(options.allow, "target")
-
-
-def _twice(full: str, kept: str) -> ConversionError:
-    what = f"{full}, which is {kept} in the target," if kept else full
-    return ConversionError(
-        f"{what} would be written twice with different numbers",
-        why="the target shares it between two layers, the source has a tensor for each",
-        do="tie them in the source first, or leave one of the layers out with --skip",
-    )
 
 
 def _part(plan: Plan, names: Collection[str]) -> Plan:
