@@ -10,6 +10,7 @@ from layoutx.errors import UsageError
 from layoutx.verify.live.arrays import Array, Arrays
 from layoutx.verify.live.tables import RUNNERS as TABLES
 from layoutx.verify.live.tables import looked_up
+from layoutx.version import public
 
 __all__ = ["RUNNERS", "available", "describe", "precision", "run"]
 
@@ -107,7 +108,7 @@ def _version(distributions: str) -> str:
     """The version of the first of several distributions that bring one module (tensorflow-cpu, tensorflow)."""
     for name in distributions.split():
         try:
-            return metadata.version(name)
+            return public(metadata.version(name))
         except metadata.PackageNotFoundError:
             continue
     return ""

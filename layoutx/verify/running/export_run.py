@@ -19,6 +19,7 @@ from layoutx.verify.running.given import Inputs, layer_fails, no_layer, only_one
 from layoutx.verify.running.nested import Arguments, flattened
 from layoutx.verify.running.torch_run import doubled
 from layoutx.verify.running.torch_watch import calm, is_tensor, tensor, tensor_array
+from layoutx.version import public
 
 RECURRENT = re.compile(r"aten\.(lstm|gru|rnn_tanh|rnn_relu)\.")
 INPLACE = re.compile(r"\w_\.")  # aten.relu_.default writes into its input
@@ -134,7 +135,7 @@ class ExportRunner:
         outputs = arrays(result)
         dtype = next((a.dtype.name for a in outputs if a.dtype.kind == "f"), "float64" if double else "float32")
         whole = tuple(a for value in given for a in arrays(value))
-        return Recording("torch", str(torch.__version__), dtype, whole, outputs, calls_of(events), {}, note)
+        return Recording("torch", public(str(torch.__version__)), dtype, whole, outputs, calls_of(events), {}, note)
 
 
 def groups(module: Any) -> list[Group]:

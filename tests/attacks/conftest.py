@@ -1,0 +1,110 @@
+"""An attack and its asserted refusal: one of layoutx's own errors, that says where, soon, and in little memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SECONDS = 1.0
+BYTES = 200 << 20
+PATIENCE = 30.0  # seconds after which a silent victim counts as hung
+OWN = re.compile(r"(File|Usage|Spec|Match|Conversion|Model|Bind|Size|LayoutSyntax)Error$")
+
+Refused = Callable[..., str]
+
+
+class Victim:
+    """The process that opens hostile files."""
+
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[str] | None = None
+
+    def ask(self, deed: str, argument: str) -> dict[str, Any]:
+        """What a deed ends in; a process that died or hangs is replaced by the next call."""
+        if self.process is None:
+            self.process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("victim.py"))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+            )
+        process = self.process
+        assert process.stdin and process.stdout
+        print(json.dumps([deed, argument]), file=process.stdin, flush=True)
+        if not select.select([process.stdout], [], [], PATIENCE)[0]:
+            self.end()
+            return {"kind": "hang", "text": f"no answer in {PATIENCE:.0f} s", "seconds": PATIENCE, "bytes": 0}
+        line = process.stdout.readline()
+        if not line:
+            code = process.wait()
+            self.end()
+            return {"kind": "crash", "text": f"the process ended with {code}", "seconds": 0.0, "bytes": 0}
+        return dict(json.loads(line))
+
+    def end(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+        self.process = None
+
+
+@pytest.fixture(scope="session")
+def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
+    """One process for all attacks of a worker, warm, so that imports are no attack's seconds."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    found = Victim()
+    plain = tmp_path_factory.mktemp("plain") / "plain.safetensors"
+    save_file({"a": np.arange(3.0)}, plain)
+    assert found.ask("open", str(plain))["kind"] == "fine"
+    yield found
+    found.end()
+
+
+@pytest.fixture
+def refused(victim: Victim, request: pytest.FixtureRequest) -> Refused:
+    """`refused(path, *words, deed="open")`: the error's text, after asserting that it
+
+    is one of layoutx's own, names the file, holds each of the words, came within 1 s and 200 MB. `fine=True` asserts
+    instead that the file is opened and read within the same bounds: what is odd and harmless is no attack.
+    """
+
+    def check(path: Path, *words: str, deed: str = "open", fine: bool = False) -> str:
+        found = victim.ask(deed, str(path))
+        if found["seconds"] > SECONDS:  # once more: the machine may have been busy, an attack is slow every time
+            time.sleep(0.2)
+            found = victim.ask(deed, str(path))
+        assert bool(OWN.match(found["kind"])) is not fine, f"{found['kind']}: {found['text']}"
+        assert fine is (found["kind"] == "fine"), f"{found['kind']}: {found['text']}"
+        assert found["seconds"] <= SECONDS, f"{found['seconds']:.1f} s"
+        assert found["bytes"] <= BYTES, f"{found['bytes'] >> 20} MB"
+        text = str(found["text"])
+        if not fine:
+            assert path.name[:40] in text, text
+            for word in words:
+                assert word in text, f"{word!r} is not in: {text}"
+            _record(request.node.nodeid, found["kind"], text)
+        return text
+
+    return check
+
+
+def _record(test: str, kind: str, text: str) -> None:
+    """Leave a line for the table of docs/security.md where LAYOUTX_RECORDS names a folder."""
+    folder = os.environ.get("LAYOUTX_RECORDS")
+    if folder:
+        line = json.dumps({"test": test, "kind": kind, "said": text.splitlines()[0]})
+        with (Path(folder) / f"attacks-{os.getpid()}.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")

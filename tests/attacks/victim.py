@@ -1,0 +1,73 @@
+"""A process of its own that opens what a test gives it, and says what came of it: error, seconds, memory.
+
+One line of JSON in, one out. A crash or a hang is then an answer too, and no end of the test run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from layoutx.errors import LayoutxError
+
+
+def _opened(path: str) -> str:
+    """Open a file and read every tensor of it."""
+    from layoutx.files.open import open_store
+
+    store = open_store(path)
+    for tensor in store.tensors.values():
+        tensor.read()
+    return f"{len(store.tensors)} tensors"
+
+
+def _imported(name: str) -> str:
+    """Import a module beforehand, so that its time and memory are nobody's."""
+    return str(__import__(name))
+
+
+def _mapping(path: str) -> str:
+    from layoutx.match import read_mapping
+
+    return str(read_mapping(Path(path)))
+
+
+DEEDS = {"open": _opened, "import": _imported, "mapping": _mapping}
+
+
+def _peak() -> int:
+    """The most memory so far that is no file's, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) << 10
+    return 0
+
+
+def answer(deed: str, argument: str) -> dict[str, Any]:
+    """What one deed ends in."""
+    if os.path.exists("/proc/self/clear_refs"):
+        Path("/proc/self/clear_refs").write_text("5")
+    before, began = _peak(), time.perf_counter()
+    try:
+        found = {"kind": "fine", "text": DEEDS[deed](argument)}
+    except LayoutxError as error:
+        found = {"kind": type(error).__name__, "text": str(error)}
+    except BaseException as error:  # what must not come out
+        found = {"kind": f"{type(error).__name__}, not layoutx's own", "text": str(error)[:500]}
+    return {**found, "seconds": time.perf_counter() - began, "bytes": _peak() - before}
+
+
+def main() -> None:
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints is no answer
+    for line in sys.stdin:
+        deed, argument = json.loads(line)
+        print(json.dumps(answer(deed, argument)), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    main()
