@@ -135,7 +135,7 @@ class ExportRunner:
         outputs = arrays(result)
         dtype = next((a.dtype.name for a in outputs if a.dtype.kind == "f"), "float64" if double else "float32")
         whole = tuple(a for value in given for a in arrays(value))
-        return Recording("torch", public(str(torch.__version__)), dtype, whole, outputs, calls_of(events), {}, note)
+        return Recording("torch", public(torch.__version__), dtype, whole, outputs, calls_of(events), {}, note)
 
 
 def groups(module: Any) -> list[Group]:

@@ -121,7 +121,7 @@ class TorchRunner:
         whole = tuple(arrays.of(t) for t in given)
         compiled = sorted(path for path, module in model.named_modules() if scripted(module))
         note = f"compiled, their calls are not recorded: {', '.join(compiled) or 'the model'}" if compiled else ""
-        return Recording("torch", public(str(torch.__version__)), dtype, whole, outputs, calls_of(self.events), {}, note)
+        return Recording("torch", public(torch.__version__), dtype, whole, outputs, calls_of(self.events), {}, note)
 
     def _arguments(self, model: Any, inputs: Inputs, double: bool) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call's arguments as tensors; a mapping is given by keyword."""
