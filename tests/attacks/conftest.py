@@ -40,7 +40,8 @@ class Victim:
                 env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
             )
         process = self.process
-        assert process.stdin and process.stdout
+        assert process.stdin
+        assert process.stdout
         print(json.dumps([deed, argument]), file=process.stdin, flush=True)
         if not select.select([process.stdout], [], [], PATIENCE)[0]:
             self.end()
