@@ -31,8 +31,7 @@ def bare_names(keyed: Keyed, registry: Registry) -> list[str]:
     """
     if keyed.framework not in FORMS:
         return []
-    forms = [form for form in registry.forms.values() if form.framework == keyed.framework]
-    used = {re.split(r"[./]", spec.name)[-1] for form in forms for spec in form.tensors if spec.name}
+    used = registry.last_names().get(keyed.framework, frozenset())
     return [
         name
         for name, tensor in keyed.tensors.items()

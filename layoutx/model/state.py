@@ -166,7 +166,9 @@ _spelling: Memo[bool] = Memo()
 
 
 def _spells(registry: Registry, framework: str) -> bool:
-    return any("/" in t.name for form in registry.forms.values() if form.framework == framework for t in form.tensors)
+    """Asked of the names alone, so that no form has to be read for it."""
+    own = f"{framework}."
+    return any("/" in name for form, names in registry.tensor_names().items() if form.startswith(own) for name in names)
 
 
 def _instances(

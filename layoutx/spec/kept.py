@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -103,16 +104,36 @@ class _Forms(Mapping[str, "Form"]):
         return len(self.kind_of)
 
 
-Names = Mapping[str, frozenset[str]]
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What tensors are called, for those who need no more of the forms.
+
+    Attributes:
+        of_forms: form -> all names that its tensors may have, of the forms to which names may lead; in the registry's
+            order.
+        last: framework -> the last words of the names in its specs.
+    """
+
+    of_forms: Mapping[str, frozenset[str]]
+    last: Mapping[str, frozenset[str]]
+
+
 Kept = tuple[Mapping[str, "Kind"], Mapping[str, "Form"], Mapping[str, "Framework"], Names]
 
 
-def tensor_names(registry: Registry) -> dict[str, frozenset[str]]:
-    """Form -> all names that its tensors may have, of the forms to which names may lead; in the registry's order."""
+def names_of(registry: Registry) -> Names:
+    """The names in a registry."""
     from layoutx.spec.variants import every_name
 
-    forms = ((kind, form) for kind in registry.kinds.values() for form in kind.forms.values() if not form.by_class)
-    return {form.name: every_name(kind, form) for kind, form in forms}
+    forms = [(kind, form) for kind in registry.kinds.values() for form in kind.forms.values()]
+    last: dict[str, set[str]] = {}
+    for _, form in forms:
+        words = {re.split(r"[./]", spec.name)[-1] for spec in form.tensors if spec.name}
+        last.setdefault(form.framework, set()).update(words)
+    return Names(
+        {form.name: every_name(kind, form) for kind, form in forms if not form.by_class},
+        {framework: frozenset(words) for framework, words in last.items()},
+    )
 
 
 def taken(path: Path) -> Kept | None:
@@ -163,7 +184,7 @@ def keep(path: Path, registry: Registry) -> None:
 
     stored = {name: _dumped(kind) for name, kind in registry.kinds.items()}
     kind_of = {name: form.kind for name, form in registry.forms.items()}
-    data = _dumped((stored, kind_of, dict(registry.frameworks), tensor_names(registry)))
+    data = _dumped((stored, kind_of, dict(registry.frameworks), names_of(registry)))
 
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,11 +14,12 @@ from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError, SpecError, UsageError, raise_all
 from layoutx.spec.bind import bind
 from layoutx.spec.bound import BoundForm
-from layoutx.spec.kept import keep, kept, taken, tensor_names
+from layoutx.spec.kept import Names, keep, kept, names_of, taken
 from layoutx.spec.memo import Memo, key_of
 from layoutx.spec.schema import Form, Framework, Kind
 
 ENTRY_POINTS = "layoutx.specs"
+MAIN = ("keras", "torch", "onnx")  # the frameworks that are named first
 ENVIRONMENT = "LAYOUTX_SPECS"
 
 
@@ -30,11 +30,18 @@ class Registry:
     kinds: Mapping[str, Kind]
     forms: Mapping[str, Form]
     frameworks: Mapping[str, Framework] = NOTHING
-    names: Mapping[str, frozenset[str]] | None = field(default=None, compare=False, repr=False)
+    names: Names | None = field(default=None, compare=False, repr=False)
 
     def tensor_names(self) -> Mapping[str, frozenset[str]]:
         """Form -> all names that its tensors may have, of the forms to which names may lead, kind by kind."""
-        return self.names if self.names is not None else _named.get((self,), b"", lambda: tensor_names(self))
+        return self._names().of_forms
+
+    def last_names(self) -> Mapping[str, frozenset[str]]:
+        """Framework -> the last words of its tensors' names, `weight` of `out_proj.weight`."""
+        return self._names().last
+
+    def _names(self) -> Names:
+        return self.names if self.names is not None else _named.get((self,), b"", lambda: names_of(self))
 
     def form(self, name: str) -> Form:
         """The form of that name.
@@ -44,7 +51,9 @@ class Registry:
         """
         if name in self.forms:
             return self.forms[name]
-        near = difflib.get_close_matches(name, self.forms, n=3, cutoff=0.5)
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, self.forms, n=3, cutoff=0.5)
         raise UsageError(
             f"no form is called {name!r}",
             why=f"nearest: {', '.join(near)}" if near else "",
@@ -74,7 +83,7 @@ class Registry:
 
 
 _forms: Memo[tuple[Form, ...]] = Memo()
-_named: Memo[Mapping[str, frozenset[str]]] = Memo()
+_named: Memo[Names] = Memo()
 
 
 def _forms_of(forms: Mapping[str, Form], framework: str, by_class: bool) -> tuple[Form, ...]:

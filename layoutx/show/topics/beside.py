@@ -6,9 +6,7 @@ from layoutx.errors import LayoutxError, UsageError
 from layoutx.plan.fit import fit
 from layoutx.plan.plan import Plan
 from layoutx.show.topics.words import Subject
-from layoutx.spec.registry import Registry
-
-MAIN = ("keras", "torch", "onnx")
+from layoutx.spec.registry import MAIN, Registry
 
 
 def targets(subject: Subject, known: Registry, to: str) -> list[str]:
