@@ -6,8 +6,13 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from layoutx.errors import LayoutxError
+from layoutx.errors import FileError, LayoutxError
+
+if TYPE_CHECKING:
+    from layoutx.cli.interrupts import Interrupts
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -27,29 +32,61 @@ def main(argv: Sequence[str] | None = None) -> int:
     gc.set_threshold(*RARELY)
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    try:
-        status = _run(arguments)
-        sys.stdout.flush()
-        return status
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        _close_stdout()
-        return BROKEN_PIPE
+    from layoutx.cli.interrupts import Interrupts
+
+    with Interrupts(lasting=argv is None) as interrupts:
+        try:
+            status = _run(arguments, interrupts)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            status = INTERRUPTED
+        except BrokenPipeError:
+            _close_stdout()
+            status = BROKEN_PIPE
+        except (OSError, MemoryError) as error:  # what no module could say better: a full disk under stdout, no memory
+            _close_stdout()
+            status = 1 if interrupts.number else _failed(error, "--json" in arguments)
+        except BaseException:  # an import, a callback of a library: what they make of an interrupt
+            if not interrupts.number:
+                raise
+            status = INTERRUPTED
+        return _interrupted(interrupts) if interrupts.number else status
 
 
-def _run(arguments: list[str]) -> int:
+def _failed(error: OSError | MemoryError, as_json: bool) -> int:
+    from layoutx.files.remedy import remedy
+
+    said = f"{type(error).__name__}: {error}"
+    _complain(FileError("the system failed, and with it the command", why=said, do=remedy(error)), as_json)
+    return 1
+
+
+def _interrupted(interrupts: Interrupts) -> int:
+    """One line on stderr, and the status that a shell gives to what a signal ended."""
+    from layoutx.show.progress import closed
+
+    with suppress(OSError):
+        closed()
+        if said := interrupts.said():
+            print(said, file=sys.stderr, flush=True)
+    return 128 + interrupts.number
+
+
+def _run(arguments: list[str], interrupts: Interrupts) -> int:
     from layoutx.cli.options import parser
+    from layoutx.files.guarded import intact
     from layoutx.show.progress import metered
 
     as_json = "--json" in arguments
     try:
-        args = parser().parse_args(arguments)
+        args = parser(arguments[0] if arguments else "").parse_args(arguments)
+        interrupts.about(getattr(args, "output", None))
         silent = as_json or getattr(args, "quiet", False)
-        with metered(None if silent else True):
+        with metered(None if silent else True), intact():
             return int(args.run(args))
     except LayoutxError as error:
-        _complain(error, as_json)
+        if not interrupts.number:
+            _complain(error, as_json)
         return error.exit_code
     except SystemExit as end:  # --help, --version
         return int(end.code or 0)

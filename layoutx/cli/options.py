@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from argparse import SUPPRESS, Action, ArgumentParser, RawDescriptionHelpFormatter
+from importlib import import_module
 from typing import Any, NoReturn
 
-from layoutx.cli import commands, engine, relate
+from layoutx.cli import commands, engine
 from layoutx.cli.report import option as report_option
 from layoutx.errors import UsageError
 from layoutx.version import VERSION
+
+# in the order of the help
+COMMANDS = (
+    *("inspect", "convert", "match", "port", "transfer", "plan", "specs", "explain", "relate", "record", "validate"),
+    *("verify", "diagnose", "diff", "history", "report"),
+)
 
 
 class Parser(ArgumentParser):
@@ -33,32 +40,19 @@ class Pairs(Action):
         setattr(space, self.dest, {**known, name: value})
 
 
-def parser() -> Parser:
-    """The whole command line."""
+def parser(first: str = "") -> Parser:
+    """The whole command line; given the name of a command as the first word, only as much of it as that needs."""
     top = Parser(
         prog="layoutx",
         description="Moves trained weights between frameworks and proves that they compute the same thing.",
         epilog="exit status: 0 done and verified, 1 refused or a verification failed, 2 the call was wrong",
     )
     top.add_argument("--version", action="version", version=f"layoutx {VERSION}")
-    from layoutx.cli import diagnose, diff, explain, history, match, port, record, report, transfer, validate
-
     several = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    _inspect(several)
-    _convert(several)
-    match.add(several)
-    port.add(several)
-    transfer.add(several)
-    _plan(several)
-    _specs(several)
-    explain.add(several)
-    relate.add(several)
-    record.add(several)
-    validate.add(several)
-    diagnose.add(several)
-    diff.add(several)
-    history.add(several)
-    report.add(several)
+    for name in [first] if first in COMMANDS else COMMANDS:
+        here = {"inspect": _inspect, "convert": _convert, "plan": _plan, "specs": _specs}
+        add = here[name] if name in here else import_module(f"layoutx.cli.{name}").add
+        add(several)
     return top
 
 
