@@ -12,6 +12,7 @@ This file has to start on an old Python, if only to say so: no newer syntax than
 import hashlib
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -23,20 +24,25 @@ OLDEST = (3, 11)
 STAMP = "layoutx-stamp"
 
 # For each environment the pip calls that make it, in order: what it says, and its arguments.
+# A lock is installed without looking at what its packages ask for (it is complete, tests/test_supply.py), so that
+# nothing unhashed comes in and nothing pulls another build of torch; what a CUDA build of torch needs comes after it.
 # "{wheels}" is a folder in the environment that keeps the wheels of the core install for tests/test_wheel.py.
+LOCKED = ["--no-deps", "--require-hashes", "--only-binary", ":all:", "-r"]
 STEPS = {
-    "demo": [("layoutx and its six dependencies", ["install", "-e", "."])],
+    "demo": [("layoutx and its dependencies", ["install", "-e", "."])],
     "test": [
-        ("torch", ["install", "-r", "requirements/torch.txt"]),
-        ("tensorflow, keras, onnx and the tools", ["install", "-r", "requirements/test.txt"]),
-        ("tf_keras", ["install", "--no-deps", "-r", "requirements/tf_keras.txt"]),
+        ("torch", ["install", "--no-deps", "-r", "requirements/torch.txt"]),
+        ("tensorflow, keras, onnx and the tools", ["install", *LOCKED, "requirements/test.lock"]),
+        ("what torch needs besides", ["install", "-r", "requirements/torch.txt"]),
         ("layoutx", ["install", "--no-deps", "--no-build-isolation", "-e", "."]),
-        (
-            "wheels of the core install",
-            ["download", "-c", "requirements/test.txt", "-d", "{wheels}", "--find-links", "{wheels}", "{core}"],
-        ),
     ],
 }
+for age in ("newest", "oldest"):
+    # Other machines and later Pythons have no wheels of the oldest versions.
+    if age == "newest" or (sys.version_info[:2] == OLDEST and platform.machine() == "x86_64"):
+        kept = "{wheels}/" + age
+        step = ["download", "-d", kept, "--find-links", kept, *LOCKED, "requirements/" + age + ".lock"]
+        STEPS["test"].append(("the " + age + " wheels of the core install", step))
 
 
 def main(argv):
@@ -105,11 +111,12 @@ def environment(name):
         import venv
 
         venv.EnvBuilder(clear=True, with_pip=True, symlinks=os.name != "nt").create(str(folder))
-    (folder / "wheels").mkdir(exist_ok=True)
+    for age in ("newest", "oldest"):
+        (folder / "wheels" / age).mkdir(parents=True, exist_ok=True)
     stamp.write_text(base + "\nunfinished\n")
     for what, arguments in STEPS[name]:
         say("  installing " + what if arguments[0] == "install" else "  keeping " + what)
-        pip(python, expand(arguments, folder))
+        pip(python, [argument.replace("{wheels}", str(folder / "wheels")) for argument in arguments])
     stamp.write_text(base + "\n" + made_from + "\n")
     say("  done in {:.0f} s".format(time.monotonic() - started))
     return python
@@ -145,7 +152,7 @@ def fingerprint(name):
     steps = [arguments for _, arguments in STEPS[name]]
     parts = [json.dumps([project["project"], project["build-system"], hatch, steps], sort_keys=True)]
     if name == "test":
-        parts += [path.read_text() for path in sorted((ROOT / "requirements").glob("*.txt"))]
+        parts += [path.read_text() for path in sorted((ROOT / "requirements").glob("*.*"))]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -154,14 +161,6 @@ def pyproject():
     import tomllib
 
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-
-
-def expand(arguments, folder):
-    """A step's arguments with its placeholders filled."""
-    filled = []
-    for argument in arguments:
-        filled += pyproject()["project"]["dependencies"] if argument == "{core}" else [argument]
-    return [argument.replace("{wheels}", str(folder / "wheels")) for argument in filled]
 
 
 def pip(python, arguments):
