@@ -268,7 +268,7 @@ def _maps(part: Any, found: Recorded, tracks: Sequence[Track]) -> None:
         kind = found[track.layer].class_name
         axes.set_title(_named(track, tracks) + (f" ({_short(kind)})" if track.layer.isdigit() else ""))
         axes.set_xlabel(label)
-        axes.set_ylabel(f"{track.unit} (unit)")
+        axes.set_ylabel(f"{_short(track.unit)} (unit)")
         axes.yaxis.get_major_locator().set_params(integer=True, nbins=6)
         for side in axes.spines.values():
             side.set_visible(False)

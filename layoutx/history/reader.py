@@ -15,6 +15,7 @@ import numpy as np
 
 from layoutx.errors import FileError, UsageError
 from layoutx.history.frames import NOTE, STEP, Frame, whole
+from layoutx.history.sound import check
 from layoutx.history.summary import MEASURES, unit_norms
 from layoutx.history.watched import SUMMARY, Array, dtype_of
 
@@ -255,7 +256,8 @@ def read(path: str | PathLike[str], only: Sequence[str] = ()) -> Recorded:
     frames, torn = whole(place)
     head = frames[0].text
     if head.get("format") != 1:
-        raise FileError(f"{place.name} is of a newer layoutx", why=f"its format is {head.get('format')}")
+        raise FileError(f"{place.name} is of a newer layoutx", why=f"its format is {str(head.get('format'))[:40]}")
+    check(frames, place)
     moments = tuple(f for f in frames if f.kind == STEP)
     names = [layer["name"] for layer in head["layers"]]
     for pattern in only:

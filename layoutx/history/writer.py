@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from layoutx.errors import UsageError
+from layoutx.errors import UsageError, visible
 from layoutx.history.callback import Callback
 from layoutx.history.frames import HEAD, NOTE, STEP, append
 from layoutx.history.place import Place
@@ -186,7 +186,8 @@ class History(Callback):
             self.place.settle()
         except OSError as error:
             self._failed = True
-            warnings.warn(f"{self.place.path.name}: the history ends at step {self._last}: {error}", stacklevel=2)
+            said = f"{self.place.path.name}: the history ends at step {self._last}: {error}"
+            warnings.warn(visible(said), stacklevel=2)
             return
         self._before = [np.array(x) for x in now]  # a copy: training goes on in the memory that was read
         self._last, self._logs = self.steps, {}

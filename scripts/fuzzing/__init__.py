@@ -1,0 +1,1 @@
+"""Parts of scripts/fuzz.py: the corpus, mutations of bytes and of structure, coverage, the process that opens."""
