@@ -9,6 +9,26 @@ MOST_SHOWN = 40  # problems that are shown one by one
 _NUMBER = re.compile(r"\d+")
 
 
+def visible(text: str, kept: str = "") -> str:
+    """A text that cannot steer a terminal: control, format and lone surrogate characters are spelled out.
+
+    Args:
+        kept: characters that stay as they are, "\n" in a text of several lines.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in kept else _spelled(c) for c in text)
+
+
+def _spelled(char: str) -> str:
+    import unicodedata
+
+    if unicodedata.category(char) == "Zs":
+        return " "
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+
+
 class LayoutxError(Exception):
     """A problem with its place, its reason and its remedy.
 
@@ -30,7 +50,7 @@ class LayoutxError(Exception):
 
     def __str__(self) -> str:
         lines = [self.what, *self.where, self.why, self.do]
-        return "\n  ".join(line for line in lines if line)
+        return "\n  ".join(visible(line, "\n") for line in lines if line)
 
     def at(self, *where: str) -> LayoutxError:
         """The same error with outer places put before its own; the caller raises it."""
@@ -104,7 +124,7 @@ class Problems(LayoutxError):
         return Problems([p.at(*where) for p in self.problems], self.what)
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.what}:", *shortened(self.problems, lambda p: f"{type(p).__name__}: {p}")])
+        return "\n".join([f"{visible(self.what)}:", *shortened(self.problems, lambda p: f"{type(p).__name__}: {p}")])
 
 
 def shortened(

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from layoutx.errors import UsageError
+from layoutx.errors import FileError, UsageError
+from layoutx.files.leftovers import OLD, sweep, temporary_of
+from layoutx.files.remedy import remedy
 from layoutx.files.remote import url_of
+from layoutx.files.swap import swap
+
+TRIES = 100  # renames of a folder that another run renames too
 
 
 def check_place(path: Path, ours: Callable[[Path], bool] | None = None) -> None:
@@ -22,7 +26,7 @@ def check_place(path: Path, ours: Callable[[Path], bool] | None = None) -> None:
         ours: whether an existing folder may be replaced: an empty one always may.
 
     Raises:
-        UsageError: the folder does not exist or cannot be written, or the output is a folder.
+        UsageError: the folder does not exist or cannot be written, or the output is a folder, a device, a pipe.
     """
     if url_of(path) is not None:
         from layoutx.files.remote_write import check_remote
@@ -31,22 +35,50 @@ def check_place(path: Path, ours: Callable[[Path], bool] | None = None) -> None:
         return
     try:
         path.lstat()
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
+    except (FileNotFoundError, NotADirectoryError):
         pass  # said below in other words
+    except PermissionError as error:
+        what = f"the folder of {path.name} cannot be entered"
+        raise UsageError(what, where=str(path.parent), why=str(error), do=remedy(error)) from error
     except (OSError, ValueError) as error:  # a name that is too long, or that holds a zero byte
         raise UsageError(f"the output cannot be called {path.name[:40]!r}...", why=str(error)[:80]) from error
     if path.is_dir() and ours is None:
         raise UsageError(f"the output {path.name or path} is a folder", where=str(path), do="name a file in it")
     if ours is not None and path.exists():
         _check_old(path, ours)
-    if not path.parent.is_dir():
-        raise UsageError(f"there is no folder for {path.name}", where=str(path.parent), do="create the folder first")
-    if not os.access(path.parent, os.W_OK):
+    _check_kind(path)
+    parent = Path(os.path.realpath(path)).parent  # that of a link's target
+    if not path.parent.is_dir() or not parent.is_dir():
+        raise UsageError(
+            f"there is no folder for {path.name}",
+            where=str(parent if path.parent.is_dir() else path.parent),
+            do="create the folder first",
+        )
+    if not os.access(parent, os.W_OK | os.X_OK):
         raise UsageError(
             f"the folder of {path.name} cannot be written",
-            where=str(path.parent),
+            where=str(parent),
             why="the result goes to a temporary file beside it first",
             do="choose another folder",
+        )
+
+
+def _check_kind(path: Path) -> None:
+    """Refuse to put a file into the place of what is none."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise UsageError(
+                f"the output {path.name} is a link to itself", where=str(path), do=remedy(error)
+            ) from error
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise UsageError(
+            f"the output {path.name} is no file",
+            where=str(path),
+            why="it is a device, a pipe or a socket, and would be replaced by a file",
+            do="choose another name",
         )
 
 
@@ -68,35 +100,26 @@ def _check_old(path: Path, ours: Callable[[Path], bool]) -> None:
 def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
     """Give a temporary path in the same folder; put it in the place of `path` when the block ends well.
 
-    On any exception, KeyboardInterrupt too, the temporary file goes and an old output stays as it was.
+    On any exception, KeyboardInterrupt too, the temporary file goes and an old output stays as it was. What a killed
+    run left of the same output goes first.
 
     Args:
         durable: wait until the disk has it before the rename: then even a power failure leaves the old or the new.
 
     Raises:
         UsageError: as `check_place`.
+        FileError: the system failed: a full disk, a read error; whatever OSError or MemoryError the block raises.
     """
     check_place(path)
     target = Path(os.path.realpath(path))  # a link stays a link: its target is replaced
-    temporary = target.with_name(f".{target.name[:120]}.{secrets.token_hex(4)}.tmp")
-    try:
-        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    except OSError as error:
-        raise UsageError(
-            f"no file can be made beside {target.name}", where=str(target.parent), why=str(error)
-        ) from error
-    try:
+    with _told(path), temporary_of(target) as temporary:
         yield temporary
-        if target.exists():
+        with suppress(FileNotFoundError):
             temporary.chmod(stat.S_IMODE(target.stat().st_mode))
         if durable:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
         os.replace(temporary, target)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
-        raise
     sync_folder(target.parent)
 
 
@@ -104,93 +127,60 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
 def replacing_folder(path: Path, ours: Callable[[Path], bool]) -> Iterator[Path]:
     """Give a place for a new folder, hidden beside `path`; put it in the place of `path` when the block ends well.
 
-    On any exception, KeyboardInterrupt too, the new folder goes and an old one stays as it was. No system call
-    exchanges two full folders everywhere: the old one is moved aside first, and back if the second rename fails.
+    On any exception, KeyboardInterrupt too, the new folder goes and an old one stays as it was. Old and new are
+    exchanged in one step where the file system can; elsewhere the old one is moved aside first, and a run that is
+    killed between the two leaves none: the next run puts the old one back.
 
     Args:
         ours: as for `check_place`.
 
     Raises:
-        UsageError: as `check_place`.
+        UsageError, FileError: as `replacing`.
     """
-    check_place(path, ours)
     target = Path(os.path.realpath(path))
-    hidden = target.with_name(f".{target.name[:120]}.{secrets.token_hex(4)}.tmp")
-    new, old = hidden / target.name, hidden / f".{target.name[:120]}.old"
-    try:
-        hidden.mkdir()
-    except OSError as error:
-        raise UsageError(
-            f"no folder can be made beside {target.name}", where=str(target.parent), why=str(error)
-        ) from error
-    try:
+    if url_of(path) is None:
+        sweep(target)
+    check_place(path, ours)
+    with _told(path), temporary_of(target, folder=True) as hidden:
+        new = hidden / target.name
         yield new
         _sync_tree(new)
         if target.exists():
+            _check_old(target, ours)  # it may have become something else meanwhile
             new.chmod(stat.S_IMODE(target.stat().st_mode))
-            os.rename(target, old)
-        os.rename(new, target)
-    finally:
-        if old.exists() and not target.exists():
-            os.rename(old, target)
-        shutil.rmtree(hidden, ignore_errors=True)
+        _put(new, target, hidden / OLD)
     sync_folder(target.parent)
 
 
-def probe_room(path: Path, nbytes: int) -> None:
-    """Ask for the space of a file before it is written, and give it back; where the system cannot say, go on.
-
-    HDF5 does not survive a disk that fills up under it: libhdf5 1.14 crashes the process at its exit.
-
-    Raises:
-        OSError: there is no room for so many bytes.
-    """
-    with path.open("rb+") as file:
+def _put(new: Path, target: Path, old: Path) -> None:
+    """Give a folder its last name, whatever other runs do there."""
+    for last in range(TRIES - 1, -1, -1):
         try:
-            take_room(file.fileno(), nbytes)
-        finally:
-            file.truncate(0)
+            if not target.exists():
+                os.rename(new, target)
+            elif not swap(new, target):
+                _aside(new, target, old)
+            return
+        except OSError as error:
+            if not last or error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST) or not new.exists():
+                raise
 
 
-def reserve(path: Path, nbytes: int) -> None:
-    """Make a file `nbytes` long, with the room on the disk where the system can say so; what it holds stays.
-
-    Raises:
-        OSError: there is no room for so many bytes.
-    """
-    with path.open("ab") as file:
-        file.truncate(nbytes)
-        take_room(file.fileno(), nbytes)
+def _aside(new: Path, target: Path, old: Path) -> None:
+    """The old folder moved aside first; where it ends there, it goes back, see `temporary_of`."""
+    shutil.rmtree(old, ignore_errors=True)  # another run put its own in the place of what was moved here
+    os.rename(target, old)
+    os.rename(new, target)
 
 
-def take_room(handle: int, nbytes: int) -> None:
-    """Ask for the space of an open file; where the system cannot say whether there is any, go on."""
-    if not hasattr(os, "posix_fallocate") or not nbytes:
-        return
-    if _in_memory(os.fstat(handle).st_dev):  # it would fill all of it with zeros, at the price of half a conversion
-        found = os.fstatvfs(handle)
-        if found.f_blocks and nbytes > found.f_bavail * found.f_frsize + os.fstat(handle).st_blocks * 512:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn what the system refuses into a FileError."""
     try:
-        os.posix_fallocate(handle, 0, nbytes)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
-
-
-def _in_memory(device: int) -> bool:
-    """Whether a file system keeps its files in memory (tmpfs), as Linux says it."""
-    name = f"{os.major(device)}:{os.minor(device)}"
-    try:
-        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    for line in mounts.splitlines():
-        head, _, tail = line.partition(" - ")
-        if head.split()[2:3] == [name]:
-            return tail.split()[:1] in (["tmpfs"], ["ramfs"])
-    return False
+        yield
+    except (OSError, MemoryError) as error:
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+        raise FileError(f"cannot write {path.name}", where=str(path), why=said, do=remedy(error)) from error
 
 
 def _sync_tree(folder: Path) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import math
-import mmap
 import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -20,8 +18,11 @@ import numpy as np
 from layoutx.errors import FileError, LayoutxError
 from layoutx.files import spool
 from layoutx.files.dtypes import Array, DType, native, settled
+from layoutx.files.guarded import Map, check_since, guarded
+from layoutx.files.remedy import remedy
 from layoutx.files.remote import fetched, size_of, url_of
-from layoutx.files.store import Tensor
+from layoutx.files.steady import plain_file, same_file, same_files, state_in
+from layoutx.files.store import Store, Tensor
 
 DO_AGAIN = "copy or download the file again, or save it again"
 
@@ -47,50 +48,47 @@ def writing(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # as in `reading`
         said = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-        raise FileError(
-            f"cannot write {path.name}", where=str(path), why=said, do="make room, or choose another folder"
-        ) from error
+        raise FileError(f"cannot write {path.name}", where=str(path), why=said, do=remedy(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """`size` bytes of `path` from `offset` on; `packed` holds them where the file has them compressed."""
+    """`size` bytes of `path` from `offset` on.
+
+    Attributes:
+        packed: the bytes, where the file has them compressed.
+        state: the file's when it was opened (`steady`): another one is not read in its place; "": whatever is there.
+    """
 
     path: Path
     offset: int
     size: int
     packed: bytes | memoryview | None = None
+    state: str = ""
 
 
 def whole(path: Path) -> Blob:
     """The blob that is the whole file."""
-    return Blob(path, 0, size_of(path))
+    if url_of(path) is not None:
+        return Blob(path, 0, size_of(path))
+    about = path.stat()
+    return Blob(path, 0, about.st_size, state=state_in(about))
 
 
-def member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Blob:
-    """A zip member: in place where it is stored, unpacked where it is compressed.
+def member(info: zipfile.ZipInfo, path: Path) -> Blob:
+    """A member of an archive that `zips.opened` let pass: in place where it is stored, else unpacked.
 
     Raises:
-        FileError: the member is encrypted, or lies outside the file.
+        FileError: it has become another file since, or the member is not what the directory says.
     """
-    if info.flag_bits & 1:
-        raise FileError(f"{path.name} is encrypted", where=f"{path}, member {info.filename}", do="decrypt it first")
-    if info.compress_type != zipfile.ZIP_STORED:
-        return Blob(path, 0, info.file_size, spool.unpacked(archive, info, path))
     with path.open("rb") as file:
         file.seek(info.header_offset)
         head = file.read(30)
-        size = file.seek(0, io.SEEK_END)
     # The local header's own lengths count: its extra field may differ from the one in the directory.
     start = info.header_offset + 30 + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
-    if head[:4] != b"PK\x03\x04" or len(head) < 30 or start + info.file_size > size:
-        raise FileError(
-            f"{path.name} is damaged",
-            where=f"{path}, member {info.filename}",
-            why="its zip directory points outside the file",
-            do=DO_AGAIN,
-        )
-    return Blob(path, start, info.file_size)
+    if info.compress_type == zipfile.ZIP_STORED:
+        return replace(whole(path), offset=start, size=info.file_size)
+    return Blob(path, 0, info.file_size, spool.unpacked(info, path, start))
 
 
 def array_at(blob: Blob, offset: int, dtype: DType, shape: tuple[int, ...], order: Any = "C") -> Array:
@@ -116,11 +114,10 @@ def array_at(blob: Blob, offset: int, dtype: DType, shape: tuple[int, ...], orde
     if blob.packed is not None:
         raw = np.frombuffer(blob.packed, np.uint8, nbytes, offset)
     elif url_of(blob.path) is not None:
-        made = spool.room(nbytes, blob.path) if nbytes > spool.LARGE else np.empty(nbytes, np.uint8)
-        raw = fetched(blob.path, blob.offset + offset, made)
+        raw = fetched(blob.path, blob.offset + offset, spool.space(nbytes, blob.path))
     else:
         with reading(blob.path, "the file it was a moment ago"):
-            raw = np.frombuffer(mapped(blob.path), np.uint8, nbytes, blob.offset + offset)
+            raw = np.frombuffer(mapped(blob.path, blob.state), np.uint8, nbytes, blob.offset + offset)
     return spool.settled(raw.view(dtype).reshape(shape, order=order), blob.path)
 
 
@@ -143,16 +140,35 @@ def blob_of(tensor: Tensor) -> Blob | None:
     return args[0] if args and isinstance(args[0], Blob) else None
 
 
-_MAPS: WeakValueDictionary[tuple[str, int, int, int], mmap.mmap] = WeakValueDictionary()
+def unchanged(began: int, *stores: Store | None) -> None:
+    """Refuse what was read from files that are not now what they were when their stores were opened.
+
+    Args:
+        began: `guarded.broken()` before anything was read.
+
+    Raises:
+        SourceError: files that changed, became shorter, are gone, or could not be read; all of them together.
+    """
+    check_since(began)
+    same_files(found for store in stores if store is not None for found in files_of(store))
 
 
-_HELD: list[dict[Path, mmap.mmap]] = []  # innermost last; of all threads
+def files_of(store: Store) -> dict[tuple[Path, str], None]:
+    """The files of a store, each with its state when it was opened."""
+    found: dict[tuple[Path, str], None] = {(store.path, store.state): None}
+    return found | {(blob.path, blob.state): None for t in store.tensors.values() if (blob := blob_of(t)) is not None}
+
+
+_MAPS: WeakValueDictionary[tuple[str, int, str], Map] = WeakValueDictionary()
+
+
+_HELD: list[dict[tuple[Path, str], Map]] = []  # innermost last; of all threads
 
 
 @contextmanager
 def holding() -> Iterator[None]:
     """Keep every map that is made inside: ten thousand small tensors of a file then open it once."""
-    own: dict[Path, mmap.mmap] = {}
+    own: dict[tuple[Path, str], Map] = {}
     _HELD.append(own)
     try:
         yield
@@ -160,55 +176,44 @@ def holding() -> Iterator[None]:
         _HELD[:] = [one for one in _HELD if one is not own]
 
 
-def mapped(path: Path) -> mmap.mmap:
-    """The whole file as one read-only map, the same one as long as anybody holds it and the file is the same."""
+def mapped(path: Path, state: str = "") -> Map:
+    """The whole file as one read-only map, the same one as long as anybody holds it and the file is the same.
+
+    Args:
+        state: the file's when it was opened; "": whatever is there.
+
+    Raises:
+        SourceError: the file has another state now.
+    """
     for own in reversed(_HELD):
-        if (held := own.get(path)) is not None:
+        if (held := own.get((path, state))) is not None and not held.broken:
             return held
-    found = _mapped(path)
+    found = _mapped(path, state)
     if _HELD:
-        _HELD[-1][path] = found
+        _HELD[-1][path, state] = found
     return found
 
 
-def _mapped(path: Path) -> mmap.mmap:
-    with path.open("rb") as file:
+@contextmanager
+def viewed(path: Path) -> Iterator[Map]:
+    """`mapped`, for a `with` in the place of one that would close a map."""
+    yield mapped(path)
+
+
+def _mapped(path: Path, state: str) -> Map:
+    with _opened(path, state) as file:
         about = os.fstat(file.fileno())
-        key = (str(path), about.st_ino, about.st_size, about.st_mtime_ns)
+        same_file(path, state, about)
+        key = (str(path), about.st_ino, state_in(about))
         found = _MAPS.get(key)
-        if found is None:
-            found = _MAPS[key] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if found is None or found.broken:
+            found = _MAPS[key] = guarded(file.fileno(), path)
         return found
 
 
-def stream(blob: Blob) -> IO[bytes] | str:
-    """What h5py opens: the path itself, or a file object over the blob."""
-    if blob.offset == 0 and blob.packed is None:
-        return str(blob.path)
-    return io.BufferedReader(_Window(blob))
-
-
-class _Window(io.RawIOBase):
-    """A read-only file over one part of another file, or over what was unpacked."""
-
-    def __init__(self, blob: Blob) -> None:
-        self._map = mapped(blob.path) if blob.packed is None else blob.packed
-        self._start, self._size, self._at = blob.offset, blob.size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, origin + offset)
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        count = max(0, min(len(buffer), self._size - self._at))
-        begin = self._start + self._at
-        buffer[:count] = self._map[begin : begin + count]
-        self._at += count
-        return count
+def _opened(path: Path, state: str) -> BinaryIO:
+    try:
+        return plain_file(path)
+    except FileNotFoundError:
+        same_file(path, state, None)
+        raise

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from layoutx.errors import ConversionError, UsageError
+from layoutx.files.blob import reading
+from layoutx.files.hashes import SHA256
 from layoutx.files.remote import is_file, opened, size_of
 from layoutx.files.store import Store
 
@@ -25,7 +26,7 @@ def certificate_of(store: Store) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
@@ -35,40 +36,71 @@ def to_metadata(certificate: Mapping[str, Any]) -> dict[str, str]:
     return {KEY: json.dumps(certificate, sort_keys=True, separators=(",", ":"), allow_nan=False)}
 
 
+def made_for(store: Store) -> str:
+    """The framework whose names a file holds, as its certificate says; "" where it has none, or says nothing."""
+    found = certificate_of(store) or {}
+    transfer = found.get("transfer")
+    said = transfer.get("framework") if isinstance(transfer, dict) else found.get("target")
+    return said if isinstance(said, str) else ""
+
+
+def check_said(store: Store, said: str) -> None:
+    """Refuse a framework that is said of a file whose certificate says another.
+
+    Raises:
+        ConversionError: with what the certificate says.
+    """
+    made = made_for(store)
+    if made and said and said != made:
+        raise ConversionError(
+            f"{store.path.name} holds {made} weights, made by layoutx from {_made_from(store)}, not {said}",
+            why=f"read as {said}, its numbers would be permuted a second time",
+            do="leave --from out: the file says itself what it holds",
+        )
+
+
+def _made_from(store: Store) -> str:
+    source = (certificate_of(store) or {}).get("source")
+    source = source if isinstance(source, dict) else {}
+    return f"{source.get('file', 'another file')} ({source.get('framework')})"
+
+
 def refuse_twice(store: Store, to: str) -> None:
     """Refuse to convert a file that layoutx already made for this framework.
 
     Raises:
         ConversionError: with what the certificate says.
     """
-    found = certificate_of(store)
-    if found is not None and found.get("target") == to:
-        made = (
-            f"from {found.get('source', {}).get('file', 'another file')} ({found.get('source', {}).get('framework')})"
-        )
+    if made_for(store) == to:
         raise ConversionError(
-            f"{store.path.name} already holds {to} weights, made by layoutx {made}",
+            f"{store.path.name} already holds {to} weights, made by layoutx from {_made_from(store)}",
             why="converting it again would permute its numbers a second time",
             do="convert the original file instead; `layoutx inspect` shows what this one is",
         )
 
 
 def digest_of(path: Path, checksum: str) -> dict[str, str]:
-    """The SHA-256 of a source file: reading 2 GB for it takes longer than converting them, so only on request.
-
-    Raises:
-        UsageError: another checksum.
-    """
-    if checksum not in ("", "sha256"):
-        raise UsageError(f"there is no checksum {checksum!r}", do="sha256")
+    """The SHA-256 of a source file: reading 2 GB for it takes longer than converting them, so only on request."""
     wanted = is_file(path) and (bool(checksum) or size_of(path) <= SMALL)
     return {"sha256": sha256(path)} if wanted else {}
 
 
+def check_checksum(said: str) -> None:
+    """Refuse a word that is no checksum.
+
+    Raises:
+        UsageError: with the one that there is.
+    """
+    if said not in ("", SHA256):
+        raise UsageError(f"there is no checksum {said!r}", do=SHA256)
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file, read in pieces."""
+    import hashlib
+
     digest = hashlib.sha256()
-    with opened(path) as file:
+    with reading(path, "bytes"), opened(path) as file:
         while piece := file.read(CHUNK):
             digest.update(piece)
     return digest.hexdigest()

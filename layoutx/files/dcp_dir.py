@@ -135,6 +135,11 @@ def _reason(entry: Entry) -> str:
     return "" if entry.layout == STRIDED else f"no plain numbers: {entry.layout}"
 
 
+def reason_of(name: str) -> str:
+    """Why a tensor of this name, written flat, would be read as something else than a weight; "" where it would not."""
+    return _reason(Entry(name, (name,), "float32"))
+
+
 def _nest(entries: Sequence[Entry]) -> str:
     """The key that the model's state is under; "" where the checkpoint is the state: more than counts lies beside."""
     firsts = {entry.path[0] for entry in entries if len(entry.path) > 1}

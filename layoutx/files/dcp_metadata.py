@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from layoutx.errors import FileError
 from layoutx.files.blob import DO_AGAIN, reading
-from layoutx.files.dtypes import EXTRA
+from layoutx.files.boxes import check_boxes
+from layoutx.files.dtypes import EXTRA, named
+from layoutx.files.index import beside
+from layoutx.files.limits import PREFIX, limit, within, within_expansion
+from layoutx.files.names import shown
 from layoutx.files.plain_pickle import Made, Name, load
 
 METADATA = ".metadata"
@@ -92,6 +96,7 @@ def entries_of(folder: Path) -> tuple[Entry, ...]:
     """
     path = folder / METADATA
     with reading(path, "the metadata of a torch distributed checkpoint"):
+        within("HEADER", path.stat().st_size, path, "the metadata")
         top = _state(load(path, KNOWN, _more, (str, int, Made)), "Metadata")
         places = dict(_places(top.get("storage_data") or {}))
         paths = top.get("planner_data")
@@ -99,6 +104,10 @@ def entries_of(folder: Path) -> tuple[Entry, ...]:
         found = top["state_dict_metadata"].items()
         entries = tuple(_entry(_text(name), made, _path(paths.get(name), name), places) for name, made in found)
     _check_files(folder, entries)
+    for entry in entries:
+        dtype = named(entry.dtype) if entry.dtype else None
+        held = sum(chunk.place[2] for chunk in entry.chunks)
+        within_expansion(held, prod(entry.shape) * (dtype.itemsize if dtype else 1), path, shown(entry.name))
     return entries
 
 
@@ -127,17 +136,19 @@ def _entry(name: str, made: Any, path: tuple[str, ...], places: Mapping[Any, Any
     if dtype not in _DTYPES or not isinstance(layout, str):
         raise ValueError(f"'{name}' is of no dtype")
     shape, chunks = _sizes(about["size"]), []
+    if len(shape) > limit("RANK"):
+        raise ValueError(f"{shown(name)} has {len(shape)} axes, more than {limit('RANK')} ({PREFIX}RANK)")
     for chunk in about["chunks"]:
         block = _state(chunk, "ChunkStorageMetadata")
         offsets, sizes = _sizes(block["offsets"]), _sizes(block["sizes"])
-        fits = len(offsets) == len(sizes) == len(shape)
-        if not fits or any(at + n > whole for at, n, whole in zip(offsets, sizes, shape, strict=True)):
-            raise ValueError(f"a chunk of '{name}' lies outside of its shape {shape}")
+        if len(offsets) != len(sizes):
+            raise ValueError(f"a chunk of {shown(name)} has sizes for other axes than offsets")
         if (name, offsets) not in places:
             raise ValueError(f"no file holds the chunk of '{name}' at {offsets}")
         chunks.append(Chunk(offsets, sizes, places[name, offsets]))
-    if layout == STRIDED and sum(math.prod(chunk.sizes) for chunk in chunks) != math.prod(shape):
-        raise ValueError(f"the chunks of '{name}' do not fill its shape {shape}")
+    if layout == STRIDED:
+        spans = [[(at, at + n) for at, n in zip(c.offsets, c.sizes, strict=True)] for c in chunks]
+        check_boxes(spans, shape, shown(name))
     return Entry(name, path, dtype, layout, shape, tuple(chunks))
 
 
@@ -168,6 +179,10 @@ def _check_files(folder: Path, entries: tuple[Entry, ...]) -> None:
         for chunk in entry.chunks:
             file, at, nbytes, *_ = chunk.place
             ends[file] = max(ends.get(file, 0), at + nbytes)
+    for name in ends:
+        if (folder / name).exists() and beside(folder / METADATA, name) is None:
+            what = f"a data file of {folder.name} lies outside of the folder"
+            raise FileError(what, where=[str(folder), shown(name)], do="copy it there, links followed")
     missing = [name for name in ends if not (folder / name).is_file()]
     if missing:
         raise FileError(

@@ -53,9 +53,11 @@ class Table:
         start, count = self.vector(field, struct.calcsize("<" + code))
         return struct.unpack_from(f"<{count}{code}", self.buf, start) if count else ()
 
-    def tables(self, field: int) -> list[Table]:
-        """The tables of a vector of tables."""
+    def tables(self, field: int, least: int = 4) -> list[Table]:
+        """The tables of a vector of tables, each of which takes `least` bytes of the file at least."""
         start, count = self.vector(field, 4)
+        if count * least > len(self.buf):  # otherwise one table may be pointed to a million times
+            raise BrokenError(f"{count} tables do not fit into {len(self.buf)} bytes")
         return [follow(self.buf, start + 4 * i) for i in range(count)]
 
     def text(self, field: int) -> str:

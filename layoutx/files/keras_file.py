@@ -5,13 +5,17 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layoutx.errors import FileError
+from layoutx.files import zips
 from layoutx.files.blob import Blob, member, reading, whole
 from layoutx.files.index import parse_object, shard_files
 from layoutx.files.store import Store, Tensor
 from layoutx.spec.memo import uncollected
+
+if TYPE_CHECKING:
+    from layoutx.files import hdf5
 
 INNER = "model.weights.h5"
 
@@ -25,7 +29,7 @@ def weights_blob(path: Path, format: str) -> Blob:
     with reading(path, "a Keras file"):
         if format != "keras":
             return whole(path)
-        with zipfile.ZipFile(path) as archive:
+        with zips.opened(path) as archive:
             return _inner(archive, path)
 
 
@@ -35,24 +39,27 @@ def read_keras(path: Path) -> Store:
     Raises:
         FileError: a member is missing, damaged or of a kind that is not read.
     """
-    with reading(path, "a .keras file"), zipfile.ZipFile(path) as archive:
+    with reading(path, "a .keras file"), zips.opened(path) as archive:
         names = archive.namelist()
         blob = _inner(archive, path)
-        config = parse_object(archive.read("config.json"), path, "config.json") if "config.json" in names else None
-        about = parse_object(archive.read("metadata.json"), path, "metadata.json") if "metadata.json" in names else {}
+        config = _object(archive, "config.json", path) if "config.json" in names else None
+        about = _object(archive, "metadata.json", path) if "metadata.json" in names else {}
         tensors, metadata = _contents(blob)
     version = about.get("keras_version")
     return Store(path, "keras", tensors, metadata, config, version if isinstance(version, str) else "")
 
 
-def read_weights(path: Path) -> Store:
+def read_weights(path: Path, found: hdf5.Listing | None = None) -> Store:
     """A bare `.weights.h5` file; it has no config and does not say which version wrote it.
+
+    Args:
+        found: what it holds, where that is known.
 
     Raises:
         FileError: the file is damaged.
     """
     with reading(path, "a Keras weights file"):
-        return Store(path, "weights.h5", *_contents(whole(path)))
+        return Store(path, "weights.h5", *(_contents(whole(path)) if found is None else contents(found)))
 
 
 def read_sharded(path: Path, index: Mapping[str, Any]) -> Store:
@@ -74,10 +81,14 @@ def read_sharded(path: Path, index: Mapping[str, Any]) -> Store:
     return Store(path, "weights.h5", tensors, metadata)
 
 
+def _object(archive: zipfile.ZipFile, name: str, path: Path) -> dict[str, Any]:
+    return parse_object(zips.content(archive, name, path), path, name)
+
+
 def _inner(archive: zipfile.ZipFile, path: Path) -> Blob:
     names = archive.namelist()
     if INNER in names:
-        return member(archive, archive.getinfo(INNER), path)
+        return member(archive.getinfo(INNER), path)
     if "model.weights.npz" in names:
         why = "its weights are a pickled .npz, which nothing reads safely"
     elif "model.weights.json" in names:
@@ -92,18 +103,18 @@ def _inner(archive: zipfile.ZipFile, path: Path) -> Blob:
     )
 
 
-@uncollected()
 def _contents(blob: Blob) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors by path, and metadata: `name:<group>` is the user's name of a `vars` group (keras >= 3.6)."""
     from layoutx.files import hdf5
 
-    tensors: dict[str, Tensor] = {}
-    names: dict[str, str] = {}
-    types: hdf5.Types = []
-    with hdf5.opened(blob) as file:
-        for path, found in hdf5.listed(file, blob):
-            if hdf5.is_dataset(found):
-                tensors[path] = hdf5.tensor(found, path, blob, types)
-            elif name := hdf5.note_at(found, "name"):
-                names[f"name:{path}"] = name
-        return tensors, {**hdf5.notes_of(file), **names}
+    return contents(hdf5.listing(blob))
+
+
+@uncollected()
+def contents(found: hdf5.Listing) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The same of a listing."""
+    from layoutx.files import hdf5
+
+    tensors = {path: hdf5.tensor(found, path) for path, _ in found.below()}
+    said = {f"name:{path}": name for path, notes in found.groups.items() if (name := hdf5.text(notes, "name"))}
+    return tensors, {**found.notes(), **said}

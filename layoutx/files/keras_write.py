@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import h5py
-import numpy as np
 
 from layoutx.errors import LayoutxError, UsageError, raise_all
-from layoutx.files import hdf5
+from layoutx.files import hdf5, hdf5_attributes
 from layoutx.files.blob import reading
 from layoutx.files.dtypes import Array, DType, is_extra
 from layoutx.files.keras_file import INNER, weights_blob
@@ -129,29 +128,35 @@ def copy_structure(template: Store, new: h5py.File, dtypes: Mapping[str, DType],
     Raises:
         FileError: the template cannot be read any more.
     """
-    blob = weights_blob(template.path, template.format)
     with reading(template.path, "a template"):
-        source = hdf5.opened(blob)
-    with source as old:
-        prefix = f"{MODEL}/" if template.format == "h5" and MODEL in old else ""
-        names = {prefix + name: name for name in dtypes}
-        left_out = set(STATE) - {path.split("/", 1)[0] for path in names}
-        open_ = [("", new.id)]  # the groups above, outermost first; each more that stays open slows HDF5 down
-        _copy_attributes(old.id, new.id)
-        if KEY in new.attrs:
-            del new.attrs[KEY]
-        for path, found in hdf5.listed(old, blob):
-            if path.split("/", 1)[0] in left_out:
-                continue
-            above, _, own = path.rpartition("/")
-            while open_[-1][0] != above:
-                open_.pop()
-            group = open_[-1][1]
-            if isinstance(found, h5py.h5g.GroupID):
-                open_.append((path, h5py.h5g.create(group, *link(own))))
-                _copy_attributes(found, open_[-1][1])
-            elif name := names.get(path):
-                _label(found, make(group, own, name), dtypes[name])
+        objects = hdf5.skeleton(weights_blob(template.path, template.format))
+    legacy = template.format == "h5" and any(path == MODEL for path, _, _ in objects)
+    names = {(f"{MODEL}/" if legacy else "") + name: name for name in dtypes}
+    left_out = set(STATE) - {path.split("/", 1)[0] for path in names}
+    open_ = [("", new.id)]  # the groups above, outermost first; each more that stays open slows HDF5 down
+    for path, is_group, attributes in objects:
+        if not path:
+            _attach(new.id, attributes, KEY)
+        if not path or path.split("/", 1)[0] in left_out:
+            continue
+        above, _, own = path.rpartition("/")
+        while open_[-1][0] != above:
+            open_.pop()
+        if is_group:
+            open_.append((path, h5py.h5g.create(open_[-1][1], *link(own))))
+            _attach(open_[-1][1], attributes)
+        elif name := names.get(path):
+            made = make(open_[-1][1], own, name)
+            _attach(made, attributes, "dtype")
+            if is_extra(dtypes[name]):  # HDF5 has no word for it
+                h5py.Dataset(made).attrs["dtype"] = dtypes[name].name
+
+
+def _attach(made: h5py.h5i.ObjectID, attributes: Sequence[hdf5_attributes.Attribute], but: str = "") -> None:
+    """All attributes but one, their types as stored."""
+    for attribute in attributes:
+        if attribute[0] != but:
+            hdf5_attributes.write_attribute(made, attribute)
 
 
 def link(name: str) -> tuple[bytes, h5py.h5p.PropLCID | None]:
@@ -161,27 +166,6 @@ def link(name: str) -> tuple[bytes, h5py.h5p.PropLCID | None]:
     coding = h5py.h5p.create(h5py.h5p.LINK_CREATE)
     coding.set_char_encoding(h5py.h5t.CSET_UTF8)
     return name.encode("utf-8", "surrogateescape"), coding
-
-
-def _label(old: h5py.h5d.DatasetID, new: h5py.h5d.DatasetID, dtype: DType) -> None:
-    """A dataset's attributes, and the name of a dtype that HDF5 has no word for."""
-    if _copy_attributes(old, new) and h5py.h5a.exists(new, b"dtype"):
-        h5py.h5a.delete(new, b"dtype")
-    if is_extra(dtype):
-        h5py.Dataset(new).attrs["dtype"] = dtype.name
-
-
-def _copy_attributes(old: h5py.h5i.ObjectID, new: h5py.h5i.ObjectID) -> int:
-    """All attributes, their types as stored; the answer is how many."""
-    count: int = h5py.h5a.get_num_attrs(old)
-    for number in range(count):
-        found = h5py.h5a.open(old, index=number)
-        made = h5py.h5a.create(new, found.name, found.get_type(), found.get_space())
-        if found.get_space().get_simple_extent_type() != h5py.h5s.NULL:
-            held = np.empty(found.shape, found.dtype)
-            found.read(held)
-            made.write(held)
-    return count
 
 
 def copy_members(template: Path, new: zipfile.ZipFile) -> zipfile.ZipInfo:

@@ -28,10 +28,19 @@ class Limit:
 
 LIMITS = {
     "HEADER": Limit(100 << 20, "bytes", "names, shapes and configs of a file are read whole into memory"),
-    "TENSORS": Limit(2_000_000, "tensors", "each takes about a kilobyte of memory before anything is read"),
+    "TENSORS": Limit(500_000, "tensors", "each takes about a kilobyte of memory before anything is read"),
+    "ITEMS": Limit(
+        5_000_000, "values", "each name, number and list of a header takes a hundred bytes once it is parsed"
+    ),
+    "FIELDS": Limit(300_000, "fields", "nodes, names and short values are gone through one by one"),
+    "MEMBERS": Limit(100_000, "members", "zipfile keeps a kilobyte of each before anything is read"),
+    "YAML": Limit(4 << 20, "bytes", "people write mapping and spec files; a reader takes a second a megabyte"),
+    "VALUES": Limit(60_000, "values", "each value of a YAML file takes a kilobyte while it is read"),
     "NAME": Limit(1024, "characters", "names are printed, compared and written into other files"),
     "RANK": Limit(32, "axes", "no layer has more, and NumPy stops at 64"),
     "DEPTH": Limit(64, "levels", "nesting is followed by recursion"),
+    "MEMORY": Limit(150 << 20, "bytes", "HDF5 is read in a process of its own, which may not grow by more"),
+    "COMPUTING": Limit(200, "milliseconds", "without a part of an answer of that process; a forged file may loop"),
     "EXPANSION": Limit(200, "times", "compressed weights shrink to a half, what shrinks more is a bomb; above 256 MiB"),
 }
 EXPANDED = 256 << 20  # bytes: what unpacks to less may shrink as it likes, a layer of zeros does

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import mmap
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-DEEPEST = 200  # maps inside maps
+from layoutx.files.limits import limit, within
+from layoutx.files.names import shown
+
+SHORT = 200  # bytes of a text that is not worth a look at the limit: there are only so many
 # first byte -> struct format of the number that follows it
 NUMBERS = {0xCA: ">f", 0xCB: ">d", 0xCC: ">B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q"} | {
     0xD0: ">b",
@@ -47,15 +51,33 @@ def is_msgpack(head: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Reads msgpack values (github.com/msgpack/msgpack spec.md) up to `limit`; binaries and exts as spans."""
+    """Reads msgpack values (github.com/msgpack/msgpack spec.md) up to `limit`; binaries and exts as spans.
+
+    `met` counts what was read: how many values, and bytes of text.
+    """
 
     data: mmap.mmap
+    path: Path
     limit: int = -1
+    met: list[int] = field(default_factory=lambda: [0, 0])
+    most: int = field(default_factory=lambda: limit("FIELDS"))
+    deepest: int = field(default_factory=lambda: limit("DEPTH"))
+
+    def within(self, end: int) -> Reader:
+        """The same reader for what lies in an ext, up to its end."""
+        return Reader(self.data, self.path, end, self.met, self.most, self.deepest)
 
     def value(self, at: int, depth: int) -> tuple[Any, int]:
-        """The value that begins at `at`, and where it ends."""
-        if depth > DEEPEST:
-            raise ValueError("its maps lie too deep inside each other")
+        """The value that begins at `at`, and where it ends.
+
+        Raises:
+            ValueError: it is damaged. FileError: it is deeper, or there is more, than the limits.
+        """
+        if depth > self.deepest:
+            within("DEPTH", depth, self.path, "its deepest map")
+        self.met[0] += 1
+        if self.met[0] > self.most:
+            within("FIELDS", self.met[0], self.path, "the tree")
         first, at = self._bytes(at, 1)[0], at + 1
         if first < 0x80 or first >= 0xE0:
             return (first if first < 0x80 else first - 256), at
@@ -96,6 +118,9 @@ class Reader:
         return struct.unpack(code, self._bytes(at, size))[0], at + size
 
     def _text(self, at: int, length: int) -> tuple[str, int]:
+        self.met[1] += length
+        if length > SHORT:
+            within("HEADER", self.met[1], self.path, "the text in it")
         return self._bytes(at, length).decode(), at + length
 
     def _ext(self, at: int, length: int) -> tuple[Span, int]:
@@ -113,7 +138,9 @@ class Reader:
         found: dict[str, Any] = {}
         for _ in range(length):
             key, at = self.value(at, depth + 1)
-            if not isinstance(key, str) or key in found:
-                raise ValueError(f"a map with the key {key!r}, which is no text or stands there twice")
+            if not isinstance(key, str):
+                raise ValueError(f"a map with a key that is no text: {type(key).__name__}")
+            if key in found:
+                raise ValueError(f"a map with the key {shown(key)}, which stands there twice")
             found[key], at = self.value(at, depth + 1)
         return found, at

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import mmap
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from layoutx.errors import FileError
-from layoutx.files.blob import DO_AGAIN, Blob, array_at, reading, whole
+from layoutx.files.blob import DO_AGAIN, Blob, array_at, reading, viewed, whole
 from layoutx.files.dtypes import Array, DType, bits, is_extra, is_numeric, named
-from layoutx.files.msgpack import DEEPEST, Reader, Span
+from layoutx.files.limits import within
+from layoutx.files.msgpack import Reader, Span
+from layoutx.files.names import shown
 from layoutx.files.nested import nested
 from layoutx.files.notes import KEY, from_text, to_text
 from layoutx.files.store import Store, Tensor
@@ -25,6 +26,7 @@ from layoutx.files.store import Store, Tensor
 NDARRAY, COMPLEX, SCALAR = 1, 2, 3
 CHUNKED = "__msgpack_chunked_array__"
 LARGEST = 1 << 56  # elements: NumPy makes no array, not even an empty one, with larger dimensions
+LONGEST_DTYPE = 40  # characters
 CHUNK = 1 << 30  # bytes: flax.serialization.MAX_CHUNK_SIZE
 
 
@@ -53,14 +55,19 @@ def read_msgpack(path: Path) -> Store:
     Raises:
         FileError: the file is damaged, or is msgpack of something else than arrays.
     """
-    with reading(path, "msgpack"), path.open("rb") as file:
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            tree, end = Reader(data).value(0, 0)
+    with reading(path, "msgpack"):
+        with viewed(path) as data:
+            reader = Reader(data, path)
+            tree, end = reader.value(0, 0)
             if end != len(data):
                 raise _broken(path, f"{len(data) - end} bytes at its end belong to nothing")
             if not isinstance(tree, dict):
                 raise _broken(path, "it holds no map of names")
-            found = dict(_leaves(data, tree, ""))
+            found: dict[str, Any] = {}
+            for name, leaf in _leaves(reader, tree, ""):
+                if name in found:
+                    raise _broken(path, f"two ways lead to {shown(name)}")
+                found[name] = leaf
         arrays = {name: leaf for name, leaf in found.items() if isinstance(leaf, list)}
         if not arrays:
             raise FileError(
@@ -68,6 +75,7 @@ def read_msgpack(path: Path) -> Store:
             )
         blob = whole(path)
         note = arrays.pop(f"{KEY}/json", None)
+        within("HEADER", sum(piece.nbytes for piece in note or ()), path, "its own note")
         metadata = from_text(_joined(blob, note).tobytes()) if note else {}
         skipped = [f"{name} ({type(leaf).__name__})" for name, leaf in found.items() if not isinstance(leaf, list)]
         if skipped:
@@ -108,24 +116,24 @@ def _little(dtype: DType) -> DType:
     return dtype if is_extra(dtype) else dtype.newbyteorder("<")
 
 
-def _leaves(data: mmap.mmap, tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _leaves(reader: Reader, tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     """Name -> the pieces of an array, or the value that is none."""
     for key, value in tree.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict) and CHUNKED in value:
-            yield name, _chunks(data, value)
+            yield name, _chunks(reader, value)
         elif isinstance(value, dict):
-            yield from _leaves(data, value, f"{name}/")
+            yield from _leaves(reader, value, f"{name}/")
         elif isinstance(value, Span) and value.code in (NDARRAY, SCALAR):
-            yield name, [_leaf(data, value)]
+            yield name, [_leaf(reader, value)]
         else:
             yield name, tuple(value) if isinstance(value, list) else value
 
 
-def _chunks(data: mmap.mmap, value: Mapping[str, Any]) -> list[Leaf]:
+def _chunks(reader: Reader, value: Mapping[str, Any]) -> list[Leaf]:
     shape = tuple(value["shape"][str(i)] for i in range(len(value["shape"])))
-    pieces = [_leaf(data, value["chunks"][str(i)]) for i in range(len(value["chunks"]))]
-    _check_shape(shape)
+    pieces = [_leaf(reader, value["chunks"][str(i)]) for i in range(len(value["chunks"]))]
+    _check_shape(shape, reader.path)
     first = Leaf(pieces[0].dtype, shape, 0)
     if {len(p.shape) for p in pieces} != {1} or {p.dtype for p in pieces} != {first.dtype}:
         raise ValueError("the pieces of a chunked array are not flat arrays of one dtype")
@@ -134,22 +142,25 @@ def _chunks(data: mmap.mmap, value: Mapping[str, Any]) -> list[Leaf]:
     return [first, *pieces]
 
 
-def _leaf(data: mmap.mmap, span: Span) -> Leaf:
+def _leaf(reader: Reader, span: Span) -> Leaf:
     """The array in an ext: shape, dtype name, bytes."""
-    parts, end = Reader(data, span.end).value(span.begin, DEEPEST - 2)
-    shape, name, body = parts
-    shape = tuple(shape)
-    _check_shape(shape)
-    dtype = named(name if isinstance(name, str) else data[name.begin : name.end].decode())
+    parts, end = reader.within(span.end).value(span.begin, 0)
+    if not isinstance(parts, list) or [type(part) for part in (*parts[:1], *parts[2:])] != [list, Span]:
+        raise ValueError("an array that is not (shape, dtype, bytes)")
+    shape, name, body = tuple(parts[0]), parts[1], parts[2]
+    _check_shape(shape, reader.path)
+    word = name if isinstance(name, str) else reader.data[name.begin : min(name.end, name.begin + 99)].decode()
+    dtype = named(word) if word.isidentifier() and len(word) < LONGEST_DTYPE else None
     if dtype is None or not is_numeric(dtype):
-        raise ValueError(f"an array of dtype {name!r}")
+        raise ValueError(f"an array of dtype {shown(word)}")
     leaf = Leaf(dtype, shape, body.begin)
     if body.code or end != span.end or body.end - body.begin != leaf.nbytes:
         raise ValueError(f"{body.end - body.begin} bytes do not fit a {dtype} of shape {shape}")
     return leaf
 
 
-def _check_shape(shape: tuple[Any, ...]) -> None:
+def _check_shape(shape: tuple[Any, ...], path: Path) -> None:
+    within("RANK", len(shape), path, "an array")
     if any(type(n) is not int or n < 0 for n in shape) or math.prod(n or 1 for n in shape) > LARGEST:
         raise ValueError(f"{shape} is no shape")
 

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from math import prod
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from layoutx.errors import FileError, UsageError, raise_all
-from layoutx.files.blob import DO_AGAIN, Blob, array_at, reading
+from layoutx.files.blob import DO_AGAIN, Blob, array_at, reading, whole
 from layoutx.files.blob import stored as stored_at
 from layoutx.files.dtypes import Array, DType, settled
+from layoutx.files.index import beside, some
+from layoutx.files.limits import within
+from layoutx.files.names import shown
+from layoutx.files.onnx_functions import check_functions
 from layoutx.files.onnx_wire import IN_PLACE, thinned
+from layoutx.files.steady import state_in
 from layoutx.files.store import Store, Tensor
 
-STRING, BITS = 8, {21: 4, 22: 4, 23: 4, 25: 2, 26: 2}  # TensorProto.DataType: text; types that pack elements into bytes
+STRING, BITS = 8, {21: 4, 22: 4, 23: 4, 25: 2, 26: 2, 27: 6, 28: 6}  # TensorProto.DataType: text; bits of packed types
 LARGEST = 1 << 48  # elements: more is a forged shape
+USUAL_RANK = 8  # axes for which no limit is looked up
+HELD = frozenset((4, 5, 6, 7, 9, 10, 11, 13))  # fields of TensorProto: numbers by type, raw_data, external_data
 
 
 def need_onnx() -> Any:
@@ -45,19 +55,20 @@ def read_onnx(path: Path) -> Store:
     need_onnx()
     with reading(path, "an ONNX model"):
         model = structure(path)
-        sparse = [x.values.name for x in model.graph.sparse_initializer]
+        sparse = [x.values.name for graph in _graphs(model) for x in getattr(graph, "sparse_initializer", ())]
         if sparse:
             raise FileError(
-                f"{path.name} has sparse initializers: {', '.join(sparse)}",
+                f"{path.name} has sparse initializers: {some(sparse)}",
                 where=str(path),
                 why="layoutx reads dense tensors only",
                 do="make them dense before the export",
             )
         found = [(name, proto) for name, proto in tensors_in(model.graph) if proto.data_type != STRING]
+        within("TENSORS", len(found), path, "the graph")
         names = [name for name, _ in found]
-        twice = sorted({name for name in names if not name or names.count(name) > 1}) if _clash(names) else []
-        if twice:
-            raise FileError(f"{path.name} has several tensors called {twice[0]!r}", where=str(path), do=DO_AGAIN)
+        twice = next((name for name, count in Counter(names).items() if not name or count > 1), None)
+        if twice is not None:
+            raise FileError(f"{path.name} has several tensors called {shown(twice)}", where=str(path), do=DO_AGAIN)
         tensors, problems = {}, []
         for name, proto in found:
             try:
@@ -83,6 +94,7 @@ def structure(path: Path) -> Any:
             raise FileError(f"{path.name} is no ONNX model", where=str(path), why="it holds no graph", do=DO_AGAIN)
         if not all(isinstance(text, str) for text in _texts(model)):  # protobuf gives bytes where they are no UTF-8
             raise FileError(f"{path.name} is damaged", where=str(path), why="a name in it is no text", do=DO_AGAIN)
+        check_functions(model, path)
     return model
 
 
@@ -91,20 +103,25 @@ def _texts(model: Any) -> Iterator[object]:
     for entry in model.metadata_props:
         yield from (entry.key, entry.value)
     yield from (entry.domain for entry in model.opset_import)
-    graphs = [model.graph, *model.functions]
-    while graphs:
-        graph = graphs.pop()
+    for graph in _graphs(model):
         yield graph.name
         for proto in getattr(graph, "initializer", ()):
             yield proto.name
             yield from (text for entry in proto.external_data for text in (entry.key, entry.value))
         for node in graph.node:
             yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
-            for attribute in node.attribute:
-                yield attribute.name
-                graphs.extend(bodies(attribute))
+            yield from (attribute.name for attribute in node.attribute)
         for info in (*getattr(graph, "value_info", ()), *graph.input, *graph.output):
             yield getattr(info, "name", info)
+
+
+def _graphs(model: Any) -> Iterator[Any]:
+    """The graph, the functions, and the bodies of their nodes."""
+    graphs = [model.graph, *model.functions]
+    while graphs:
+        graph = graphs.pop()
+        yield graph
+        graphs.extend(body for node in graph.node for attribute in node.attribute for body in bodies(attribute))
 
 
 def opset_of(model: Any) -> int:
@@ -134,17 +151,15 @@ def label(node: Any, position: int) -> str:
     return str(node.name or next(iter(node.output), "") or f"{node.op_type}_{position}")
 
 
-def _clash(names: Sequence[str]) -> bool:
-    return len(set(names)) != len(names) or "" in names
-
-
 def _tensor(name: str, proto: Any, path: Path) -> Tensor:
     shape = tuple(int(n) for n in proto.dims)
-    count = 1
-    for n in shape:
-        count *= n
-    if any(n < 0 for n in shape) or count > LARGEST:
-        raise FileError(f"'{name}' has a shape that is none: {shape}", where=str(path), do=DO_AGAIN)
+    if len(shape) > USUAL_RANK:
+        within("RANK", len(shape), path, shown(name))
+    count = prod(shape)
+    if any(n < 0 for n in shape) or prod(n or 1 for n in shape) > LARGEST:
+        raise FileError(f"{shown(name)} has a shape that is none: {shape}", where=str(path), do=DO_AGAIN)
+    if len(HELD.intersection(field.number for field, _ in proto.ListFields())) > 1:
+        raise FileError(f"{shown(name)} has its numbers twice, in two fields", where=str(path), do=DO_AGAIN)
     dtype = dtype_of(proto.data_type)
     if dtype is None:
         raise FileError(
@@ -161,7 +176,7 @@ def _tensor(name: str, proto: Any, path: Path) -> Tensor:
     if blob.size != wanted:
         raise FileError(
             f"'{name}' is cut short" if blob.size < wanted else f"'{name}' has more bytes than its shape",
-            where=str(blob.path),
+            where=list(dict.fromkeys((str(path), str(blob.path)))),
             why=f"{dtype} of shape {shape} takes {wanted} bytes, the file gives {blob.size}",
             do=DO_AGAIN,
         )
@@ -210,40 +225,47 @@ def _blob(name: str, proto: Any, path: Path) -> Blob | None:
     said = {entry.key: entry.value for entry in proto.external_data}
     if IN_PLACE in said:
         offset, size = (int(n) for n in said[IN_PLACE].split())
-        if offset + size > path.stat().st_size:
+        if offset < 0 or size < 0 or offset + size > path.stat().st_size:
             raise FileError(f"'{name}' lies outside the file", where=str(path), do=DO_AGAIN)
-        return Blob(path, offset, size)
-    beside = _beside(name, said.get("location", ""), path)
+        return replace(whole(path), offset=offset, size=size)
+    place = _beside(name, said.get("location", ""), path)
     try:
-        size = beside.stat().st_size
+        about = place.stat()
+        size = about.st_size
         offset = int(said.get("offset") or 0)
         length = int(said.get("length") or size - offset)
     except (OSError, ValueError) as error:
         raise FileError(
-            f"the external data of '{name}' is missing",
-            where=[str(path), f"it should lie in {said.get('location')}"],
-            why=str(error),
+            f"the external data of {shown(name)} is missing",
+            where=[str(path), f"it should lie in {shown(said.get('location', ''))}"],
+            why=str(error)[:300],
             do="put the data file beside the model",
         ) from error
-    if offset < 0 or length < 0 or offset + length > size or not beside.is_file():
+    if not S_ISREG(about.st_mode) or about.st_nlink > 1:
         raise FileError(
-            f"the external data of '{name}' is cut short",
-            where=str(beside),
-            why=f"it ends at byte {offset + length} of {size}",
+            f"the external data of {shown(name)} is no file of the model's own",
+            where=[str(path), str(place)],
+            why="it is a device, a folder, or a second name (hard link) of a file that lies elsewhere",
+            do="make a copy of it under that name",
+        )
+    if offset < 0 or length < 0 or offset + length > size:
+        raise FileError(
+            f"the external data of {shown(name)} is cut short",
+            where=[str(path), str(place)],
+            why=f"it goes from byte {offset} to {offset + length} of {size}",
             do=DO_AGAIN,
         )
-    return Blob(beside, offset, length)
+    return Blob(place, offset, length, state=state_in(about))
 
 
 def _beside(name: str, location: str, path: Path) -> Path:
     """The data file, links followed; never one outside the model's folder."""
-    folder = os.path.realpath(path.parent)
-    target = os.path.realpath(os.path.join(folder, location))
-    if not location or "\0" in location or os.path.isabs(location) or os.path.commonpath((folder, target)) != folder:
+    target = beside(path, location)
+    if target is None:
         raise FileError(
-            f"the external data of '{name}' lies outside the model's folder",
-            where=[str(path), f"location {location!r}"],
+            f"the external data of {shown(name)} lies outside the model's folder",
+            where=[str(path), f"location {shown(location)}"],
             why="a model must not make layoutx read other files",
             do="put the data file beside the model",
         )
-    return Path(target)
+    return target

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from layoutx.errors import FileError
-from layoutx.files.blob import DO_AGAIN
+from layoutx.files.blob import DO_AGAIN, viewed
+from layoutx.files.limits import LIMITS, PREFIX, limit, within
 
 KEEP = 256  # raw data of so many bytes stays in the message: shapes, axes, scalars, which shape inference wants to read
 IN_PLACE = "layoutx_offset"  # external_data key of a tensor whose raw data lies in the model file itself
@@ -22,8 +23,9 @@ INNER = {
     "sparse": {1: "tensor", 2: "tensor"},
 }
 MODEL_FIELDS = frozenset((1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26))
-RAW_DATA, EXTERNAL_DATA, DATA_LOCATION = 9, 13, 14
-DEEPEST = 64
+DIMS, RAW_DATA, EXTERNAL_DATA, DATA_LOCATION = 1, 9, 13, 14
+MOST_FIELDS = 100_000  # of a model itself: opsets, metadata and functions
+MOST_DIMS = 640  # bytes: NumPy has 64 axes, and a number takes at most ten
 
 Data = bytes | mmap.mmap
 Span = tuple[int, int, int, int]  # field number, start of the tag, start and end of the content
@@ -31,12 +33,12 @@ Span = tuple[int, int, int, int]  # field number, start of the tag, start and en
 
 def looks_like_onnx(path: Path) -> bool:
     """Whether the file is one protobuf message whose fields are those of an ONNX model, with a graph."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with viewed(path) as data:
         numbers = set()
         try:
-            for number, _, start, end in fields(data, 0, len(data)):
+            for count, (number, _, start, end) in enumerate(fields(data, 0, len(data))):
                 numbers.add(number)
-                if number not in MODEL_FIELDS or (number == 7 and start == end):
+                if number not in MODEL_FIELDS or (number == 7 and start == end) or count > MOST_FIELDS:
                     return False
         except ValueError:
             return False
@@ -47,15 +49,17 @@ def thinned(path: Path) -> bytes:
     """The model's own bytes with each large raw_data replaced by its place in the file, as an external tensor.
 
     Raises:
-        FileError: the file is no protobuf message, or ends within one.
+        FileError: the file is no protobuf message, or ends within one; what is no tensor is larger than the limits.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with viewed(path) as data:
+        walk = _Walk(data, path)
         try:
-            return _message(data, 0, len(data), "model", 0)
+            out = walk.message(0, len(data), "model", 0)
         except ValueError as error:
             raise FileError(
                 f"{path.name} is truncated or damaged", where=str(path), why=str(error), do=DO_AGAIN
             ) from error
+    return out
 
 
 def fields(data: Data, start: int, end: int) -> Iterator[Span]:
@@ -63,12 +67,14 @@ def fields(data: Data, start: int, end: int) -> Iterator[Span]:
     at = start
     while at < end:
         tag = at
-        key, at = _varint(data, at, end)
+        key = data[at]  # most tags and lengths are one byte: no call for those
+        key, at = (key, at + 1) if key < 128 else varint(data, at, end)
         kind, begin = key & 7, at
         if kind == 0:
-            _, at = _varint(data, at, end)
+            _, at = varint(data, at, end)
         elif kind == 2:
-            length, begin = _varint(data, at, end)
+            length = data[at] if at < end else 128
+            length, begin = (length, at + 1) if length < 128 else varint(data, at, end)
             at = begin + length
         elif kind in (1, 5):
             at += 8 if kind == 1 else 4
@@ -79,7 +85,8 @@ def fields(data: Data, start: int, end: int) -> Iterator[Span]:
         yield key >> 3, tag, begin, at
 
 
-def _varint(data: Data, at: int, end: int) -> tuple[int, int]:
+def varint(data: Data, at: int, end: int) -> tuple[int, int]:
+    """The number that begins at a byte, and where it ends; ValueError where it has no end."""
     value = shift = 0
     while at < end and shift < 70:
         byte = data[at]
@@ -91,35 +98,74 @@ def _varint(data: Data, at: int, end: int) -> tuple[int, int]:
     raise ValueError(f"the number at byte {at} has no end")
 
 
-def _message(data: Data, start: int, end: int, name: str, depth: int) -> bytes:
-    if depth > DEEPEST:
-        raise ValueError(f"messages lie more than {DEEPEST} deep")
-    if name == "tensor":
-        return _tensor(data, start, end)
-    inner = INNER.get(name, {})
-    out = bytearray()
-    for number, tag, begin, stop in fields(data, start, end):
-        if number in inner and _is_block(data, tag, end):
-            out += field(number, _message(data, begin, stop, inner[number], depth + 1))
-        else:
-            out += data[tag:stop]
-    return bytes(out)
+class _Walk:
+    """One walk through a model's messages, which counts what it meets."""
 
+    def __init__(self, data: Data, path: Path) -> None:
+        self.data, self.path, self.met, self.kept = data, path, 0, 0
+        self.most, self.deepest = limit("FIELDS"), limit("DEPTH")
 
-def _tensor(data: Data, start: int, end: int) -> bytes:
-    spans = list(fields(data, start, end))
-    raw = next((span for span in reversed(spans) if span[0] == RAW_DATA and _is_block(data, span[1], end)), None)
-    if raw is None or raw[3] - raw[2] <= KEEP:
-        return bytes(data[start:end])
-    kept = b"".join(
-        data[tag:stop] for number, tag, _, stop in spans if number not in (RAW_DATA, EXTERNAL_DATA, DATA_LOCATION)
-    )
-    entry = field(1, IN_PLACE.encode()) + field(2, f"{raw[2]} {raw[3] - raw[2]}".encode())
-    return kept + field(EXTERNAL_DATA, entry) + bytes((DATA_LOCATION << 3, 1))
+    def fields(self, start: int, end: int) -> Iterator[Span]:
+        """The fields of one message, counted."""
+        room = self.most - self.met
+        for count, span in enumerate(fields(self.data, start, end), 1):
+            if count > room:
+                raise self.too_many()
+            yield span
+        self.met += count if end > start else 0
+
+    def too_many(self) -> FileError:
+        return FileError(
+            f"{self.path.name}: its graph has more than {self.most} fields",
+            where=str(self.path),
+            why=LIMITS["FIELDS"].why,
+            do=f"if you trust the file, set {PREFIX}FIELDS={len(self.data) // 2}",  # a field has two bytes
+        )
+
+    def keep(self, start: int, end: int) -> bytes:
+        """Bytes of the structure, which is read whole."""
+        self.kept += end - start
+        within("HEADER", self.kept, self.path, "the graph without its tensors")
+        return self.data[start:end]
+
+    def message(self, start: int, end: int, name: str, depth: int) -> bytes:
+        """A message without the large numbers in it; what is too small to hold any is not looked into."""
+        if depth > self.deepest:
+            within("DEPTH", depth, self.path, "a message in a message")
+        if name == "tensor":
+            return self.tensor(start, end)
+        inner = INNER.get(name, {})
+        out, done = bytearray(), start
+        for number, tag, begin, stop in self.fields(start, end):
+            if stop - begin > KEEP and number in inner and _is_block(self.data, tag, end):
+                out += self.keep(done, tag)
+                out += field(number, self.message(begin, stop, inner[number], depth + 1))
+                done = stop
+        return bytes(out + self.keep(done, end))
+
+    def tensor(self, start: int, end: int) -> bytes:
+        """A tensor; large raw data stays where it is."""
+        raw, kept, outside = None, bytearray(), bytearray()
+        for number, tag, begin, stop in self.fields(start, end):
+            block = _is_block(self.data, tag, end)
+            if number == DIMS and block and stop - begin > MOST_DIMS:
+                raise ValueError(f"the tensor at byte {start} has more than 64 axes")
+            if number == RAW_DATA and block and stop - begin > KEEP:
+                raw = begin, stop - begin
+            elif number in (EXTERNAL_DATA, DATA_LOCATION):
+                outside += self.data[tag:stop]
+            else:
+                kept += self.data[tag:stop]
+        if raw is None:
+            return self.data[start:end]
+        if any(number == EXTERNAL_DATA for number, *_ in fields(bytes(outside), 0, len(outside))):
+            raise ValueError(f"the tensor at byte {start} has its numbers twice, here and in another file")
+        entry = field(1, IN_PLACE.encode()) + field(2, f"{raw[0]} {raw[1]}".encode())
+        return bytes(kept) + field(EXTERNAL_DATA, entry) + bytes((DATA_LOCATION << 3, 1))
 
 
 def _is_block(data: Data, tag: int, end: int) -> bool:
-    return _varint(data, tag, end)[0] & 7 == 2
+    return varint(data, tag, end)[0] & 7 == 2
 
 
 def field(number: int, content: bytes) -> bytes:

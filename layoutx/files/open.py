@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import zipfile
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
 from layoutx.errors import FileError, UsageError
 from layoutx.files.blob import DO_AGAIN, reading
 from layoutx.files.msgpack import is_msgpack
+from layoutx.files.names import named_well
 from layoutx.files.remote import located, url_of
+from layoutx.files.steady import check_plain, state_at
 from layoutx.files.store import Store
 
 READS = (
@@ -28,9 +30,16 @@ def open_store(path: str | PathLike[str]) -> Store:
 
     Raises:
         UsageError: there is no such file, or torch is needed and missing.
-        FileError: the file is empty, truncated, damaged, or none of the formats that layoutx reads.
+        FileError: the file is empty, truncated, damaged, or none of the formats that layoutx reads; its names deceive.
     """
     path = located(path)
+    state = state_at(path)
+    store = named_well(_opened(path))
+    return replace(store, state=state or state_at(store.path))
+
+
+def _opened(path: Path) -> Store:
+    """By the reader that the first bytes ask for."""
     if url_of(path) is not None:
         from layoutx.files.remote_open import open_remote
 
@@ -53,10 +62,11 @@ def open_store(path: str | PathLike[str]) -> Store:
         path = path.with_name(f"{path.name}.index")  # TensorFlow calls a checkpoint by what its files begin with
     if not path.exists():
         raise UsageError(f"there is no file {path.name}", where=str(path), do="check the path")
+    check_plain(path)
+    if not path.stat().st_size:  # what /proc has to say, too, for which a reader may have to wait
+        raise FileError(f"{path.name} is empty", where=str(path), do=DO_AGAIN)
     with reading(path, "a file"), path.open("rb") as file:
         head = file.read(64)
-    if not head:
-        raise FileError(f"{path.name} is empty", where=str(path), do=DO_AGAIN)
     if head.startswith(b"version https://git-lfs"):
         raise FileError(
             f"{path.name} is a git-lfs pointer, not the file itself", where=str(path), do="run: git lfs pull"
@@ -112,16 +122,10 @@ def _tail(path: Path) -> bytes:
 
 
 def _open_zip(path: Path) -> Store:
-    with reading(path, "a zip file"):
-        if not zipfile.is_zipfile(path):
-            raise FileError(
-                f"{path.name} is truncated",
-                where=str(path),
-                why="it begins as a zip file and its directory at the end is missing",
-                do=DO_AGAIN,
-            )
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+    from layoutx.files import zips
+
+    with reading(path, "a zip file"), zips.opened(path) as archive:
+        names = archive.namelist()
     if any(name in ("config.json", "metadata.json") or name.startswith("model.weights.") for name in names):
         from layoutx.files.keras_file import read_keras
 
@@ -148,10 +152,10 @@ def _open_zip(path: Path) -> Store:
 
 def _open_index(path: Path) -> Store:
     from layoutx.files import keras_file, safetensors
-    from layoutx.files.index import parse_object, shard_files
+    from layoutx.files.index import parse_object, shard_files, text_of
 
     with reading(path, "an index of shards"):
-        index = parse_object(path.read_bytes(), path, "the file")
+        index = parse_object(text_of(path), path, "the file")
         shards = shard_files(path, index)
         endings = {shard.suffix for shard in shards}
         if endings == {".safetensors"}:
@@ -181,24 +185,22 @@ def _is_hdf5(path: Path, head: bytes) -> bool:
 
 
 def _open_hdf5(path: Path) -> Store:
-    import h5py
-
     from layoutx.files import hdf5, keras_file, keras_legacy
     from layoutx.files.blob import whole
 
-    with reading(path, "HDF5"), hdf5.opened(whole(path)) as file:
-        if keras_legacy.is_legacy(file):
-            return keras_legacy.read_legacy(path)
-        groups = (found for found in hdf5.walk(file, whole(path)) if isinstance(found, h5py.Group))
-        if any(found.name.endswith("/vars") for found in groups):
-            return keras_file.read_weights(path)
-        held = ", ".join(list(file)[:8]) or "nothing"
-        raise FileError(
-            f"{path.name} is HDF5, but no Keras file",
-            where=[str(path), f"it holds: {held}"],
-            why="it has neither layer_names nor vars groups",
-            do="give one of: " + READS,
-        )
+    with reading(path, "HDF5"):
+        found = hdf5.listing(whole(path))
+    if keras_legacy.is_legacy(found):
+        return keras_legacy.read_legacy(path, found)
+    if any(group.endswith("/vars") for group in found.groups):
+        return keras_file.read_weights(path, found)
+    held = ", ".join([name for name in (*found.groups, *found.datasets) if name and "/" not in name][:8]) or "nothing"
+    raise FileError(
+        f"{path.name} is HDF5, but no Keras file",
+        where=[str(path), f"it holds: {held}"],
+        why="it has neither layer_names nor vars groups",
+        do="give one of: " + READS,
+    )
 
 
 def _unknown(path: Path, head: bytes) -> FileError:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from importlib import import_module
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ import numpy as np
 from layoutx.errors import FileError, UsageError
 from layoutx.files.blob import DO_AGAIN, reading
 from layoutx.files.dtypes import Array, is_numeric, settled
+from layoutx.files.index import parse_object, text_of
+from layoutx.files.limits import within, within_expansion
+from layoutx.files.names import shown
 from layoutx.files.notes import MEMBER, from_text
 from layoutx.files.store import Store, Tensor
 
@@ -65,6 +70,7 @@ def read_orbax(folder: Path) -> Store:
             why="no _METADATA in it",
         )
     with reading(folder, "an orbax checkpoint"):
+        held = _held(folder, place)
         found = ocp.PyTreeCheckpointer().metadata(place.resolve())
         item = getattr(found, "item_metadata", found)
         tree = getattr(item, "tree", item)
@@ -78,6 +84,8 @@ def read_orbax(folder: Path) -> Store:
             if dtype is None or not is_numeric(np.dtype(dtype)):
                 skipped.append(f"{name} ({type(leaf).__name__})")
                 continue
+            within("RANK", len(leaf.shape), folder, shown(name))
+            within_expansion(held, prod(leaf.shape) * np.dtype(dtype).itemsize, folder, shown(name))
             tensors[name] = _tensor(name, np.dtype(dtype), tuple(leaf.shape), place.resolve(), tree, path)
         note = place / MEMBER
         metadata = from_text(note.read_bytes()) if note.is_file() else {}
@@ -96,6 +104,36 @@ def _tensor(name: str, dtype: Any, shape: tuple[int, ...], place: Path, tree: An
             return settled(np.asarray(found))
 
     return Tensor(name, dtype, shape, read)
+
+
+def _held(folder: Path, place: Path) -> int:
+    """The bytes of all files of a checkpoint, after a look at where they lie: orbax follows names and links anywhere.
+
+    Raises:
+        FileError: a link, or a name in the metadata, leads out of the folder.
+    """
+    size, root = 0, os.path.realpath(folder)
+    for at, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            here = os.path.join(at, name)
+            if os.path.islink(here) and os.path.commonpath((root, os.path.realpath(here))) != root:
+                what = f"{folder.name} holds a link that leads out of it"
+                raise FileError(what, where=[str(folder), here], do="copy the folder, links followed")
+        size += sum(os.lstat(os.path.join(at, name)).st_size for name in files)
+    about = place / MARKS[0]
+    for entry in _mappings(parse_object(text_of(about), about, "the metadata")):
+        for key in entry.get("key_metadata") or ():
+            word = str(key.get("key", "")) if isinstance(key, dict) else ""
+            if ".." in word.split("/") or word.startswith("/") or "\0" in word:
+                what = f"{folder.name} names an array outside of its folder"
+                raise FileError(what, where=[str(about), shown(word)])
+    return size
+
+
+def _mappings(found: Any) -> Iterator[dict[str, Any]]:
+    """The mappings in the tree of the metadata."""
+    tree = found.get("tree_metadata")
+    yield from (entry for entry in (tree.values() if isinstance(tree, dict) else ()) if isinstance(entry, dict))
 
 
 def _leaves(tree: Any, path: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from layoutx.errors import LayoutxError, UsageError, raise_all
 from layoutx.files.dtypes import Array
 from layoutx.files.nested import nested
 from layoutx.files.notes import MEMBER, to_text
@@ -20,15 +19,9 @@ def write_orbax(folder: Path, arrays: Mapping[str, Array], metadata: Mapping[str
     Source: flax 0.12.8 flax/training/checkpoints.py, orbax-checkpoint 0.12.8 StandardCheckpointer.
 
     Raises:
-        UsageError: orbax is missing; a tensor without elements; a name that is also the folder of another one.
+        UsageError: orbax is missing; a name that is also the folder of another one.
     """
     ocp = need_orbax()
-    problems: list[LayoutxError] = [
-        UsageError(f"orbax holds no tensor without elements: '{name}'", where=f"shape {array.shape}")
-        for name, array in arrays.items()
-        if not array.size
-    ]
-    raise_all(problems)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder.resolve(), nested(arrays))
         checkpointer.wait_until_finished()

@@ -50,6 +50,9 @@ PLAIN = frozenset(
 )
 
 
+SIZED = (str, bytes, list, tuple, dict)
+
+
 class Made:
     """An object as the file describes it: arguments and state, and nothing made of them yet."""
 
@@ -99,20 +102,54 @@ def load(
 
         def find_class(self, module: str, name: str) -> Any:
             if f"{module} {name}" not in known:
-                raise more(path, f"{module}.{name}")
+                raise more(path, f"{module}.{name}"[:200])
             return known[f"{module} {name}"]
 
+    data = path.read_bytes()
+    machine = Plain(io.BytesIO(data))
+    machine.budget = charged(len(data))
     try:
-        return Plain(io.BytesIO(path.read_bytes())).load()
+        return machine.load()
     except KeyError as error:
         raise more(path, f"the opcode {error}") from error
+
+
+def charged(size: int) -> Callable[[tuple[Any, ...]], None]:
+    """What counts the values that calls are given, and refuses more than a file of `size` bytes can hold.
+
+    A value may stand in a file once and be given to every call: each copies it, a megabyte for five bytes.
+
+    Raises:
+        ValueError: that is so.
+    """
+    left = 2 * size + (1 << 16)
+
+    def charge(arguments: tuple[Any, ...]) -> None:
+        nonlocal left
+        left -= len(arguments) + sum(len(one) for one in arguments if isinstance(one, SIZED))
+        if left < 0:
+            raise ValueError("its calls are given more values than it can hold: it is a bomb")
+
+    return charge
+
+
+def pairs(found: Any = ()) -> dict[Any, Any]:
+    """A mapping of pairs whose names are texts: the hash of a forged tuple could overflow the stack.
+
+    Raises:
+        ValueError: other names.
+    """
+    if any(type(name) not in (str, int) for name, _ in found):
+        raise ValueError("a mapping whose names are no texts")
+    return dict(found)
 
 
 def _reduce(machine: Any) -> None:
     arguments = machine.stack.pop()
     name = machine.stack[-1]
-    if not isinstance(name, Name):
+    if not isinstance(name, Name) or not isinstance(arguments, tuple):
         raise ValueError("it calls what is no function")
+    machine.budget(arguments)
     machine.stack[-1] = name.call(*arguments)
 
 

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from layoutx.errors import FileError
-from layoutx.files.blob import DO_AGAIN, Blob, array_at, member, reading
+from layoutx.files import zips
+from layoutx.files.blob import Blob, array_at, member, reading
 from layoutx.files.dtypes import Array, DType, named
 from layoutx.files.store import Store, Tensor
+from layoutx.files.views import View, check_view
 
 # torch 2.13 torch/_export/serde/schema.py ScalarType, Layout
 DTYPES = {
@@ -61,18 +63,20 @@ def read_pt2(path: Path) -> Store:
     Raises:
         FileError: an archive of an older torch, of several programs, or with weights that are pickled or no numbers.
     """
-    with reading(path, "an exported program"), zipfile.ZipFile(path) as archive:
+    with reading(path, "an exported program"), zips.opened(path) as archive:
         _, config = _one(path, archive, "/data/weights/", CONFIG)
         folder = config.rpartition("/")[0]
-        entries = json.loads(archive.read(config))["config"]
+        entries = json.loads(zips.content(archive, config, path))["config"]
         kept = _kept(path, archive)
+        orders = [name for name in archive.namelist() if Path(name).name == "byteorder"]
+        swapped = any(zips.content(archive, name, path).strip() == b"big" for name in orders[:1])
         tensors: dict[str, Tensor] = {}
         tied: dict[str, str] = {}
         seen: dict[str, str] = {}
         for name in sorted(entries, key=lambda name: kept.get(name, len(kept))):
             if name not in kept:
                 continue
-            tensors[name] = _tensor(path, archive, folder, name, entries[name])
+            tensors[name] = _tensor(path, archive, folder, name, entries[name], swapped)
             meta = entries[name]["tensor_meta"]
             key = json.dumps([entries[name]["path_name"], meta["sizes"], meta["strides"], meta["storage_offset"]])
             first = seen.setdefault(key, name)
@@ -87,8 +91,8 @@ def program_json(path: Path) -> Mapping[str, Any]:
     Raises:
         FileError: as for `read_pt2`.
     """
-    with reading(path, "an exported program"), zipfile.ZipFile(path) as archive:
-        found: Mapping[str, Any] = json.loads(archive.read(_one(path, archive, "/models/", ".json")[1]))
+    with reading(path, "an exported program"), zips.opened(path) as archive:
+        found: Mapping[str, Any] = json.loads(zips.content(archive, _one(path, archive, "/models/", ".json")[1], path))
         return found
 
 
@@ -108,7 +112,7 @@ def _one(path: Path, archive: zipfile.ZipFile, folder: str, ending: str) -> tupl
 
 def _kept(path: Path, archive: zipfile.ZipFile) -> dict[str, int]:
     """What a state dict would hold -> its place: the module's own order of parameters, buffers beside them."""
-    document = json.loads(archive.read(_one(path, archive, "/models/", ".json")[1]))
+    document = json.loads(zips.content(archive, _one(path, archive, "/models/", ".json")[1], path))
     owners: dict[str, list[str]] = {}
     for spec in document["graph_module"]["signature"]["input_specs"]:
         if "parameter" in spec:
@@ -121,7 +125,9 @@ def _kept(path: Path, archive: zipfile.ZipFile) -> dict[str, int]:
     return {name: at for at, name in enumerate(name for own in owners.values() for name in own)}
 
 
-def _tensor(path: Path, archive: zipfile.ZipFile, folder: str, name: str, entry: Mapping[str, Any]) -> Tensor:
+def _tensor(
+    path: Path, archive: zipfile.ZipFile, folder: str, name: str, entry: Mapping[str, Any], swapped: bool
+) -> Tensor:
     meta = entry["tensor_meta"]
     dtype = named(DTYPES.get(meta["dtype"], "") or "?")
     sizes, strides, offsets = (_whole(meta[key]) for key in ("sizes", "strides", "storage_offset"))
@@ -132,11 +138,20 @@ def _tensor(path: Path, archive: zipfile.ZipFile, folder: str, name: str, entry:
     assert sizes is not None
     assert strides is not None
     assert offsets is not None
-    blob = member(archive, archive.getinfo(f"{folder}/{entry['path_name']}"), path)
-    if "byteorder" in (order := {Path(n).name: n for n in archive.namelist()}):
-        dtype = dtype.newbyteorder(">") if archive.read(order["byteorder"]).strip() == b"big" else dtype
-    read = partial(_array, blob, dtype, tuple(sizes), tuple(strides), offsets[0])
-    return Tensor(name, dtype.newbyteorder("=") if dtype.isbuiltin != 2 else dtype, tuple(sizes), read)
+    info = archive.getinfo(f"{folder}/{entry['path_name']}")
+    view = View(tuple(sizes), tuple(strides), offsets[0], dtype.itemsize)
+    check_view(view, info.file_size, path, name)
+    stored = dtype.newbyteorder(">") if swapped else dtype
+    if info.compress_type == zipfile.ZIP_STORED:
+        read = partial(_array, member(info, path), stored, view)
+    else:  # unpacked each time it is read
+        read = partial(_unpacked, path, info, stored, view)
+    return Tensor(name, stored.newbyteorder("=") if stored.isbuiltin != 2 else stored, view.sizes, read)
+
+
+def _unpacked(path: Path, info: zipfile.ZipInfo, dtype: DType, view: View) -> Array:
+    with reading(path, "an exported program"):
+        return _array(member(info, path), dtype, view)
 
 
 def _whole(value: Any) -> list[int] | None:
@@ -146,14 +161,12 @@ def _whole(value: Any) -> list[int] | None:
     return None if any(type(n) is not int or n < 0 for n in found) else found
 
 
-def _array(blob: Blob, dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...], offset: int) -> Array:
+def _array(blob: Blob, dtype: DType, view: View) -> Array:
     """The numbers of a tensor, which may be a view of its storage."""
+    shape, offset = view.sizes, view.offset * dtype.itemsize
     rows = tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
-    if all(n == 1 or mine == own for n, mine, own in zip(shape, strides, rows, strict=True)) or not prod(shape):
-        return array_at(blob, offset * dtype.itemsize, dtype, shape)
-    count = 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
-    if len(strides) != len(shape) or count > prod(shape) * 64:
-        raise FileError(f"{blob.path.name} is damaged", where=str(blob.path), why="a view's strides", do=DO_AGAIN)
-    flat = array_at(blob, offset * dtype.itemsize, dtype, (count,))
-    steps = [step * dtype.itemsize for step in strides]
+    if all(n == 1 or mine == own for n, mine, own in zip(shape, view.strides, rows, strict=True)) or not prod(shape):
+        return array_at(blob, offset, dtype, shape)
+    flat = array_at(blob, offset, dtype, (view.extent,))
+    steps = [step * dtype.itemsize for step in view.strides]
     return np.ascontiguousarray(np.lib.stride_tricks.as_strided(flat, shape, steps, writeable=False))

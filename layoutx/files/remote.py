@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from os import PathLike
 from pathlib import Path
 from time import sleep
@@ -17,6 +16,7 @@ from typing import IO, Any, TypeVar
 
 from layoutx.errors import FileError, UsageError
 from layoutx.files.dtypes import Array
+from layoutx.files.steady import state_in
 
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", re.DOTALL)  # one letter would be a drive of Windows
 CHUNK = 8 << 20  # bytes of one request
@@ -107,8 +107,7 @@ def is_file(path: Path) -> bool:
 def state_of(path: Path) -> str:
     """What changes when a file does: its size and time, or what its file system says of it."""
     if url_of(path) is None:
-        about = path.stat()
-        return f"{about.st_size} {about.st_mtime_ns}"
+        return state_in(path.stat())
     fs, name = system_of(path)
     return str(fs.ukey(name))
 
@@ -172,6 +171,8 @@ def several(function: Callable[[Path], T], paths: Sequence[Path]) -> list[T]:
     """A function of each file; of remote ones many at a time, since each answer takes its while."""
     if len(paths) < 2 or url_of(paths[0]) is None:
         return [function(path) for path in paths]
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(FILES) as pool:
         return list(pool.map(function, paths))
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import atexit
-import shutil
-import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from layoutx.errors import FileError, UsageError
 from layoutx.files.blob import DO_AGAIN, reading
+from layoutx.files.leftovers import scratch
 from layoutx.files.remote import CHUNK, opened, size_of, system_of, url_of
 from layoutx.files.store import Store
 from layoutx.progress import tell
@@ -35,10 +35,10 @@ def open_remote(path: Path) -> Store:
     if head.lstrip()[:1] != b"{":
         return open_store(downloaded([path])[0])
     from layoutx.files import safetensors
-    from layoutx.files.index import parse_object, shard_files
+    from layoutx.files.index import parse_object, shard_files, text_of
 
-    with reading(path, "an index of shards"), opened(path) as file:
-        index = parse_object(file.read(), path, "the file")
+    with reading(path, "an index of shards"):
+        index = parse_object(text_of(path), path, "the file")
         shards = shard_files(path, index)
         if {shard.suffix for shard in shards} == {".safetensors"}:
             return safetensors.read_index(path, index)
@@ -51,8 +51,9 @@ def downloaded(paths: Sequence[Path]) -> list[Path]:
     Raises:
         FileError: they cannot be read, or there is no room for them.
     """
-    folder = Path(tempfile.mkdtemp(prefix="layoutx-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    held = ExitStack()
+    folder = held.enter_context(scratch())  # as long as the process lives: what is opened reads from it
+    atexit.register(held.close)
     sizes = [size_of(path) for path in paths]
     done, many = 0, sum(sizes)
     for path, size in zip(paths, sizes, strict=True):

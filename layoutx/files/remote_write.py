@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from layoutx.errors import FileError, UsageError
+from layoutx.files.leftovers import DAY, scratch
 from layoutx.files.remote import TRIES, fetch, insist, system_of, url_of
 
 
@@ -27,8 +30,8 @@ def uploaded(final: Path, again: bool = True) -> Iterator[Path]:
     if url_of(final) is None:
         yield final
         return
-    with tempfile.TemporaryDirectory(prefix="layoutx-") as folder:
-        local = Path(folder) / final.name
+    with scratch() as folder:
+        local = folder / final.name
         yield local
         upload(local, final, again)
 
@@ -41,6 +44,7 @@ def upload(local: Path, final: Path, again: bool) -> None:
     """
     fs, name = system_of(final)
     # A store has no rename: what replaces an old file is checked beside it first, and copied inside the store.
+    _sweep(fs, name)
     old = bool(fs.exists(name))
     there = f"{name}.{secrets.token_hex(4)}.tmp" if old else name
 
@@ -57,6 +61,21 @@ def upload(local: Path, final: Path, again: bool) -> None:
             raise
 
     _insist(once, final)
+
+
+def _sweep(fs: Any, name: str) -> None:
+    """Remove what runs that were killed more than a day ago left of an object: a store has no locks to ask."""
+    mine = re.compile(re.escape(name.rsplit("/", 1)[-1]) + r"\.[0-9a-f]{8}\.tmp")
+    dead = datetime.now(UTC) - timedelta(seconds=DAY)
+    with suppress(Exception):  # no such folder yet, or a store that does not say how old things are
+        for found in fs.ls(name.rsplit("/", 1)[0], detail=False, refresh=True):
+            if mine.fullmatch(found.rsplit("/", 1)[-1]) and fs.modified(found) < dead:
+                fs.rm_file(found)
+    with suppress(Exception):  # only s3fs lists uploads in parts; their parts are paid for, and nobody sees them
+        bucket, _, key = name.partition("/")
+        for one in fs.list_multipart_uploads(bucket):
+            if one["Initiated"] < dead and (one["Key"] == key or mine.fullmatch(one["Key"].rsplit("/", 1)[-1])):
+                fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=one["Key"], UploadId=one["UploadId"])
 
 
 def _check(local: Path, there: Path, again: bool) -> None:
@@ -103,13 +122,13 @@ def check_remote(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder; stores have none.
+    """Make a folder, if it is not there; stores have none.
 
     Raises:
         OSError: it cannot be made.
     """
     if url_of(folder) is None:
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
 
 
 def drop_folder(folder: Path) -> None:

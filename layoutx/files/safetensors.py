@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 from layoutx.errors import FileError, UsageError
 from layoutx.files.blob import DO_AGAIN, Blob, reading, stored, whole
 from layoutx.files.dtypes import Array, DType, bits, is_extra, named
-from layoutx.files.index import shard_files
+from layoutx.files.index import parse_object, shard_files, some
 from layoutx.files.laid.entry import Entry
+from layoutx.files.limits import within
+from layoutx.files.names import shown
 from layoutx.files.remote import opened, several
 from layoutx.files.store import Store, Tensor
 
@@ -39,23 +42,26 @@ DTYPES = {
     "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }
 CODES = {name: code for code, name in DTYPES.items()}
-HEADER_LIMIT = 100_000_000  # the library's own
+HEADER_LIMIT = 100_000_000  # the library's own, for what is written; what is read has the limit HEADER
+USUAL_RANK = 8  # axes for which no limit is looked up
+LARGEST = 1 << 63  # bytes and elements: no file has more
 
 
 def read_safetensors(path: Path) -> Store:
     """One safetensors file, in the order of its header.
 
     Raises:
-        FileError: the header is damaged, or the tensors do not fill the file exactly.
+        FileError: the header is damaged or larger than the limits, or the tensors do not fill the file exactly.
     """
     with reading(path, "safetensors"):
         header, start = _header(path)
         metadata = header.pop("__metadata__", None) or {}  # mlx 0.32 writes null
         if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
             raise _broken(path, "__metadata__ is not an object of texts")
-        blob = Blob(path, start, whole(path).size - start)
+        blob = whole(path)
+        blob = replace(blob, offset=start, size=blob.size - start)
         spans = {name: _span(name, entry, path) for name, entry in header.items()}
-        _check_spans(list(spans.values()), blob)
+        _check_spans(spans, blob)
         tensors = {name: _tensor(name, *span, blob) for name, span in spans.items()}
         return Store(path, "safetensors", tensors, metadata)
 
@@ -66,13 +72,16 @@ def read_index(path: Path, index: Mapping[str, Any]) -> Store:
     Raises:
         FileError: a shard is missing, or index and shards do not hold the same tensors.
     """
-    shards = {shard.path.name: shard for shard in several(read_safetensors, shard_files(path, index))}
+    try:
+        shards = {shard.path.name: shard for shard in several(read_safetensors, shard_files(path, index))}
+    except FileError as error:
+        raise error if str(path) in error.where else error.at(f"a shard of {path}") from error
     places: dict[str, str] = index["weight_map"]
     absent = [name for name, file in places.items() if name not in shards[file].tensors]
     extra = [name for file, shard in shards.items() for name in shard.tensors if places.get(name) != file]
     if absent or extra:
-        listed = [f"in the index only: {', '.join(absent)}"] * bool(absent)
-        listed += [f"in the shards only: {', '.join(extra)}"] * bool(extra)
+        listed = [f"in the index only: {some(absent)}"] * bool(absent)
+        listed += [f"in the shards only: {some(extra)}"] * bool(extra)
         raise FileError(f"{path.name} and its shards do not agree", where=[str(path), *listed], do=DO_AGAIN)
     said = index.get("metadata")
     whole_index = {k: v for k, v in said.items() if isinstance(v, str)} if isinstance(said, dict) else {}
@@ -147,8 +156,7 @@ def header_text(
 def _header(path: Path) -> tuple[dict[str, Any], int]:
     with opened(path) as file:
         length = int.from_bytes(file.read(8), "little")
-        if length > HEADER_LIMIT:
-            raise _broken(path, f"its header would be {length} bytes long")
+        within("HEADER", length, path, "the header")
         text = file.read(length)
     if len(text) < length:
         raise FileError(
@@ -157,43 +165,36 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
             why=f"the header has {len(text)} of {length} bytes",
             do=DO_AGAIN,
         )
-    try:
-        header = json.loads(text, object_pairs_hook=_unique)
-    except ValueError as error:
-        raise _broken(path, f"the header is not JSON: {error}") from error
-    if not isinstance(header, dict):
-        raise _broken(path, "the header is not a JSON object")
-    return header, 8 + length
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands twice in one object")
-    return found
+    within("TENSORS", text.count(b'"data_offsets"'), path, "the header")  # before it is parsed
+    return parse_object(text, path, "the header"), 8 + length
 
 
 def _span(name: str, entry: Any, path: Path) -> tuple[DType, tuple[int, ...], int, int]:
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
-        raise _broken(path, f"'{name}' lacks dtype, shape or data_offsets")
-    dtype = named(DTYPES.get(entry["dtype"], "")) if isinstance(entry["dtype"], str) else None
-    if dtype is None or entry["dtype"] not in DTYPES:
-        raise _broken(path, f"'{name}' has the dtype {entry['dtype']!r}, which layoutx does not read")
-    numbers = [*entry["shape"], *entry["data_offsets"]]
-    if len(entry["data_offsets"]) != 2 or any(type(n) is not int or n < 0 for n in numbers):
-        raise _broken(path, f"'{name}' has a shape or offsets that are no sizes")
-    return dtype, tuple(entry["shape"]), entry["data_offsets"][0], entry["data_offsets"][1]
+        raise _broken(path, f"{shown(name)} lacks dtype, shape or data_offsets")
+    code, shape, places = entry["dtype"], entry["shape"], entry["data_offsets"]
+    dtype = named(DTYPES.get(code, "")) if isinstance(code, str) else None
+    if dtype is None or code not in DTYPES:
+        raise _broken(path, f"{shown(name)} has the dtype {str(code)[:40]!r}, which layoutx does not read")
+    if not isinstance(shape, list) or not isinstance(places, list) or len(places) != 2:
+        raise _broken(path, f"{shown(name)} has a shape or offsets that are no sizes")
+    if len(shape) > USUAL_RANK:
+        within("RANK", len(shape), path, shown(name))
+    if any(type(n) is not int or not 0 <= n < LARGEST for n in (*shape, *places)):
+        raise _broken(path, f"{shown(name)} has a shape or offsets that are no sizes")
+    return dtype, tuple(shape), places[0], places[1]
 
 
-def _check_spans(spans: list[tuple[DType, tuple[int, ...], int, int]], blob: Blob) -> None:
+def _check_spans(spans: Mapping[str, tuple[DType, tuple[int, ...], int, int]], blob: Blob) -> None:
     """Tensors lie end to end, without holes or overlaps, and fill the file."""
     at = 0
-    for dtype, shape, begin, end in sorted(spans, key=lambda span: span[2:]):
+    for name, (dtype, shape, begin, end) in sorted(spans.items(), key=lambda item: item[1][2:]):
         size = dtype.itemsize
         for n in shape:
             size *= n  # Python's own integers: a forged shape must not wrap around
         if begin != at or end - begin != size:
-            raise _broken(blob.path, f"bytes {begin} to {end} do not fit a {dtype} of shape {shape}")
+            why = f"bytes {begin} to {end} do not fit a {dtype} of shape {shape}"
+            raise _broken(blob.path, f"{why} after byte {at}: {shown(name)}")
         at = end
     if at > blob.size:
         raise FileError(

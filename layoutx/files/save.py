@@ -9,14 +9,17 @@ from pathlib import Path
 import numpy as np
 
 from layoutx.errors import LayoutxError, UsageError, VerificationError, raise_all
-from layoutx.files.atomic import check_place, probe_room, replacing, replacing_folder
+from layoutx.files.atomic import check_place, replacing, replacing_folder
 from layoutx.files.blob import writing
 from layoutx.files.dtypes import Array, bits, settled, storable
+from layoutx.files.holds import odd_bools, unheld
+from layoutx.files.names import well_named
 from layoutx.files.notes import MEMBER
 from layoutx.files.onnx_write import check_like as check_onnx
 from layoutx.files.onnx_write import discard_data, write_like
 from layoutx.files.open import open_store
 from layoutx.files.remote import located
+from layoutx.files.room import probe_room
 from layoutx.files.store import Store
 
 KERAS = (".keras", ".weights.h5", ".h5", ".hdf5")
@@ -42,20 +45,27 @@ def save(
     arrays: Mapping[str, Array],
     metadata: Mapping[str, str],
     template: Store | None = None,
+    unchanged: Callable[[], None] | None = None,
 ) -> None:
     """Write arrays and metadata, read them back bit for bit, then put the file in its place.
 
     Keras files (`.keras`, `.weights.h5`, `.h5`) and ONNX models are written in the structure of `template`, see
     `keras_write` and `onnx_write`.
 
+    Args:
+        unchanged: refuses what the arrays were made of, when all of it was read.
+
     Raises:
-        UsageError: as `can_write`; arrays that hold no numbers; metadata that is not text.
+        UsageError: as `can_write`; arrays that hold no numbers; metadata that is not text; dtypes, shapes or names
+            that the format cannot hold; all of them together.
         VerificationError: the file does not give back what was written; an old output is intact.
     """
     path = Path(path)
     can_write(path, template)
-    _check_input(arrays, metadata)
+    _check_input(arrays, metadata, path)
     ready = {name: settled(array) for name, array in arrays.items()}
+    entries = [(name, array.dtype, array.shape) for name, array in ready.items()]
+    raise_all([*unheld(path, entries), *odd_bools(path, ready)])
     write = _writer(path, template)
     folder = path.name.endswith(FOLDERS)
     with replacing_folder(path, is_ours) if folder else replacing(path) as temporary:
@@ -65,6 +75,8 @@ def save(
                     probe_room(temporary, sum(array.nbytes for array in ready.values()) + _extra_bytes(template))
                 write(temporary, ready, metadata)
             verify(temporary, ready, metadata, path)
+            if unchanged is not None:
+                unchanged()
         except BaseException:
             discard_data(temporary)
             raise
@@ -113,12 +125,11 @@ def _extra_bytes(template: Store | None) -> int:
     return template.path.stat().st_size if template else 0
 
 
-def _check_input(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:
+def _check_input(arrays: Mapping[str, Array], metadata: Mapping[str, str], path: Path) -> None:
     problems: list[LayoutxError] = [bad for name, array in arrays.items() if (bad := storable(name, np.asarray(array)))]
     if not arrays:
         problems.append(UsageError("there is nothing to save"))
-    if not all(_is_text(name) and name for name in arrays):
-        problems.append(UsageError("a tensor has no name", why="names are texts of at least one character"))
+    problems += well_named(arrays, path)
     for key, value in metadata.items():
         if not (_is_text(key) and _is_text(value)):
             problems.append(

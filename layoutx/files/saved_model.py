@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from layoutx.errors import FileError
 from layoutx.files.blob import DO_AGAIN, reading
+from layoutx.files.index import parse_object, text_of
 from layoutx.files.onnx_wire import fields
 from layoutx.files.store import Store, Tensor
 from layoutx.files.tf_checkpoint import LISTED, SKIPPED, STYLE, need_tensorflow, read_checkpoint, skipped_of
@@ -79,7 +80,7 @@ def _variable_names(folder: Path) -> dict[str, str]:
     need_tensorflow()
     from tensorflow.core.protobuf import saved_model_pb2
 
-    found = saved_model_pb2.SavedModel.FromString((folder / PROGRAM).read_bytes())
+    found = saved_model_pb2.SavedModel.FromString(text_of(folder / PROGRAM))
     nodes = found.meta_graphs[0].object_graph_def.nodes
     names = {}
     for way in nodes[0].children if nodes else ():
@@ -89,14 +90,28 @@ def _variable_names(folder: Path) -> dict[str, str]:
     return names
 
 
+def keras_nodes(path: Path) -> Iterator[Mapping[str, Any]]:
+    """What `keras_metadata.pb` says of each object that it lists.
+
+    Raises:
+        FileError: it is damaged.
+    """
+    with reading(path, "the metadata of a Keras SavedModel"):
+        data = text_of(path)
+        for _, _, start, end in fields(data, 0, len(data)):
+            said = {number: data[a:b] for number, _, a, b in fields(data, start, end)}
+            if METADATA in said:
+                yield parse_object(said[METADATA], path, "the metadata")
+
+
 def _config(path: Path) -> Mapping[str, Any] | None:
     """The config of the Keras model that was saved; None of a subclassed one, which has none."""
     with reading(path, "the metadata of a Keras SavedModel"):
-        data = path.read_bytes()
+        data = text_of(path)
         for _, _, start, end in fields(data, 0, len(data)):
             said = {number: data[a:b] for number, _, a, b in fields(data, start, end)}
             if said.get(PATH) == b"root":
-                told = _plain(json.loads(said[METADATA]))
+                told = _plain(parse_object(said[METADATA], path, "the metadata"))
                 config = told.get("config")
                 whole = isinstance(config, Mapping) and "layers" in config
                 return {"class_name": told["class_name"], "config": config} if whole else None

@@ -7,27 +7,27 @@ of it goes, or the process ends, in whatever way.
 
 from __future__ import annotations
 
-import mmap
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from layoutx.errors import FileError
 from layoutx.files import dtypes
-from layoutx.files.atomic import take_room
 from layoutx.files.dtypes import Array, native
-from layoutx.plan.strided import copy
+from layoutx.files.guarded import broken, check_since, guarded
+from layoutx.files.room import take_room
 
 LARGE = 32 << 20  # bytes; what is smaller is unpacked in memory
 SLAB = 8 << 20
+PIECE = 1 << 20  # packed bytes read at a time
 
 _folder: Path | None = None
 
@@ -49,7 +49,7 @@ def spooling(folder: Path) -> Iterator[None]:
 def room(nbytes: int, of: Path) -> Array:
     """Flat bytes in a file without a name, to be filled; `of` is the file whose data they will hold.
 
-    The space is taken before anything is written: a mapped file that finds its disk full would end the process.
+    The space is taken before anything is written, where the file system can: see `guarded` for where it cannot.
 
     Raises:
         FileError: there is no such space.
@@ -59,7 +59,7 @@ def room(nbytes: int, of: Path) -> Array:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.truncate(nbytes)
             take_room(file.fileno(), nbytes)
-            return np.frombuffer(mmap.mmap(file.fileno(), nbytes), np.uint8)
+            return np.frombuffer(guarded(file.fileno(), of, nbytes), np.uint8)
     except (OSError, ValueError, OverflowError) as error:
         raise FileError(
             f"there is no room to unpack {of.name}",
@@ -69,40 +69,48 @@ def room(nbytes: int, of: Path) -> Array:
         ) from error
 
 
-def unpacked(archive: zipfile.ZipFile, info: zipfile.ZipInfo, of: Path) -> bytes | memoryview:
-    """The bytes of a compressed zip member.
+def unpacked(info: zipfile.ZipInfo, of: Path, start: int) -> memoryview:
+    """The bytes of a deflated zip member whose packed bytes begin at `start`; never more than it says it has.
+
+    zipfile would unpack up to 2 GiB at once of a member that says it is small.
 
     Raises:
-        FileError: there is no room for them, or the member ends too soon.
-        zipfile.BadZipFile: it is damaged; zlib, bz2 and lzma have errors of their own.
+        FileError: there is no room for them, or they are more, less or others than the directory says.
+        zlib.error: they are damaged.
     """
-    if info.file_size <= LARGE:
-        return archive.read(info)
-    made = room(info.file_size, of)
-    at = 0
-    with archive.open(info) as file:
-        while piece := file.read(SLAB):  # to its very end, where the checksum is compared
-            made[at : at + len(piece)] = np.frombuffer(piece, np.uint8)
-            at += len(piece)
-    if at != info.file_size:
-        raise FileError(f"{of.name} is truncated", where=f"{of}, member {info.filename}", why=f"it ends at byte {at}")
-    return made.data.toreadonly()
-
-
-def dataset(stored: Any, of: Path) -> Array:
-    """All numbers of an HDF5 dataset; a large one in native byte order, whatever the file's.
-
-    Raises:
-        FileError: there is no room for them.
-        OSError: h5py's, where the dataset is damaged or its compression unknown.
-    """
-    if stored.nbytes <= LARGE:
-        return np.asarray(stored[()])
-    made = room(stored.nbytes, of).view(native(stored.dtype)).reshape(stored.shape)
-    for box in boxes(stored.shape, stored.chunks or (1,) * stored.ndim, stored.dtype.itemsize):
-        stored.read_direct(made, box, box)  # libhdf5 unpacks a chunk and puts it in its place
+    made = np.empty(info.file_size, np.uint8) if info.file_size <= LARGE else room(info.file_size, of)
+    at, checksum, began = 0, 0, broken()
+    inflater, left = zlib.decompressobj(-zlib.MAX_WBITS), info.compress_size
+    with of.open("rb") as file:
+        file.seek(start)
+        while not inflater.eof and at <= info.file_size:
+            check_since(began)
+            packed = inflater.unconsumed_tail or file.read(min(left, PIECE))
+            left -= 0 if inflater.unconsumed_tail else len(packed)
+            piece = inflater.decompress(packed, SLAB)
+            if not packed and not piece:
+                break
+            checksum, end = zlib.crc32(piece, checksum), at + len(piece)
+            if end <= info.file_size:
+                made[at:end] = np.frombuffer(piece, np.uint8)
+            at = end
+    if at != info.file_size or not inflater.eof or left or inflater.unused_data or checksum != info.CRC:
+        why = "its bytes are more, less or others than the directory of the archive says"
+        where = f"{of}, member {info.filename}"
+        raise FileError(
+            f"cannot read {of.name}, it is damaged", where=where, why=why, do="copy or download the file again"
+        )
     made.flags.writeable = False
-    return made
+    return made.data
+
+
+def space(nbytes: int, of: Path) -> Array:
+    """Flat bytes to be filled: in memory, or where they are many, on the disk.
+
+    Raises:
+        FileError: as `room`.
+    """
+    return room(nbytes, of) if nbytes > LARGE else np.empty(nbytes, np.uint8)
 
 
 def boxes(shape: Sequence[int], chunks: Sequence[int], itemsize: int, most: int = SLAB) -> Iterator[tuple[slice, ...]]:
@@ -133,6 +141,8 @@ def settled(array: Array, of: Path) -> Array:
     made = room(array.nbytes, of).view(wanted).reshape(array.shape)
     if array.dtype == wanted:
         word = f"V{array.itemsize}" if array.itemsize > 8 else f"u{array.itemsize}"
+        from layoutx.plan.strided import copy
+
         copy(made.view(word), array.view(word))
     else:
         np.copyto(made, array)

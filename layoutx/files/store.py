@@ -58,6 +58,7 @@ class Store:
         version: the Keras version that wrote the file ("2.2.4-tf"), "" where the file does not say.
         backend: the Keras backend that wrote the file ("tensorflow", "theano"), "" where unknown.
         groups: legacy `.h5` only: layer name -> its tensor names, in `weight_names` order.
+        state: of the file before it was opened, see `steady`; "" where it is none.
     """
 
     path: Path
@@ -68,3 +69,4 @@ class Store:
     version: str = ""
     backend: str = ""
     groups: Mapping[str, tuple[str, ...]] = NOTHING
+    state: str = ""

@@ -16,13 +16,16 @@ import numpy as np
 from layoutx.errors import FileError, UsageError
 from layoutx.files.blob import reading
 from layoutx.files.dtypes import Array
+from layoutx.files.limits import within
 from layoutx.files.store import Store, Tensor
+from layoutx.files.tf_table import check_index
 
 MAGIC = bytes.fromhex("57fb808b247547db")  # the last 8 bytes of a `.index` file, and of a checkpoint before TF 0.12
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 STYLE, SKIPPED, LISTED = "tf:style", "tf:skipped", "tf:listed"  # keys of the metadata
 METRICS = ("metrics", "_metrics", "loss_tracker", "_loss_tracker")
+LONG = 200  # characters of a path that is not worth a look at the limit
 COUNTERS = re.compile(r"global_step|beta[12]_power(_\d+)?")
 
 
@@ -37,7 +40,6 @@ def read_checkpoint(path: Path) -> Store:
         UsageError: TensorFlow is missing.
         FileError: the checkpoint is damaged, or its data files are not beside the index.
     """
-    tf = need_tensorflow()
     prefix = str(path).removesuffix(".index")
     if prefix != str(path) and not any(path.parent.glob(f"{escape(Path(prefix).name)}.data-*-of-*")):
         raise FileError(
@@ -47,11 +49,15 @@ def read_checkpoint(path: Path) -> Store:
             do="copy all files of the checkpoint to one folder",
         )
     with reading(path, "a TensorFlow checkpoint"):
+        if prefix != str(path):
+            check_index(path)
+    tf = need_tensorflow()
+    with reading(path, "a TensorFlow checkpoint"):
         reader = tf.train.load_checkpoint(prefix)
         shapes = dict(sorted(reader.get_variable_to_shape_map().items()))
         dtypes = reader.get_variable_to_dtype_map()
         objects = GRAPH in shapes
-        paths = _through_the_model(reader.get_tensor(GRAPH)) if objects else {}
+        paths = _through_the_model(reader.get_tensor(GRAPH), path) if objects else {}
         tensors: dict[str, Tensor] = {}
         skipped: dict[str, str] = {}
         for key, shape in shapes.items():
@@ -120,7 +126,7 @@ def _reason_of_name(name: str, known: Mapping[str, Any]) -> str:
     return f"moving average of {base}" if slot == "ExponentialMovingAverage" else f"optimizer state of {base}"
 
 
-def _through_the_model(graph: bytes) -> dict[str, str]:
+def _through_the_model(graph: bytes, file: Path) -> dict[str, str]:
     """Checkpoint key -> the shortest path to it that leads through no optimizer; other keys are left out.
 
     Where no optimizer comes in between, that is the key itself: TensorFlow makes its keys so.
@@ -132,6 +138,8 @@ def _through_the_model(graph: bytes) -> dict[str, str]:
     reached, waiting = {0}, deque([(0, "")])
     while waiting:
         node, path = waiting.popleft()
+        if len(path) > LONG:  # a chain of a hundred thousand objects has a path of a megabyte for each
+            within("NAME", len(path), file, "a path through the objects")
         for attribute in nodes[node].attributes:
             end = "" if attribute.name == VALUE.rpartition("/")[2] else f"/.ATTRIBUTES/{attribute.name}"
             found[attribute.checkpoint_key] = path.removeprefix("/") + end

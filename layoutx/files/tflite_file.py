@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-import mmap
 from math import prod
 from pathlib import Path
 from typing import NoReturn
 
 from layoutx.errors import FileError
-from layoutx.files.blob import DO_AGAIN, array_at, reading, whole
+from layoutx.files.blob import DO_AGAIN, array_at, mapped, reading, whole
 from layoutx.files.dtypes import Array, DType, named
 from layoutx.files.flatbuffer import BrokenError, Table, follow
+from layoutx.files.limits import within
+from layoutx.files.names import shown
 from layoutx.files.store import Store, Tensor
 
+LEAST = 32  # bytes of a graph or a tensor: a table, a vector, where they are pointed to
 IDENTIFIER = b"TFL3"  # bytes 4 to 8 of the file
 QUANTIZED, SKIPPED = "quantized:", "tflite:skipped"  # keys of the metadata
 # TensorType of tensorflow/compiler/mlir/lite/schema/schema.fbs, version 3; "": not plain numbers of whole bytes
@@ -63,8 +65,7 @@ def root(path: Path) -> Table:
         FileError: the file has not the identifier TFL3.
         BrokenError: its first offset leads out of it.
     """
-    with path.open("rb") as file:
-        buf = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    buf = memoryview(mapped(path))
     if bytes(buf[4:8]) != IDENTIFIER:
         raise FileError(f"{path.name} is no TensorFlow Lite model", where=str(path), why="bytes 4 to 8 are not TFL3")
     return follow(buf, 0)
@@ -75,11 +76,11 @@ def named_tensors(model: Table) -> list[tuple[Table, str]]:
     found: list[tuple[Table, str]] = []
     taken: set[str] = set()
     room = len(model.buf)
-    for graph in model.tables(GRAPHS):
-        for table in graph.tables(TENSORS):
+    for graph in model.tables(GRAPHS, LEAST):
+        for table in graph.tables(TENSORS, LEAST):
             name = table.text(NAME)
             name = f"{name}#{len(found)}" if name in taken or not name else name
-            room -= len(name) + 1
+            room -= len(name) + LEAST
             if room < 0:  # a damaged vector of graphs or tensors comes back to the same ones without end
                 raise BrokenError("its names are longer than the file")
             taken.add(name)
@@ -104,6 +105,7 @@ def _tensor(
     path: Path, table: Table, name: str, dtype: DType, offset: int, size: int, metadata: dict[str, str]
 ) -> Tensor:
     shape = table.numbers(SHAPE, "i")
+    within("RANK", len(shape), path, shown(name))
     quantization = table.table(QUANTIZATION)
     scales = quantization.numbers(SCALE, "f") if quantization else ()
     if quantization and scales:

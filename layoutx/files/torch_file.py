@@ -12,10 +12,14 @@ from typing import Any, cast
 import numpy as np
 
 from layoutx.errors import FileError, UsageError
+from layoutx.files import zips
 from layoutx.files.blob import reading
 from layoutx.files.dtypes import EXTRA, Array, DType, is_extra, named
+from layoutx.files.guarded import watch
+from layoutx.files.limits import within_expansion
 from layoutx.files.notes import MEMBER, from_text, to_text
 from layoutx.files.store import Store, Tensor
+from layoutx.files.torch_pickle import check_legacy, check_zip
 
 OLDEST = (2, 6)  # before, torch.load(weights_only=True) can run code of the file: CVE-2025-32434
 # where trainers put the state dict inside a checkpoint, the usual first
@@ -51,16 +55,18 @@ def read_torch(path: Path) -> Store:
         UsageError: torch is missing or too old.
     """
     torch = need_torch()
-    zipped = zipfile.is_zipfile(path)
-    metadata = _notes(path) if zipped else {}
-    loaded = _load(torch, path, zipped and _stored(path))
+    metadata, mapped = _checked(path)
+    loaded = _load(torch, path, mapped)
     state, nest = _state_of(torch, loaded, path)
     if nest:
         metadata["torch:state"] = nest
     skipped = [f"{name} ({type(value).__name__})" for name, value in state.items() if not torch.is_tensor(value)]
     if skipped:
         metadata["torch:skipped"] = ", ".join(skipped)
-    tensors = {name: _tensor(torch, name, value, path) for name, value in state.items() if torch.is_tensor(value)}
+    tensors = {
+        name: _tensor(torch, name, value, path, mapped) for name, value in state.items() if torch.is_tensor(value)
+    }
+    within_expansion(path.stat().st_size, sum(tensor.nbytes for tensor in tensors.values()), path, "what it holds")
     return Store(path, "torch", tensors, metadata)
 
 
@@ -131,7 +137,7 @@ def _is_state(torch: Any, found: Any) -> bool:
     return any(torch.is_tensor(value) for value in found.values())
 
 
-def _tensor(torch: Any, name: str, value: Any, path: Path) -> Tensor:
+def _tensor(torch: Any, name: str, value: Any, path: Path, mapped: bool) -> Tensor:
     value = value.detach()
     dtype = dtype_of(torch, value.dtype)
     plain = value.layout == torch.strided and not value.is_quantized and value.device.type == "cpu"
@@ -142,6 +148,11 @@ def _tensor(torch: Any, name: str, value: Any, path: Path) -> Tensor:
             why="sparse, quantized and meta tensors have no single array of values",
             do=DO_SAVE,
         )
+    held = value.untyped_storage().nbytes()
+    within_expansion(held, value.numel() * dtype.itemsize, path, f"'{name}'", f"tensor {name}")
+    if mapped:  # by torch itself
+        storage = value.untyped_storage()
+        watch(storage, storage.data_ptr(), held, path, path.stat().st_size)
     return Tensor(name, dtype, tuple(value.shape), lambda: array_of(torch, value, dtype))
 
 
@@ -186,13 +197,20 @@ def torch_of(torch: Any, name: str, array: Array) -> Any:
         ) from error
 
 
-def _stored(path: Path) -> bool:
-    """Whether torch can map the file: it never compresses, but who packs the file again may."""
-    with reading(path, "a torch checkpoint"), zipfile.ZipFile(path) as archive:
-        return all(info.compress_type == zipfile.ZIP_STORED for info in archive.infolist())
+def _checked(path: Path) -> tuple[dict[str, str], bool]:
+    """The metadata of a checkpoint that torch may look at, and whether torch can map it.
 
-
-def _notes(path: Path) -> dict[str, str]:
-    with reading(path, "a torch checkpoint"), zipfile.ZipFile(path) as archive:
-        found = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith(f"/{MEMBER}")]
-        return from_text(archive.read(found[0])) if found else {}
+    torch never compresses, but who packs the file again may.
+    """
+    with reading(path, "a torch checkpoint"):
+        with path.open("rb") as file:
+            if file.read(4) != b"PK\3\4":
+                check_legacy(path)
+                return {}, False
+        with zips.opened(path) as archive:
+            names = archive.namelist()
+            if not any(name.endswith("/constants.pkl") for name in names):  # TorchScript, which torch refuses itself
+                check_zip(archive, path)
+            found = [name for name in names if name.count("/") == 1 and name.endswith(f"/{MEMBER}")]
+            metadata = from_text(zips.content(archive, found[0], path)) if found else {}
+            return metadata, all(info.compress_type == zipfile.ZIP_STORED for info in archive.infolist())

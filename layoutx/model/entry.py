@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from layoutx.errors import ModelError
+from layoutx.files.names import refusal, shown
 
 
 def class_of(entry: Any, where: str) -> str:
@@ -15,7 +16,15 @@ def class_of(entry: Any, where: str) -> str:
     name = entry.get("class_name")
     if not isinstance(name, str) or not name:
         raise bad_config("A layer's entry has no class_name", where)
-    return name
+    return named(name, "class name", where)
+
+
+def named(text: str, what: str, where: str) -> str:
+    """The text, which a file gives as a name; ModelError where it could deceive a reader or is much too long."""
+    if why := refusal(text):
+        do = "Rename it where the model was made."
+        raise ModelError(f"A {what} is refused: {shown(text)}", where=where, why=why, do=do)
+    return text
 
 
 def is_custom(entry: Mapping[str, Any], class_name: str) -> bool:
@@ -43,16 +52,32 @@ def registered(entry: Mapping[str, Any], class_name: str) -> str:
     return registered if isinstance(registered, str) and ">" in registered else class_name if ">" in class_name else ""
 
 
-def shape_of(config: Mapping[str, Any], entry: Mapping[str, Any]) -> tuple[int | None, ...] | None:
-    """Input shape without the batch; Keras 1 and 2 write batch_input_shape, Keras 3 batch_shape."""
+def shape_of(config: Mapping[str, Any], entry: Mapping[str, Any], where: str = "") -> tuple[int | None, ...] | None:
+    """Input shape without the batch; Keras 1 and 2 write batch_input_shape, Keras 3 batch_shape.
+
+    Raises:
+        ModelError: a length is no whole number.
+    """
     for key in ("batch_input_shape", "batch_shape"):
         shape = config.get(key)
         if isinstance(shape, list) and shape:
-            return tuple(None if d is None else int(d) for d in shape[1:])
+            return lengths(shape, key, where)
     built = mapping_of(entry.get("build_config")).get("input_shape")
     if isinstance(built, list) and built and all(d is None or isinstance(d, int) for d in built):
         return tuple(built[1:])
     return None
+
+
+def lengths(shape: Any, key: str, where: str) -> tuple[int | None, ...]:
+    """A shape as a config writes it, without the batch.
+
+    Raises:
+        ModelError: a length is no whole number.
+    """
+    own = shape[1:] if isinstance(shape, list) else [shape]
+    if not all(d is None or isinstance(d, int) or (isinstance(d, float) and d.is_integer()) for d in own):
+        raise bad_config(f"{key} is {str(shape)[:80]}", where)
+    return tuple(None if d is None else int(d) for d in own)
 
 
 def mapping_of(value: Any) -> Mapping[str, Any]:

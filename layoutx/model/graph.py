@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from layoutx.files.store import NOTHING
-from layoutx.model.entry import bad_config, class_of, is_custom, is_operation, mapping_of, registered, shape_of
+from layoutx.model import entry as said
+from layoutx.model.entry import bad_config, class_of, is_custom, is_operation, mapping_of, named, registered, shape_of
 
 MODELS = ("Sequential", "Functional", "Model")
 SAID = "live data_format"  # config key of keras_opened, none of Keras': where a live layer says its channels stand
@@ -96,7 +97,7 @@ def graph_of(config: Mapping[str, Any], where: str = "model config") -> Graph:
     if not isinstance(body, Mapping):
         raise bad_config("A model's config is neither a list nor an object", where)
     layers = body.get("layers")
-    name = str(body.get("name", ""))
+    name = named(str(body.get("name", "")), "model's name", where)
     if not isinstance(layers, list):
         return Graph(name, class_name, wired=False)
     if "input_layers" in body:
@@ -118,12 +119,12 @@ def node_of(entry: Any, where: str) -> Node:
     body = entry.get("config")
     inner = graph_of(entry, where) if _is_model(class_name, body) else None
     config: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
-    name = entry.get("name") or config.get("name") or (inner.name if inner else "")
+    name = named(str(entry.get("name") or config.get("name") or (inner.name if inner else "")), "name", where)
     if inner is None and not isinstance(body, Mapping):
         raise bad_config(f'The config of "{class_name}" is not an object', where)
     parts = () if inner else tuple(_parts(config, f'{where}, layer "{name}"'))
     return Node(
-        str(name),
+        name,
         class_name,
         config,
         (),
@@ -131,9 +132,9 @@ def node_of(entry: Any, where: str) -> Node:
         parts,
         is_custom(entry, class_name),
         str(entry.get("shared_object_id") or ""),
-        registered(entry, class_name),
+        named(registered(entry, class_name), "registered name", where),
         is_operation(entry, config),
-        shape_of(config, entry),
+        shape_of(config, entry, f'{where}, layer "{name}"'),
     )
 
 
@@ -183,7 +184,7 @@ def _sequential(class_name: str, name: str, entries: list[Any], shape: Any, wher
         node = node_of(entry, f'{where}, {class_name} "{name}", layer {i}')
         node = replace(node, name=_unique(node, taken, i), calls=((last,),))
         if not nodes and node.shape is None and shape:
-            node = replace(node, shape=tuple(shape[1:]))
+            node = replace(node, shape=said.lengths(shape, "build_input_shape", where))
         nodes.append(node)
         taken.add(node.name)
         last = Ref(node.name)

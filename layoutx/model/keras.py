@@ -48,7 +48,8 @@ def records(
     """
     borrowed = store.config is None
     chosen = store.config or config or (template.store.config if template is not None else None)
-    graph = graph_of(chosen) if chosen is not None else None
+    where = "model config" if borrowed else f"{store.path.name}: model config"
+    graph = graph_of(chosen, where) if chosen is not None else None
     version = _version(store, chosen)
     framework = "keras1" if version == 1 else "keras"
     if graph is None or not graph.layers:
@@ -67,8 +68,8 @@ def records(
 def _version(store: Store, config: Mapping[str, Any] | None) -> int:
     """Keras' major version: as the file says, else from what only one version writes."""
     said = store.version or str((config or {}).get("keras_version", ""))
-    if re.match(r"\d", said):
-        return int(said.split(".")[0])
+    if number := re.match(r"\d{1,4}", said, re.ASCII):
+        return int(number[0])
     if config is not None and "tf_keras" in str(config.get("module", "")):
         return 2
     if is_objects(store):

@@ -13,6 +13,7 @@ from layoutx.files.certificate import RECORDING
 from layoutx.files.open import open_store
 from layoutx.files.store import Store
 from layoutx.model.callables import built
+from layoutx.model.entry import named
 from layoutx.model.identify import identified
 from layoutx.model.keras import UNSAID, records
 from layoutx.model.keras_live import is_keras, live_records
@@ -27,12 +28,10 @@ from layoutx.model.tf1_scopes import with_assumed
 from layoutx.model.tf_objects import is_objects
 from layoutx.model.tree import is_tree, tree_keyed
 from layoutx.model.tree_config import told
-from layoutx.spec.registry import Registry
+from layoutx.spec.registry import MAIN, Registry
 from layoutx.spec.registry import registry as builtin
 
 KERAS_FORMATS = ("keras", "weights.h5", "h5", "live")
-
-MAIN = ("keras", "torch", "onnx")  # named first
 
 
 def is_keras_file(store: Store) -> bool:
@@ -89,6 +88,8 @@ def model_of(
     else:
         keyed = plain(keyed_of(store, framework, registry))
         model = told(state_records(keyed, registry, values), keyed, registry)
+    for place, layer in enumerate(model.layers):
+        named(layer.name, "layer's name", f"{store.path}, layer {place}")
     bare = is_keras_file(store) and not (template or config) and all(r.note.startswith(UNSAID) for r in model.layers)
     model = with_forms(model, registry, forms, guessing=bare, values=values)
     said = config or (template.store.config if template is not None else None)
@@ -102,7 +103,7 @@ def check_framework(name: str, registry: Registry) -> None:
     Raises:
         UsageError: with the names of those that there are.
     """
-    found = {form.framework for form in registry.forms.values()}
+    found = set(registry.last_names())
     frameworks = [name for name in MAIN if name in found] + sorted(found - set(MAIN))
     if name not in frameworks:
         raise UsageError(f"no framework is called {name!r}", why=f"known: {', '.join(frameworks)}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import FileError, LayoutxError, MatchError, raise_all
-from layoutx.spec.strict import Lines, load_yaml
+from layoutx.spec.strict import Lines, file_text, load_yaml
 
 OPEN = re.compile(r"^\s+# (?P<name>\S+|\"[^\"]*\"): \? (?P<places>.*?)(    \S.*)?$")
 KEYS = ("source", "target", "pairs", "skip", "keep_order", "forms", "set")
@@ -53,7 +53,7 @@ def read_map(path: str | PathLike[str]) -> MapFile:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = file_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise FileError(
             f"{path} cannot be read", why=str(error), do="write one with `layoutx match SRC DST -o`"

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
+from layoutx.errors import VerificationError, visible
 from layoutx.files.atomic import replacing
 from layoutx.model.mapfile import MapFile, read_map
 
 _SIMPLE = re.compile(r"^[A-Za-z_][\w./-]*$")
+SPACES = "\xa0\u3000"  # that a name may hold, and YAML too
 _SECTION = re.compile(r"^(?P<key>[a-z_]+)\s*:\s*(?P<rest>[^#]*?)\s*(#.*)?$")
 TO_DO = (
     "# Lines `# LAYER: ? PLACE | PLACE` are yours to fill in: take the # away and leave one of the places.",
@@ -48,13 +50,13 @@ def _quoted(name: str) -> str:
     """A name as YAML reads it back: in quotes where it could be anything else than a plain word."""
     if _SIMPLE.match(name) and name.lower() not in ("true", "false", "null", "yes", "no", "on", "off", "y", "n"):
         return name
-    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return '"' + visible(name.replace("\\", "\\\\").replace('"', '\\"'), SPACES) + '"'
 
 
 def map_text(source: str, target: str, entries: Sequence[Entry]) -> str:
     """A new mapping file."""
     head = [
-        f"# layoutx match {source} {target}   (written by layoutx; edit freely, comments stay)",
+        f"# layoutx match {visible(source)} {visible(target)}   (written by layoutx; edit freely, comments stay)",
         f"source: {_quoted(source)}",
         f"target: {_quoted(target)}",
         "pairs:",
@@ -110,3 +112,5 @@ def write_map(path: str | PathLike[str], source: str, target: str, entries: Sequ
         text = extended(path.read_text(encoding="utf-8"), entries, read_map(path))
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+        if temporary.read_text(encoding="utf-8") != text:
+            raise VerificationError(f"{path.name} did not keep what was written", where=str(path))

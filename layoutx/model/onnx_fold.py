@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from layoutx.errors import ModelError
 from layoutx.files.dtypes import Array, DType, settled
-from layoutx.files.onnx_file import dtype_of, need_onnx
-from layoutx.files.store import Tensor
+from layoutx.files.limits import PREFIX, limit
+from layoutx.files.onnx_file import bodies, dtype_of, need_onnx
+from layoutx.files.store import Tensor, tensor_of
 
 SMALL = 64  # whole numbers that inference may want to see: axes, shapes, bounds of slices
+ROOM = 64 << 20  # bytes that may come of nothing: fills, masks, positions
 COMPUTED = "computed in the graph"
 DOMAINS = ("", "ai.onnx")
+CHANCE = ("RandomNormal", "RandomUniform", "Bernoulli", "Multinomial")  # what begins so is another number every time
+SHRINKS = ("NonZero", "Unique", "Compress")  # never more than they are given, and inference cannot say how much
 
 
 @dataclass
@@ -26,10 +31,11 @@ class Folding:
     leaves: dict[str, Tensor] = field(default_factory=dict)
     makers: dict[str, Any] = field(default_factory=dict)
     known: dict[str, Tensor | None] = field(default_factory=dict)
+    where: str = ""
 
     def inner(self) -> Folding:
         """The same for a body, which sees what is outside it."""
-        return Folding(self.opset, dict(self.leaves), dict(self.makers))
+        return Folding(self.opset, dict(self.leaves), dict(self.makers), where=self.where)
 
     def computed(self, value: str, name: str) -> Tensor | None:
         """A value as a tensor, read when it is asked for; None where ONNX's own tools do not compute it."""
@@ -39,7 +45,7 @@ class Folding:
 
     def _computed(self, value: str, name: str) -> Tensor | None:
         nodes, leaves = self._needed(value)
-        if any(node.domain not in DOMAINS for node in nodes):
+        if not all(map(_harmless, nodes)):
             return None
         try:
             found = _inferred(nodes, leaves, value, self.opset)
@@ -58,7 +64,8 @@ class Folding:
         try:
             array = _evaluated(nodes, leaves, value, self.opset)
         except Exception as error:
-            raise ModelError(f"{name} cannot be computed", why=str(error), do="fold constants in the export") from error
+            do = "fold constants in the export"
+            raise ModelError(f"{name} cannot be computed", where=self.where, why=str(error), do=do) from error
         if (array.dtype, array.shape) != said:
             raise ModelError(f"{name} is {array.dtype} {array.shape} when computed, the graph says {said[0]} {said[1]}")
         return array
@@ -84,9 +91,10 @@ class Folding:
         return list(order.values()), leaves
 
 
-def _model(nodes: list[Any], inputs: list[Any], given: list[Any], value: str, opset: int) -> Any:
+def _model(nodes: list[Any], inputs: list[Any], given: list[Any], values: Sequence[str], opset: int) -> Any:
     helper = need_onnx().helper
-    graph = helper.make_graph(nodes, "constant", inputs, [helper.make_empty_tensor_value_info(value)], given)
+    outputs = [helper.make_empty_tensor_value_info(value) for value in values]
+    graph = helper.make_graph(nodes, "constant", inputs, outputs, given)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
 
 
@@ -102,22 +110,45 @@ def _inferred(
         else:
             kind = onnx.helper.np_dtype_to_tensor_dtype(tensor.dtype)
             inputs.append(onnx.helper.make_tensor_value_info(name, kind, tensor.shape))
-    model = onnx.shape_inference.infer_shapes(_model(nodes, inputs, given, value, opset), data_prop=True)
+    model = onnx.shape_inference.infer_shapes(_model(nodes, inputs, given, [value], opset), data_prop=True)
     kind = model.graph.output[0].type.tensor_type
     dims = [d.dim_value for d in kind.shape.dim if d.HasField("dim_value")]
     dtype = dtype_of(kind.elem_type)
-    if dtype is None or not kind.HasField("shape") or len(dims) != len(kind.shape.dim):
+    if dtype is None or not kind.HasField("shape") or len(dims) != len(kind.shape.dim) or min(dims, default=0) < 0:
         return None
     return dtype, tuple(dims)
 
 
 def _evaluated(nodes: list[Any], leaves: Mapping[str, Tensor], value: str, opset: int) -> Array:
-    """The numbers, as ONNX's reference evaluator computes them in the graph's own dtypes."""
+    """The numbers, as ONNX's reference evaluator computes them in the graph's own dtypes, node by node.
+
+    Raises:
+        ValueError: a node would make very much more than the graph is given, or nobody can tell how much it makes.
+    """
     from onnx.reference import ReferenceEvaluator
 
     helper = need_onnx().helper
-    kinds = {name: helper.np_dtype_to_tensor_dtype(tensor.dtype) for name, tensor in leaves.items()}
-    inputs = [helper.make_tensor_value_info(name, kinds[name], tensor.shape) for name, tensor in leaves.items()]
-    feeds = {name: np.asarray(tensor.read()) for name, tensor in leaves.items()}
-    (found,) = ReferenceEvaluator(_model(nodes, inputs, [], value, opset)).run([value], feeds)
-    return settled(np.ascontiguousarray(found).reshape(np.shape(found)))
+    held = {name: np.asarray(tensor.read()) for name, tensor in leaves.items()}
+    room = max(ROOM, limit("EXPANSION") * sum(array.nbytes for array in held.values()))
+    for node in nodes:
+        given = {name: held[name] for name in node.input if name}
+        tensors = {name: tensor_of(name, array) for name, array in given.items()}
+        for output in filter(None, node.output):
+            found = None if node.op_type in SHRINKS else _inferred([node], tensors, output, opset)
+            if found is None and node.op_type not in SHRINKS:
+                raise ValueError(f"the size of what {node.op_type} makes cannot be told beforehand")
+            room -= prod(found[1]) * found[0].itemsize if found else 8 * sum(map(np.size, given.values()))
+        if room < 0:
+            raise ValueError(f"{node.op_type} would make very much more than the file holds ({PREFIX}EXPANSION)")
+        kinds = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in given.items()}
+        inputs = [helper.make_tensor_value_info(name, kinds[name], array.shape) for name, array in given.items()]
+        outputs = [output for output in node.output if output]
+        made = ReferenceEvaluator(_model([node], inputs, [], outputs, opset)).run(outputs, given)
+        held.update(zip(outputs, made, strict=True))
+    return settled(np.ascontiguousarray(held[value]).reshape(np.shape(held[value])))
+
+
+def _harmless(node: Any) -> bool:
+    """Whether a node is ONNX's own, gives the same numbers every time, and has no body that may go round for ever."""
+    loops = any(bodies(attribute) for attribute in node.attribute)
+    return node.domain in DOMAINS and not loops and not node.op_type.startswith(CHANCE)

@@ -57,7 +57,7 @@ class _Model:
 
 def parts_of(graph: Any, store: Store, shapes: Mapping[str, Shape], opset: int) -> Parts:
     """Every node with weights as a record, in bodies too; nodes of the same weights and config are one record."""
-    return _numbered(_parts(_Model(store, shapes, opset), graph, "", {}, Folding(opset)))
+    return _numbered(_parts(_Model(store, shapes, opset), graph, "", {}, Folding(opset, where=str(store.path))))
 
 
 def _parts(model: _Model, graph: Any, prefix: str, outer: Mapping[str, Const], folding: Folding) -> Parts:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from layoutx.empty import NOTHING
 from layoutx.errors import UsageError
-from layoutx.files.certificate import certificate_of
+from layoutx.files.certificate import check_said, made_for
 from layoutx.files.store import Store
 from layoutx.model.tf1_scopes import both_ways
 
@@ -39,11 +39,12 @@ def framework_of(store: Store, given: str = "") -> str:
         UsageError: a framework whose files are not of this kind; a file that may be of several.
     """
     if given:
+        check_said(store, given)
         if given in ("keras", "keras1", "onnx"):
             what = f"{store.path.name} is no file of {given}"
             raise UsageError(what, why=f"it is {store.format}, which holds names and numbers", do="leave --from out")
         return given
-    said = str((certificate_of(store) or {}).get("target", ""))
+    said = made_for(store)
     if said and said not in ("keras", "keras1"):
         return said
     if store.format == "paddle":

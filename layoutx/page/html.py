@@ -18,7 +18,8 @@ class Html(str):
 Child = Any  # a text, markup, None, or any number of these, nested
 EMPTY = ("br", "img", "input", "meta", "link", "hr", "wbr")
 _HIDDEN = re.compile(
-    "[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]"
+    "[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
 MOST = 4000
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from layoutx.diagnosis import WholeDiagnosis
 from layoutx.errors import UsageError
+from layoutx.files.guarded import intact
 from layoutx.history.frames import is_history
 from layoutx.history.reader import Recorded, read
 from layoutx.inspect import inspect
@@ -24,6 +25,7 @@ from layoutx.stats import stats
 from layoutx.validation import Validation
 
 
+@intact()
 def report(
     result: Any,
     path: str | PathLike[str],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from textwrap import wrap
 from typing import Any
 
@@ -37,9 +38,14 @@ def _wrapped(line: str) -> list[str]:
 
 def error_json(error: LayoutxError) -> str:
     """`{"error": {"type", "what", "where", "why", "do"}}`; several problems stand under `problems`."""
+    return json_text({"error": _fields(error)})
+
+
+def json_text(found: Mapping[str, Any]) -> str:
+    """JSON for a terminal: ASCII alone, and none of it a control character (json leaves DEL as it is)."""
     import json
 
-    return json.dumps({"error": _fields(error)}, indent=2)
+    return json.dumps(found, indent=2, default=str).replace("\x7f", "\\u007f")
 
 
 def _fields(error: LayoutxError) -> dict[str, Any]:

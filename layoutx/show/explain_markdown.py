@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from html import escape
 
 from layoutx.explained import Bar, Block, Box, Code, Explained, Rows, Say
 from layoutx.show.tables import clean
 
-SPECIAL = "\\`*_{}[]<>|"
+SPECIAL = "\\`*_{}[]<>|#~&"
+LISTS = re.compile(r"^(\s*)(?:([-+=])|(\d+)([.)]))")  # what makes a line an item or a heading where it begins one
 LONGEST = 2000
 
 
@@ -22,7 +24,8 @@ def as_markdown(found: Explained) -> str:
 
 def _plain(text: str) -> str:
     """A text that means itself in Markdown."""
-    return "".join(f"\\{c}" if c in SPECIAL else c for c in clean(text, LONGEST))
+    found = "".join(f"\\{c}" if c in SPECIAL else c for c in clean(text, LONGEST))
+    return LISTS.sub(lambda m: f"{m[1]}{m[3] or ''}\\{m[2] or m[4]}", found)
 
 
 def _block(block: Block) -> Iterator[str]:
@@ -32,12 +35,30 @@ def _block(block: Block) -> Iterator[str]:
         case Rows(head, rows):
             yield _table(head, rows)
         case Code(lines):
-            yield "\n".join(["```text", *(clean(line, LONGEST) for line in lines), "```"])
+            yield _fenced([clean(line, LONGEST) for line in lines])
         case Bar():
-            yield "\n".join(["```text", _bar(block), "```"])
+            yield _fenced([_bar(block)])
         case Box(name, rows, columns, beside):
-            yield f"`{clean(name)}`: {_plain(rows[0])} {rows[1]} down, {_plain(columns[0])} {columns[1]} across."
+            yield f"{_code(clean(name))}: {_plain(rows[0])} {rows[1]} down, {_plain(columns[0])} {columns[1]} across."
             yield from (_plain(sentence) for sentence in beside if sentence)
+
+
+def _fenced(lines: Sequence[str]) -> str:
+    """Lines as code, in a fence that is longer than any in them."""
+    fence = _ticks("\n".join(lines), 3)
+    return "\n".join([f"{fence}text", *lines, fence])
+
+
+def _code(text: str) -> str:
+    """A name as code within a sentence."""
+    ticks = _ticks(text, 1)
+    return f"{ticks} {text} {ticks}" if "`" in text else f"{ticks}{text}{ticks}"
+
+
+def _ticks(text: str, least: int) -> str:
+    """Backticks that a text cannot end."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    return "`" * max(least, longest + 1)
 
 
 def _bar(bar: Bar) -> str:

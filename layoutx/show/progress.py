@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, ParamSpec, TextIO, TypeVar
 
 from layoutx.errors import UsageError
+from layoutx.files.guarded import intact
 from layoutx.progress import Progress, heard
 from layoutx.show.tables import clean
 
@@ -116,7 +117,7 @@ def reported(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         asked: Any = kwargs.get("progress")
-        with metered(asked):
+        with metered(asked), intact():
             return function(*args, **kwargs)
 
     return run

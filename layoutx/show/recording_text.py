@@ -23,7 +23,7 @@ def recording_text(found: Recording, path: str, width: int = 99, color: bool = F
     table = grid(("layer", "class", "in", "out"), lines, width, color) if found.calls else "  no layer was seen"
     size = sum({id(a): a.nbytes for c in found.calls for a in (*c.inputs, *c.outputs)}.values())
     name = clean(found.about.get("model", "the model"))
-    head = f"{name}  {found.framework} {clean(found.version)}  {found.dtype}"
+    head = f"{name}  {clean(found.framework)} {clean(found.version)}  {clean(found.dtype)}"
     end = [f"{plural(len(found.calls), 'call')}, {size_text(size)} in {clean(path)}."]
     end += [f"note: {clean(found.note)}"] if found.note else []
     end.append(f"Compare: layoutx validate {clean(path)} OTHER_MODEL")

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layoutx.show.recognised_text import recognised
 from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row, size_text
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def as_dict(report: Report) -> dict[str, Any]:
         "end_to_end": asdict(report.end_to_end) if report.end_to_end is not None else None,
         "seconds": report.seconds,
         "sha256": report.sha256,
+        "again": report.again,
+        "back": asdict(report.back) if report.back is not None else None,
     }
 
 
@@ -239,9 +242,10 @@ def _summary(report: Report) -> Iterator[str]:
     if unsaid:
         unsaid_names = clean(_listed(unsaid))
         yield f"The source does not tell settings (eps, padding, strides, ...): compare those of {unsaid_names}."
+    yield from recognised(report)
     end = [f"{report.seconds:.2f} s."] if report.seconds is not None else []
     if report.output and report.certified:
-        end.append(f"Certificate in the file's metadata (layoutx inspect {clean(Path(report.output).name)}).")
+        end.append(f"Certificate in the file's metadata (layoutx verify {clean(Path(report.output).name)}).")
     if end:
         yield " ".join(end)
     if report.sha256:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from html import escape
 from math import log2
 
+from layoutx.errors import visible
 from layoutx.show.picture import Block, Drawing, Picture, Runs
 
 WIDTH = 400.0
@@ -79,7 +80,7 @@ def svg(picture: Picture, standalone: bool = False, style: bool = True) -> str:
         body.append(_text(LEFT, bottom, line, "code"))
     height = bottom + 8
     space = ' xmlns="http://www.w3.org/2000/svg"' if standalone else ""
-    title = escape(described(picture))
+    title = _safe(described(picture))
     return (
         f'<svg{space} class="lx" role="img" viewBox="0 0 {WIDTH:g} {height:g}" width="{WIDTH:g}" height="{height:g}">'
         f"<title>{title}</title>{f'<style>{STYLE}</style>' if style else ''}{''.join(body)}</svg>"
@@ -160,7 +161,7 @@ def _block(box: _Box, block: Block, pale: bool, empty: bool) -> Iterator[str]:
     for shown in (told, name, block.label.rsplit(" ", 1)[-1] if block.label else ""):
         if shown and 6.2 * len(shown) + 3 <= width and height >= 11:
             middle = f'x="{x + width / 2:g}" y="{y + height / 2 + 4:g}" text-anchor="middle"'
-            yield f'<text {middle} class="{"faded" if pale else ""}">{escape(shown)}</text>'
+            yield f'<text {middle} class="{"faded" if pale else ""}">{_safe(shown)}</text>'
             break
 
 
@@ -190,7 +191,7 @@ def _pixels(box: _Box, rows: tuple[int, int], columns: tuple[int, int]) -> tuple
 
 def _rect(box: _Box, rows: tuple[int, int], columns: tuple[int, int], kind: str, title: str = "") -> str:
     x, y, width, height = _pixels(box, rows, columns)
-    inside = f"<title>{escape(title)}</title>" if title else ""
+    inside = f"<title>{_safe(title)}</title>" if title else ""
     return f'<rect class="{kind}" x="{x:.2f}" y="{y:.2f}" width="{width:.2f}" height="{height:.2f}">{inside}</rect>'
 
 
@@ -234,7 +235,12 @@ def _largest(box: _Box, block: Block) -> tuple[float, float, float, float]:
 
 
 def _text(x: float, y: float, text: str, kind: str, more: str = "") -> str:
-    return f'<text class="{kind}" x="{x:g}" y="{y:g}"{more}>{escape(text)}</text>'
+    return f'<text class="{kind}" x="{x:g}" y="{y:g}"{more}>{_safe(text)}</text>'
+
+
+def _safe(text: str) -> str:
+    """A text as XML holds it: control characters are none of its letters."""
+    return escape(visible(text))
 
 
 def _fitting(text: str, room: float) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING
+
+from layoutx.errors import visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,6 +19,7 @@ WIDTH = 99
 GAP = 2
 NARROWEST = 8
 LONGEST = 200
+_COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 STYLES = {
     "head": "bold",
     "dim": "bright_black",
@@ -62,15 +64,13 @@ Line = Row | Note
 
 def clean(text: object, longest: int = LONGEST) -> str:
     """A text that cannot steer the terminal: control, format and lone surrogate characters are spelled out."""
-    found = "".join(c if c.isprintable() or c == " " else _spelled(c) for c in str(text))
+    found = visible(str(text))
     return found if len(found) <= longest else f"{found[: longest - 1]}…"
 
 
-def _spelled(char: str) -> str:
-    if unicodedata.category(char) == "Zs":
-        return " "
-    code = ord(char)
-    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+def screened(text: str) -> str:
+    """What is printed last: colours and the ends of lines stay, anything else that steers a terminal is spelled out."""
+    return "".join(part if k % 2 else visible(part, "\n") for k, part in enumerate(_COLOUR.split(text)))
 
 
 def row(*cells: Cell | str) -> Row:
@@ -172,7 +172,7 @@ def _sizes(rows: Sequence[Row], count: int, width: int) -> list[int]:
 
 
 def _text(cell: Cell | str) -> str:
-    return cell if isinstance(cell, str) else cell.text
+    return visible(cell if isinstance(cell, str) else cell.text, "\n")
 
 
 def _table(sizes: Sequence[int], rows: Sequence[Row]) -> Table:
@@ -183,7 +183,7 @@ def _table(sizes: Sequence[int], rows: Sequence[Row]) -> Table:
         table.add_column(width=size, overflow="fold")
     for line in rows:
         cells = [cell if isinstance(cell, Cell) else Cell(cell) for cell in line.cells]
-        folded = (folded_text(cell.text, size) for cell, size in zip(cells, sizes, strict=False))
+        folded = (folded_text(_text(cell), size) for cell, size in zip(cells, sizes, strict=False))
         table.add_row(*(_styled(text, cell.style) for text, cell in zip(folded, cells, strict=True)))
     return table
 
@@ -216,7 +216,8 @@ def _lines(note: Note, width: int) -> list[str]:
     import textwrap
 
     pad = " " * note.indent
-    found = textwrap.wrap(note.text, width, initial_indent=pad, subsequent_indent=pad, break_on_hyphens=False)
+    text = visible(note.text, "\n\t")
+    found = textwrap.wrap(text, width, initial_indent=pad, subsequent_indent=pad, break_on_hyphens=False)
     return found or [""]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from layoutx.empty import NOTHING
@@ -163,6 +162,8 @@ class ModelView:
         parts = [name for name in names if name.replace(".", "/").startswith(f"{wanted}/")]
         if ends or parts:
             return f"there are {listed([*ends, *parts])}"
+        from difflib import get_close_matches
+
         alike = get_close_matches(wanted, names, 3)
         return f"near it are {', '.join(alike)}" if alike else f"the layers are {listed(names)}"
 

@@ -139,11 +139,11 @@ def names_of(registry: Registry) -> Names:
 def taken(path: Path) -> Kept | None:
     """Kinds, forms, frameworks and the forms' tensor names kept there.
 
-    None where nothing is, or another user could have written it.
+    None where nothing is, or another user could have written it, or put another file in its place.
     """
     try:
         with path.open("rb") as file:
-            if not _own(os.fstat(file.fileno())):
+            if not _own(os.fstat(file.fileno())) or not _own(path.parent.stat()):
                 return None
             whole = file.read()
         if hashlib.sha256(whole[_DIGEST:]).digest() != whole[:_DIGEST]:
@@ -188,6 +188,8 @@ def keep(path: Path, registry: Registry) -> None:
 
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _own(path.parent.stat()):
+            return  # `taken` would not believe it
         handle, name = tempfile.mkstemp(dir=path.parent, prefix="registry-", suffix=".part")
         try:
             with os.fdopen(handle, "wb") as file:

@@ -10,7 +10,7 @@ from layoutx.errors import LayoutxError, SpecError, raise_all
 from layoutx.spec.forms import forms_of
 from layoutx.spec.pieces import Place, cases_of, text_of, when_of
 from layoutx.spec.schema import FactKind, Form, Framework, Gauge, Kind, Role, Words
-from layoutx.spec.strict import Lines, load_yaml
+from layoutx.spec.strict import Lines, file_text, load_yaml
 
 _KIND_KEYS = ("kind", "about", "axes", "spread", "roles", "gauge", "facts", "settings", "words", "index", "forms")
 
@@ -25,7 +25,7 @@ def load_spec(path: Path) -> Kind | Framework:
         SpecError: with file and line; several problems are shown together.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = file_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError("the spec file cannot be read", where=str(path), why=str(error)) from error
     return parse_spec(text, str(path))

@@ -1,18 +1,22 @@
-"""YAML without surprises: duplicate keys, `on/off/yes/no`, `1e-3` and anchors are errors with their line.
+"""YAML without surprises: duplicate keys, tags, `on/off/yes/no`, `1e-3` and anchors are errors with their line.
 
 PyYAML keeps the last of two equal keys, reads `no` as false and `1e-3` as text: each of these would
-quietly change what a spec says, so each is refused here.
+quietly change what a spec says, so each is refused here. Values are built from the parser's events, one at a time:
+libyaml's own way to nodes is a recursion, which a file that is nested deeply enough would end with the process.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from layoutx.errors import SpecError
+from layoutx.errors import FileError, SpecError
+from layoutx.files.limits import LIMITS, PREFIX, limit, within
 
-_MAY_ANCHOR = re.compile(r"(?:^|[\s\[{,:])[&*][^\s]", re.MULTILINE)  # parsing twice costs a third of the load
+LONGEST_NUMBER = 4000  # characters: Python reads no longer ones
 _LOOKS_LIKE_NUMBER = re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
 
 
@@ -25,6 +29,18 @@ class Lines(dict[str, Any]):
         self.lines: dict[str, int] = {}
 
 
+def file_text(path: Path) -> str:
+    """The text of a YAML file.
+
+    Raises:
+        OSError, UnicodeDecodeError: it cannot be read, or is not UTF-8. FileError: it is larger than the limit YAML.
+    """
+    if path.exists() and not path.is_file():  # a pipe would wait for ever
+        raise FileError(f"{path.name} is no file", where=str(path))
+    within("YAML", path.stat().st_size, path, "the file")
+    return path.read_text(encoding="utf-8")
+
+
 def load_yaml(text: str, name: str) -> Lines:
     """Read one YAML document whose top level is a mapping.
 
@@ -33,56 +49,112 @@ def load_yaml(text: str, name: str) -> Lines:
         name: what errors call it, usually the file's path.
 
     Raises:
-        SpecError: with `name:line`.
+        SpecError: with `name:line`. FileError: deeper, or more values, than the limits.
     """
     import yaml
 
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)  # libyaml where it is there: ten times as fast
     try:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where it is there: ten times as fast
-        for event in yaml.parse(text, Loader=loader) if _MAY_ANCHOR.search(text) else ():
-            if getattr(event, "anchor", None):
-                line = event.start_mark.line + 1 if event.start_mark else 1
-                raise SpecError("anchors and aliases are not used in specs", where=f"{name}:{line}")
-        node = yaml.compose(text, Loader=loader)
-        value = _build(node, name) if isinstance(node, yaml.MappingNode) else None
+        value = _document(loader, name)
     except RecursionError as error:
         raise SpecError("brackets are nested too deeply", where=f"{name}:1") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = mark.line + 1 if mark else 1
-        raise SpecError(f"not YAML: {getattr(error, 'problem', None) or error}", where=f"{name}:{line}") from error
+        said = getattr(error, "problem", None) or " ".join(str(error).split())[:200]
+        raise SpecError(f"not YAML: {said}", where=f"{name}:{line}") from error
+    finally:
+        loader.dispose()
     if not isinstance(value, Lines):
         raise SpecError("a spec file is a mapping that starts with `kind:`", where=f"{name}:1")
     return value
 
 
-def _build(node: Any, name: str) -> Any:
+def _document(loader: Any, name: str) -> Any:
+    """The value that the events of one document make."""
     import yaml
 
-    where = f"{name}:{node.start_mark.line + 1}"
-    if isinstance(node, yaml.ScalarNode):
-        return _scalar(node, where)
-    if isinstance(node, yaml.SequenceNode):
-        return [_build(item, name) for item in node.value]
-    built = Lines(node.start_mark.line + 1)
-    for key_node, value_node in node.value:
-        key_where = f"{name}:{key_node.start_mark.line + 1}"
-        key = _scalar(key_node, key_where) if isinstance(key_node, yaml.ScalarNode) else None
-        if not isinstance(key, (str, int)) or isinstance(key, bool):
-            raise SpecError("a key is a plain word", where=key_where, do="put it in quotes")
-        key = str(key)
-        if key in built:
-            raise SpecError(f"the key {key!r} stands twice", where=key_where, why=f"first on line {built.lines[key]}")
-        built[key] = _build(value_node, name)
-        built.lines[key] = key_node.start_mark.line + 1
-    return built
+    top: Any = None
+    inside: list[Any] = []  # the mappings and lists around the next value, and the key that waits in each mapping
+    keys: list[tuple[str, int] | None] = []
+    deepest = limit("DEPTH")
+    for event, line in _events(loader, name):
+        if isinstance(event, yaml.CollectionEndEvent):
+            inside.pop()
+            keys.pop()
+            continue
+        scalar = isinstance(event, yaml.ScalarEvent)
+        value: Any = [] if isinstance(event, yaml.SequenceStartEvent) else Lines(line)
+        if scalar:
+            value = _scalar(loader, event, f"{name}:{line}")
+        owner = inside[-1] if inside else None
+        if owner is None:
+            top = value
+        elif isinstance(owner, list):
+            owner.append(value)
+        elif (key := keys[-1]) is None:
+            keys[-1] = _key(value, owner, f"{name}:{line}"), line
+        else:
+            owner[key[0]], owner.lines[key[0]], keys[-1] = value, key[1], None
+        if not scalar:
+            inside.append(value)
+            keys.append(None)
+            if len(inside) > deepest:
+                why = f"more than {deepest} levels: {LIMITS['DEPTH'].why}"
+                do = f"if you trust the file, set {PREFIX}DEPTH={2 * deepest}"
+                raise SpecError("brackets are nested too deeply", where=f"{name}:{line}", why=why, do=do)
+    return top
 
 
-def _scalar(node: Any, where: str) -> Any:
-    text = str(node.value)
-    kind = node.tag.rsplit(":", 1)[-1]
-    if node.style in ("'", '"', "|", ">"):
+def _events(loader: Any, name: str) -> Iterator[tuple[Any, int]]:
+    """The events that are values, or end one, each with its line; anchors, tags and further documents are refused."""
+    import yaml
+
+    node: Any = yaml.NodeEvent
+    end: Any = yaml.CollectionEndEvent
+    begin: Any = yaml.DocumentStartEvent
+    most, documents, count = limit("VALUES"), 0, 0
+    while loader.check_event():
+        event: Any = loader.get_event()
+        if isinstance(event, node):
+            count += 1
+            line = event.start_mark.line + 1
+            if event.anchor is not None:
+                raise SpecError("anchors and aliases are not used in specs", where=f"{name}:{line}")
+            if event.tag is not None:
+                raise SpecError("tags are not used in specs", where=f"{name}:{line}", do="take the !tag out")
+            if count > most:
+                within("VALUES", count, Path(name), "the file", f"{name}:{line}")
+            yield event, line
+        elif isinstance(event, end):
+            yield event, 0
+        elif isinstance(event, begin):
+            documents += 1
+            if documents > 1:
+                raise SpecError("a second document begins", where=f"{name}:{event.start_mark.line + 1}")
+
+
+def _key(value: Any, owner: Lines, where: str) -> str:
+    if not isinstance(value, (str, int)) or isinstance(value, bool):
+        raise SpecError("a key is a plain word", where=where, do="put it in quotes")
+    key = str(value)
+    if key in owner:
+        what = f"the key {_short(key)!r} stands twice"
+        raise SpecError(what, where=where, why=f"first on line {owner.lines[key]}")
+    return key
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _scalar(loader: Any, event: Any, where: str) -> Any:
+    import yaml
+
+    text = str(event.value)
+    if event.style in ("'", '"', "|", ">"):
         return text
+    kind = loader.resolve(yaml.ScalarNode, text, event.implicit).rsplit(":", 1)[-1]
     if kind == "bool":
         if text not in ("true", "false"):
             raise SpecError(
@@ -90,24 +162,22 @@ def _scalar(node: Any, where: str) -> Any:
             )
         return text == "true"
     if kind == "int":
-        if not re.fullmatch(r"[-+]?\d{1,4000}", text) or (
-            text.lstrip("-+").startswith("0") and len(text.lstrip("-+")) > 1
-        ):
+        if len(text) > LONGEST_NUMBER or not re.fullmatch(r"[-+]?(0|[1-9]\d*)", text):
             raise SpecError(
-                f"{text} is read as another number by YAML", where=where, do="write it in decimal, or in quotes"
+                f"{_short(text)} is read as another number by YAML", where=where, do="write it in decimal, or in quotes"
             )
         return int(text)
     if kind == "float":
-        value = float(text.replace("_", "")) if re.fullmatch(r"[-+\d._eE]+", text) else math.nan
+        plain = len(text) <= LONGEST_NUMBER and re.fullmatch(r"[-+\d.eE]+", text)
+        value = float(text) if plain else math.nan
         if not math.isfinite(value):
-            raise SpecError(f"{text} is not a number that a spec can use", where=where)
+            raise SpecError(f"{_short(text)} is not a number that a spec can use", where=where)
         return value
     if kind == "null":
         return None
     if kind == "str":
         if _LOOKS_LIKE_NUMBER.match(text):
-            raise SpecError(
-                f"{text} is text to YAML, not a number", where=where, do=f"write {float(text)!r}, or quotes"
-            )
+            do = f"write {float(text)!r}, or quotes"
+            raise SpecError(f"{_short(text)} is text to YAML, not a number", where=where, do=do)
         return text
-    raise SpecError(f"YAML reads {text} as a {kind}", where=where, do="put it in quotes")
+    raise SpecError(f"YAML reads {_short(text)} as a {kind}", where=where, do="put it in quotes")

@@ -31,12 +31,49 @@ def _imported(name: str) -> str:
 
 
 def _mapping(path: str) -> str:
-    from layoutx.match import read_mapping
+    """Read a mapping file."""
+    from layoutx.model.mapfile import read_map
 
-    return str(read_mapping(Path(path)))
+    return f"{len(read_map(path).pairs)} pairs"
 
 
-DEEDS = {"open": _opened, "import": _imported, "mapping": _mapping}
+def _spec(path: str) -> str:
+    """Load a spec file, or a folder of them as users give it."""
+    from layoutx.spec.load import load_spec
+    from layoutx.spec.registry import load_registry
+
+    if Path(path).is_dir():
+        return f"{len(load_registry([Path(path)]).forms)} forms"
+    return load_spec(Path(path)).name
+
+
+def _modelled(path: str) -> str:
+    """Find the layers of a file, and read every tensor that they have or that its graph computes."""
+    from layoutx.files.open import open_store
+    from layoutx.model.load import model_of
+    from layoutx.spec.registry import registry
+
+    model = model_of(open_store(path), registry(), {})
+    for tensor in model.store.tensors.values():
+        tensor.read()
+    return f"{len(model.layers)} layers"
+
+
+def _inspected(path: str) -> str:
+    """Say what layers a file has."""
+    from layoutx.inspect import inspect
+
+    return inspect(path).text()
+
+
+DEEDS = {
+    "inspect": _inspected,
+    "open": _opened,
+    "model": _modelled,
+    "import": _imported,
+    "mapping": _mapping,
+    "spec": _spec,
+}
 
 
 def _peak() -> int:

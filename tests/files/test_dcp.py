@@ -18,6 +18,7 @@ import layoutx as lx
 import layoutx.files.save as save_module
 from layoutx.cli import main
 from layoutx.errors import FileError, LayoutxError, UsageError
+from layoutx.files import atomic
 from layoutx.files.dcp_dir import SKIPPED
 from layoutx.files.dcp_metadata import METADATA
 from layoutx.files.open import open_store
@@ -288,7 +289,7 @@ def test_only_a_checkpoint_of_ours_is_replaced(tmp_path):
     assert open_store(tmp_path / "empty.dcp").tensors["w"].shape == (3,)
 
 
-@pytest.mark.parametrize("moment", ["verify", "rename"])
+@pytest.mark.parametrize("moment", ["verify", "swap", "rename"])
 def test_a_failure_leaves_the_old_checkpoint(tmp_path, monkeypatch, moment):
     path = tmp_path / "x.dcp"
     save(path, {"w": np.arange(3.0)}, {})
@@ -299,14 +300,13 @@ def test_a_failure_leaves_the_old_checkpoint(tmp_path, monkeypatch, moment):
 
     if moment == "verify":
         monkeypatch.setattr(save_module, "verify", stopped)
+    elif moment == "swap":
+        monkeypatch.setattr(atomic, "swap", stopped)
     else:
-        rename = os.rename
+        rename, failed = os.rename, []
+        monkeypatch.setattr(atomic, "swap", lambda *_: False)  # the old one is moved aside, as where nothing swaps
         monkeypatch.setattr(
-            os,
-            "rename",
-            lambda a, b: (
-                stopped() if Path(a).parent.suffix == ".tmp" and not Path(a).name.startswith(".") else rename(a, b)
-            ),
+            os, "rename", lambda a, b: rename(a, b) if failed or Path(b) != path else failed.append(b) or stopped()
         )
     with pytest.raises(KeyboardInterrupt):
         save(path, {"w": np.arange(5.0)}, {})

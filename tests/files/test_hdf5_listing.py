@@ -1,16 +1,21 @@
-"""A listing of an HDF5 file in h5py's low-level objects: the same as by its groups, and nothing less refused."""
+"""A listing of an HDF5 file made elsewhere: the same as h5py sees, and nothing less refused."""
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
 from layoutx.errors import FileError
-from layoutx.files.blob import whole
-from layoutx.files.hdf5 import listed, natural, note_at, opened, tensor, walk
+from layoutx.files import hdf5_numbers
+from layoutx.files.blob import Blob, whole
+from layoutx.files.hdf5 import Listing, listing, skeleton, tensor
+from layoutx.files.hdf5_listing import natural
+from layoutx.files.store import Tensor
 
 
 @pytest.fixture
@@ -36,39 +41,66 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_every_object_once_in_natural_order_children_after_parents(path: Path) -> None:
-    with opened(whole(path)) as file:
-        low = [name for name, _ in listed(file, whole(path))]
-        assert low == [found.name.strip("/") for found in walk(file, whole(path))]
-        below = [name for name, _ in listed(file["layers"], whole(path))]
-    assert [name for name in low if name.endswith("vars")] == [
+    found = listing(whole(path))
+    order = [name for name, _, _ in skeleton(whole(path))]
+    assert sorted(order) == sorted([*found.groups, *found.datasets])
+    assert len(order) == len(set(order))
+    assert [name for name in order if name.endswith("vars")] == [
         "layers/again/vars",  # its first name in this order; the other is the same group
         "layers/dense_0/vars",
         "layers/dense_10/vars",
     ]
-    assert len(low) == len(set(low))
-    assert below == [name for name in low if name.startswith("layers/")]
+    for number, name in enumerate(order[1:], 1):
+        assert name.rpartition("/")[0] in order[:number]
+    assert [name for name, _ in found.below("layers")] == [
+        name for name in found.datasets if name.startswith("layers/")
+    ]
     assert sorted(["vars/10", "vars/2"], key=natural) == ["vars/2", "vars/10"]
 
 
-def test_tensors_are_those_that_h5py_reads(path: Path) -> None:
-    with opened(whole(path)) as file:
-        types: list[object] = []
-        found = {
-            name: tensor(one, name, whole(path), types)  # type: ignore[arg-type]
-            for name, one in listed(file, whole(path))
-            if isinstance(one, h5py.h5d.DatasetID)
-        }
-        for name, own in found.items():
+def test_an_object_is_found_under_each_of_its_names(path: Path) -> None:
+    found = listing(whole(path))
+    assert found.again == {"layers/dense_2": "layers/again", "layers/dense_0/up": "layers"}
+    assert found.at("layers/dense_2/vars/0") == "layers/again/vars/0"
+    assert found.at("/layers/dense_0/up/dense_0/up/dense_10/") == "layers/dense_10"
+    with pytest.raises(FileError, match="has no 'layers/dense_2/other'"):
+        found.at("layers/dense_2/other")
+    with pytest.raises(FileError, match="not a group"):
+        found.group("half")
+
+
+def same_as_h5py(blob: Blob, path: Path) -> None:
+    found = listing(blob)
+    with h5py.File(path) as file:
+        for name in found.datasets:
+            own = tensor(found, name)
             if name != "raw":
                 want = file[name][()]
                 assert own.shape == want.shape
                 np.testing.assert_array_equal(own.read(), want)
-        assert found["raw"].dtype.name == "bfloat16"
-        assert [note_at(one, "name") for name, one in listed(file, whole(path)) if name.endswith("0/vars")] == [
-            "d0é",
-            "d10é",
-        ]
-    assert 4 <= len(types) <= 6  # float64, int64, big float32, float16, raw, float32: each looked at once
+    assert tensor(found, "raw").dtype.name == "bfloat16"
+    assert [notes["name"] for notes in found.groups.values() if notes.get("name")] == ["d2é", "d0é", "d10é"]
+
+
+def test_tensors_are_those_that_h5py_reads(path: Path) -> None:
+    same_as_h5py(whole(path), path)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_inside_an_archive(path: Path, tmp_path: Path, compression: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At an odd offset of a file, and in bytes that only this process has."""
+    from layoutx.files.blob import member
+
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", compression) as archive:
+        archive.writestr("before", b"odd")
+        archive.write(path, "x.h5")
+    with zipfile.ZipFile(tmp_path / "x.zip") as archive:
+        blob = member(archive.getinfo("x.h5"), tmp_path / "x.zip")
+    assert (blob.packed is None) == (compression == zipfile.ZIP_STORED)
+    same_as_h5py(blob, path)
+    monkeypatch.setattr(hdf5_numbers, "BLOCK", 7)  # where it runs in this process
+    monkeypatch.setenv("LAYOUTX_ISOLATE", "0")
+    same_as_h5py(blob, path)
 
 
 @pytest.mark.parametrize("kind", ["soft", "external", "virtual", "kept", "text"])
@@ -89,11 +121,38 @@ def test_what_leads_out_of_the_file_is_refused(tmp_path: Path, kind: str) -> Non
             group.create_dataset("1", shape=(3,), dtype="f8", external=[("other.raw", 0, 24)])
         else:
             group["1"] = ["a", "b"]
-    with opened(whole(place)) as file, pytest.raises(FileError, match=r"link|no data of its own|not hold numbers"):
-        _all(file, place)
+    found = listing(whole(place))
+    with pytest.raises(FileError, match=r"link|no data of its own|not hold numbers"):
+        all_of(found)
 
 
-def _all(file: h5py.File, place: Path) -> None:
-    for name, one in listed(file, whole(place)):
-        if isinstance(one, h5py.h5d.DatasetID):
-            tensor(one, name, whole(place))
+def all_of(found: Listing) -> list[Tensor]:
+    return [tensor(found, name) for name, _ in found.below()]
+
+
+def test_a_chunk_that_skipped_a_filter_is_read(tmp_path: Path) -> None:
+    """libhdf5 leaves gzip out where it would make a chunk larger: of random numbers, nearly always."""
+    rng = np.random.default_rng(3)
+    made: dict[str, Any] = {"random": rng.integers(0, 256, (40, 30), np.uint8), "zeros": np.zeros((40, 30), np.uint8)}
+    made["one"] = np.array([5], np.uint8)
+    place = tmp_path / "x.h5"
+    with h5py.File(place, "w") as file:
+        for name, array in made.items():
+            chunks = tuple(min(size, 7) for size in array.shape)
+            for more in ({}, {"shuffle": True}, {"fletcher32": True}, {"shuffle": True, "fletcher32": True}):
+                own = f"{name}{''.join(more)}"
+                file.create_dataset(own, data=array, chunks=chunks, compression="gzip", **more)
+        assert file["one"].id.get_chunk_info(0).filter_mask or file["random"].id.get_chunk_info(0).size
+    found = listing(whole(place))
+    for path in found.datasets:
+        want = next(array for name, array in made.items() if path.startswith(name))
+        np.testing.assert_array_equal(tensor(found, path).read(), want)
+
+
+def test_a_file_that_changes_between_is_refused(path: Path) -> None:
+    found = listing(whole(path))
+    with h5py.File(path, "a") as file:
+        del file["chunked"]
+        file.create_dataset("chunked", data=np.arange(11.0), chunks=(5,), compression="gzip")
+    with pytest.raises(FileError, match="changed"):
+        tensor(found, "chunked").read()

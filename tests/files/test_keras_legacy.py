@@ -114,7 +114,7 @@ def test_refusals(tmp_path):
     _legacy(path, {"a": {"w": np.ones(2)}})
     with h5py.File(path, "a") as file:
         del file["a/w"]
-    with pytest.raises(FileError, match="has no 'w'"):
+    with pytest.raises(FileError, match="has no 'a/w'"):
         open_store(path)
     with h5py.File(path, "a") as file:
         file["a/w"] = h5py.ExternalLink("other.h5", "/w")

@@ -89,7 +89,7 @@ def test_a_torch_model_becomes_a_flax_model(tmp_path, capsys):
 
 
 def test_what_orbax_cannot_hold_is_refused(tmp_path):
-    with pytest.raises(UsageError, match="without elements: 'a/empty'"):
+    with pytest.raises(UsageError, match=r"orbax cannot hold 'a/empty'(.|\n)*no elements"):
         save(tmp_path / "x.orbax", {"a/empty": np.ones((0, 3)), "b": np.ones(3)}, {})
     with pytest.raises(UsageError, match="inside another tensor"):
         save(tmp_path / "x.orbax", {"a": np.ones(3), "a/b": np.ones(3)}, {})

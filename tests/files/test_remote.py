@@ -441,3 +441,19 @@ def test_without_fsspec_it_says_what_to_install(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert 'pip install "layoutx[remote]"' in done.stderr
+
+
+def test_uploads_in_parts_of_dead_runs_are_given_up(bucket, tmp_path, monkeypatch):
+    """Nobody sees them, and they are paid for; those of a day may be alive."""
+    fs, name = remote.system_of(located(bucket) / "m.npz")
+    for key in ("m.npz", "n.npz"):
+        fs.call_s3("create_multipart_upload", Bucket=name.split("/")[0], Key=key)
+    (tmp_path / "m.npz").write_bytes(b"new")
+    with monkeypatch.context() as patch:
+        patch.setattr(remote_write, "DAY", 10**9)  # moto says that every upload began in 2010
+        remote_write.upload(tmp_path / "m.npz", located(bucket) / "m.npz", again=False)
+    assert len(unfinished(bucket)) == 2
+    remote_write.upload(tmp_path / "m.npz", located(bucket) / "m.npz", again=False)
+    (other,) = unfinished(bucket)
+    assert other["Key"] == "n.npz"
+    fs.call_s3("abort_multipart_upload", Bucket=name.split("/")[0], Key="n.npz", UploadId=other["UploadId"])

@@ -258,11 +258,22 @@ def test_what_goes_wrong_is_a_file_error(tmp_path: Path, monkeypatch: pytest.Mon
     assert "No space left" in str(caught.value)
 
 
-def test_a_forged_shape_asks_for_room_first(tmp_path: Path) -> None:
-    """A few bytes that claim to be half an exabyte: no disk has them, and none is filled before that is known."""
+def test_a_forged_shape_is_refused_before_room_is_asked_for(tmp_path: Path, rooms: list[int]) -> None:
+    """A few bytes that claim to be half an exabyte: who trusts them hears that no disk has so many."""
     path = tmp_path / "forged.weights.h5"
     with h5py.File(path, "w") as file:
         file.create_dataset(VARS + "a", (1 << 28, 1 << 28), np.float64, chunks=(1024, 1024), compression="gzip")
+    with pytest.raises(FileError, match="EXPANSION"):
+        open_store(path)
+    assert rooms == []
+
+
+def test_a_trusted_shape_asks_for_room_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No disk has half an exabyte, and none is filled before that is known."""
+    path = tmp_path / "forged.weights.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset(VARS + "a", (1 << 28, 1 << 28), np.float64, chunks=(1024, 1024), compression="gzip")
+    monkeypatch.setenv("LAYOUTX_LIMIT_EXPANSION", str(1 << 60))
     with pytest.raises(FileError, match="no room to unpack"):
         open_store(path).tensors[VARS + "a"].read()
 
@@ -335,5 +346,6 @@ def test_a_plain_reading_would_take_the_whole_tensor(tmp_path: Path, monkeypatch
     np.savez_compressed(path, a=given)
     small = "from layoutx.files import spool; spool.LARGE = 1 << 40\nstore ="
     monkeypatch.setattr(sys.modules[__name__], "CHILD", CHILD.replace("store =", small))
+    monkeypatch.setenv("LAYOUTX_LIMIT_EXPANSION", "9999")
     growth, _, _ = grown(path)
     assert growth > 250

@@ -110,9 +110,8 @@ def test_damaged_checkpoints(one, tmp_path):
     data = tmp_path / "m.data-00000-of-00001"
     whole = path.with_suffix(".data-00000-of-00001").read_bytes()
     data.write_bytes(whole[:100])
-    store = read_checkpoint(index)
-    with pytest.raises(FileError):
-        [tensor.read() for tensor in store.tensors.values()]
+    with pytest.raises(FileError, match="cut short"):
+        read_checkpoint(index)
     data.write_bytes(whole)
     index.write_bytes(path.read_bytes()[:-20] + MAGIC)
     with pytest.raises(FileError, match=r"cannot read m\.index as a TensorFlow checkpoint"):

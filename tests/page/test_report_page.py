@@ -19,7 +19,7 @@ from layoutx.page.heat import heat
 from layoutx.page.html import Html, plain, tag
 from layoutx.page.write import page
 
-EVIL = 'x"><script>window.evil=1</script><img src=x onerror=alert(1)>\u202e'
+EVIL = 'x"><script>window.evil=1</script><img src=x onerror=alert(1)>'
 
 
 class Balanced(HTMLParser):
@@ -68,11 +68,10 @@ def test_a_model_becomes_one_balanced_page_that_loads_nothing(weights: Path) -> 
         assert name in text
 
 
-def test_names_are_escaped_and_direction_marks_are_gone(weights: Path) -> None:
+def test_names_are_escaped(weights: Path) -> None:
     text = page(weights)
     assert "<script>window" not in text
     assert "<img src=x" not in text
-    assert "\u202e" not in text
     assert "&lt;script&gt;" in text
 
 
@@ -80,7 +79,7 @@ def test_attributes_and_texts_are_escaped_but_markup_is_kept() -> None:
     assert tag("p", "<b>", class_='"') == '<p class="&quot;">&lt;b&gt;</p>'
     assert tag("p", tag("b", "x"), [None, "y"]) == "<p><b>x</b>y</p>"
     assert isinstance(tag("br"), Html)
-    assert plain("a\x00\u2028b") == "a��b"
+    assert plain("a\x00\u2028\u202e\u061c\u2066b") == "a�����b"
     assert len(plain("x" * 100_000)) < 5000
 
 

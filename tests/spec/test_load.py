@@ -70,7 +70,7 @@ FORM = HEAD + "forms:\n  x.Y:\n"
         (FORM + "    tensors: {w: {is: 'w: input output', dtype: object}}\n", 5, "'object' is not a dtype of numbers"),
         (FORM + "    tensors: {w: {is: 'w: input output', optional: 1}}\n", 5, "'optional' is true or false, not 1"),
         (FORM + f"    tensors: {{w: 'w: {'(' * 3000}'}}\n", 5, "brackets are nested more than 50 deep"),
-        (FORM + f"    config: {{a: {'[' * 3000}{']' * 3000}}}\n", 1, "brackets are nested too deeply"),
+        (FORM + f"    config: {{a: {'[' * 3000}{']' * 3000}}}\n", 5, "brackets are nested too deeply"),
         (HEAD + "gauge: 5\n", 3, "`gauge` is a list"),
         (HEAD + "gauge: [{sum: [5]}]\n", 3, "a list of words is needed, not [5]"),
         (HEAD + "axes: {gate: {a: bee}}\n", 3, "a list of words is needed, not 'bee'"),

@@ -10,7 +10,6 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
-from layoutx.files.atomic import reserve
 from layoutx.files.blob import writing
 from layoutx.files.dtypes import DType, is_extra
 from layoutx.files.keras_write import check_like, check_shapes, copy_structure, link
@@ -18,6 +17,7 @@ from layoutx.files.laid.entry import Entry
 from layoutx.files.laid.place import Laid
 from layoutx.files.laid.sparse import Sparse
 from layoutx.files.notes import KEY, to_text
+from layoutx.files.room import reserve
 from layoutx.files.store import Store
 
 SLACK = 1 << 14  # what metadata needs in the file beside its text: heaps and headers, in blocks

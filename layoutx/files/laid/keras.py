@@ -7,13 +7,13 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from layoutx.files.atomic import reserve
 from layoutx.files.blob import writing
 from layoutx.files.keras_write import copy_members
 from layoutx.files.laid.crc import crc32
 from layoutx.files.laid.entry import Entry
 from layoutx.files.laid.hdf5 import SLACK, Structure, structure
 from layoutx.files.laid.place import Laid
+from layoutx.files.room import reserve
 from layoutx.files.store import Store
 
 ALIGNED = 64  # where the weights begin in the zip: elsewhere, a mapped tensor would not even lie on its own width

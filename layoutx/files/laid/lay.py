@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from layoutx.errors import UsageError
+from layoutx.errors import UsageError, raise_all
+from layoutx.files.holds import unheld
 from layoutx.files.laid.entry import Entry
 from layoutx.files.laid.place import Laid
+from layoutx.files.names import well_named
 from layoutx.files.store import Store
 
 KERAS = (".keras", ".h5", ".hdf5")
@@ -36,6 +38,8 @@ def lay(temporary: Path, final: Path, entries: Sequence[Entry], room: int, templ
     """
     if twice := [name for name, count in Counter(entry.name for entry in entries).items() if count > 1]:
         raise UsageError(f"'{twice[0]}' would stand twice in {final.name}", where=str(final))
+    unfit = unheld(final, ((entry.name, entry.dtype, entry.shape) for entry in entries))
+    raise_all([*well_named([entry.name for entry in entries], final), *unfit])
     if final.name.endswith(".safetensors"):
         from layoutx.files.laid.safetensors import lay_safetensors
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from layoutx.errors import FileError
-from layoutx.files.atomic import reserve
 from layoutx.files.blob import writing
 from layoutx.files.laid.entry import Entry
 from layoutx.files.laid.place import Laid
+from layoutx.files.room import reserve
 from layoutx.files.safetensors import header_text, placed
 
 

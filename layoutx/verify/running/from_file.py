@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-import zipfile
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from layoutx.errors import FileError, LayoutxError, ModelError, UsageError
+from layoutx.errors import LayoutxError, ModelError, UsageError
+from layoutx.files import zips
 from layoutx.files.blob import reading
 from layoutx.files.open import HDF5, open_store
+from layoutx.files.saved_model import keras_nodes
 from layoutx.model.graph import graph_of
 from layoutx.verify.running.given import said
+from layoutx.verify.running.harmless import check_exported, check_keras, check_saved_model, check_script
 from layoutx.verify.running.opened import Runner
 
 DO = "give package.module:callable that builds the model and loads its weights"
@@ -65,11 +68,8 @@ def _safetensors(path: Path) -> Runner:
 
 
 def _zip(path: Path) -> Runner:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except zipfile.BadZipFile as error:
-        raise FileError(f"{path.name} is damaged", where=str(path), why=str(error)) from error
+    with reading(path, "a zip file"), zips.opened(path) as archive:
+        names = archive.namelist()
     if "config.json" in names:
         return _keras(path)
     below = [name.partition("/")[2] for name in names]
@@ -87,6 +87,7 @@ def _exported(path: Path) -> Runner:
     from layoutx.verify.running.export_run import ExportRunner
 
     torch = need_torch()
+    check_exported(path)
     try:
         return ExportRunner(torch.export.load(path))
     except Exception as error:
@@ -98,6 +99,7 @@ def _scripted(path: Path) -> Runner:
     from layoutx.verify.running.torch_run import TorchRunner
 
     torch = need_torch()
+    check_script(path)
     try:
         return TorchRunner(torch.jit.load(path, map_location="cpu"))
     except Exception as error:
@@ -111,24 +113,18 @@ def _keras(path: Path) -> Runner:
     store = open_store(path)
     if store.config is None:
         raise _weights(path)
-    if holds_code(store.config):
-        raise UsageError(
-            f"{path.name} holds Python code: the function of a Lambda layer",
-            where=str(path),
-            why="loading the file would run it (safe_mode of Keras does not look into .h5 files)",
-            do=f"if you trust it, {DO}",
-        )
     graph_of(store.config)  # Keras would look for ever for an order of layers that wait for one another
     version = store.version or str(store.config.get("keras_version", ""))
     old = not version.startswith("3")
     problems: list[str] = []
     for name in ("tf_keras", "keras") if old else ("keras",):
+        check_keras(path, store.config, _registered(name))
         library = _library(name)
         if library is None:
             problems.append(f"{name} is not installed")
             continue
         try:
-            found = KerasRunner(library.models.load_model(path, compile=False))
+            found = KerasRunner(library.models.load_model(path, compile=False, safe_mode=True))
         except Exception as error:
             problems.append(f"{name} {library.__version__}: {_cause(error)}")
             continue
@@ -139,13 +135,11 @@ def _keras(path: Path) -> Runner:
     raise ModelError(f"no installed Keras loads {path.name}", where=[str(path), *problems], why=_by(version), do=do)
 
 
-def holds_code(config: Any) -> bool:
-    """Whether a model config holds a function as marshalled code, which Keras makes a function of again."""
-    if isinstance(config, Mapping):
-        if config.get("class_name") == "__lambda__":
-            return True
-        return any((str(k).endswith("_type") and v == "lambda") or holds_code(v) for k, v in config.items())
-    return isinstance(config, list) and any(map(holds_code, config))
+def _registered(library: str) -> Callable[[str], Any]:
+    """The class that the user registered under a name; where the library is not loaded yet, nobody has."""
+    loaded = sys.modules.get(library)
+    found: Callable[[str], Any] = loaded.saving.get_registered_object if loaded is not None else lambda name: None
+    return found
 
 
 def _cause(error: BaseException) -> str:
@@ -176,9 +170,12 @@ def _folder(path: Path) -> Runner:
         raise UsageError(f"{path.name or path} is a folder without saved_model.pb", where=str(path), do=DO)
     from layoutx.verify.running.saved_run import SavedRunner
 
-    about = path / "keras_metadata.pb"
-    plain = about.exists() and b"lambda" not in about.read_bytes()  # code in it would be run
-    if plain and (library := _library("tf_keras")) is not None:
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise UsageError("a SavedModel needs tensorflow", why=str(error), do="install tensorflow") from error
+    check_saved_model(path)  # tf_keras runs its graph too
+    if _is_keras(path) and (library := _library("tf_keras")) is not None:
         from layoutx.verify.running.keras_run import KerasRunner
 
         try:
@@ -186,13 +183,22 @@ def _folder(path: Path) -> Runner:
         except Exception:  # its signature can still be called
             pass
     try:
-        import tensorflow as tf
-    except ImportError as error:
-        raise UsageError("a SavedModel needs tensorflow", why=str(error), do="install tensorflow") from error
-    try:
         return SavedRunner(tf.saved_model.load(str(path)))
     except Exception as error:
         raise _not_loaded(path, "tf.saved_model.load", error) from error
+
+
+def _is_keras(folder: Path) -> bool:
+    """Whether Keras may make the layers of a SavedModel; it can be called without them."""
+    about = folder / "keras_metadata.pb"
+    if not about.is_file():
+        return False
+    try:
+        for node in keras_nodes(about):
+            check_keras(folder, node, _registered("tf_keras"))
+    except LayoutxError:
+        return False
+    return True
 
 
 def _not_loaded(path: Path, by: str, error: Exception) -> LayoutxError:

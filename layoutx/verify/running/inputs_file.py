@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from layoutx.errors import FileError, UsageError
+from layoutx.files.names import named_well
 from layoutx.files.npz import read_npz
 from layoutx.files.safetensors import read_safetensors
 from layoutx.plan.plan import Array
@@ -29,9 +30,9 @@ def inputs_of(given: Any) -> Any:
     if not path.is_file():
         raise UsageError(f"there is no file {path.name}", where=str(path), do="check the path of the inputs")
     if path.suffix == ".npz":
-        return _named({name: tensor.read() for name, tensor in read_npz(path).tensors.items()})
+        return _named({name: tensor.read() for name, tensor in named_well(read_npz(path)).tensors.items()})
     if path.suffix == ".safetensors":
-        store = read_safetensors(path)
+        store = named_well(read_safetensors(path))
         if is_recording(store):
             return list(read_recording(path).inputs)
         return _named({name: tensor.read() for name, tensor in store.tensors.items()})

@@ -11,10 +11,14 @@ from typing import Any
 import numpy as np
 
 from layoutx.errors import FileError, LayoutxError, ModelError, UsageError
-from layoutx.files.atomic import probe_room, replacing
+from layoutx.files.atomic import replacing
 from layoutx.files.blob import DO_AGAIN
 from layoutx.files.certificate import RECORDING as KEY
+from layoutx.files.dtypes import settled
+from layoutx.files.names import named_well
+from layoutx.files.room import probe_room
 from layoutx.files.safetensors import read_safetensors, write_safetensors
+from layoutx.files.save import verify
 from layoutx.files.store import Store
 from layoutx.plan.plan import Array
 from layoutx.verify.recording import Call, Recording
@@ -114,7 +118,9 @@ def write_recording(recording: Recording, path: Path) -> None:
     }
     with replacing(path) as temporary:
         probe_room(temporary, sum(array.nbytes for array in arrays.values()))
-        write_safetensors(temporary, arrays, {KEY: json.dumps(about, ensure_ascii=False)})
+        metadata = {KEY: json.dumps(about, ensure_ascii=False)}
+        write_safetensors(temporary, arrays, metadata)
+        verify(temporary, {name: settled(array) for name, array in arrays.items()}, metadata, path)
         read_recording(temporary)
 
 
@@ -124,7 +130,7 @@ def read_recording(path: Path) -> Recording:
     Raises:
         FileError: the file is damaged, or no recording.
     """
-    store = read_safetensors(path)
+    store = named_well(read_safetensors(path))
     if not is_recording(store):
         raise FileError(f"{path.name} is no recording", where=str(path), do="make one with `layoutx record`")
     try:
