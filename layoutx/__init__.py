@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from layoutx.spec.registry import registry as registry
     from layoutx.transfer import transfer as transfer
     from layoutx.validate import validate as validate
+    from layoutx.verified import verify_file as verify_file
 
 __version__ = _version.VERSION
 
@@ -61,6 +62,7 @@ _HOME = {
     "report": "layoutx.page.write",
     "transfer": "layoutx.transfer",
     "validate": "layoutx.validate",
+    "verify_file": "layoutx.verified",
     "Report": "layoutx.report",
     "BindError": "layoutx.errors",
     "ConsentError": "layoutx.errors",

@@ -12,22 +12,27 @@ from time import perf_counter
 from typing import Any
 
 from layoutx.empty import NOTHING
-from layoutx.errors import UsageError, raise_all
-from layoutx.files.certificate import digest_of, refuse_twice, sha256, to_metadata
+from layoutx.errors import UsageError
+from layoutx.files.blob import unchanged
+from layoutx.files.certificate import KEY, digest_of, refuse_twice, sha256, to_metadata
+from layoutx.files.certified import hashed
+from layoutx.files.guarded import broken
 from layoutx.files.open import open_store
 from layoutx.files.remote import located
 from layoutx.files.save import can_write
 from layoutx.files.store import Store
+from layoutx.job.asked import check_call, check_target, check_types, not_itself
 from layoutx.job.deliver import deliver, how_of
 from layoutx.job.jobs import Job, Options, options_of
 from layoutx.job.named import plan_named
 from layoutx.job.paired import plan_pair
+from layoutx.job.recognised import held, way_back
 from layoutx.job.run import Moved
+from layoutx.job.said import said_of
 from layoutx.job.seen import with_run
 from layoutx.model.callables import built
 from layoutx.model.keyed import Keyed
 from layoutx.model.load import (
-    check_framework,
     config_of,
     is_keras_file,
     keyed_of,
@@ -36,7 +41,7 @@ from layoutx.model.load import (
     says_itself,
     template_of,
 )
-from layoutx.model.parametrized import refusal, settled, sites
+from layoutx.model.parametrized import settled
 from layoutx.model.record import ModelRecord
 from layoutx.progress import Progress
 from layoutx.report import Report, report_of
@@ -114,7 +119,8 @@ def convert(
         resume: take the shards that an earlier, stopped run of the same conversion finished.
         executor: makes the shards (of 5 GB where no size is given), each with `jobs` threads (1): any
             concurrent.futures.Executor, or a function that makes one and so replaces it where it breaks.
-        checksum: "sha256": of the source's file, whatever its size (without it only up to 64 MB), and of the output's.
+        checksum: "sha256": of the source's file, whatever its size (without it only up to 64 MB), of the output's, and
+            in the certificate, instead of xxh3, of every tensor of both.
 
     Returns:
         The report: layers, exactness, proofs, settings to carry, every key accounted for.
@@ -124,11 +130,11 @@ def convert(
         output is written then.
     """
     options = options_of(allow, skip, only, forms, pairs, ignore_keys, keep_order, materialise, values, map)
-    how = how_of(verify, jobs, dtype, max_shard_size, resume, executor)
-    started = perf_counter()
+    how = how_of(verify, jobs, dtype, max_shard_size, resume, executor, checksum)
+    started, began = perf_counter(), broken()
     known = registry(specs)
-    _check_types(output, to)
-    _check_call(to, from_, options, known)
+    check_types(output, to)
+    check_call(to, from_, options, known)
     plain = partial(settled, materialise=options.materialise, skip=options.skip)
     given = None
     if not isinstance(source, (str, PathLike)):
@@ -143,11 +149,11 @@ def convert(
         raise UsageError(f"{path.name} is not a Keras file: a model config says nothing about it")
     like = built(like)
     target = template_of(like, to, known, NOTHING if from_keras else options.forms) if like is not None else None
-    _check_target(target, to)
+    check_target(target, to)
     template = target.store if isinstance(target, ModelRecord) else None
     if output is not None:
         can_write(output, template)
-        _not_itself(path, located(output))
+        not_itself(store, located(output), how.most is not None)
     job = planned(store, to, target, known, options, input_shape, config, from_, given, like)
     if not job.layers:
         raise UsageError(
@@ -155,6 +161,7 @@ def convert(
             why="; ".join(f"{name}: {why}" for name, why in job.skipped.items()),
         )
     digest = digest_of(path, checksum) if output is not None else {}
+    said = said_of(options, like=like, config=config, from_=from_, input_shape=input_shape, dtype=dtype)
 
     reports: dict[int, Report] = {}
 
@@ -164,17 +171,26 @@ def convert(
             reports[moved.news] = report_of(job, moved, known, source=about, output=str(output or ""), target=to)
         return reports[moved.news]
 
+    before, written = held(located(output)) if output is not None else "", dict[str, str]()
+
+    def noted(moved: Moved) -> Mapping[str, str]:
+        hashes = hashed(how.kind, moved.hashes, moved.origins)
+        written.update(to_metadata({**told(moved).certificate(digest), **hashes, "options": said}))
+        return written
+
     moved = deliver(
         job,
         target,
         options,
         how,
         located(output) if output is not None else None,
-        lambda moved: to_metadata(told(moved).certificate(digest)),
+        noted,
         live,
+        lambda: unchanged(began, store, template),
     )
     made = sha256(Path(output)) if checksum and output is not None and Path(output).is_file() else ""
-    return replace(told(moved), seconds=perf_counter() - started, sha256=made)
+    again, back = bool(before) and before == written[KEY], way_back(store, to, moved.hashes, how.kind)
+    return replace(told(moved), seconds=perf_counter() - started, sha256=made, again=again, back=back)
 
 
 @uncollected()
@@ -233,57 +249,12 @@ def _other(model: ModelRecord, target: Keyed | ModelRecord | None, to: str) -> M
     return model
 
 
-def _check_target(target: Keyed | ModelRecord | None, to: str) -> None:
-    """Refuse a template of another framework, and a live Keras model where a file's structure is needed."""
-    if isinstance(target, ModelRecord) and target.framework.startswith("keras") and to != "keras":
-        raise UsageError(
-            f"the target of a conversion to {to} is not a Keras model",
-            do="give the Keras model as --config if the source lacks it; --like names the target",
-        )
-    if isinstance(target, ModelRecord) and target.framework == "onnx" != to:
-        raise UsageError(f"the target is an onnx model, the conversion one to {to}")
-    if isinstance(target, ModelRecord) and not target.store.path.is_file():
-        raise UsageError(
-            "a Keras file is written in the structure of a Keras file, not of a live model",
-            do='save the model first, model.save("template.keras"), or use lx.port(source, model)',
-        )
-    if isinstance(target, Keyed) and target.framework != to:
-        raise UsageError(f"the target is a {target.framework} model, the conversion one to {to}")
-    if isinstance(target, Keyed):
-        problems = [refusal(replace(site, compute=None)) for site in sites(target)]
-        raise_all(problems, "the target stores weights in parts")
-
-
 def _needs_like(to: str) -> UsageError:
     return UsageError(
         f"a conversion to {to} needs the target model",
         why="a Keras weights file is written in the structure of its model",
         do="give it with --like model.keras",
     )
-
-
-def _check_types(output: Any, to: Any) -> None:
-    """Refuse live models where names are meant."""
-    what, meant = ("to", to) if not isinstance(to, str) else ("output", output)
-    if not isinstance(meant, (str, PathLike)) and meant is not None:
-        raise UsageError(
-            f"{what} is a {type(meant).__name__}, where a name is meant",
-            why="to= names the framework, the output is a file",
-            do="give a live target as like=, or write into it in place with lx.port(source, model)",
-        )
-
-
-def _check_call(to: str, from_: str, options: Options, known: Registry) -> None:
-    check_framework(to, known)
-    if from_:
-        check_framework(from_, known)
-    for form in options.forms.values():
-        known.form(form)
-
-
-def _not_itself(source: Path, output: Path) -> None:
-    if output == source or (output.exists() and output.resolve() == source.resolve()):
-        raise UsageError("the output is the source itself", where=str(output), do="give another name with -o")
 
 
 def _about(store: Store, job: Job) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from layoutx.difference import Difference, LayerDifference
 from layoutx.errors import LayoutxError, MatchError, UsageError
+from layoutx.files.guarded import intact
 from layoutx.files.store import Tensor
 from layoutx.job.jobs import Options, covers, options_of
 from layoutx.job.joined import Joined, Joint
@@ -28,6 +29,7 @@ from layoutx.verify.still import FROZEN, NO_GRADIENT, layer_note, notes
 Model = Keyed | ModelRecord
 
 
+@intact()
 def diff(
     before: Any,
     after: Any,

@@ -12,6 +12,7 @@ from typing import Any
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError
 from layoutx.files.certificate import certificate_of
+from layoutx.files.guarded import intact
 from layoutx.files.open import open_store
 from layoutx.files.store import Store, Tensor
 from layoutx.model.bindings import bind_record, refine_of
@@ -26,6 +27,7 @@ from layoutx.spec.registry import Registry, registry
 UNREMARKABLE: tuple[Any, ...] = (None, False, "channels_last", "keras", "tensorflow", [], {})
 
 
+@intact()
 def inspect(
     model: Any,
     *,

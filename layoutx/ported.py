@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from layoutx.errors import UsageError
+from layoutx.errors import UsageError, VerificationError, raise_all
 from layoutx.files.atomic import check_place, replacing
 from layoutx.files.certificate import to_metadata
+from layoutx.files.certified import of_arrays
+from layoutx.files.dtypes import settled
+from layoutx.files.hashes import hash_of
+from layoutx.files.leftovers import temporary_of
+from layoutx.files.open import open_store
 from layoutx.files.save import can_write, save
+from layoutx.job.slots import slots_of
 from layoutx.job.tree_slots import tree_slots
 from layoutx.model.callables import call
 from layoutx.model.keras_live import is_keras
@@ -75,15 +80,16 @@ def saved(target: Any, path: str, report: Said) -> Said:
     """Write the target's weights; a state dict gets the certificate in its metadata. The report names the file."""
     if is_tree(target):
         slots = tree_slots(getattr(report, "model", None) or target)
-        save(path, {name: slot.read() for name, slot in slots.items()}, to_metadata(report.certificate({})))
+        arrays = {name: slot.read() for name, slot in slots.items()}
+        save(path, arrays, to_metadata({**report.certificate({}), **of_arrays(arrays)}))
         return replace(report, output=path, certified=True)
     if not is_keras(target) and not path.endswith(".pt2"):
         state = target.state_dict if is_export(target) else target.state_dict(keep_vars=True)
         arrays = {n: torch_tensor(n, value).read().copy() for n, value in state.items() if hasattr(value, "copy_")}
-        save(path, arrays, to_metadata(report.certificate({})))
+        save(path, arrays, to_metadata({**report.certificate({}), **of_arrays(arrays)}))
         return replace(report, output=path, certified=True)
-    with replacing(Path(path)) as temporary, tempfile.TemporaryDirectory(dir=Path(path).parent) as folder:
-        own = Path(folder) / Path(path).name  # Keras goes by the ending
+    with replacing(Path(path)) as temporary, temporary_of(Path(path), folder=True) as folder:
+        own = folder / Path(path).name  # Keras goes by the ending
         if is_export(target):
             import torch
 
@@ -93,4 +99,17 @@ def saved(target: Any, path: str, report: Said) -> Said:
         else:
             target.save(own)
         shutil.copyfile(own, temporary)
+        _check(temporary, target, Path(path))
     return replace(report, output=path)
+
+
+def _check(written: Path, target: Any, final: Path) -> None:
+    """Read a file again that a framework wrote: whatever it calls them, every number of the model is in it.
+
+    Raises:
+        VerificationError: all tensors of the model that are not.
+    """
+    held = {hash_of(settled(tensor.read())) for tensor in open_store(written).tensors.values()}
+    wrong = [name for name, slot in slots_of(target).items() if hash_of(settled(slot.read())) not in held]
+    problems = [VerificationError(f"{final.name} did not keep '{name}'", where=str(final)) for name in wrong]
+    raise_all(problems, f"{final.name} was not written: it did not give back what was put in")

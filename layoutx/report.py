@@ -8,6 +8,7 @@ from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.job.jobs import Job, LayerJob
+from layoutx.job.recognised import WayBack
 from layoutx.job.run import Moved
 from layoutx.model.identify import SAID
 from layoutx.plan.run import Result
@@ -41,6 +42,8 @@ class Report:
         exactness: of the whole. seconds: how long it took; None where nobody measured.
         end_to_end: how the outputs of the two models compare; None where files were converted.
         certified: whether the output is a file that holds the certificate. sha256: of that file, where asked for.
+        again: the output held this very conversion before. back: what of the original came back, where the source was
+            made from a file of the target's framework.
         model: the live model that `port` gave the weights to.
     """
 
@@ -64,6 +67,8 @@ class Report:
     end_to_end: EndToEnd | None = None
     certified: bool = True
     sha256: str = ""
+    again: bool = field(default=False, compare=False)
+    back: WayBack | None = None
     model: Any = field(default=None, compare=False, repr=False)
 
     @property

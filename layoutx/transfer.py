@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from layoutx.errors import LayoutxError, UsageError, VerificationError, raise_all
+from layoutx.files.blob import unchanged
 from layoutx.files.certificate import to_metadata
+from layoutx.files.certified import of_arrays
+from layoutx.files.guarded import broken, intact
 from layoutx.files.save import can_write, save
+from layoutx.files.store import Tensor
 from layoutx.job.accounts import kept, keys, missing, written, written_twice
 from layoutx.job.jobs import Job, Options, options_of
 from layoutx.job.outputs import arrays_of, in_dtypes
@@ -29,6 +33,7 @@ from layoutx.transferred import Copied, Transfer
 ELSEWHERE = "for flax, nnx, haiku, equinox, mlx and paddle save the target to a file and give output=..."
 
 
+@intact()
 def transfer(
     source: Any,
     target: Any,
@@ -68,7 +73,7 @@ def transfer(
         LayoutxError: everything that prevents the transfer, together; nothing is written then.
     """
     options = options_of(allow, skip, only, forms, pairs, (), keep_order, False, values, map)
-    known = registry(specs)
+    known, began = registry(specs), broken()
     file = isinstance(target, (str, Path)) and Path(target).exists()
     _check(target, output, file)
     there = seen(target, known, {}, {}, to)
@@ -82,7 +87,11 @@ def transfer(
     moved, arrays = _moved(found, sources, there, options, live)
     result = _result(found, moved, sources, there, _name(target), options)
     if file:
-        return _saved(result, arrays, there, options, output)
+        stores = [one.known.store for one in sources]
+        jobs = [job for job, _ in moved] if len(moved) == 1 else []  # of several sources, names say too little
+        read = {t.name: t for job in jobs for layer in job.layers for t in layer.sources.values()}
+        same = lambda: unchanged(began, there.store, *stores)  # noqa: E731
+        return _saved(result, arrays, there, options, output, same, read.values())
     _in_place(target, arrays)
     return result
 
@@ -234,7 +243,15 @@ def _result(
     )
 
 
-def _saved(result: Transfer, arrays: dict[str, Array], there: Model, options: Options, output: Any) -> Transfer:
+def _saved(
+    result: Transfer,
+    arrays: dict[str, Array],
+    there: Model,
+    options: Options,
+    output: Any,
+    unchanged: Callable[[], None],
+    read: Iterable[Tensor],
+) -> Transfer:
     """The target's file with the new numbers, written beside and renamed; the certificate is in it."""
     rest = {layer: "kept" for tensor, layer in names_in(there).items() if tensor in result.kept}
     tied = dict(result.tied)
@@ -242,10 +259,11 @@ def _saved(result: Transfer, arrays: dict[str, Array], there: Model, options: Op
     chosen = replace(options, skip=("*",)) if result.kept else options
     whole = arrays_of(Moved(dict(arrays)), job, there, chosen)
     template = there.store if isinstance(there, ModelRecord) else None
-    save(output, whole, to_metadata(result.certificate({})), template)
+    own = of_arrays(whole, read)
+    save(output, whole, to_metadata({**result.certificate({}), **own}), template, unchanged)
     gone = {name: why for name, why in result.kept.items() if name not in whole}
-    own = {name: why for name, why in result.kept.items() if name in whole}
-    return replace(result, output=str(output), kept=own, dropped=gone)
+    still = {name: why for name, why in result.kept.items() if name in whole}
+    return replace(result, output=str(output), kept=still, dropped=gone)
 
 
 def _in_place(target: Any, arrays: Mapping[str, Array]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -43,3 +44,12 @@ def models() -> Path:
     if not Path(folder).is_dir():
         pytest.fail(f"LAYOUTX_MODELS={folder} is not a folder")
     return Path(folder)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Leave a line for scripts/security_page.py about what this machine cannot try."""
+    folder = os.environ.get("LAYOUTX_RECORDS")
+    if folder and report.skipped and report.nodeid.startswith(("tests/attacks/", "tests/faults/")):
+        why = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+        with (Path(folder) / f"skipped-{os.getpid()}.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"skipped": report.nodeid, "why": why}) + "\n")

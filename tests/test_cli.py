@@ -22,7 +22,8 @@ from layoutx.cli.options import parser
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = [["inspect"], ["convert"], ["plan"], ["specs"], ["specs", "show"], ["specs", "check"]]
-LOOK = [["explain"], ["diff"], ["history"], ["report"]]  # test_explain.py, test_diff.py, history/, page/
+# test_explain.py, test_diff.py, history/, page/, test_verify_file.py
+LOOK = [["explain"], ["diff"], ["history"], ["report"], ["verify"]]
 MODELS = [["match"], ["port"], ["transfer"], ["record"], ["relate"], ["validate"], ["diagnose"]]  # test_cli_models.py
 Out = pytest.CaptureFixture[str]
 
@@ -310,7 +311,9 @@ HOSTILE = [
 @pytest.mark.parametrize("name", HOSTILE, ids=[repr(name)[:12] for name in HOSTILE])
 def test_a_hostile_name_steers_no_terminal(name: str, capsys: Out, tmp_path: Path) -> None:
     source = renamed(tmp_path / "hostile.keras", "conv1", "conv2d", name)
-    texts = [run(capsys, "inspect", source)]
+    refuses = not name.isprintable()  # a name of which something cannot be seen
+    texts = [run(capsys, "inspect", source, status=int(refuses))]
+    assert ("is refused" in texts[0][1]) is refuses
     found = main(["convert", str(source), "--to", "torch", "--dry-run", "--no-live"])
     assert found in (0, 1)
     texts.append(capsys.readouterr())

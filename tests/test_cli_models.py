@@ -125,7 +125,7 @@ def test_a_file_is_run_and_compared_with_the_port(folder, capsys):
     out = call(capsys, "port digits.keras mypkg.models:Digits -o out.safetensors")
     assert "the models compute the same" in out
     assert "Whole models in float32" in out
-    assert "layoutx inspect out.safetensors" in out
+    assert "layoutx verify out.safetensors" in out
     assert "Made by layoutx" in call(capsys, "inspect out.safetensors")
     said = call(capsys, "port digits.keras mypkg.models:other_pool -o no.safetensors", 1)
     assert "do not compute the same" in said

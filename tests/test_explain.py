@@ -279,7 +279,7 @@ def shown(found: Explained) -> None:
 
 
 def test_names_of_models_are_hostile(tmp_path: Path) -> None:
-    name = "<script>alert(1)</script>|\x1b[31m"
+    name = "<script>alert(1)</script>|[red]"
     save_file({f"{name}.weight": np.ones((3, 7)), f"{name}.bias": np.ones(3)}, tmp_path / "bad.safetensors")
     view = lx.inspect(tmp_path / "bad.safetensors", from_="torch")
     found = lx.explain(view, view.layers[0].name)

@@ -21,7 +21,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("layoutx.torch",),  # torch's modules: they need nothing of layoutx, and nothing of layoutx imports them
     ("layoutx.errors", "layoutx.empty", "layoutx.progress", "layoutx.version"),
     ("layoutx.lang",),
-    ("layoutx.files.store", "layoutx.model.record"),  # data only
+    ("layoutx.files.limits", "layoutx.files.store", "layoutx.model.record"),  # data only
     ("layoutx.spec",),
     ("layoutx.plan",),
     ("layoutx.files",),
@@ -40,7 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "layoutx.diagnosis",
             "layoutx.validate",
             *("layoutx.diff", "layoutx.difference", "layoutx.history"),
-            *("layoutx.explain", "layoutx.explained"),
+            *("layoutx.explain", "layoutx.explained", "layoutx.verified"),
         ),
     ),
     ("layoutx",),  # the public names, and what this list does not know yet

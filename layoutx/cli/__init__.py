@@ -7,9 +7,10 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from layoutx.errors import FileError, LayoutxError
+from layoutx.errors import FileError, LayoutxError, visible
 
 if TYPE_CHECKING:
     from layoutx.cli.interrupts import Interrupts
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     with Interrupts(lasting=argv is None) as interrupts:
         try:
+            interrupts.about(_output(arguments))  # arguments are parsed a little later
             status = _run(arguments, interrupts)
             sys.stdout.flush()
         except KeyboardInterrupt:
@@ -53,6 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _interrupted(interrupts) if interrupts.number else status
 
 
+def _output(arguments: list[str]) -> str | None:
+    """What -o names."""
+    return next((value for option, value in pairwise(arguments) if option in ("-o", "--output")), None)
+
+
 def _failed(error: OSError | MemoryError, as_json: bool) -> int:
     from layoutx.files.remedy import remedy
 
@@ -68,7 +75,7 @@ def _interrupted(interrupts: Interrupts) -> int:
     with suppress(OSError):
         closed()
         if said := interrupts.said():
-            print(said, file=sys.stderr, flush=True)
+            print(visible(said), file=sys.stderr, flush=True)
     return 128 + interrupts.number
 
 

@@ -136,12 +136,12 @@ def check(args: Namespace) -> int:
 
 
 def _print(args: Namespace, result: Mapping[str, Any] | str) -> None:
-    import json
-
+    from layoutx.show.errors import json_text
     from layoutx.show.progress import closed
+    from layoutx.show.tables import screened
 
     closed()
-    print(result if isinstance(result, str) else json.dumps(result, indent=2, default=str))
+    print(screened(result) if isinstance(result, str) else json_text(result))
 
 
 def _terminal() -> tuple[int, bool]:

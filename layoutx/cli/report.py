@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from layoutx.errors import UsageError
+from layoutx.errors import UsageError, visible
 
 ABOUT = "write one HTML page: what a model is made of, a history, or how two models compare"
 EXAMPLE = "layoutx report model.keras -o model.html"
@@ -60,7 +60,7 @@ def run(args: Namespace) -> int:
 
         _print(args, {"page": str(path), "bytes": path.stat().st_size})
     else:
-        print(f"{path}  {path.stat().st_size / 1e6:.2f} MB")
+        print(f"{visible(str(path))}  {path.stat().st_size / 1e6:.2f} MB")
     return 0 if getattr(result, "ok", True) else 1
 
 

@@ -10,21 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from layoutx.errors import LayoutxError, UsageError
-from layoutx.files.dtypes import Array, DType
+from layoutx.files.certificate import check_checksum
+from layoutx.files.dtypes import Array, DType, settled
+from layoutx.files.hashes import WIDTHS, XXH3, hash_of
 from layoutx.files.laid.lay import can_lay
 from layoutx.files.laid.shards import partition, size_of
 from layoutx.files.remote import url_of
 from layoutx.files.remote_write import uploaded
 from layoutx.files.save import save
 from layoutx.files.spool import spooling
-from layoutx.files.store import Store
+from layoutx.files.store import Store, Tensor
 from layoutx.job.executors import MOST, over
 from layoutx.job.jobs import Job, LayerJob, Options
 from layoutx.job.levels import check_level, computed, level_of
 from layoutx.job.moves import Moves, moves_for
 from layoutx.job.near import brought, deliver_file
-from layoutx.job.observed import Told, check_plain, check_shared, plain_sums, settle
+from layoutx.job.observed import Told, check_plain, check_shared, plain_hash, settle
 from layoutx.job.outputs import arrays_of
+from layoutx.job.published import at_work, clear
 from layoutx.job.run import Moved, move
 from layoutx.job.shards import Run, make_shards, one_by_one
 from layoutx.job.stream import Output, entries_of, told_of
@@ -33,7 +36,8 @@ from layoutx.model.record import ModelRecord
 from layoutx.move.cast import dtype_named
 from layoutx.move.filled import cut_for
 from layoutx.move.moves import Move
-from layoutx.move.pool import Place, carry_out, jobs_of
+from layoutx.move.place import Place
+from layoutx.move.pool import carry_out, jobs_of
 
 ROOM = 64  # bytes for each layer and tensor of whose exactness the certificate may say more than is known before
 Certified = Callable[[Moved], Mapping[str, str]]
@@ -48,7 +52,7 @@ class How:
         jobs: threads. dtype: what floating tensors become; None: what the plans give.
         most: the most bytes of a shard; None: one file.
         resume: take what an earlier run of the same job finished.
-        run: how shards are made: one by one, or by an executor's workers.
+        run: how shards are made: one by one, or by an executor's workers. kind: of the hashes.
     """
 
     verify: str = "auto"
@@ -57,6 +61,7 @@ class How:
     most: int | None = None
     resume: bool = False
     run: Run = one_by_one
+    kind: str = XXH3
 
 
 def how_of(
@@ -66,6 +71,7 @@ def how_of(
     most: str | int | None,
     resume: bool,
     executor: Executor | Callable[[], Executor] | None = None,
+    checksum: str = "",
 ) -> How:
     """What callers write as `How`; see `layoutx.convert.convert`.
 
@@ -82,7 +88,9 @@ def how_of(
     if resume and size is None:
         raise UsageError("there is nothing to resume without shards", do="give --max-shard-size as the first time")
     check_level(verify)
-    return How(verify, jobs_of(jobs), None if dtype is None else dtype_named(dtype), size, resume, run)
+    check_checksum(checksum)
+    kind = checksum or XXH3
+    return How(verify, jobs_of(jobs), None if dtype is None else dtype_named(dtype), size, resume, run, kind)
 
 
 def deliver(
@@ -93,6 +101,7 @@ def deliver(
     output: Path | None,
     certified: Certified,
     live: bool,
+    unchanged: Callable[[], None],
 ) -> Moved:
     """Carry out a job.
 
@@ -100,6 +109,8 @@ def deliver(
         target: what the output is like. output: None: prove, and write nothing.
         certified: the metadata of the output, from what was made.
         live: compute proofs with the target's framework where all layers are proved.
+        unchanged: refuses sources that changed since they were opened; asked when all is read, before it is put in
+            its place.
 
     Raises:
         LayoutxError: everything that prevents it, together; no output is written then.
@@ -112,17 +123,20 @@ def deliver(
     if output is not None and not can_lay(output, template):
         moved = move(job, options, live=live and level == "layers", proved=proved)
         with uploaded(output, level != "none") as place:
-            save(place, arrays_of(moved, job, target, options), certified(moved), template)
+            arrays = arrays_of(moved, job, target, options)
+            moved.hashes = {name: hash_of(settled(array), how.kind) for name, array in arrays.items()}
+            moved.origins = {t.name: hash_of(t.read(), how.kind) for t in _read(job)} if level != "none" else {}
+            save(place, arrays, certified(moved), template, unchanged)
         return moved
     moves = moves_for(job, target, options, how.dtype)
     by_name = {one.name: one for one in moves.tensors}
-    expected: dict[str, tuple[int, ...]] = {}
+    expected: dict[str, str] = {}
 
     def taken(layer: LayerJob, arrays: Mapping[str, Array]) -> None:
         for slot, array in arrays.items():
             name = layer.targets[slot]
             if output is not None and moves.owner[name] == (layer.record.name, slot):
-                expected[name] = plain_sums(by_name[name], array)
+                expected[name] = plain_hash(by_name[name], array, how.kind)
 
     moved = move(job, options, live=live and level == "layers", proved=proved, taken=taken)
     moved.written = set(moves.owner)
@@ -130,21 +144,35 @@ def deliver(
     moved.shards = len(partition(entries_of(moves.tensors), how.most)) if how.most is not None else 1
 
     def seen(told: Mapping[str, Told], again: Sequence[tuple[Move, Told]]) -> Mapping[str, str]:
+        unchanged()
         check_shared(told, again)
         check_plain(told, expected)
         settle(job, moves, told, moved, options)
+        moved.hashes = {name: one.hash for name, one in told.items()}
+        found = {name: one for each in told.values() for name, one in each.sources.items()}
+        moved.origins = {tensor.name: found[tensor.name] for tensor in _read(job) if tensor.name in found}
         return certified(moved)
 
     if output is None:
+        unchanged()
         settle(job, moves, {}, moved, options)
     elif how.most is None or moved.nbytes <= how.most:
+        moved.hashes = dict.fromkeys(by_name, "0" * 2 * WIDTHS[how.kind])
+        moved.origins = dict.fromkeys((t.name for t in _read(job)), "0" * 2 * WIDTHS[how.kind])
         room = len(json.dumps(dict(certified(moved)))) + ROOM * (len(job.layers) + len(moves.tensors) + 1)
         with _spooled(output):
-            deliver_file(moves, Output(output, template, seen, room, level != "none", how.jobs))
+            deliver_file(moves, Output(output, template, seen, room, level != "none", how.jobs, how.kind))
+        clear(output)
     else:
-        with _spooled(output):
+        with _spooled(output), at_work(output):
             _sharded(moves, output, how, level, seen)
     return moved
+
+
+def _read(job: Job) -> list[Tensor]:
+    """The source tensors that a job reads and the file holds, each once."""
+    found = {id(tensor): tensor for layer in job.layers for tensor in layer.sources.values()}
+    return [tensor for tensor in found.values() if not tensor.derived]
 
 
 def _spooled(output: Path) -> AbstractContextManager[None]:
@@ -161,11 +189,14 @@ def _sharded(
 ) -> None:
     assert how.most is not None
     again = level != "none"
-    shards = make_shards(moves, output, how.most, {}, jobs=how.jobs, again=again, resume=how.resume, run=how.run)
+    shards = make_shards(
+        moves, output, how.most, {}, jobs=how.jobs, again=again, resume=how.resume, run=how.run, kind=how.kind
+    )
     try:
         with brought(moves.again) as near:
             others = [Place(one, cut_for(one), None, 0) for one in near]
-            sums = [told_of(one) for one in carry_out(others, how.jobs)]
+            found = zip(others, carry_out(others, how.jobs, how.kind), strict=True)
+            sums = [told_of(place, one) for place, one in found]
         metadata = seen(shards.told, list(zip(moves.again, sums, strict=True)))
     except LayoutxError:
         shards.drop()

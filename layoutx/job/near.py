@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from layoutx.files.blob import blob_of, stored, writing
+from layoutx.files.leftovers import scratch
 from layoutx.files.remote import fetch, url_of
 from layoutx.files.remote_write import uploaded
 from layoutx.files.store import Tensor
@@ -50,8 +50,8 @@ def brought(moves: Sequence[Move]) -> Iterator[tuple[Move, ...]]:
     if not wanted:
         yield tuple(moves)
         return
-    with tempfile.TemporaryDirectory(prefix="layoutx-") as folder:
-        here = {far: Path(folder) / f"{number}-{far.name}" for number, far in enumerate(wanted)}
+    with scratch() as folder:
+        here = {far: folder / f"{number}-{far.name}" for number, far in enumerate(wanted)}
         for far, ranges in wanted.items():
             with writing(here[far]), here[far].open("wb") as file:
                 handle = file.fileno()
@@ -77,7 +77,7 @@ def moved(tensor: Tensor, files: Mapping[Path, Path]) -> Tensor:
     if blob is None or blob.path not in files:
         return tensor
     read: Any = tensor.read
-    there = replace(blob, path=files[blob.path])
+    there = replace(blob, path=files[blob.path], state="")
     if url_of(blob.path) is not None:  # read by `array_at`, as all of a remote file: now it may be mapped
         plain = stored(tensor.name, there, *read.args[1:])
         return replace(tensor, read=plain.read, mapped=plain.mapped)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from layoutx.empty import NOTHING
 from layoutx.errors import ConversionError, LayoutxError, VerificationError, raise_all
 from layoutx.files.dtypes import Array, bits
+from layoutx.files.hashes import leaves_of, together
 from layoutx.job.jobs import Job, LayerJob, Options
 from layoutx.job.moves import Moves
 from layoutx.job.run import Moved, unproved, written_twice
 from layoutx.move.cast import Lost, converted
-from layoutx.move.filled import cut_for
 from layoutx.move.moves import Move
-from layoutx.move.sums import piece_sum
 from layoutx.plan.run import consent
 
 RANGE = "range"  # the consent to finite numbers that become infinite
@@ -26,34 +28,34 @@ class Told:
     """What was seen of one tensor; small, and fit to be sent by another process.
 
     Attributes:
-        sums: checksum of each of its pieces, in their order.
+        hash: of what it holds. leaves: in its place, the digests of the range that one of several workers made.
         rounded: the largest rounding error of its sums; None where none was rounded.
         lost: what a conversion of its dtype lost.
+        sources: source tensor that was read first for this one -> its hash.
     """
 
-    sums: tuple[int, ...]
+    hash: str
     rounded: float | None = None
     lost: Lost | None = None
+    sources: Mapping[str, str] = NOTHING
+    leaves: bytes = b""
 
 
-def plain_sums(move: Move, array: Array) -> tuple[int, ...]:
-    """The checksums that the pieces of a move must have, from the array that the plain executor made."""
-    flat = array.reshape(-1)
+def plain_hash(move: Move, array: Array, kind: str) -> str:
+    """The hash that a move must have, from the array that the plain executor made."""
+    flat = np.asarray(array, order="C").reshape(-1)
     if move.dtype != move.working:
         flat = converted(flat, move.dtype)[0]
-    cut = cut_for(move)
-    box = flat.reshape(cut.outer, cut.middle, cut.inner) if cut.many else flat.reshape(0, 0, 0)
-    ranges = (cut.at(number) for number in range(cut.many))
-    return tuple(piece_sum(bits(box[:, begin:end].copy())) for begin, end in ranges)
+    return together(move.dtype, move.shape, leaves_of(bits(flat), kind), kind)
 
 
-def check_plain(told: Mapping[str, Told], expected: Mapping[str, tuple[int, ...]]) -> None:
+def check_plain(told: Mapping[str, Told], expected: Mapping[str, str]) -> None:
     """Refuse an output whose bytes are not those that were proved.
 
     Raises:
         VerificationError: tensors that the fast way made otherwise than the plain one.
     """
-    wrong = [name for name, sums in expected.items() if told[name].sums != sums]
+    wrong = [name for name, one in expected.items() if told[name].hash != one]
     raise_all(
         [
             VerificationError(
@@ -75,7 +77,7 @@ def check_shared(told: Mapping[str, Told], again: Iterable[tuple[Move, Told]]) -
     """
     problems = [
         written_twice(name)
-        for name in dict.fromkeys(move.name for move, other in again if told[move.name].sums != other.sums)
+        for name in dict.fromkeys(move.name for move, other in again if told[move.name].hash != other.hash)
     ]
     raise_all(problems, f"{len(problems)} tensors would be written twice")
 

@@ -30,6 +30,7 @@ class Moved:
         written: names of the output's tensors, where they are not kept as arrays.
         nbytes, shards: of the output's tensors, and in how many files they lie.
         news: how often making the output showed more of a layer than was known before.
+        hashes, origins: of the output's tensors, and of the source's that were read for them, by name.
     """
 
     arrays: dict[str, Array] = field(default_factory=dict)
@@ -39,6 +40,8 @@ class Moved:
     nbytes: int = 0
     shards: int = 1
     news: int = 0
+    hashes: dict[str, str] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
 
 
 def move(

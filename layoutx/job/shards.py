@@ -7,27 +7,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layoutx.errors import LayoutxError, UsageError, WorkerError
-from layoutx.files.atomic import check_place, replacing
-from layoutx.files.blob import origin
-from layoutx.files.laid.shards import index_name, index_text, partition, shard_names
+from layoutx.errors import FileError, LayoutxError, UsageError, WorkerError
+from layoutx.files.blob import origin, writing
+from layoutx.files.hashes import XXH3
+from layoutx.files.laid.shards import index_name, partition, shard_names
+from layoutx.files.leftovers import JOURNAL, work_folder
 from layoutx.files.remote import is_file, opened, state_of, url_of
-from layoutx.files.remote_write import drop_folder, make_folder, put_in_place, remove, write_text
+from layoutx.files.remote_write import make_folder
 from layoutx.job.moves import Moves
 from layoutx.job.near import deliver_file
 from layoutx.job.observed import Told
+from layoutx.job.published import Shards, emptied, kept, write_whole
 from layoutx.job.stream import Output, entries_of
 from layoutx.move.again import same_again
 from layoutx.move.cast import Lost
 from layoutx.move.moves import Move
 from layoutx.progress import tell
-
-JOURNAL = "parts.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Part:
     metadata: Mapping[str, str]
     jobs: int = 1
     again: bool = True
+    kind: str = XXH3
 
 
 Run = Callable[[Sequence[Part]], Iterator[tuple[Part, dict[str, Told]]]]
@@ -50,7 +52,7 @@ def make(part: Part) -> dict[str, Told]:
     Raises:
         LayoutxError: as `stream`.
     """
-    output = Output(part.path, None, lambda told, again: part.metadata, room_of(part), part.again, part.jobs)
+    output = Output(part.path, None, lambda told, again: part.metadata, room_of(part), part.again, part.jobs, part.kind)
     return deliver_file(Moves(part.moves, (), {}, {}), output)
 
 
@@ -75,75 +77,69 @@ def make_shards(
     again: bool,
     resume: bool,
     run: Run = one_by_one,
+    kind: str = XXH3,
 ) -> Shards:
-    """Make all shards in the work folder; `Shards.publish` puts them in place.
+    """Make all shards in the work folder, inside `at_work`; `Shards.publish` puts them in place.
 
     Args:
         most: bytes of tensors in a shard. metadata: of each shard.
         resume: take what an earlier, stopped run of the same job finished.
         run: how parts are made: here, or by the workers of an executor.
+        kind: of the hashes.
 
     Raises:
-        LayoutxError: as `make`; the work folder is gone then. On any other failure it stays, for `resume`, and
-            where workers died (WorkerError).
+        UsageError: they would take the place of their source.
+        LayoutxError: as `make`; the work folder is empty then. Where a file cannot be read or written (FileError),
+            workers died (WorkerError), or the run was interrupted, it keeps the finished shards, for `resume`.
     """
-    folder = work_folder(final)
+    _not_sources(moves, final, most)
+    work = work_folder(final)
+    digest = digest_of(moves.tensors, most, {**metadata, "hash": kind, "again": str(again)})
+    folder = work / _own(digest)
     by_name = {move.name: move for move in moves.tensors}
     entries = partition(entries_of(moves.tensors), most)
     names = shard_names(final.name, len(entries))
     parts = [
-        Part(folder / name, tuple(by_name[entry.name] for entry in own), metadata, jobs, again)
+        Part(folder / name, tuple(by_name[entry.name] for entry in own), metadata, jobs, again, kind)
         for name, own in zip(names, entries, strict=True)
     ]
-    journal = _opened(folder, digest_of(moves.tensors, most, metadata), resume)
+    journal = _opened(work, digest, resume)
     try:
         told = dict(_kept(parts, journal))
         todo = [part for part in parts if part.path.name not in told]
         for number, (part, found) in enumerate(run(todo)):
             tell(len(told), len(parts), f"shard {part.path.name} is done ({number + 1} now)")
             told[part.path.name] = found
-            _note(folder, journal, part.path.name, found)
+            _note(work, journal, part.path.name, found)
     except WorkerError:
         raise
-    except LayoutxError:
-        drop_folder(folder)
+    except BaseException as error:
+        if not journal["done"] or (isinstance(error, LayoutxError) and not isinstance(error, FileError)):
+            emptied(work)
+        elif isinstance(error, FileError):
+            raise kept(error) from error
         raise
     flat = {name: one for part in parts for name, one in told[part.path.name].items()}
     return Shards(final, folder, dict(zip(names, (part.moves for part in parts), strict=True)), flat)
 
 
-@dataclass(frozen=True)
-class Shards:
-    """Finished shards that are not in their places yet."""
+def _not_sources(moves: Moves, final: Path, most: int) -> None:
+    """Refuse shards that would take the place of what they are made from.
 
-    final: Path
-    folder: Path
-    parts: Mapping[str, Sequence[Move]]
-    told: Mapping[str, Told]
-
-    def publish(self, metadata: Mapping[str, str]) -> tuple[Path, ...]:
-        """Put the shards in place, then the index; an old index goes first, so that none ever names a mixture."""
-        beside = self.final.parent
-        index = beside / index_name(self.final.name)
-        remove(index)
-        for name in self.parts:
-            put_in_place(self.folder / name, beside / name)
-        written = tuple(beside / name for name in self.parts)
-        if len(self.parts) > 1:
-            entries = {name: entries_of(moves) for name, moves in self.parts.items()}
-            _write(index, index_text(entries, metadata))
-            written = (index, *written)
-        drop_folder(self.folder)
-        return written
-
-    def drop(self) -> None:
-        """Throw them away: what was seen is refused."""
-        drop_folder(self.folder)
-
-
-def work_folder(final: Path) -> Path:
-    """The hidden folder beside the output in which shards are made."""
-    return final.with_name(f".{final.name}.parts")
+    Raises:
+        UsageError: a file of the source has the name of a shard, of the index, or is beside such an index.
+    """
+    names = shard_names(final.name, len(partition(entries_of(moves.tensors), most)))
+    own = {os.path.realpath(final.with_name(name)) for name in (*names, index_name(final.name))}
+    tensors = {id(t): t for move in (*moves.tensors, *moves.again) for t in move.sources.values()}
+    files = {str(path) for path in map(origin, tensors.values()) if path is not None and url_of(path) is None}
+    if taken := sorted(own & {os.path.realpath(path) for path in files}):
+        raise UsageError(
+            "the output is the source itself",
+            where=[*taken[:4], *([f"and {len(taken) - 4} more"] if len(taken) > 4 else [])],
+            why="its shards have the names of the new ones",
+            do="give another name with -o",
+        )
 
 
 def digest_of(moves: Iterable[Move], most: int, metadata: Mapping[str, str]) -> str:
@@ -166,24 +162,24 @@ def digest_of(moves: Iterable[Move], most: int, metadata: Mapping[str, str]) -> 
     return digest.hexdigest()
 
 
-def _opened(folder: Path, digest: str, resume: bool) -> dict[str, Any]:
-    """The journal of the work folder: that of an earlier run of the same job, or a new one in an empty folder.
+def _opened(work: Path, digest: str, resume: bool) -> dict[str, Any]:
+    """The journal of the work folder: that of an earlier run of the same job, or a new one with an empty folder.
 
     Raises:
-        UsageError: no folder can be made here.
+        FileError: no folder can be made here.
     """
-    check_place(folder.parent / "x.safetensors")
-    old = _journal(folder / JOURNAL) if resume else {}
+    old = _journal(work / JOURNAL) if resume else {}
     if old.get("job") == digest:
         return old
-    drop_folder(folder)
-    try:
-        make_folder(folder)
-    except OSError as error:
-        raise UsageError(
-            f"the folder {folder.name} cannot be made", where=str(folder.parent), why=str(error)
-        ) from error
+    emptied(work)
+    with writing(work):
+        make_folder(work / _own(digest))
     return {"job": digest, "done": {}}
+
+
+def _own(digest: str) -> str:
+    """The folder of a job's shards: a worker of an earlier job that is still alive writes into no other."""
+    return digest[:16]
 
 
 def _journal(path: Path) -> dict[str, Any]:
@@ -202,29 +198,20 @@ def _kept(parts: Sequence[Part], journal: Mapping[str, Any]) -> Iterator[tuple[s
         if noted is None or not is_file(part.path):
             continue
         told = {name: _told(one) for name, one in noted.items()}
-        if same_again(part.path, part.moves, {name: one.sums for name, one in told.items()}):
+        if same_again(part.path, part.moves, {name: one.hash for name, one in told.items()}, part.kind):
             yield part.path.name, told
 
 
-def _note(folder: Path, journal: dict[str, Any], name: str, told: Mapping[str, Told]) -> None:
+def _note(work: Path, journal: dict[str, Any], name: str, told: Mapping[str, Told]) -> None:
     journal["done"][name] = {tensor: _dict(one) for tensor, one in told.items()}
-    _write(folder / JOURNAL, json.dumps(journal))
-
-
-def _write(path: Path, text: str) -> None:
-    """A small file, whole or not at all."""
-    if url_of(path) is not None:
-        write_text(path, text)
-        return
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_whole(work / JOURNAL, json.dumps(journal))
 
 
 def _dict(told: Told) -> dict[str, Any]:
     lost = None if told.lost is None else [getattr(told.lost, name) for name in told.lost.__dataclass_fields__]
-    return {"sums": [f"{one:016x}" for one in told.sums], "rounded": told.rounded, "lost": lost}
+    return {"hash": told.hash, "rounded": told.rounded, "lost": lost, "sources": dict(told.sources)}
 
 
 def _told(noted: Mapping[str, Any]) -> Told:
     lost = Lost(*noted["lost"]) if noted["lost"] is not None else None
-    return Told(tuple(int(one, 16) for one in noted["sums"]), noted["rounded"], lost)
+    return Told(noted["hash"], noted["rounded"], lost, noted["sources"])

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from layoutx.files.blob import origin, writing
+from layoutx.files.hashes import together
 from layoutx.files.laid.lay import lay
 from layoutx.files.remote import url_of
 from layoutx.job.observed import Told
@@ -16,7 +17,10 @@ from layoutx.job.shards import Part, room_of
 from layoutx.job.stream import check_structure, entries_of, told_of
 from layoutx.move.again import check_again
 from layoutx.move.filled import cut_for
-from layoutx.move.pool import Place, carry_out
+from layoutx.move.moves import Move
+from layoutx.move.pieces import PIECE, Cut
+from layoutx.move.place import Place
+from layoutx.move.pool import carry_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ def can_split(part: Part, most: int) -> bool:
     (move,) = part.moves
     files = (origin(tensor) for tensor in move.sources.values())
     far = any(path is not None and url_of(path) is not None for path in files)
-    return not far and cut_for(move).many > 1  # each worker would fetch the whole source
+    return not far and _cut(move).many > 1  # each worker would fetch the whole source
 
 
 def slabs(part: Part, most: int) -> list[Slab]:
@@ -50,7 +54,7 @@ def slabs(part: Part, most: int) -> list[Slab]:
     """
     (move,) = part.moves
     laid = lay(_temporary(part), part.path, entries_of(part.moves), room_of(part))
-    many = cut_for(move).many
+    many = _cut(move).many
     count = min(many, -(-move.nbytes // most))
     borders = [many * k // count for k in range(count + 1)]
     return [Slab(part, laid.offsets[move.name], range(*ends)) for ends in pairwise(borders)]
@@ -64,12 +68,12 @@ def make_slab(slab: Slab) -> dict[str, Told]:
     """
     part = slab.part
     (move,) = part.moves
-    place = Place(move, cut_for(move), _temporary(part), slab.offset, slab.pieces)
+    place = Place(move, _cut(move), _temporary(part), slab.offset, slab.pieces)
     with writing(part.path):
-        seen = carry_out([place], part.jobs)
+        seen = carry_out([place], part.jobs, part.kind, part.again)
     if part.again:
-        check_again([place], seen, part.jobs, part.path)
-    return {move.name: told_of(seen[0])}
+        check_again([place], seen, part.jobs, part.path, part.kind)
+    return {move.name: told_of(place, seen[0])}
 
 
 def finish(part: Part, told: Sequence[dict[str, Told]]) -> dict[str, Told]:
@@ -88,14 +92,21 @@ def finish(part: Part, told: Sequence[dict[str, Told]]) -> dict[str, Told]:
     if part.again:
         check_structure(temporary, entries, part.metadata, part.path)
     os.replace(temporary, part.path)
-    return {move.name: _together([one[move.name] for one in told])}
+    return {move.name: _together(move, [one[move.name] for one in told], part.kind)}
 
 
-def _together(told: Sequence[Told]) -> Told:
+def _cut(move: Move) -> Cut:
+    """The pieces of a tensor that several workers make: ranges of the file that end where leaves of the hash end."""
+    if move.whole is not None:
+        return cut_for(move)
+    return Cut(1, move.size, 1, PIECE // max(move.dtype.itemsize, move.working.itemsize))
+
+
+def _together(move: Move, told: Sequence[Told], kind: str) -> Told:
     rounded = [one.rounded for one in told if one.rounded is not None]
     lost = [one.lost for one in told if one.lost is not None]
-    sums = tuple(number for one in told for number in one.sums)
-    return Told(sums, max(rounded, default=None), sum(lost[1:], lost[0]) if lost else None)
+    own = together(move.dtype, move.shape, b"".join(one.leaves for one in told), kind)
+    return Told(own, max(rounded, default=None), sum(lost[1:], lost[0]) if lost else None, told[0].sources)
 
 
 def _temporary(part: Part) -> Path:

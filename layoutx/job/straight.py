@@ -11,12 +11,12 @@ from math import prod
 import numpy as np
 
 from layoutx.errors import LayoutxError, VerificationError, raise_all
+from layoutx.files.hashes import leaves_of
 from layoutx.job.jobs import Job, LayerJob, Options
 from layoutx.job.narrowed import Narrowing
 from layoutx.job.relaid import relaid
 from layoutx.job.run import Moved, carry, derived_of, unproved, written_twice
 from layoutx.job.slots import Slot
-from layoutx.move.sums import array_sum
 from layoutx.plan.blocks import memory
 from layoutx.plan.plan import Array, Plan
 from layoutx.plan.run import Result
@@ -87,7 +87,7 @@ def tried(
     level: str,
     proved: Collection[str],
     live: bool,
-) -> tuple[Moved, dict[str, str], dict[str, tuple[str, str]]]:
+) -> tuple[Moved, dict[str, bytes], dict[str, tuple[str, str]]]:
     """All that can forbid a job, looked at layer by layer; no more than one layer is in memory.
 
     Args:
@@ -102,7 +102,7 @@ def tried(
         LayoutxError: guards that do not hold, missing consent, a proof that fails, numbers for one variable that
             differ; of all layers together.
     """
-    moved, narrowing, sums = Moved(), Narrowing(), dict[str, str]()
+    moved, narrowing, sums = Moved(), Narrowing(), dict[str, bytes]()
     problems: list[LayoutxError] = []
     many = Counter(job.tied.get(full, full) for layer in job.layers for full in layer.targets.values())
 
@@ -113,7 +113,7 @@ def tried(
             if level == "none" and many[job.tied.get(full, full)] < 2:
                 continue
             with np.errstate(over="ignore"):
-                stored = array_sum(np.ascontiguousarray(array.astype(slots[full].dtype, copy=False)))
+                stored = _bytes(array.astype(slots[full].dtype, copy=False))
             if sums.setdefault(job.tied.get(full, full), stored) != stored:
                 kept = job.tied.get(full)
                 problems.append(written_twice(f"{full}, which is {kept} in the target," if kept else full))
@@ -206,13 +206,18 @@ def carry_out(own: Steps, to: Array, flat: Mapping[str, Array], jobs: int = 1) -
         copy(view(bits(to), step.target_offset, loops), of, jobs)
 
 
-def same(sums: Mapping[str, str], slots: Mapping[str, Slot]) -> None:
+def _bytes(array: Array) -> bytes:
+    """The digests of what an array holds, in C order."""
+    return leaves_of(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+
+def same(sums: Mapping[str, bytes], slots: Mapping[str, Slot]) -> None:
     """Compare what the variables hold with what was made.
 
     Raises:
         VerificationError: with all that differ.
     """
-    wrong = [n for n, expected in sums.items() if array_sum(np.ascontiguousarray(slots[n].look())) != expected]
+    wrong = [n for n, expected in sums.items() if _bytes(slots[n].look()) != expected]
     if wrong:
         raise VerificationError(
             f"{len(wrong)} variables do not hold what was written into them",

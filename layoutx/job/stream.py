@@ -9,6 +9,7 @@ from pathlib import Path
 from layoutx.errors import LayoutxError, VerificationError, raise_all
 from layoutx.files.atomic import replacing
 from layoutx.files.blob import writing
+from layoutx.files.hashes import XXH3
 from layoutx.files.laid.entry import Entry
 from layoutx.files.laid.lay import lay
 from layoutx.files.open import open_store
@@ -31,7 +32,7 @@ class Output:
         final: its place. template: a Keras file of the same structure.
         metadata: what the file says about itself, once it is known what was seen; it may refuse what was seen.
         room: the most bytes that it may need as JSON.
-        again: the file is read again and compared.
+        again: the file is read again and compared, and its sources are hashed. kind: of the hashes.
     """
 
     final: Path
@@ -40,6 +41,7 @@ class Output:
     room: int
     again: bool = True
     jobs: int = 1
+    kind: str = XXH3
 
 
 def entries_of(moves: Sequence[Move]) -> tuple[Entry, ...]:
@@ -61,20 +63,23 @@ def stream(moves: Moves, output: Output) -> dict[str, Told]:
             laid = lay(temporary, final, entries, output.room, output.template)
             places = placed(moves.tensors, laid.path, laid.offsets)
             others = [Place(move, cut_for(move), None, 0) for move in moves.again]
-            seen = carry_out([*places, *others], output.jobs)
-            told = {place.move.name: told_of(one) for place, one in zip(places, seen, strict=False)}
-            again = [(p.move, told_of(one)) for p, one in zip(others, seen[len(places) :], strict=True)]
+            kind = output.kind
+            seen = carry_out([*places, *others], output.jobs, kind, output.again)
+            told = {place.move.name: told_of(place, one) for place, one in zip(places, seen, strict=False)}
+            again = [(p.move, told_of(p, one)) for p, one in zip(others, seen[len(places) :], strict=True)]
             metadata = output.metadata({move.name: told[move.name] for move in moves.tensors}, again)
             laid.finish(metadata, output.jobs)
         if output.again:
-            check_again(places, seen[: len(places)], output.jobs, final)
+            check_again(places, seen[: len(places)], output.jobs, final, output.kind)
             check_structure(temporary, entries, metadata, final)
     return told
 
 
-def told_of(seen: Seen) -> Told:
+def told_of(place: Place, seen: Seen) -> Told:
     """What was seen, without what made it."""
-    return Told(tuple(seen.sums[number] for number in sorted(seen.sums)), seen.rounded, seen.lost)
+    if place.only is not None:
+        return Told("", seen.rounded, seen.lost, seen.sources, bytes(seen.leaves.digests))
+    return Told(seen.hash, seen.rounded, seen.lost, seen.sources)
 
 
 def check_structure(written: Path, entries: Sequence[Entry], metadata: Mapping[str, str], final: Path) -> None:

@@ -1,46 +1,48 @@
-"""What was written, read again piece by piece and compared with the checksums of what was made."""
+"""What was written, read again span by span and compared with the hashes of what was made."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from layoutx.errors import LayoutxError, VerificationError, raise_all
-from layoutx.files.dtypes import Array, bits
+from layoutx.files.dtypes import Array
+from layoutx.files.hashes import SPAN, XXH3, Leaves, hash_of, together
 from layoutx.files.open import open_store
-from layoutx.files.store import Tensor
-from layoutx.move.filled import Seen, cut_for, room
+from layoutx.move.filled import Seen, room
 from layoutx.move.moves import Move
-from layoutx.move.pieces import Cut
-from layoutx.move.pool import Place, Unit, threads, units
-from layoutx.move.sums import piece_sum
+from layoutx.move.place import Place, Unit
+from layoutx.move.pool import threads
 
 
-def check_again(places: Sequence[Place], seen: Sequence[Seen], jobs: int, final: Path) -> None:
-    """Read every piece of the files again and compare its checksum with that of what was made.
+def check_again(places: Sequence[Place], seen: Sequence[Seen], jobs: int, final: Path, kind: str = XXH3) -> None:
+    """Read every byte of the files again and compare its hash with that of what was made.
 
     Raises:
         VerificationError: tensors whose bytes changed on their way; all of them together.
     """
     files = {path: os.open(path, os.O_RDONLY) for path in {p.path for p in places} if path is not None}
-    wrong: set[str] = set()
+    wrong = {place.move.name for place in places if place.path is not None and place.move.nbytes}
+
+    found = [Leaves(place.span[1] - place.span[0], kind) for place in places]
 
     def one(unit: Unit) -> int:
         for at, number in unit:
             place = places[at]
             if place.path is None:
                 continue
-            width = place.move.dtype.itemsize
-            runs = [(place.offset + first * width, size * width) for first, size in place.cut.runs(number)]
-            if piece_sum(_read(files[place.path], runs)) != seen[at].sums[number]:
-                wrong.add(place.move.name)
+            begin, end = place.span
+            start = number * SPAN
+            data = _read(files[place.path], place.offset + begin + start, min(SPAN, end - begin - start))
+            if found[at].feed(start, data) and _same(place, found[at], seen[at], kind):
+                wrong.discard(place.move.name)
         return 0
 
     try:
-        threads(one, units(places), jobs)
+        threads(one, _spans(places), jobs)
     finally:
         for file in files.values():
             os.close(file)
@@ -51,36 +53,51 @@ def check_again(places: Sequence[Place], seen: Sequence[Seen], jobs: int, final:
     raise_all(problems, f"{final.name} was not written: it did not give back what was put in")
 
 
-def _read(file: int, runs: Sequence[tuple[int, int]]) -> Array:
-    """Runs of a file, (offset, bytes) each, end to end in this thread's buffer; short where the file is."""
-    buffer = room("made", np.dtype(np.uint8), sum(size for _, size in runs))
+def _same(place: Place, found: Leaves, seen: Seen, kind: str) -> bool:
+    """Whether what was read is what was made."""
+    if place.only is not None:
+        return found.taken() == seen.leaves.digests
+    return together(place.move.dtype, place.move.shape, found.taken(), kind) == seen.hash
+
+
+def _spans(places: Sequence[Place]) -> Iterator[Unit]:
+    """What one thread takes at a time: a span of a tensor, or small whole tensors."""
+    batch: Unit = []
+    size = 0
+    for at, place in enumerate(places):
+        nbytes = place.span[1] - place.span[0]
+        if place.path is None or not nbytes:
+            continue
+        if nbytes > SPAN:
+            yield from ([(at, number)] for number in range(-(-nbytes // SPAN)))
+            continue
+        if size + nbytes > SPAN:
+            yield batch
+            batch, size = [], 0
+        batch.append((at, 0))
+        size += nbytes
+    if batch:
+        yield batch
+
+
+def _read(file: int, offset: int, size: int) -> Array:
+    """Bytes of a file in this thread's buffer; fewer where the file is shorter."""
+    buffer = room("made", np.dtype(np.uint8), size)
     at = 0
-    for offset, size in runs:
-        end = at + size
-        while at < end:
-            got = os.preadv(file, [buffer[at:end].data], offset)
-            if not got:
-                return buffer[:at]
-            at, offset = at + got, offset + got
-    return buffer
+    while at < size:
+        got = os.preadv(file, [buffer[at:].data], offset + at)
+        if not got:
+            break
+        at += got
+    return buffer[:at]
 
 
-def same_again(path: Path, moves: Sequence[Move], sums: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether a finished file holds these tensors with these checksums, whatever else became of it."""
+def same_again(path: Path, moves: Sequence[Move], hashes: Mapping[str, str], kind: str = XXH3) -> bool:
+    """Whether a finished file holds these tensors with these hashes, whatever else became of it."""
     try:
         tensors = open_store(path).tensors
     except LayoutxError:
         return False
     if {name: (t.dtype, t.shape) for name, t in tensors.items()} != {m.name: (m.dtype, m.shape) for m in moves}:
         return False
-    return all(sums.get(move.name) == _sums(tensors[move.name], cut_for(move)) for move in moves)
-
-
-def _sums(tensor: Tensor, cut: Cut) -> tuple[int, ...]:
-    """The checksum of each piece of a stored tensor."""
-    flat = tensor.read().reshape(-1)
-    found = []
-    for number in range(cut.many):
-        runs = [bits(flat[first : first + size]) for first, size in cut.runs(number)]
-        found.append(piece_sum(runs[0] if len(runs) == 1 else np.concatenate(runs)))
-    return tuple(found)
+    return all(hashes.get(move.name) == hash_of(tensors[move.name].read(), kind) for move in moves)

@@ -10,6 +10,7 @@ from threading import Lock, local
 import numpy as np
 
 from layoutx.files.dtypes import Array, DType, bits
+from layoutx.files.hashes import Leaves
 from layoutx.files.store import Tensor
 from layoutx.move.cast import Lost, cast, is_floating
 from layoutx.move.moves import Move
@@ -28,12 +29,15 @@ class Seen:
     Attributes:
         errors: of each piece whose sums were rounded, the largest rounding error.
         losses: of each piece that was converted to another dtype, what that lost.
-        sums: checksum of each piece, by its number.
+        leaves: the digests of its bytes, in the order of the file, until all have come; hash: what they give then.
+        sources: source tensor that was read first for this one -> the digests of its bytes.
     """
 
     errors: list[float] = field(default_factory=list)
     losses: list[Lost] = field(default_factory=list)
-    sums: dict[int, int] = field(default_factory=dict)
+    leaves: Leaves = field(default_factory=lambda: Leaves(0))
+    hash: str = ""
+    sources: dict[str, str] = field(default_factory=dict)
 
     @property
     def rounded(self) -> float | None:
@@ -78,17 +82,26 @@ class Sources:
 
     def flat(self, move: Move) -> dict[str, Array]:
         """Source name -> flat array, of all that a move reads."""
-        return {name: self._one(tensor) for name, tensor in move.sources.items()}
+        return {name: self.one(tensor) for name, tensor in move.sources.items()}
 
     def done(self, move: Move) -> None:
         """One piece of a move was made."""
+        self.let_go(move.sources.values())
+
+    def more(self, tensor: Tensor, many: int) -> None:
+        """A tensor is read so often besides."""
+        self._left[id(tensor)] += many
+
+    def let_go(self, tensors: Iterable[Tensor]) -> None:
+        """Each of these tensors was used once."""
         with self._lock:
-            for tensor in move.sources.values():
+            for tensor in tensors:
                 self._left[id(tensor)] -= 1
                 if self._left[id(tensor)] <= 0:
                     self._flat.pop(id(tensor), None)
 
-    def _one(self, tensor: Tensor) -> Array:
+    def one(self, tensor: Tensor) -> Array:
+        """The flat array of one source tensor."""
         found = self._flat.get(id(tensor))
         if found is None:
             if tensor.mapped:

@@ -1,46 +1,28 @@
-"""Pieces made by several threads from one shared queue and written in place, each with its checksum."""
+"""Pieces made by several threads from one shared queue, hashed, and written in place."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Lock
+from threading import Condition, Event, Lock
 from time import monotonic
 
 from layoutx.errors import LayoutxError, raise_all
 from layoutx.files.blob import holding
 from layoutx.files.dtypes import Array
+from layoutx.files.guarded import broken, check_since, intact
+from layoutx.files.hashes import XXH3, Leaves, together
 from layoutx.move.filled import Seen, Sources, cut_for, filled
+from layoutx.move.looks import Looks
 from layoutx.move.moves import Move
-from layoutx.move.pieces import Cut
-from layoutx.move.sums import piece_sum
+from layoutx.move.place import Place as Place
+from layoutx.move.place import Unit as Unit
 from layoutx.progress import tell
 
-Unit = list[tuple[int, int]]  # places and the numbers of their pieces
 BATCH = 1 << 20  # bytes of small neighbours that are written in one call
 TICK = 0.2  # seconds between two words of progress
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A move and where its bytes go: the file, and the first byte in it; no file for what is only compared.
-
-    `only` are the numbers of the pieces that are made here, where others make the rest.
-    """
-
-    move: Move
-    cut: Cut
-    path: Path | None
-    offset: int
-    only: range | None = None
-
-    @property
-    def pieces(self) -> range:
-        """The numbers of the pieces that are made."""
-        return range(self.cut.many) if self.only is None else self.only
 
 
 def placed(moves: Iterable[Move], path: Path, offsets: Mapping[str, int]) -> list[Place]:
@@ -54,45 +36,58 @@ def jobs_of(jobs: int | None) -> int:
     return jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-def carry_out(places: Sequence[Place], jobs: int, begin: int = 0, many: int = 0) -> list[Seen]:
+def carry_out(places: Sequence[Place], jobs: int, kind: str = XXH3, looked: bool = False) -> list[Seen]:
     """Make and write every piece; what was seen, place by place.
 
     Args:
-        jobs: threads. begin, many: bytes that were done before, and of the whole, for progress.
+        jobs: threads. kind: of the hashes. looked: the sources are hashed too.
 
     Raises:
         LayoutxError: sums that overflow, sources that cannot be read; all of them together.
         OSError: a file that cannot be written.
     """
-    seen = [Seen() for _ in places]
+    seen = [Seen(leaves=Leaves(place.span[1] - place.span[0], kind)) for place in places]
+    for place, empty in zip(places, seen, strict=True):
+        if not place.move.nbytes:
+            empty.hash = together(place.move.dtype, place.move.shape, b"", kind)
     sources = Sources((place.move, len(place.pieces)) for place in places)
+    looks = Looks(places, sources, kind) if looked else None
     files = {path: os.open(path, os.O_RDWR) for path in {p.path for p in places} if path is not None}
     problems: list[LayoutxError] = []
+    began = broken()
 
     def one(unit: Unit) -> int:
+        check_since(began)
+        if looks is not None and unit[0][0] < 0:
+            return looks.look(unit)
         if len(unit) == 1:
             ((at, number),) = unit
-            piece = _made(places[at], number, seen[at], sources, problems)
+            piece = _made(places[at], number, seen[at], sources, problems, kind)
             return _put(places[at], number, piece, files)
         made = []
         for at, number in unit:
-            piece = _made(places[at], number, seen[at], sources, problems)
+            piece = _made(places[at], number, seen[at], sources, problems, kind)
             made.append(piece.tobytes() if piece is not None else b"")
         first = places[unit[0][0]]
         return write_all(files[first.path], b"".join(made), first.offset) if all(made) and first.path else 0
 
     try:
-        with holding():
-            threads(one, units(places), jobs, begin, many or sum(place.move.nbytes for place in places))
+        with holding(), intact():
+            queue = units(places) if looks is None else looks.before(units(places))
+            threads(one, queue, jobs, many=sum(place.move.nbytes for place in places))
     finally:
         for file in files.values():
             os.close(file)
     raise_all(problems, f"{len(problems)} tensors were not converted")
+    if looks is not None:
+        looks.tell(seen)
     return seen
 
 
-def _made(place: Place, number: int, seen: Seen, sources: Sources, problems: list[LayoutxError]) -> Array | None:
-    """One piece and its checksum; None where it cannot be made."""
+def _made(
+    place: Place, number: int, seen: Seen, sources: Sources, problems: list[LayoutxError], kind: str
+) -> Array | None:
+    """One piece, told to the hash of its tensor; None where it cannot be made."""
     try:
         piece = filled(place.move, place.cut, number, sources.flat(place.move), seen)
     except LayoutxError as error:
@@ -100,7 +95,12 @@ def _made(place: Place, number: int, seen: Seen, sources: Sources, problems: lis
         return None
     finally:
         sources.done(place.move)
-    seen.sums[number] = piece_sum(piece)
+    width = place.move.dtype.itemsize
+    at, begin = 0, 0 if place.only is None else place.span[0]
+    for first, size in place.cut.runs(number):
+        if seen.leaves.feed(first * width - begin, piece[at : at + size * width]) and place.only is None:
+            seen.hash = together(place.move.dtype, place.move.shape, seen.leaves.taken(), kind)
+        at += size * width
     return piece
 
 
@@ -146,16 +146,23 @@ def units(places: Sequence[Place]) -> Iterator[Unit]:
 
 def threads(one: Callable[[Unit], int], queue: Iterator[Unit], jobs: int, begin: int = 0, many: int = 0) -> None:
     """Units from one shared queue; the first failure stops all threads after the piece that they are at."""
-    stop, lock = Event(), Lock()
-    done = [begin]
+    stop, lock, busy = Event(), Lock(), Condition()
+    done, working = [begin], [0]
 
     def work() -> None:
-        while not stop.is_set():
-            with lock:
-                unit = next(queue, None)
-            if unit is None:
-                return
-            done[0] += one(unit)
+        with busy:
+            working[0] += 1
+        try:
+            while not stop.is_set():
+                with lock:
+                    unit = next(queue, None)
+                if unit is None:
+                    return
+                done[0] += one(unit)
+        finally:
+            with busy:
+                working[0] -= 1
+                busy.notify_all()
 
     if jobs <= 1:
         began = monotonic()
@@ -164,10 +171,9 @@ def threads(one: Callable[[Unit], int], queue: Iterator[Unit], jobs: int, begin:
             _say(done[0] - begin, done[0], many, began)
         return
     with ThreadPoolExecutor(jobs, "layoutx") as pool:
-        futures = [pool.submit(work) for _ in range(jobs)]
         try:
             began = monotonic()
-            pending = set(futures)
+            pending = {pool.submit(work) for _ in range(jobs)}
             while pending:
                 finished, pending = wait(pending, TICK, FIRST_EXCEPTION)
                 for future in finished:
@@ -175,6 +181,8 @@ def threads(one: Callable[[Unit], int], queue: Iterator[Unit], jobs: int, begin:
                 _say(done[0] - begin, done[0], many, began)
         finally:
             stop.set()
+            with busy:  # a thread that an interrupt met while it started is not known to the pool, and writes as well
+                busy.wait_for(lambda: not working[0])
 
 
 def _say(here: int, done: int, many: int, began: float) -> None:

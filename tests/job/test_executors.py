@@ -22,7 +22,8 @@ from cluster import BF16, checkpoint, converted, files, same
 
 import layoutx as lx
 from layoutx.errors import ConversionError, FileError, LayoutxError, Problems, UsageError, WorkerError
-from layoutx.job import executors, shards
+from layoutx.files import hashes
+from layoutx.job import executors, shards, split
 from layoutx.move import pieces, pool
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -305,6 +306,8 @@ def small_pieces(monkeypatch):
     """A giant tensor in many pieces, though it is small; workers that are forked see it too."""
     monkeypatch.setattr(pieces.cut_of, "__defaults__", (512,))
     monkeypatch.setattr(pieces, "SPAN", 16)
+    monkeypatch.setattr(split, "PIECE", 512)
+    monkeypatch.setattr(hashes, "LEAF", 64)  # what one worker makes ends where a leaf of the hash ends
 
 
 @pytest.mark.parametrize("kind", [ThreadPoolExecutor, forked])
