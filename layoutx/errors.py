@@ -15,7 +15,7 @@ def visible(text: str, kept: str = "") -> str:
     Args:
         kept: characters that stay as they are, "\n" in a text of several lines.
     """
-    if text.isprintable():
+    if (text.translate(dict.fromkeys(map(ord, kept))) if kept else text).isprintable():
         return text
     return "".join(c if c.isprintable() or c in kept else _spelled(c) for c in text)
 

@@ -20,6 +20,7 @@ BROKEN_PIPE = 141
 RARELY = (100_000, 50, 100)  # records and plans are many and live long: looking for garbage among them took a third
 # TensorFlow greets on stderr, where only errors belong
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
+LIGHT = ("explain", "inspect", "plan", "specs")  # they multiply nothing; NumPy's threads took a quarter of them
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     _plain_streams()
     gc.set_threshold(*RARELY)
-    for name, value in QUIET.items():
+    threads = {"OPENBLAS_NUM_THREADS": "1"} if argv is None and arguments[:1] and arguments[0] in LIGHT else {}
+    for name, value in {**QUIET, **threads}.items():
         os.environ.setdefault(name, value)
     from layoutx.cli.interrupts import Interrupts
 

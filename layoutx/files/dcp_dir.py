@@ -12,11 +12,11 @@ from layoutx.errors import FileError
 from layoutx.files.blob import reading
 from layoutx.files.dcp_metadata import METADATA, STRIDED, Entry, entries_of
 from layoutx.files.dtypes import Array, DType, is_numeric, named
-from layoutx.files.notes import MEMBER, from_text, to_text
+from layoutx.files.notes import MEMBER, SKIPPED, from_text, to_text
 from layoutx.files.store import Store, Tensor
 from layoutx.files.torch_file import NESTS, array_of, need_torch, torch_of
 
-STATE, SKIPPED = "torch:state", "dcp:skipped"  # keys of the metadata
+STATE = "torch:state"  # a key of the metadata
 # the keys under which trainers keep what is no weight: torch.distributed.checkpoint.state_dict says "optim"
 _OPTIMIZER = re.compile(r"(optim|optimi[sz]ers?)(_?(states?|\d+))*")
 _OPTIMIZER_NAME = re.compile(r"(optim|optimi[sz]ers?)\.(param_)?(state|groups)\..*")  # where no path is kept: Megatron

@@ -7,6 +7,18 @@ from collections.abc import Mapping
 
 KEY = "layoutx"
 MEMBER = "layoutx.json"
+SKIPPED, TIED = "checkpoint:skipped", "paddle:tied"  # what readers leave in the metadata for those who name layers
+
+
+def skipped_of(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What a checkpoint holds beside weights: name -> the reason why it is left out."""
+    return from_text(metadata.get(SKIPPED, "{}"))
+
+
+def tied_names(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Name -> the name to use of the same tensor, as paddle's own table of parameters says."""
+    lines = (line.split("\t") for line in metadata.get(TIED, "").splitlines())
+    return {line[0]: line[1] for line in lines if len(line) == 2}
 
 
 def to_text(metadata: Mapping[str, str]) -> str:
@@ -18,7 +30,7 @@ def from_text(text: str | bytes) -> dict[str, str]:
     """The metadata of a text; empty where the text is somebody else's."""
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):
         return {}

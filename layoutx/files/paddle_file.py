@@ -14,6 +14,7 @@ from layoutx.errors import FileError
 from layoutx.files.blob import DO_AGAIN, reading
 from layoutx.files.dtypes import Array, DType, is_numeric, named, native, settled
 from layoutx.files.limits import within
+from layoutx.files.notes import TIED
 from layoutx.files.plain_pickle import Made, Name, load, pairs
 from layoutx.files.store import Store, tensor_of
 
@@ -93,15 +94,9 @@ def read_pickle(path: Path) -> Store:
         if skipped:
             notes["pickle:skipped"] = ", ".join(skipped)
         if paddle and (tied := _tied(own or {}, found)):
-            notes["paddle:tied"] = "\n".join(f"{name}\t{first}" for name, first in tied.items())
+            notes[TIED] = "\n".join(f"{name}\t{first}" for name, first in tied.items())
         tensors = {name: tensor_of(name, array) for name, array in found.items()}
         return Store(path, "paddle" if paddle else "pickle", tensors, notes)
-
-
-def tied_names(store: Store) -> dict[str, str]:
-    """Name -> the name to use of the same tensor, as the file's own table of parameters says."""
-    lines = store.metadata.get("paddle:tied", "").splitlines()
-    return {line.split("\t")[0]: line.split("\t")[1] for line in lines}
 
 
 def write_paddle(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:

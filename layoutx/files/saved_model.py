@@ -12,9 +12,10 @@ from typing import Any
 from layoutx.errors import FileError
 from layoutx.files.blob import DO_AGAIN, reading
 from layoutx.files.index import parse_object, text_of
+from layoutx.files.notes import SKIPPED, skipped_of
 from layoutx.files.onnx_wire import fields
 from layoutx.files.store import Store, Tensor
-from layoutx.files.tf_checkpoint import LISTED, SKIPPED, STYLE, need_tensorflow, read_checkpoint, skipped_of
+from layoutx.files.tf_checkpoint import LISTED, STYLE, need_tensorflow, read_checkpoint
 
 PROGRAM, KERAS = "saved_model.pb", "keras_metadata.pb"
 SEED = "seed_generator_state"  # of a Dropout, in an export of Keras 3
@@ -56,7 +57,7 @@ def _named(store: Store, folder: Path) -> Store:
     """The store with numbered variables under their own names; those that are saved once more are left out."""
     names = _variable_names(folder)
     found: dict[str, Tensor] = {}
-    skipped = skipped_of(store)
+    skipped = skipped_of(store.metadata)
     listed = {name for name in store.tensors if name.startswith("variables/")}
     own = [names.get(name, "") for name in listed]
     usable = len(own) == len(set(own)) and all("/" in name for name in own)

@@ -17,13 +17,14 @@ from layoutx.errors import FileError, UsageError
 from layoutx.files.blob import reading
 from layoutx.files.dtypes import Array
 from layoutx.files.limits import within
+from layoutx.files.notes import SKIPPED
 from layoutx.files.store import Store, Tensor
 from layoutx.files.tf_table import check_index
 
 MAGIC = bytes.fromhex("57fb808b247547db")  # the last 8 bytes of a `.index` file, and of a checkpoint before TF 0.12
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
-STYLE, SKIPPED, LISTED = "tf:style", "tf:skipped", "tf:listed"  # keys of the metadata
+STYLE, LISTED = "tf:style", "tf:listed"  # keys of the metadata
 METRICS = ("metrics", "_metrics", "loss_tracker", "_loss_tracker")
 LONG = 200  # characters of a path that is not worth a look at the limit
 COUNTERS = re.compile(r"global_step|beta[12]_power(_\d+)?")
@@ -71,12 +72,6 @@ def read_checkpoint(path: Path) -> Store:
                 tensors[name] = _tensor(path, reader, key, name, np.dtype(dtypes[key].as_numpy_dtype), shape)
     notes = {STYLE: "objects" if objects else "names", **({SKIPPED: json.dumps(skipped)} if skipped else {})}
     return Store(path, "tf_checkpoint", dict(sorted(tensors.items())), notes)
-
-
-def skipped_of(store: Store) -> dict[str, str]:
-    """What a checkpoint holds beside weights: name -> the reason why it is left out."""
-    found = (json.loads(store.metadata.get(key, "{}")) for key in (SKIPPED, "dcp:skipped"))
-    return {name: why for said in found for name, why in said.items()}
 
 
 def need_tensorflow() -> Any:

@@ -13,8 +13,7 @@ from layoutx.lang.show import show, show_dims
 from layoutx.lang.tree import Layout, roles_of
 from layoutx.model.bare import tabled
 from layoutx.model.einsum import EINSUM
-from layoutx.model.keras_groups import QUANTISED
-from layoutx.model.record import LayerRecord
+from layoutx.model.record import QUANTISED, LayerRecord
 from layoutx.spec.bind import UNKNOWN, bind, tensor_names
 from layoutx.spec.configs import structural
 from layoutx.spec.guess import Guess, guess

@@ -12,11 +12,11 @@ from layoutx.errors import LayoutxError, ModelError, raise_all
 from layoutx.files.store import NOTHING, Store, Tensor
 from layoutx.model.graph import Graph, Node, graph_of
 from layoutx.model.keras_given import with_given, with_made
-from layoutx.model.keras_groups import HINTS, QUANTISED, by_groups, group_tensors, names_below, numbering, quantised
+from layoutx.model.keras_groups import HINTS, by_groups, group_tensors, names_below, numbering, quantised
 from layoutx.model.keras_leaves import Leaf, leaves_of
 from layoutx.model.keras_legacy import Weight, keras1_names, share, tail, weights_of
 from layoutx.model.keras_slots import PLAIN, names_of, stock
-from layoutx.model.record import LayerRecord, ModelRecord
+from layoutx.model.record import QUANTISED, LayerRecord, ModelRecord
 from layoutx.model.refine import refined
 from layoutx.model.tf_objects import (
     by_objects,

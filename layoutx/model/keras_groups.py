@@ -12,10 +12,9 @@ from layoutx.model.graph import Graph, Node
 from layoutx.model.keras_leaves import Leaf, Number, snake
 from layoutx.model.keras_legacy import tail, weights_of
 from layoutx.model.keras_slots import CELLS, PLAIN, names_of
-from layoutx.model.record import LayerRecord
+from layoutx.model.record import QUANTISED, LayerRecord
 
 OLD = "_layer_checkpoint_dependencies"  # container of tf.keras 2.12 to 2.14
-QUANTISED = "quantised: layoutx does not undo that; convert the float model"
 # groups that hold state, not weights
 STATE = {
     "optimizer": "optimizer state",

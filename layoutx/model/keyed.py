@@ -9,12 +9,10 @@ from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError, ModelError, raise_all
-from layoutx.files.paddle_file import tied_names
+from layoutx.files.notes import skipped_of, tied_names
 from layoutx.files.store import Store, Tensor
-from layoutx.files.tf_checkpoint import skipped_of
 from layoutx.model.record import LayerRecord, ModelRecord, Refinement
 from layoutx.model.spelling import cleaned
-from layoutx.model.torch_trace import traced
 from layoutx.spec.registry import Registry
 from layoutx.spec.schema import Form
 
@@ -89,7 +87,11 @@ def keyed_store(store: Store, framework: str = "torch") -> Keyed:
     found = cleaned(framework, store.tensors)
     tensors = {short: store.tensors[name] for short, name in found.names.items()}
     return Keyed(
-        framework, tensors, tied=tied_names(store), store=store, leftover={**found.leftover, **skipped_of(store)}
+        framework,
+        tensors,
+        tied=tied_names(store.metadata),
+        store=store,
+        leftover={**found.leftover, **skipped_of(store.metadata)},
     )
 
 
@@ -135,6 +137,7 @@ def keyed_module(module: Any, known: Callable[[str], Collection[str] | None]) ->
     @cache
     def flow() -> Mapping[str, LayerRecord]:
         from layoutx.model.torch_flow import followed
+        from layoutx.model.torch_trace import traced
 
         program = traced(module)
         return followed(program, {name: tensor.shape for name, tensor in tensors.items()}) if program else {}

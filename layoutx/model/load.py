@@ -15,8 +15,6 @@ from layoutx.files.store import Store
 from layoutx.model.callables import built
 from layoutx.model.entry import named
 from layoutx.model.identify import identified
-from layoutx.model.keras import UNSAID, records
-from layoutx.model.keras_live import is_keras, live_records
 from layoutx.model.keyed import Keyed, keyed_module, keyed_store
 from layoutx.model.onnx_live import is_onnx, onnx_store
 from layoutx.model.origin import with_values
@@ -24,8 +22,6 @@ from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.said import forms_said, values_said
 from layoutx.model.spelling import framework_of
 from layoutx.model.state import state_records
-from layoutx.model.tf1_scopes import with_assumed
-from layoutx.model.tf_objects import is_objects
 from layoutx.model.tree import is_tree, tree_keyed
 from layoutx.model.tree_config import told
 from layoutx.spec.registry import MAIN, Registry
@@ -36,7 +32,11 @@ KERAS_FORMATS = ("keras", "weights.h5", "h5", "live")
 
 def is_keras_file(store: Store) -> bool:
     """Whether a file holds a Keras model or its weights, a checkpoint of objects too."""
-    return store.format in KERAS_FORMATS or is_objects(store)
+    if store.format != "tf_checkpoint":
+        return store.format in KERAS_FORMATS
+    from layoutx.model.tf_objects import is_objects
+
+    return is_objects(store)
 
 
 def says_itself(store: Store) -> bool:
@@ -73,6 +73,7 @@ def model_of(
     own = store.format if store.format in ("onnx", "tflite") else "keras"
     if says_itself(store) and framework not in ("", own, "keras1"):
         raise UsageError(f"{store.path.name} says itself what it is, not {framework}", do="leave --from out")
+    bare = False
     if store.format == "onnx":
         from layoutx.model.onnx_model import onnx_records
 
@@ -84,17 +85,23 @@ def model_of(
     elif is_keras_file(store):
         if input_shape is not None:
             store = replace(store, config=with_input_shape(store.config, input_shape))
+        from layoutx.model.keras import UNSAID, records
+
         model = records(store, lambda name: name in registry.forms, config=config, template=template)
+        bare = not (template or config) and all(r.note.startswith(UNSAID) for r in model.layers)
     else:
         keyed = plain(keyed_of(store, framework, registry))
         model = told(state_records(keyed, registry, values), keyed, registry)
     for place, layer in enumerate(model.layers):
         named(layer.name, "layer's name", f"{store.path}, layer {place}")
-    bare = is_keras_file(store) and not (template or config) and all(r.note.startswith(UNSAID) for r in model.layers)
     model = with_forms(model, registry, forms, guessing=bare, values=values)
     said = config or (template.store.config if template is not None else None)
     model = with_values(model, registry, values, said, elsewhere)
-    return with_assumed(model, registry, values) if model.framework == "tf1" else model
+    if model.framework == "tf1":
+        from layoutx.model.tf1_scopes import with_assumed
+
+        model = with_assumed(model, registry, values)
+    return model
 
 
 def check_framework(name: str, registry: Registry) -> None:
@@ -235,6 +242,8 @@ def live_model(
     Raises:
         UsageError: none of them.
     """
+    from layoutx.model.keras_live import is_keras, live_records
+
     if is_keras(model):
         return with_forms(live_records(model, lambda name: name in registry.forms), registry, forms)
     if hasattr(model, "state_dict") and hasattr(model, "named_modules") and not is_tree(model):

@@ -8,6 +8,7 @@ from typing import Any
 
 from layoutx.files.store import NOTHING, Store, Tensor
 
+QUANTISED = "quantised: layoutx does not undo that; convert the float model"
 MADE = "is made of it in the graph"  # how a stored tensor is told that others are computed from
 
 

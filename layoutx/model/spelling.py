@@ -10,7 +10,6 @@ from layoutx.empty import NOTHING
 from layoutx.errors import UsageError
 from layoutx.files.certificate import check_said, made_for
 from layoutx.files.store import Store
-from layoutx.model.tf1_scopes import both_ways
 
 SLASHED = ("flax", "nnx", "haiku", "tf1")  # module paths and tensor names joined with "/"
 # flax 0.12.8 linen: collections whose tensors belong to the module of the same path; everything else is no weight
@@ -84,7 +83,11 @@ def cleaned(framework: str, names: Iterable[str]) -> Cleaned:
                 f"{found[dotted]} and {name} are one name to layoutx", where=dotted, do="rename one of them"
             )
         found[dotted] = name
-    return Cleaned(both_ways(found) if framework == "tf1" else found, leftover)
+    if framework == "tf1":
+        from layoutx.model.tf1_scopes import both_ways
+
+        found = both_ways(found)
+    return Cleaned(found, leftover)
 
 
 def spelled(framework: str, layer: str, tensor: str, state: bool) -> str:

@@ -20,7 +20,6 @@ from layoutx.model.keyed import Keyed
 from layoutx.model.parametrized import refusal, sites
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.said import values_said
-from layoutx.model.tf1_scopes import spoken
 from layoutx.spec.guess import Guess, guess
 from layoutx.spec.memo import Memo, key_of
 from layoutx.spec.registry import Registry
@@ -149,6 +148,8 @@ def _guesses(record: LayerRecord, keyed: Keyed, registry: Registry, values: Mapp
     module = keyed.modules.get(record.name)
     shapes = {name: tensor.shape for name, tensor in record.tensors.items()}
     if keyed.framework == "tf1":
+        from layoutx.model.tf1_scopes import spoken
+
         return spoken(guess(registry, "tf1", shapes, known=values_said(values, record.name)), record.name, registry)
     found = guess(registry, keyed.framework, shapes, record.name, values_said(values, record.name))
     if module is None or not module.form:

@@ -6,13 +6,14 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from layoutx.errors import ModelError
+from layoutx.files.notes import skipped_of
 from layoutx.files.store import Store, Tensor
-from layoutx.files.tf_checkpoint import LISTED, STYLE, skipped_of
+from layoutx.files.tf_checkpoint import LISTED, STYLE
 from layoutx.model.graph import Graph, Node
-from layoutx.model.keras_groups import ATTRIBUTES, QUANTISED, hint, quantised
+from layoutx.model.keras_groups import ATTRIBUTES, hint, quantised
 from layoutx.model.keras_leaves import Leaf, Number, cells_of
 from layoutx.model.keras_slots import names_of, pieces
-from layoutx.model.record import LayerRecord
+from layoutx.model.record import QUANTISED, LayerRecord
 
 # tf_keras 2.21 engine/functional.py `_layer_checkpoint_dependencies`: the N-th layer with weights; keras 3.15.1
 # models/functional.py keeps `_operations`, a Sequential such a model as `_functional`
@@ -224,7 +225,7 @@ def by_objects(store: Store, used: Collection[str], note: str) -> tuple[list[Lay
         LayerRecord(owner or "model", hint(owner), "", {}, _sorted(owners[owner]), note=note)
         for owner in sorted(owners, key=_natural)
     ]
-    return layers, skipped_of(store)
+    return layers, skipped_of(store.metadata)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from layoutx.lang.tree import Axis, Dim, Product
-from layoutx.plan.words import dim_name
+from layoutx.lang.show import show_dim
+from layoutx.lang.tree import Axis, Dim, Product, Sum
 from layoutx.spec.bound import BoundForm, BoundTensor
+
+
+def dim_name(dim: Dim) -> str:
+    """The name of a stored dimension for people: `gate×hidden`."""
+    match dim:
+        case Axis(name, back):
+            return f"{name} reversed" if back else name
+        case Product(dims):
+            return "×".join(dim_name(d) for d in dims) or "1"
+        case Sum(None, options):
+            return "+".join(option.label for option in options)
+        case Sum(axis, _):
+            return str(axis)
+        case _:
+            return show_dim(dim)
 
 
 def dim_names(bound: BoundForm, tensor: BoundTensor) -> list[str]:

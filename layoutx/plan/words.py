@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from layoutx.lang.show import show_dim
-from layoutx.lang.tree import Axis, Dim, Option, Product, Sum, walk
+from layoutx.lang.tree import Option, Sum, walk
+from layoutx.plan.naming import dim_name
 from layoutx.plan.plan import Plan
 from layoutx.plan.steps import Add, Copy, Drop, Fill, Guard, Step
 from layoutx.spec.bound import BoundTensor
@@ -92,21 +92,6 @@ def described(tensor: BoundTensor) -> str:
     """`kernel (input 7, gate×hidden 20)`: a stored tensor with its named dimensions."""
     dims = ", ".join(f"{dim_name(d)} {n}" for d, n in zip(tensor.layout.dims, tensor.shape, strict=True))
     return f"{tensor.name} ({dims})"
-
-
-def dim_name(dim: Dim) -> str:
-    """The name of a stored dimension for people: `gate×hidden`."""
-    match dim:
-        case Axis(name, back):
-            return f"{name} reversed" if back else name
-        case Product(dims):
-            return "×".join(dim_name(d) for d in dims) or "1"
-        case Sum(None, options):
-            return "+".join(option.label for option in options)
-        case Sum(axis, _):
-            return str(axis)
-        case _:
-            return show_dim(dim)
 
 
 def order_change(plan: Plan, tensor: BoundTensor, sources: Sequence[str]) -> str:

@@ -58,7 +58,7 @@ def _layer_dict(layer: LayerView) -> dict[str, Any]:
 
 def _axes(layer: LayerView, tensor: TensorView) -> list[str] | None:
     """The names of a tensor's dimensions; None where no form is known."""
-    from layoutx.plan.words import dim_name
+    from layoutx.plan.naming import dim_name
 
     if layer.bound is None:
         return None

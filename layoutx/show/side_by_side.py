@@ -10,7 +10,7 @@ from typing import Any
 
 from layoutx.lang.show import show
 from layoutx.lang.tree import Layout, Sum, roles_of, walk
-from layoutx.plan.words import dim_name
+from layoutx.plan.naming import dim_name
 from layoutx.spec.schema import Cases, Form, Kind, Others, Reading, TensorSpec, choose
 
 

@@ -10,11 +10,11 @@ from layoutx.empty import NOTHING
 from layoutx.errors import UsageError
 from layoutx.files.store import Tensor
 from layoutx.model.record import Piece
-from layoutx.plan.plan import Array
 from layoutx.spec.bound import BoundForm
 from layoutx.verify.stats.finding import listed
 
 if TYPE_CHECKING:
+    from layoutx.plan.plan import Array
     from layoutx.stats import Stats
 
 

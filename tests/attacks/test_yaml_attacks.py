@@ -93,12 +93,12 @@ NESTED = {
 
 
 @pytest.mark.parametrize("deed", DEEDS)
-@pytest.mark.parametrize("depth", [70, 1_000, 100_000])
-@pytest.mark.parametrize("kind", NESTED)
+@pytest.mark.parametrize(
+    ("kind", "depth"),  # 100,000 levels of indentation would be ten gigabytes of blanks
+    [(kind, depth) for kind in NESTED for depth in (70, 1_000, 100_000) if kind != "indentation" or depth <= 1_000],
+)
 def test_yaml_in_yaml(refused: Any, tmp_path: Path, kind: str, depth: int, deed: str) -> None:
     """libyaml and Python follow nesting by recursion: a stack that overflows ends the process."""
-    if kind == "indentation" and depth > 1_000:
-        pytest.skip("half a gigabyte of blanks")
     refused(written(tmp_path / "a.yaml", deed, NESTED[kind](depth)), deed=deed)
 
 

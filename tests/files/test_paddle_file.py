@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from layoutx.errors import FileError, LayoutxError
+from layoutx.files.notes import tied_names
 from layoutx.files.open import open_store
-from layoutx.files.paddle_file import tied_names
 from layoutx.files.save import save
 
 RNG = np.random.default_rng(3)
@@ -36,7 +36,7 @@ def test_a_state_dict_with_names_of_one_parameter(tmp_path: Path, protocol: int)
     tree[NAMES] = {"0.weight_ih_l0": "lstm.w_0", "0.0.cell.weight_ih": "lstm.w_0", "half": "h"}
     store = open_store(written(tmp_path / "x", tree, protocol))
     assert (store.format, list(store.tensors)) == ("paddle", ["0.weight_ih_l0", "0.0.cell.weight_ih", "half"])
-    assert tied_names(store) == {"0.weight_ih_l0": "0.0.cell.weight_ih"}
+    assert tied_names(store.metadata) == {"0.weight_ih_l0": "0.0.cell.weight_ih"}
     assert np.array_equal(store.tensors["0.0.cell.weight_ih"].read(), KERNEL)
     assert store.tensors["half"].dtype == ml_dtypes.bfloat16  # paddle keeps the bits of bfloat16 as uint16
 
@@ -163,4 +163,4 @@ def test_paddle_itself(tmp_path: Path) -> None:
     store, plain = open_store(tmp_path / "theirs.pdparams"), np.load(tmp_path / "plain.npz")
     assert set(store.tensors) == set(plain.files)
     assert all(np.array_equal(tensor.read(), plain[name]) for name, tensor in store.tensors.items())
-    assert tied_names(store)["1.weight_ih_l0"] == "1.0.cell.weight_ih"
+    assert tied_names(store.metadata)["1.weight_ih_l0"] == "1.0.cell.weight_ih"
