@@ -17,9 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "requirements"
 USUAL = ["--universal", "--generate-hashes", "--no-header", "--no-annotate", "--fork-strategy", "fewest"]
-# mkdocs-material asks for 3.11.5 by its dependencies.
 LOCKS = {
-    "test": ["requirements/test.in", "--python-version", "3.11.5", "--no-emit-package", "torch"],
+    "test": ["requirements/test.in", "--python-version", "3.11", "--no-emit-package", "torch"],
     "oldest": ["pyproject.toml", "--python-version", "3.11", "--resolution", "lowest-direct"],
     "newest": ["pyproject.toml", "--python-version", "3.11", "--resolution", "highest"],
 }
