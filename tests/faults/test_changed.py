@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ import pytest
 from harm import CHANGED, OLD, Reader, appended, overwritten, replaced
 from safetensors.numpy import load_file, save_file
 from scenes import record
-from sources import command, copied, made
+from sources import command, copied
 
 import layoutx as lx
 from layoutx.errors import FileError, UsageError
@@ -25,18 +24,6 @@ from layoutx.files.guarded import SourceError
 from layoutx.files.open import open_store
 
 MAPPED, FILLED = "layoutx.files.blob:mapped", "layoutx.move.pool:filled"
-
-
-@pytest.fixture(scope="module")
-def reader() -> Iterator[Reader]:
-    found = Reader()
-    yield found
-    found.end()
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return made(tmp_path_factory.mktemp("sources"))
 
 
 def check(reader: Reader, task: dict, stop: tuple[str, int], harmed: Path, harm, folder: Path) -> None:

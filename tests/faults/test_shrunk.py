@@ -10,14 +10,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from harm import OLD, SHRUNK, Reader
 from scenes import record
-from sources import command, copied, made
+from sources import command, copied
 
 from layoutx.errors import FileError
 from layoutx.files import blob, guarded, spool
@@ -29,18 +29,6 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows lets no
 MAPPED, FILLED = "layoutx.files.blob:mapped", "layoutx.move.pool:filled"
 NEVER = 1 << 30
 MOMENTS = {"first": 0.0, "middle": 0.5, "last": 1.0}
-
-
-@pytest.fixture(scope="module")
-def reader() -> Iterator[Reader]:
-    found = Reader()
-    yield found
-    found.end()
-
-
-@pytest.fixture(scope="module")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return made(tmp_path_factory.mktemp("sources"))
 
 
 _CALLS: dict[str, int] = {}
