@@ -13,7 +13,7 @@ from layoutx.errors import FileError, LayoutxError
 from layoutx.files.atomic import check_place, replacing, sync_folder
 from layoutx.files.blob import writing
 from layoutx.files.certificate import KEY
-from layoutx.files.laid.shards import ENDING, index_name, index_text
+from layoutx.files.laid.shards import ENDING, index_name, index_text, is_part
 from layoutx.files.leftovers import LOCK, held, let_go, work_folder
 from layoutx.files.open import open_store
 from layoutx.files.remedy import remedy
@@ -144,9 +144,11 @@ def finish_stopped(final: Path) -> None:
             record = json.loads(file.read())
     except FileNotFoundError:
         return
+    except ValueError:
+        record = None
     except OSError as error:
         raise FileError(f"cannot read {RECORD}", where=str(folder), why=str(error), do=remedy(error)) from error
-    source, index = folder / record["from"], index_name(final.name)
+    source, index = _checked(record, final), index_name(final.name)
     try:
         if set(_named(beside / index)) & set(record["files"]):  # it would name new shards and old ones
             remove(beside / index)
@@ -165,6 +167,29 @@ def finish_stopped(final: Path) -> None:
         ) from error
     sync_folder(beside)
     emptied(folder)
+
+
+def _checked(record: Any, final: Path) -> Path:
+    """Where the shards of a record are; a stranger's folder may hold one that names files which are none of ours.
+
+    Raises:
+        FileError: it names another folder, or files that are no parts of this output.
+    """
+    folder = work_folder(final)
+    known = record if isinstance(record, dict) else {}
+    source, names = known.get("from"), [known.get("files"), known.get("stale")]
+    parts = all(
+        isinstance(some, list) and all(isinstance(n, str) and is_part(n, final.name) for n in some) for some in names
+    )
+    plain = isinstance(source, str) and source != ".." and Path(source).name == source
+    if not parts or not plain or (url_of(folder) is None and (folder / str(source)).is_symlink()):
+        raise FileError(
+            f"{RECORD} is not one that layoutx wrote",
+            where=str(folder),
+            why="it names files that are no parts of this output",
+            do="remove the folder, if you do not know what it is",
+        )
+    return folder / str(source)
 
 
 def kept(error: FileError) -> FileError:
@@ -222,7 +247,7 @@ def _replaced(final: Path) -> tuple[str, ...]:
     index = final.with_name(index_name(final.name))
     about = _object(index).get("metadata")
     ours = isinstance(about, dict) and KEY in about
-    return (index.name, *(name for name in _named(index) if Path(name).name == name)) if ours else ()
+    return (index.name, *(name for name in _named(index) if is_part(name, final.name))) if ours else ()
 
 
 def _is_ours(final: Path) -> bool:

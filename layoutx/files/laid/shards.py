@@ -44,6 +44,15 @@ def shard_names(name: str, count: int) -> tuple[str, ...]:
     return tuple(f"{stem}-{k:05d}-of-{count:05d}{ENDING}" for k in range(1, count + 1))
 
 
+def is_part(file: str, name: str) -> bool:
+    """Whether a file is called as an output `name` or a part of one is: itself, a shard of it, their index."""
+    stem = re.escape(_stem(name))
+    return (
+        re.fullmatch(rf"{stem}(-\d{{5,}}-of-\d{{5,}})?{re.escape(ENDING)}|{re.escape(index_name(name))}", file)
+        is not None
+    )
+
+
 def index_name(name: str) -> str:
     """`x.safetensors` -> `x.safetensors.index.json`.
 
