@@ -24,6 +24,8 @@ OLD = "old"  # in a hidden folder: what was at the output's place, where two fol
 DAY = 86_400  # seconds after which a temporary is dead where the system has no locks
 LONGEST = 120  # bytes of the output's name in that of its temporary: names have at most 255
 
+NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+
 _HELD: set[int] = set()  # open locks of this process
 
 
@@ -106,8 +108,10 @@ def held(folder: Path) -> int | None:
     """
     for _ in range(100):  # it may be removed between two of these lines
         folder.mkdir(exist_ok=True)
+        if folder.is_symlink():  # a stranger's, to have removed what lies elsewhere
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(folder))
         try:
-            handle = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o666)
+            handle = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR | NOFOLLOW, 0o666)
         except FileNotFoundError:
             continue
         if _lock(handle, alone=True) is False:
@@ -144,10 +148,10 @@ def _swept(place: Path, target: Path, token: str) -> None:
     """Remove one temporary, if its run is dead."""
     about = place.lstat()
     if stat.S_ISDIR(about.st_mode):
-        handle = os.open(place / LOCK, os.O_CREAT | os.O_RDWR, 0o666)
+        handle = os.open(place / LOCK, os.O_CREAT | os.O_RDWR | NOFOLLOW, 0o666)
         dead = _lock(handle, alone=True)
     elif stat.S_ISREG(about.st_mode):
-        handle = os.open(place, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+        handle = os.open(place, os.O_RDWR | NOFOLLOW)
         dead = _lock(handle, alone=False)
     else:
         return

@@ -62,3 +62,38 @@ def test_an_index_that_names_a_file_of_mine_as_its_shard(tmp_path: Path) -> None
     assert mine.read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == [OUTPUT, "notes.txt"]
     assert all(np.isfinite(array.read()).all() for array in open_store(tmp_path / OUTPUT).tensors.values())
+
+
+@pytest.mark.parametrize("most", ["10KB", "1GB"])
+def test_a_work_folder_that_is_a_link(tmp_path: Path, most: str) -> None:
+    """A checkout may hold links: what they point to is none of the run's."""
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "model"
+    elsewhere.mkdir()
+    folder.mkdir()
+    (elsewhere / "mine.txt").write_text("mine")
+    work_folder(folder / OUTPUT).symlink_to(elsewhere)
+    with pytest.raises(FileError, match="symbolic links") as caught:
+        converted(folder, most)
+    assert ".parts" in str(caught.value)
+    assert [path.name for path in elsewhere.iterdir()] == ["mine.txt"]
+
+
+def test_a_lock_that_is_a_link(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    work = work_folder(folder / OUTPUT)
+    work.mkdir(parents=True)
+    (work / "lock").symlink_to(tmp_path / "made")
+    with pytest.raises(FileError, match="symbolic links"):
+        converted(folder)
+    assert not (tmp_path / "made").exists()
+
+
+def test_temporaries_that_are_links(tmp_path: Path) -> None:
+    """They look like those of a dead run, and stay: nothing behind them is touched."""
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mine.txt").write_text("mine")
+    (tmp_path / f".{OUTPUT}.01234567.tmp").symlink_to(tmp_path / "mine.txt")
+    (tmp_path / f".{OUTPUT}.89abcdef.tmp").symlink_to(tmp_path / "folder")
+    converted(tmp_path, "1GB")
+    assert (tmp_path / "mine.txt").read_text() == (tmp_path / "folder" / "mine.txt").read_text() == "mine"
