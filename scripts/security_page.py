@@ -79,6 +79,15 @@ def fuzzed(records: Iterable[Mapping[str, Any]]) -> dict[str, tuple[int, ...]]:
     return {name: (count,) for name, count in sorted(found.items())}
 
 
+def verified(records: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """What was read again -> bytes."""
+    found: dict[str, int] = defaultdict(int)
+    for one in records:
+        if "verified" in one:
+            found[one["verified"]] += one.get("bytes", 0)
+    return dict(found)
+
+
 def tables(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """The generated parts of the page by name."""
     tried, harmed, inputs = attacks(records), faults(records), fuzzed(records)
@@ -93,6 +102,9 @@ def tables(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         "faults": table(("what happened", "times", "survived"), ((name, *counts) for name, counts in harmed.items())),
         "fuzz": table(
             ("reader", "inputs in CI", "not layoutx's own error"), ((name, *count, 0) for name, count in inputs.items())
+        ),
+        "bytes": table(
+            ("bytes verified by the tests", "MB"), ((k, n // 1_000_000) for k, n in verified(records).items())
         ),
         "bits": bits_table(),
     }

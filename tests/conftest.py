@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # Before any test module imports a framework. Two workers share the machine: more threads only get in each other's way.
 for _name, _value in {
@@ -44,6 +47,33 @@ def models() -> Path:
     if not Path(folder).is_dir():
         pytest.fail(f"LAYOUTX_MODELS={folder} is not a folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def read_again() -> Iterator[None]:
+    """Count what conversions inside the tests read again and compare, for scripts/security_page.py."""
+    folder = os.environ.get("LAYOUTX_RECORDS")
+    if not folder:
+        yield
+        return
+    from layoutx.files import save
+    from layoutx.move import again
+
+    counts, read, difference = Counter[str](), again._read, save._difference
+
+    def counted_read(file: int, offset: int, size: int) -> Any:
+        counts["bytes"] += size
+        return read(file, offset, size)
+
+    def counted_difference(store: Any, name: str, arrays: Any) -> str:
+        counts["bytes"] += arrays[name].nbytes if name in arrays else 0
+        return difference(store, name, arrays)
+
+    again._read, save._difference = counted_read, counted_difference
+    yield
+    again._read, save._difference = read, difference
+    with (Path(folder) / f"verified-{os.getpid()}.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"verified": "read again and compared before the rename", **counts}) + "\n")
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
