@@ -34,6 +34,8 @@ STEPS = {
         ("torch", ["install", "--no-deps", "-r", "requirements/torch.txt"]),
         ("tensorflow, keras, onnx and the tools", ["install", *LOCKED, "requirements/test.lock"]),
         ("what torch needs besides", ["install", "-r", "requirements/torch.txt"]),
+        # of a CUDA build of torch: one process cannot hold both its LLVM and TensorFlow's
+        ("no triton", ["uninstall", "-y", "triton"]),
         ("layoutx", ["install", "--no-deps", "--no-build-isolation", "-e", "."]),
     ],
 }
@@ -115,7 +117,7 @@ def environment(name):
         (folder / "wheels" / age).mkdir(parents=True, exist_ok=True)
     stamp.write_text(base + "\nunfinished\n")
     for what, arguments in STEPS[name]:
-        say("  installing " + what if arguments[0] == "install" else "  keeping " + what)
+        say({"install": "  installing ", "uninstall": "  "}.get(arguments[0], "  keeping ") + what)
         pip(python, [argument.replace("{wheels}", str(folder / "wheels")) for argument in arguments])
     stamp.write_text(base + "\n" + made_from + "\n")
     say("  done in {:.0f} s".format(time.monotonic() - started))

@@ -63,6 +63,13 @@ def _text(found: Any) -> str:
     return found
 
 
+def _member(made: Any, name: Any) -> Made:
+    """A member of an enumeration as Python 3.11.0 to 3.11.3 pickle it: getattr(class, name); nothing is looked up."""
+    if not isinstance(made, Name) or not isinstance(made.call, partial):
+        raise ValueError("it takes an attribute of what is no class of a checkpoint")
+    return Made(*made.call.args, _text(name))
+
+
 def _empty() -> dict[Any, Any]:
     """A mapping is filled key by key: made of forged pairs, it would hash whatever they begin with."""
     return {}
@@ -84,6 +91,7 @@ KNOWN: Mapping[str, Any] = {
     "torch Size": Name(tuple),
     "torch.serialization _get_layout": Name(_text),
     "collections OrderedDict": Name(_empty),
+    "builtins getattr": Name(_member),
     **{f"torch {name}": name for name in _DTYPES},
 }
 

@@ -74,7 +74,7 @@ def lengths(shape: Any, key: str, where: str) -> tuple[int | None, ...]:
     Raises:
         ModelError: a length is no whole number.
     """
-    own = shape[1:] if isinstance(shape, list) else [shape]
+    own = shape[1:] if isinstance(shape, list | tuple) else [shape]  # a live model gives tuples
     if not all(d is None or isinstance(d, int) or (isinstance(d, float) and d.is_integer()) for d in own):
         raise bad_config(f"{key} is {str(shape)[:80]}", where)
     return tuple(None if d is None else int(d) for d in own)

@@ -20,7 +20,7 @@ from layoutx.cli import main
 from layoutx.errors import FileError, LayoutxError, UsageError
 from layoutx.files import atomic
 from layoutx.files.dcp_dir import SKIPPED
-from layoutx.files.dcp_metadata import METADATA
+from layoutx.files.dcp_metadata import KNOWN, METADATA
 from layoutx.files.open import open_store
 from layoutx.files.save import can_write, save
 
@@ -405,3 +405,13 @@ def test_chunks_of_two_ranks_become_a_keras_model(tmp_path, capsys):
             same_bits(open_store(back).tensors[name].read(), value.numpy())
     assert main(["inspect", str(back)]) == 0
     assert "made.keras" in capsys.readouterr().out
+
+
+def test_an_enumeration_as_early_releases_of_python_311_pickle_it():
+    """Python 3.11.0 to 3.11.3: Enum.__reduce_ex__ gives getattr(class, name); only a described class is taken."""
+    take = KNOWN["builtins getattr"].call
+    made = take(KNOWN["torch.distributed.checkpoint.metadata _MEM_FORMAT_ENCODING"], "TORCH_CHANNELS_LAST")
+    assert made.arguments == ("_MEM_FORMAT_ENCODING", "TORCH_CHANNELS_LAST")
+    for thing, name in ((KNOWN["torch Size"], "__class__"), ("a text", "format"), (KNOWN["torch float32"], "__init__")):
+        with pytest.raises(ValueError, match="no class"):
+            take(thing, name)
