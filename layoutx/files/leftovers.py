@@ -107,7 +107,12 @@ def held(folder: Path) -> int | None:
         OSError: it cannot be made.
     """
     for _ in range(100):  # it may be removed between two of these lines
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except FileExistsError:  # of what was a folder a moment ago, too: pathlib looks twice
+            if folder.exists() and not folder.is_dir():
+                raise
+            continue
         if folder.is_symlink():  # a stranger's, to have removed what lies elsewhere
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(folder))
         try:
