@@ -94,9 +94,14 @@ HELD: Mapping[str, Held] = {
 }
 
 
+def _held_by(path: Path) -> Held | None:
+    """What the format of an output holds; None for one that is asked elsewhere."""
+    return next((held for ending, held in HELD.items() if path.name.endswith(ending)), None)
+
+
 def unheld(path: Path, entries: Iterable[tuple[str, DType, tuple[int, ...]]]) -> list[LayoutxError]:
     """One complaint for each tensor (name, dtype, shape) that the format of an output cannot hold."""
-    found = next((held for ending, held in HELD.items() if path.name.endswith(ending)), None)
+    found = _held_by(path)
     if found is None:
         return []
     entries = list(entries)
@@ -112,7 +117,7 @@ def unheld(path: Path, entries: Iterable[tuple[str, DType, tuple[int, ...]]]) ->
 
 def odd_bools(path: Path, arrays: Mapping[str, Array]) -> list[LayoutxError]:
     """One complaint for each C-contiguous bool array with other bytes than 0 and 1, where the format loses them."""
-    found = next((held for ending, held in HELD.items() if path.name.endswith(ending)), None)
+    found = _held_by(path)
     if found is None or found.bools:
         return []
     odd = [name for name, array in arrays.items() if array.dtype == bool and array.size and bits(array).max() > 1]

@@ -226,8 +226,8 @@ def write_whole(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; {} where there is none."""
+def json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file, also a remote one; {} where there is none."""
     try:
         with opened(path) as file:
             found = json.loads(file.read())
@@ -238,14 +238,14 @@ def _object(path: Path) -> dict[str, Any]:
 
 def _named(index: Path) -> tuple[str, ...]:
     """The shards that an index names."""
-    places = _object(index).get("weight_map")
+    places = json_object(index).get("weight_map")
     return tuple(dict.fromkeys(map(str, places.values()))) if isinstance(places, dict) else ()
 
 
 def _replaced(final: Path) -> tuple[str, ...]:
     """The index of an old output in shards, and the shards that it names, where layoutx wrote it."""
     index = final.with_name(index_name(final.name))
-    about = _object(index).get("metadata")
+    about = json_object(index).get("metadata")
     ours = isinstance(about, dict) and KEY in about
     return (index.name, *(name for name in _named(index) if is_part(name, final.name))) if ours else ()
 

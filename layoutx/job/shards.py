@@ -18,12 +18,12 @@ from layoutx.files.blob import origin, writing
 from layoutx.files.hashes import XXH3
 from layoutx.files.laid.shards import index_name, partition, shard_names
 from layoutx.files.leftovers import JOURNAL, work_folder
-from layoutx.files.remote import is_file, opened, state_of, url_of
+from layoutx.files.remote import is_file, state_of, url_of
 from layoutx.files.remote_write import make_folder
 from layoutx.job.moves import Moves
 from layoutx.job.near import deliver_file
 from layoutx.job.observed import Told
-from layoutx.job.published import Shards, emptied, kept, write_whole
+from layoutx.job.published import Shards, emptied, json_object, kept, write_whole
 from layoutx.job.stream import Output, entries_of
 from layoutx.move.again import same_again
 from layoutx.move.cast import Lost
@@ -183,12 +183,8 @@ def _own(digest: str) -> str:
 
 
 def _journal(path: Path) -> dict[str, Any]:
-    try:
-        with opened(path) as file:
-            found = json.loads(file.read())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) and isinstance(found.get("done"), dict) else {}
+    found = json_object(path)
+    return found if isinstance(found.get("done"), dict) else {}
 
 
 def _kept(parts: Sequence[Part], journal: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Told]]]:
