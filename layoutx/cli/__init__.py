@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 RARELY = (100_000, 50, 100)  # records and plans are many and live long: looking for garbage among them took a third
-# TensorFlow greets on stderr, where only errors belong
-QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
+# TensorFlow greets on stderr, where only errors belong; NumPy's threads spin at its import, on the cores that have work
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "OPENBLAS_THREAD_TIMEOUT": "4"}
 LIGHT = ("explain", "inspect", "plan", "specs")  # they multiply nothing; NumPy's threads took a quarter of them
 
 
@@ -37,7 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault(name, value)
     from layoutx.cli.interrupts import Interrupts
 
-    with Interrupts(lasting=argv is None) as interrupts:
+    own = argv is None  # this process is there for the command alone
+    with Interrupts(lasting=own) as interrupts:
         try:
             interrupts.about(_output(arguments))  # arguments are parsed a little later
             status = _run(arguments, interrupts)
@@ -54,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not interrupts.number:
                 raise
             status = INTERRUPTED
+        if own:
+            gc.freeze()  # Python looks for garbage once more when it ends: a fifth of a short command
         return _interrupted(interrupts) if interrupts.number else status
 
 

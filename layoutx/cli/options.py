@@ -48,7 +48,7 @@ def parser(first: str = "") -> Parser:
         epilog="exit status: 0 done and verified, 1 refused or a verification failed, 2 the call was wrong",
     )
     top.add_argument("--version", action="version", version=f"layoutx {VERSION}")
-    several = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    several = top.add_subparsers(prog="layoutx", metavar="COMMAND", required=True, parser_class=Parser)
     for name in [first] if first in COMMANDS else COMMANDS:
         here = {"inspect": _inspect, "convert": _convert, "plan": _plan, "specs": _specs}
         add = here[name] if name in here else import_module(f"layoutx.cli.{name}").add

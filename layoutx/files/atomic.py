@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -168,6 +167,8 @@ def _put(new: Path, target: Path, old: Path) -> None:
 
 def _aside(new: Path, target: Path, old: Path) -> None:
     """The old folder moved aside first; where it ends there, it goes back, see `temporary_of`."""
+    import shutil
+
     shutil.rmtree(old, ignore_errors=True)  # another run put its own in the place of what was moved here
     os.rename(target, old)
     os.rename(new, target)

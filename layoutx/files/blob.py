@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -23,6 +22,9 @@ from layoutx.files.remedy import remedy
 from layoutx.files.remote import fetched, size_of, url_of
 from layoutx.files.steady import plain_file, same_file, same_files, state_in
 from layoutx.files.store import Store, Tensor
+
+if TYPE_CHECKING:
+    import zipfile
 
 DO_AGAIN = "copy or download the file again, or save it again"
 
@@ -81,12 +83,14 @@ def member(info: zipfile.ZipInfo, path: Path) -> Blob:
     Raises:
         FileError: it has become another file since, or the member is not what the directory says.
     """
+    from zipfile import ZIP_STORED
+
     with path.open("rb") as file:
         file.seek(info.header_offset)
         head = file.read(30)
     # The local header's own lengths count: its extra field may differ from the one in the directory.
     start = info.header_offset + 30 + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
-    if info.compress_type == zipfile.ZIP_STORED:
+    if info.compress_type == ZIP_STORED:
         return replace(whole(path), offset=start, size=info.file_size)
     return Blob(path, 0, info.file_size, spool.unpacked(info, path, start))
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import mmap
-import platform
+import os
 import signal
 import sys
 import weakref
@@ -171,7 +171,7 @@ def _size(path: Path) -> int:
 def _install() -> None:
     """Have SIGBUS come here first; again after others (faulthandler, TensorFlow) took it."""
     global _hook
-    if _hook is None and sys.platform in ("linux", "darwin") and platform.machine() in ("x86_64", "aarch64", "arm64"):
+    if _hook is None and sys.platform in ("linux", "darwin") and os.uname().machine in ("x86_64", "aarch64", "arm64"):
         try:
             _hook = _Hook()
         except (ImportError, OSError, AttributeError):  # no ctypes, or another C library

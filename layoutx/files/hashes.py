@@ -11,7 +11,6 @@ once in 2**128 times by either; what somebody forges on purpose only SHA-256 sho
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from functools import lru_cache
 from threading import Lock
@@ -27,6 +26,8 @@ XXH3, SHA256 = "xxh3-128", "sha256"
 
 
 def _sha256(data: memoryview | bytes) -> bytes:
+    import hashlib  # 3 ms that only those pay who ask for it
+
     return hashlib.sha256(data).digest()
 
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
-import shutil
 import stat
 import struct
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -78,6 +75,8 @@ def scratch() -> Iterator[Path]:
     Raises:
         UsageError: there is no such place.
     """
+    import tempfile
+
     with temporary_of(Path(tempfile.gettempdir()) / "layoutx", folder=True) as folder:
         yield folder
 
@@ -201,7 +200,7 @@ def _is(handle: int, path: Path) -> bool:
 
 
 def _place(target: Path) -> Path:
-    return target.with_name(f".{_stem(target)}.{secrets.token_hex(4)}.tmp")
+    return target.with_name(f".{_stem(target)}.{os.urandom(4).hex()}.tmp")
 
 
 def _gone(place: Path, target: Path) -> None:
@@ -216,6 +215,8 @@ def _gone(place: Path, target: Path) -> None:
     except FileNotFoundError:
         return
     except OSError:  # a folder: EISDIR, on some systems EPERM
+        import shutil
+
         shutil.rmtree(place, ignore_errors=True)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -46,7 +44,7 @@ def upload(local: Path, final: Path, again: bool) -> None:
     # A store has no rename: what replaces an old file is checked beside it first, and copied inside the store.
     _sweep(fs, name)
     old = bool(fs.exists(name))
-    there = f"{name}.{secrets.token_hex(4)}.tmp" if old else name
+    there = f"{name}.{os.urandom(4).hex()}.tmp" if old else name
 
     def once() -> None:
         try:
@@ -134,6 +132,8 @@ def make_folder(folder: Path) -> None:
 def drop_folder(folder: Path) -> None:
     """Remove a folder and all that is in it, as far as it lets itself be removed."""
     if url_of(folder) is None:
+        import shutil
+
         shutil.rmtree(folder, ignore_errors=True)
         return
     fs, name = system_of(folder)

@@ -8,14 +8,13 @@ of it goes, or the process ends, in whatever way.
 from __future__ import annotations
 
 import os
-import tempfile
-import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import product
 from math import prod
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +23,9 @@ from layoutx.files import dtypes
 from layoutx.files.dtypes import Array, native
 from layoutx.files.guarded import broken, check_since, guarded
 from layoutx.files.room import take_room
+
+if TYPE_CHECKING:
+    import zipfile
 
 LARGE = 32 << 20  # bytes; what is smaller is unpacked in memory
 SLAB = 8 << 20
@@ -54,6 +56,8 @@ def room(nbytes: int, of: Path) -> Array:
     Raises:
         FileError: there is no such space.
     """
+    import tempfile
+
     folder = tempfile.gettempdir() if _folder is None or os.environ.get("TMPDIR") else str(_folder)
     try:
         with tempfile.TemporaryFile(dir=folder) as file:

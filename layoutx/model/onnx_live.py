@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layoutx.errors import ModelError
 from layoutx.files.open import open_store
 from layoutx.files.store import Store
+
+if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
 
 _FOLDERS: list[TemporaryDirectory[str]] = []  # they live as long as the process: tensors are read when asked for
 
@@ -24,6 +26,8 @@ def onnx_store(model: Any) -> Store:
     Raises:
         ModelError: it cannot be written out, since its weights lie in other files or pass 2 GB.
     """
+    from tempfile import TemporaryDirectory
+
     folder = TemporaryDirectory(prefix="layoutx-")
     _FOLDERS.append(folder)
     path = Path(folder.name) / "model.onnx"

@@ -12,7 +12,6 @@ import numpy as np
 from layoutx.empty import NOTHING
 from layoutx.errors import ModelError, UsageError
 from layoutx.files.dtypes import Array, is_numeric, named, settled
-from layoutx.files.paddle_file import tied_by
 from layoutx.files.store import Store, Tensor
 from layoutx.model.keyed import Keyed, Module, keyed_store
 from layoutx.model.tree_config import Known, module_of
@@ -234,6 +233,8 @@ def _mlx(model: Any, known: Known) -> Flat:
 def _paddle(model: Any, known: Known) -> Flat:
     """paddle 3.3 paddle.nn.Layer.state_dict: names of one parameter share its `name`."""
     leaves = dict(model.state_dict())
+    from layoutx.files.paddle_file import tied_by
+
     tied = tied_by({name: str(value.name) for name, value in leaves.items()})
     modules = {p: module_of("paddle", "paddle.nn", m, known) for p, m in model.named_sublayers(include_self=True)}
     return Flat("paddle", leaves, modules=modules, tied=tied)

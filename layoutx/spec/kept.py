@@ -6,7 +6,6 @@ and never needed. `LAYOUTX_CACHE` names another folder; empty, nothing is kept.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import sys
@@ -14,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import xxhash
 
 from layoutx.spec.memo import uncollected
 from layoutx.version import VERSION
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = "LAYOUTX_CACHE"
 MOST_KEPT = 8
-_DIGEST = 32
+_DIGEST = 16  # of xxh3: it shows damage; that nobody else wrote the file is said by its owner
 
 
 def kept(folders: Iterable[Path]) -> Path | None:
@@ -40,14 +41,14 @@ def kept(folders: Iterable[Path]) -> Path | None:
         return None  # who loads them says so
     package = Path(__file__).resolve().parent
     code = [*package.glob("*.py"), *(package.parent / "lang").glob("*.py")]
-    digest = hashlib.sha256(f"{VERSION} {sys.version}".encode())
+    digest = xxhash.xxh3_128(f"{VERSION} {sys.version}".encode())
     try:
         for path in (*sorted(code), *(p for folder in folders for p in sorted(folder.glob("*.yaml")))):
             about = path.stat()
             digest.update(f"{path}\0{about.st_size}\0{about.st_mtime_ns}\n".encode())
     except OSError:
         return None
-    return home / f"registry-{digest.hexdigest()[:32]}.pickle"
+    return home / f"registry-{digest.hexdigest()}.pickle"
 
 
 def cache_folder() -> Path | None:
@@ -146,7 +147,7 @@ def taken(path: Path) -> Kept | None:
             if not _own(os.fstat(file.fileno())) or not _own(path.parent.stat()):
                 return None
             whole = file.read()
-        if hashlib.sha256(whole[_DIGEST:]).digest() != whole[:_DIGEST]:
+        if xxhash.xxh3_128_digest(whole[_DIGEST:]) != whole[:_DIGEST]:
             return None
         stored, kind_of, frameworks, names = _loaded(whole[_DIGEST:])
     except Exception:  # whatever is wrong with it, the spec files are there
@@ -193,7 +194,7 @@ def keep(path: Path, registry: Registry) -> None:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix="registry-", suffix=".part")
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(data).digest() + data)
+                file.write(xxhash.xxh3_128_digest(data) + data)
             os.replace(name, path)
         except BaseException:
             os.unlink(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -129,13 +130,20 @@ def _installed() -> tuple[Path, ...]:
 
 def _announced() -> bool:
     """Whether any installed package names spec folders; importlib.metadata takes ten times as long to find out."""
-    for place in map(Path, sys.path):
-        if place.is_file():
+    for place in sys.path:
+        if os.path.isfile(place):
             return True  # a zip file, which only importlib.metadata looks into
-        for pattern in ("*.dist-info", "*.egg-info", "*.egg/EGG-INFO"):
-            for found in place.glob(f"{pattern}/entry_points.txt"):
-                if ENTRY_POINTS.encode() in found.read_bytes():
+        with suppress(OSError):
+            for name in os.listdir(place or "."):
+                inside = {".dist-info": "", ".egg-info": "", ".egg": "EGG-INFO"}.get(os.path.splitext(name)[1])
+                if inside is not None and _told(os.path.join(place, name, inside, "entry_points.txt")):
                     return True
+    return False
+
+
+def _told(path: str) -> bool:
+    with suppress(OSError), open(path, "rb") as file:
+        return ENTRY_POINTS.encode() in file.read()
     return False
 
 

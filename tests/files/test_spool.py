@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -211,9 +212,9 @@ def test_the_space_is_given_back_and_has_no_name(tmp_path: Path, monkeypatch: py
 
 def test_where_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    plain = spool.tempfile.TemporaryFile
-    monkeypatch.setattr(spool.tempfile, "TemporaryFile", lambda dir: (asked.append(dir), plain(dir=dir))[1])
-    monkeypatch.setattr(spool.tempfile, "tempdir", str(tmp_path))
+    plain = tempfile.TemporaryFile
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda dir: (asked.append(dir), plain(dir=dir))[1])
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.delenv("TMPDIR", raising=False)
     beside = tmp_path / "beside"
     beside.mkdir()
