@@ -25,11 +25,9 @@ from layoutx.job.asked import check_call, check_target, check_types, not_itself
 from layoutx.job.deliver import deliver, how_of
 from layoutx.job.jobs import Job, Options, options_of
 from layoutx.job.named import plan_named
-from layoutx.job.paired import plan_pair
 from layoutx.job.recognised import held, way_back
 from layoutx.job.run import Moved
 from layoutx.job.said import said_of
-from layoutx.job.seen import with_run
 from layoutx.model.callables import built
 from layoutx.model.keyed import Keyed
 from layoutx.model.load import (
@@ -225,12 +223,17 @@ def planned(
     elif is_keras_file(store):
         model = read(template=lent, config=config_of(config), input_shape=input_shape)
     elif isinstance(target, ModelRecord) and not says_itself(store):
+        from layoutx.job.paired import plan_pair
+
         return plan_pair(plain(keyed_of(store, from_)), target, known, options)
     elif to == "keras" and target is None:
         raise _needs_like(to)
     else:
         model = _other(read(plain=plain), None, to)
     if target is not None:
+        from layoutx.job.paired import plan_pair
+        from layoutx.job.seen import with_run
+
         target = with_run(target, live, model)
         return plan_pair(model, target, known, options)
     if to == "keras":

@@ -16,8 +16,7 @@ from layoutx.plan.steps import Exactness
 from layoutx.show.report_lines import LayerLine
 from layoutx.show.report_many import Lines
 from layoutx.spec.registry import Registry
-from layoutx.verify.models import EndToEnd
-from layoutx.verify.proof import Proof
+from layoutx.verify.outcome import EndToEnd, Proof
 from layoutx.version import VERSION
 
 # names and numbers, no configs

@@ -20,7 +20,6 @@ from layoutx.files.remote_write import uploaded
 from layoutx.files.save import save
 from layoutx.files.spool import spooling
 from layoutx.files.store import Store, Tensor
-from layoutx.job.executors import MOST, over
 from layoutx.job.jobs import Job, LayerJob, Options
 from layoutx.job.levels import check_level, computed, level_of
 from layoutx.job.moves import Moves, moves_for
@@ -83,6 +82,8 @@ def how_of(
     size = size_of(most) if isinstance(most, str) else most
     run: Run = one_by_one
     if executor is not None:
+        from layoutx.job.executors import MOST, over
+
         size, jobs = size or MOST, jobs or 1  # an executor has a worker for each core
         run = over(executor, size)
     if resume and size is None:

@@ -14,7 +14,7 @@ from layoutx.plan.run import Result, consent
 from layoutx.plan.run import run as run_plan
 from layoutx.plan.steps import Add, Copy, Drop, Exactness, Guard
 from layoutx.progress import steps
-from layoutx.verify.proof import Proof, prove_layer
+from layoutx.verify.outcome import Proof
 
 NOT_COMPUTED = "its bytes were compared, its outputs not computed"
 
@@ -135,6 +135,8 @@ def carry(
     moved.results[name] = result
     result.derived.update(derived_of(layer))
     if prove:
+        from layoutx.verify.proof import prove_layer
+
         exactness = replace(result, derived={}).exactness(layer.plan)
         moved.proofs[name] = prove_layer(
             layer.plan, source, result.tensors, exactness, live=live, last=layer.last, refine=layer.refine

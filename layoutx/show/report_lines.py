@@ -22,7 +22,7 @@ from layoutx.plan.run import Result
 from layoutx.plan.steps import Add, Copy, Drop, Fill
 from layoutx.plan.words import order_change
 from layoutx.spec.bound import BoundForm, BoundTensor
-from layoutx.verify.proof import Proof
+from layoutx.verify.outcome import Proof
 
 UNPROVED = Proof("not computed")
 

@@ -9,7 +9,7 @@ from layoutx.job.jobs import Job, LayerJob
 from layoutx.job.run import Moved
 from layoutx.plan.run import Result
 from layoutx.show.report_lines import UNPROVED, LayerLine, layer_line
-from layoutx.verify.proof import Proof
+from layoutx.verify.outcome import Proof
 
 
 class Lines(Sequence[LayerLine]):

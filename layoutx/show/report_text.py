@@ -15,7 +15,7 @@ from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, ro
 if TYPE_CHECKING:
     from layoutx.report import Report
     from layoutx.show.report_lines import LayerLine, TensorLine
-    from layoutx.verify.proof import Proof
+    from layoutx.verify.outcome import Proof
 
 OPTIMIZER = ("optimizer", "optimiser")
 MOST_LEFTOVERS = 8

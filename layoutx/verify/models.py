@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -16,30 +15,12 @@ from layoutx.model.record import ModelRecord
 from layoutx.model.tree import family, is_tree
 from layoutx.plan.plan import Array
 from layoutx.verify.left_out import ended, ends_of
+from layoutx.verify.outcome import EndToEnd as EndToEnd
 from layoutx.verify.plain import called, is_torch, outputs_of, said
 
 # float64 is not tighter: TensorFlow rounds some constants to float32 (gelu's root of 2, 1/sqrt(head_dim) of attention)
 RELATIVE = {"float64": 1e-7, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 LENGTHS = (7, 11, 13)
-
-
-@dataclass(frozen=True, slots=True)
-class EndToEnd:
-    """How the outputs of two models compare.
-
-    Attributes:
-        largest: largest absolute difference; None where the models were not run.
-        scale: largest absolute output.
-        dtype: what the models computed in.
-        agrees: whether the difference is rounding; None where the models were not run.
-        note: how axes were turned, or why the models were not run.
-    """
-
-    largest: float | None = None
-    scale: float = 0.0
-    dtype: str = ""
-    agrees: bool | None = None
-    note: str = ""
 
 
 def compare_models(source: Any, target: Any, model: Keyed | ModelRecord, inputs: Any = None) -> EndToEnd:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from layoutx.plan.steps import Drop, Exactness
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.schema import holds
 from layoutx.verify.layer import run_live
+from layoutx.verify.outcome import Proof as Proof
 from layoutx.verify.probe import probe_data, probe_settings
 from layoutx.verify.reference import forward_layer, span
 from layoutx.verify.roles import roles
@@ -24,27 +24,6 @@ from layoutx.verify.roles import roles
 LARGE = 1 << 24  # elements; a larger layer is computed in float32
 TOLERANCE = {"float64": 1e-9, "float32": 1e-4}
 LEAST = 1e-26  # below it frameworks flush to zero
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """What was measured on one layer.
-
-    Attributes:
-        round_trip: "bit-exact", or why the way back is another.
-        method: what computed the target's output: "torch 2.13.0", "NumPy reference"; "" where nothing could.
-        largest: largest absolute difference of the outputs; None where nothing was computed.
-        scale: largest absolute output.
-        dtype: what was computed in.
-        note: why something was not done.
-    """
-
-    round_trip: str
-    method: str = ""
-    largest: float | None = None
-    scale: float = 0.0
-    dtype: str = ""
-    note: str = ""
 
 
 def prove_layer(

@@ -1,0 +1,45 @@
+"""What was measured on one layer, and on two whole models: results alone, without what measures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was measured on one layer.
+
+    Attributes:
+        round_trip: "bit-exact", or why the way back is another.
+        method: what computed the target's output: "torch 2.13.0", "NumPy reference"; "" where nothing could.
+        largest: largest absolute difference of the outputs; None where nothing was computed.
+        scale: largest absolute output.
+        dtype: what was computed in.
+        note: why something was not done.
+    """
+
+    round_trip: str
+    method: str = ""
+    largest: float | None = None
+    scale: float = 0.0
+    dtype: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EndToEnd:
+    """How the outputs of two models compare.
+
+    Attributes:
+        largest: largest absolute difference; None where the models were not run.
+        scale: largest absolute output.
+        dtype: what the models computed in.
+        agrees: whether the difference is rounding; None where the models were not run.
+        note: how axes were turned, or why the models were not run.
+    """
+
+    largest: float | None = None
+    scale: float = 0.0
+    dtype: str = ""
+    agrees: bool | None = None
+    note: str = ""
