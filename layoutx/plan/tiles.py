@@ -24,7 +24,7 @@ SETS, WAYS = 64, 12  # of a first-level cache
 FIRST = 8192  # elements that are looked at to see how they fall into the cache
 NEAR = 3 << 19  # bytes of a small tensor: all of it stays close to the processor
 LINES = 256  # lines that a first-level cache holds with ease
-ROWS = 131  # elements of a target run within a box: no multiple of 8, see docs/performance.md
+ROWS = 131  # elements of a target run within a box: no multiple of 8, by which NumPy's loop is unrolled
 COLUMNS = 2048  # bytes of a source run within a box
 BOX = ROWS * COLUMNS  # bytes of a box: it stays in the second-level cache
 FEW = 16  # runs of the source that can be read side by side where they lie
@@ -226,7 +226,7 @@ def _widened(axes: list[Axis], width: int) -> tuple[list[Axis], int]:
 def _box(axes: Sequence[Axis], width: int) -> tuple[tuple[int, ...], Scratch | None]:
     """Lengths of a box with long runs on both sides, and what it needs of a scratch array."""
     box, outward = [1] * len(axes), range(len(axes) - 1, -1, -1)
-    rows = axes[-1].size if ROWS < axes[-1].size <= 2 * ROWS else ROWS  # whole runs of the target lie side by side
+    rows = axes[-1].size if ROWS < axes[-1].size <= 2 * ROWS else ROWS  # a whole axis: then runs lie side by side
     columns = _grow(box, axes, _inward(axes), BOX // rows // width, COLUMNS // width // 8)
     _grow(box, axes, outward, rows, rows // 2)
     for axis in outward:  # the rest of the cache: fewer boxes
