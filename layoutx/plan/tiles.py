@@ -23,8 +23,9 @@ LINE = 64  # bytes of a cache line
 SETS, WAYS = 64, 12  # of a first-level cache
 FIRST = 8192  # elements that are looked at to see how they fall into the cache
 NEAR = 3 << 19  # bytes of a small tensor: all of it stays close to the processor
-ROWS = 256  # elements of a target run within a box: as many lines as a first-level cache holds with ease
-COLUMNS = 1024  # bytes of a source run within a box
+LINES = 256  # lines that a first-level cache holds with ease
+ROWS = 131  # elements of a target run within a box: no multiple of 8, by which NumPy's loop is unrolled
+COLUMNS = 2048  # bytes of a source run within a box
 BOX = ROWS * COLUMNS  # bytes of a box: it stays in the second-level cache
 FEW = 16  # runs of the source that can be read side by side where they lie
 SHORT = 8  # elements of an innermost loop; below, starting the loop costs as much as the loop
@@ -199,7 +200,7 @@ def _at_best(axes: Sequence[Axis], width: int) -> bool:
     meanwhile = axes[outer + 1 :]
     small = prod(axis.size for axis in axes) * width < NEAR
     return (small or prod(axis.size for axis in meanwhile) <= FIRST) and _crowd(
-        meanwhile, ROWS if small else FIRST
+        meanwhile, LINES if small else FIRST
     ) <= WAYS
 
 
@@ -225,16 +226,17 @@ def _widened(axes: list[Axis], width: int) -> tuple[list[Axis], int]:
 def _box(axes: Sequence[Axis], width: int) -> tuple[tuple[int, ...], Scratch | None]:
     """Lengths of a box with long runs on both sides, and what it needs of a scratch array."""
     box, outward = [1] * len(axes), range(len(axes) - 1, -1, -1)
-    columns = _grow(box, axes, _inward(axes), COLUMNS // width, COLUMNS // width // 4)
-    _grow(box, axes, outward, ROWS, ROWS // 2)
+    rows = axes[-1].size if ROWS < axes[-1].size <= 2 * ROWS else ROWS  # a whole axis: then runs lie side by side
+    columns = _grow(box, axes, _inward(axes), BOX // rows // width, COLUMNS // width // 8)
+    _grow(box, axes, outward, rows, rows // 2)
     for axis in outward:  # the rest of the cache: fewer boxes
         box[axis] = min(axes[axis].size, box[axis] * max(1, BOX // (prod(box) * width)))
-    rows = tuple(axis for axis in range(len(axes)) if axis not in columns)
-    if prod(box[axis] for axis in rows) <= FEW:
+    rest = tuple(axis for axis in range(len(axes)) if axis not in columns)
+    if prod(box[axis] for axis in rest) <= FEW:
         return tuple(box), None
     pitch = (-(-prod(box[axis] for axis in columns) * width // LINE) | 1) * LINE
     turned = tuple(axis in columns and axes[axis].of < 0 for axis in range(len(axes)))
-    return tuple(box), Scratch(rows, tuple(reversed(columns)), turned, pitch)
+    return tuple(box), Scratch(rest, tuple(reversed(columns)), turned, pitch)
 
 
 def _grow(box: list[int], axes: Sequence[Axis], order: Iterable[int], want: int, enough: int) -> list[int]:

@@ -157,6 +157,26 @@ def test_every_width(width: int) -> None:
     same(to, of)
 
 
+@pytest.mark.parametrize(
+    ("shape", "run"), [((4096, 4096), 131), ((8192, 512), 131), ((256, 8192), 256), ((300, 8192), 131)]
+)
+def test_a_box_stays_in_the_cache(shape: tuple[int, int], run: int) -> None:
+    """Its runs in the target are no multiple of 8, or the whole axis."""
+    found = strided.way(room(shape[::-1], 4), room(shape, 4).T)
+    assert found.box[1] == run
+    assert tiles.BOX // 2 < prod(found.box) * 4 <= tiles.BOX
+
+
+@pytest.mark.parametrize("width", DTYPES)
+@pytest.mark.parametrize("shape", [(), (0,), (5,), (16, 16), (3, 2, 7)])
+def test_small_arrays(shape: tuple[int, ...], width: int) -> None:
+    """Below the limit nothing is looked at: not the strides, and not whether the two share memory."""
+    of = numbered(shape, width)
+    same(room(shape[::-1], width), of.T)
+    line = numbered((40,), width)
+    same(line[3:], line[:-3])
+
+
 @pytest.mark.parametrize("jobs", [1, 2, 3])
 def test_threads(jobs: int) -> None:
     """Above the limit from which threads are used: a transpose, and rows that are plain copies."""
