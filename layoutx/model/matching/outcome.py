@@ -13,6 +13,7 @@ from layoutx.model.keyed import Keyed
 from layoutx.model.matching import evidence as ev
 from layoutx.model.matching.assignment import PLACED, assigned
 from layoutx.model.matching.evidence import Clues, Scores, Table
+from layoutx.model.matching.neighbours import known_as
 from layoutx.model.matching.values import Numbers
 from layoutx.model.places import Candidate
 
@@ -130,7 +131,10 @@ def _solved(
     for (row, column), at in cells.items():
         score[row, column] = sum(scores[group[row], at].values())
     overlaps = [(columns[a], columns[b]) for a, b in combinations(columns, 2) if a & b] if _mixed(columns) else []
-    matched, margins = assigned(score, overlaps)
+    key = (score.shape, score.tobytes(), *overlaps)
+    if key not in clues.solved:  # most groups are what they were in the last round, or what another one was
+        clues.solved[key] = assigned(score, overlaps)
+    matched, margins = clues.solved[key]
     return [
         (name, cells[row, matched[row]] if matched[row] >= 0 else -1, margins[row]) for row, name in enumerate(group)
     ]
@@ -168,12 +172,12 @@ def contradicted(found: ev.Clues, outcome: Outcome) -> dict[str, tuple[Candidate
     """
     if found.wires is None:
         return {}
-    met = {name: ev.known_as(choice.candidate) for name, choice in outcome.chosen.items()}
+    met = {name: known_as(choice.candidate) for name, choice in outcome.chosen.items()}
     doubts = {}
     for name, choice in outcome.chosen.items():
         if choice.reason != ev.WIRING or len(found.options[name]) < 2:
             continue
-        right, wrong = ev.agreed(found, name, choice.candidate, met)
+        right, wrong = found.wires.agreed(name, choice.candidate, met)
         if wrong >= max(right, 1):
             doubts[name] = tuple(found.options[name])
     return doubts
