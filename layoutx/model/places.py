@@ -168,7 +168,7 @@ def _fullest(found: list[Candidate]) -> list[Candidate]:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """How a layer would be stored in a form: the bound form, and the names, shapes and layouts that a file would hold."""
+    """How a layer would be stored in a form: the bound form; names, shapes and layouts that a file would hold."""
 
     bound: BoundForm
     config: Mapping[str, Any]
@@ -184,7 +184,7 @@ def _said(values: Mapping[str, Any], layer: Layer, prefix: str) -> dict[str, Any
 def stored(layer: Layer, form: Form, keyed: Keyed) -> Iterator[Stored]:
     """One for each config that the form tells apart; of instances only those that the keyed model has names for."""
     seen: set[tuple[object, ...]] = set()
-    ends = {name.rpartition(".")[2] for name in keyed.tensors}
+    ends = {name.rpartition(".")[2] for name in keyed.tensors} if form.each else set()
     for config in configs(form, {}, layer.bound.facts):
         for number in range(MOST_INSTANCES if form.each else 1):
             instance = {form.each: number} if form.each else {}
