@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from layoutx.model.axes import Axis, Cat, Dim, Item, Use, axes_in, refinement, same_order
@@ -141,8 +141,13 @@ def _of_cat(flow: Flow, cat: Cat) -> Orders | str:
     return Orders(made, made, next(iter(own), ""))
 
 
-def finished(flow: Flow, record: LayerRecord) -> LayerRecord:
-    """The record with what is known of its axes and of the layers that feed it."""
+def finished(flow: Flow, records: Iterable[LayerRecord]) -> list[LayerRecord]:
+    """The records with what is known of their axes and of the layers that feed them, once the walk is over."""
+    letters = _letters(flow)
+    return [_finished(flow, record, letters) for record in records]
+
+
+def _finished(flow: Flow, record: LayerRecord, letters: Mapping[int, str]) -> LayerRecord:
     refine: dict[str, Refinement] = {}
     notes = [record.note] if record.note else []
     for axis, uses in flow.uses.get(record.name, {}).items():
@@ -154,13 +159,12 @@ def finished(flow: Flow, record: LayerRecord) -> LayerRecord:
         elif found[0] is not None:
             refine[axis] = found[0]
     inputs = tuple(n for n in dict.fromkeys(flow.fed.get(record.name, [])) if n != record.name)
-    return replace(record, refine=refine, inputs=inputs, note="; ".join(notes), pieces=_pieces(flow, record))
+    return replace(record, refine=refine, inputs=inputs, note="; ".join(notes), pieces=_pieces(flow, record, letters))
 
 
-def _pieces(flow: Flow, record: LayerRecord) -> dict[str, tuple[Piece, ...]]:
+def _pieces(flow: Flow, record: LayerRecord, letters: Mapping[int, str]) -> dict[str, tuple[Piece, ...]]:
     """What each of a record's axes is made of, where every use of the layer agrees; axes of a map by its letters."""
     found: dict[str, list[tuple[Piece, ...]]] = {}
-    letters = _letters(flow)
     for axis, uses in flow.uses.get(record.name, {}).items():
         if axis != "output":
             found[axis] = [

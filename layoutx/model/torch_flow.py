@@ -65,7 +65,8 @@ def followed(program: Program, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
             flow.inputs |= {a.id for d in dims[1:] for a in d}
     for op in program.ops:
         _op(walk, op)
-    return {path: finished(flow, LayerRecord(path, walk.classes.get(path, ""))) for path in flow.fed}
+    records = (LayerRecord(path, walk.classes.get(path, "")) for path in flow.fed)
+    return {record.name: record for record in finished(flow, records)}
 
 
 def _below(names: Iterable[str]) -> dict[str, list[str]]:
