@@ -121,11 +121,14 @@ def _names(
     # Keras counts dense, dense_1, others dense1, dense2: where one of a series has no namesake, the others' say nothing
     met = {key[0] for key in scores if found.said[key].equal}
     doubtful = {counted(name) for name in rest if name not in met}
+
+    def trusted(name: str) -> bool:
+        return (series := counted(name)) == name or series not in doubtful
+
     for key, own in scores.items():
         said = found.said[key]
         counts = shifted(said, known)
-        trusted = counted(key[0]) == key[0] or counted(key[0]) not in doubtful
-        if said.equal and (counts or (counts is None and trusted)):
+        if said.equal and (counts or (counts is None and trusted(key[0]))):
             own[NAME] = said.equal
         else:
             own[WORD] = WORDS * said.alike
@@ -165,7 +168,7 @@ def _torn(found: Clues, scores: Table) -> None:
     for (name, at), own in scores.items():
         if COUNT in own and not found.options[name][at].instance:
             said = found.said[name, at]
-            families.setdefault((said.here.skeleton, said.there.skeleton), []).append((name, at))
+            families.setdefault(said.both, []).append((name, at))
     here = unruly((found.said[layer.record.name, 0].here, i) for i, layer in enumerate(found.layers))
     there = unruly({found.said[key].there: found.options[key[0]][key[1]].at for key in found.said}.items())
     for keys in families.values():
