@@ -18,6 +18,7 @@ from layoutx.model.parametrized import settled
 from layoutx.model.record import ModelRecord
 from layoutx.model.state import state_records
 from layoutx.model.tree_config import told
+from layoutx.spec.memo import uncollected
 from layoutx.spec.registry import Registry
 
 
@@ -31,6 +32,7 @@ class Planned:
     here: Callable[[], Keyed | ModelRecord]
 
 
+@uncollected()
 def planned_between(
     source: Any, target: Any, known: Registry, options: Options, from_: str = "", inputs: Any = None
 ) -> Planned:

@@ -142,16 +142,18 @@ def _read_from(job: Job, tensor_of: Callable[[Tensor], Tensor]) -> Job:
 
 def _stripped(job: Job) -> Job:
     """A job that holds on to no model."""
+    known: dict[int, Tensor] = {}
+
+    def unread(tensor: Tensor) -> Tensor:
+        if id(tensor) not in known:  # most stand in the record and among the sources
+            known[id(tensor)] = replace(tensor, read=partial(_gone, tensor.name))
+        return known[id(tensor)]
 
     def own(layer: LayerJob) -> LayerJob:
-        tensors = {name: _unread(tensor) for name, tensor in layer.record.tensors.items()}
+        tensors = {name: unread(tensor) for name, tensor in layer.record.tensors.items()}
         return replace(layer, record=replace(layer.record, tensors=tensors))
 
-    return _read_from(replace(job, layers=tuple(own(layer) for layer in job.layers)), _unread)
-
-
-def _unread(tensor: Tensor) -> Tensor:
-    return replace(tensor, read=partial(_gone, tensor.name))
+    return _read_from(replace(job, layers=tuple(own(layer) for layer in job.layers)), unread)
 
 
 def _gone(name: str) -> Any:

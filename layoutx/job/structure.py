@@ -121,7 +121,7 @@ def _how(value: Any) -> Walk:
     """What is done with values of a class."""
     kind = type(value)
     if isinstance(value, PLAIN):
-        return _plain
+        return _number if isinstance(value, (float, complex, slice)) else _plain
     if isinstance(value, (type, BuiltinFunctionType, ModuleType, np.ufunc)):
         return _itself
     special: tuple[tuple[Any, Walk], ...] = (
@@ -164,7 +164,12 @@ def _told(value: Any) -> bool:
 
 
 def _plain(walker: _Walker, value: Any) -> None:
-    walker.found += (type(value), repr(value) if isinstance(value, (float, complex, slice)) else value)
+    walker.found += (type(value), value)
+
+
+def _number(walker: _Walker, value: Any) -> None:
+    """What is not equal to itself, or has no hash: nan, and slices."""
+    walker.found += (type(value), repr(value))
 
 
 def _text(walker: _Walker, value: Any) -> None:

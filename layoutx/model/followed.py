@@ -63,9 +63,11 @@ def unfollowed(
             continue
         size = bound.sizes.get(axis, 0)
         blind = unwired or (not same and UNKNOWN in record.note)
+        if not lost and (not blind or bound.kind.name in MAPS):
+            continue  # the widths of all the others, of each layer, take a while in a large model
         known = _widths(whole, record) | _biases(unknown)
         known -= hidden if axis == "input" else set()
-        if lost or (blind and bound.kind.name not in MAPS and size not in known):
+        if lost or size not in known:
             more = MORE.get(model.framework, _CONFIG)
             live = model.store.path.name.startswith("<")
             errors.append(_error(record, size, axis, more if unwired else "", doubtful, live))

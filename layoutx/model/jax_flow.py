@@ -62,7 +62,8 @@ def followed(
             walk.flow.inputs -= {axis.id for d in dims[1:] for axis in d}
             walk.flow.note_map(dims if channels == "first" else (dims[0], dims[-1], *dims[1:-1]))
     fed = walk.flow.fed
-    return {p: _own(finished(walk.flow, LayerRecord(p, classes.get(p, ""))), channels) for p in fed}
+    records = finished(walk.flow, (LayerRecord(path, classes.get(path, "")) for path in fed))
+    return {record.name: _own(record, channels) for record in records}
 
 
 def _own(record: LayerRecord, channels: str) -> LayerRecord:

@@ -10,6 +10,7 @@ from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError, MatchError, UsageError, raise_all
 from layoutx.model.keyed import Keyed
 from layoutx.model.matching.evidence import clues, place_name
+from layoutx.model.matching.neighbours import neighbours_of
 from layoutx.model.matching.outcome import Choice, Outcome, contradicted, settle
 from layoutx.model.matching.values import Numbers
 from layoutx.model.matching.wiring import Wires, keyed_wires
@@ -89,7 +90,7 @@ def matched(
     }
     found = clues([x for x in layers if x.record.name not in lost], options, (ordered, keeps_order(keyed)))
     there = keyed_wires(keyed) if wires is not None else None
-    found.wires = (wires, there) if wires is not None and there is not None else None
+    found.wires = neighbours_of(wires, there, options) if wires is not None and there is not None else None
     found.numbers = Numbers() if read else None
     outcome = settle(found, keyed, None if read else Numbers)
     by_name = {layer.record.name: layer for layer in layers}

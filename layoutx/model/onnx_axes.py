@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from layoutx.model.axes import Axis, Cat, Dim, Item, Use, axes_in, refinement, same_order
@@ -46,7 +46,9 @@ class Flow:
     channels: set[int] = field(default_factory=set)
     splits: dict[int, tuple[Axis, ...]] = field(default_factory=dict)
     inputs: set[int] = field(default_factory=set)
-    uses: dict[tuple[str, str], list[tuple[Value, tuple[Dim, ...], int | None]]] = field(default_factory=dict)
+    uses: dict[str, dict[str, list[tuple[Value, tuple[Dim, ...], int | None]]]] = field(
+        default_factory=dict
+    )  # by record
     fed: dict[str, list[str]] = field(default_factory=dict)
     sizes: dict[str, list[Size]] = field(default_factory=dict)
     last: bool = False
@@ -75,7 +77,7 @@ class Flow:
 
     def use(self, record: str, axis: str, value: Value, dims: Sequence[Dim], total: int | None) -> None:
         """Remembers what one axis of a record's weights meets."""
-        self.uses.setdefault((record, axis), []).append((value, tuple(dims), total))
+        self.uses.setdefault(record, {}).setdefault(axis, []).append((value, tuple(dims), total))
 
 
 def _key(axes: Sequence[Item]) -> frozenset[int]:
@@ -139,13 +141,16 @@ def _of_cat(flow: Flow, cat: Cat) -> Orders | str:
     return Orders(made, made, next(iter(own), ""))
 
 
-def finished(flow: Flow, record: LayerRecord) -> LayerRecord:
-    """The record with what is known of its axes and of the layers that feed it."""
+def finished(flow: Flow, records: Iterable[LayerRecord]) -> list[LayerRecord]:
+    """The records with what is known of their axes and of the layers that feed them, once the walk is over."""
+    letters = _letters(flow)
+    return [_finished(flow, record, letters) for record in records]
+
+
+def _finished(flow: Flow, record: LayerRecord, letters: Mapping[int, str]) -> LayerRecord:
     refine: dict[str, Refinement] = {}
     notes = [record.note] if record.note else []
-    for (name, axis), uses in flow.uses.items():
-        if name != record.name:
-            continue
+    for axis, uses in flow.uses.get(record.name, {}).items():
         found = [_refined(flow, axis, *use) for use in uses]
         if any(f != found[0] for f in found[1:]):
             found = [f"{axis} axis could not be followed: the layer is used at several places with different inputs"]
@@ -154,27 +159,32 @@ def finished(flow: Flow, record: LayerRecord) -> LayerRecord:
         elif found[0] is not None:
             refine[axis] = found[0]
     inputs = tuple(n for n in dict.fromkeys(flow.fed.get(record.name, [])) if n != record.name)
-    return replace(record, refine=refine, inputs=inputs, note="; ".join(notes), pieces=_pieces(flow, record))
+    return replace(record, refine=refine, inputs=inputs, note="; ".join(notes), pieces=_pieces(flow, record, letters))
 
 
-def _pieces(flow: Flow, record: LayerRecord) -> dict[str, tuple[Piece, ...]]:
+def _pieces(flow: Flow, record: LayerRecord, letters: Mapping[int, str]) -> dict[str, tuple[Piece, ...]]:
     """What each of a record's axes is made of, where every use of the layer agrees; axes of a map by its letters."""
     found: dict[str, list[tuple[Piece, ...]]] = {}
-    for (name, axis), uses in flow.uses.items():
-        if name == record.name and axis != "output":
+    for axis, uses in flow.uses.get(record.name, {}).items():
+        if axis != "output":
             found[axis] = [
-                pieces([_lettered(flow, d) for d in dims], total, lambda dim: _lettered(flow, _apart(flow, dim)))
+                pieces([_lettered(letters, d) for d in dims], total, lambda dim: _lettered(letters, _apart(flow, dim)))
                 for value, dims, total in uses
                 if value.dims is not None
             ]
     return {axis: every[0] for axis, every in found.items() if every and every[0] and all(e == every[0] for e in every)}
 
 
-def _lettered(flow: Flow, dim: Dim) -> Dim:
-    """The axes of a map under their usual letters: c, and h w."""
+def _letters(flow: Flow) -> dict[int, str]:
+    """The usual letters of the axes of maps: c, and h w."""
     letters: dict[int, str] = {}
     for axes in flow.maps.values():
         letters |= dict(zip((a.id for a in axes), ("c", *LETTERS.get(len(axes) - 1, "")), strict=False))
+    return letters
+
+
+def _lettered(letters: Mapping[int, str], dim: Dim) -> Dim:
+    """The axes of a map under their usual letters."""
     return tuple(replace(x, letter=letters.get(x.id, x.letter)) if isinstance(x, Axis) else x for x in dim)
 
 

@@ -39,7 +39,7 @@ def wired(graph: Any, parts: Parts, shapes: Mapping[str, Shape]) -> list[LayerRe
     flow = Flow(shapes=shapes)
     _inputs(flow, graph)
     _walk(Walk(flow, parts), graph)
-    return [finished(flow, record) for record in parts.records.values()]
+    return finished(flow, parts.records.values())
 
 
 def _walk(walk: Walk, graph: Any) -> None:

@@ -54,18 +54,24 @@ class Layer:
     bound: BoundForm
     refine: Mapping[str, str]
 
+    @property
+    def signature(self) -> tuple[str, ...]:
+        """What decides how it would be stored: its kind, sizes, facts and axes."""
+        return (self.bound.kind.name, *map(repr, (self.bound.sizes, self.bound.facts, self.refine)))
+
 
 @dataclass(frozen=True)
 class Index:
     """A keyed model's names by their last part and shape, and what was found out before for layers of one size.
 
-    `named`: both models call all their layers alike; where many places have one shape, the name then says which it is.
+    `named`: both models call all their layers alike, and many places have one shape: the name then says which it is.
     """
 
     order: Mapping[str, int]
     ends: Mapping[tuple[str, tuple[int, ...]], list[str]]
     known: dict[object, list[Stored]] = field(default_factory=dict)
     named: bool = False
+    alike: dict[object, list[Candidate]] = field(default_factory=dict)
 
     def among(self, layer: Layer, first: str, shape: tuple[int, ...]) -> Sequence[str]:
         """The tensors that the first one of a layer can be."""
@@ -76,8 +82,7 @@ class Index:
 
     def stored(self, layer: Layer, form: Form, keyed: Keyed) -> list[Stored]:
         """As the function `stored`; layers of equal sizes, facts and axes are stored alike."""
-        bound = layer.bound
-        key = (form.name, bound.kind.name, *map(repr, (bound.sizes, bound.facts, layer.refine)))
+        key = (form.name, layer.signature)
         if key not in self.known:
             self.known[key] = list(stored(layer, form, keyed))
         return self.known[key]
@@ -92,7 +97,7 @@ def index_of(keyed: Keyed, registry: Registry, layers: Sequence[Layer] = ()) -> 
         ends.setdefault((PATH, keyed.tensors[name].shape), []).append(name)
     paths = {name.rpartition(".")[0] for name in keyed.tensors}
     named = len(layers) > CROWD and all(layer.record.name.replace("/", ".") in paths for layer in layers)
-    return Index(positions(keyed), ends, named=named)
+    return Index(positions(keyed), ends, named=named and any(len(own) > CROWD for own in ends.values()))
 
 
 def candidates(
@@ -102,11 +107,22 @@ def candidates(
 
     Args:
         values: the user's, for config keys that a file of names and numbers does not tell.
-        index: of the keyed model, where many layers are looked for.
+        index: of the keyed model, where many layers are looked for: those of one signature have one list.
     """
+    index = index_of(keyed, registry) if index is None else index
+    if index.named or values:  # then the layer's name counts too
+        return _candidates(layer, keyed, registry, values, index)
+    key = layer.signature
+    if key not in index.alike:
+        index.alike[key] = _candidates(layer, keyed, registry, values, index)
+    return index.alike[key]
+
+
+def _candidates(
+    layer: Layer, keyed: Keyed, registry: Registry, values: Mapping[str, Any], index: Index
+) -> list[Candidate]:
     best: dict[tuple[str, ...], Candidate] = {}
     layouts: dict[tuple[str, ...], tuple[str, ...]] = {}
-    index = index_of(keyed, registry) if index is None else index
     for form in forms_for(layer.bound.kind.name, keyed, registry):
         switched = switches(form)
         for way in index.stored(layer, form, keyed):
@@ -152,17 +168,13 @@ def _fullest(found: list[Candidate]) -> list[Candidate]:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """How a layer would be stored in a form: the bound form, and the names and shapes that a file would hold."""
+    """How a layer would be stored in a form: the bound form; names, shapes and layouts that a file would hold."""
 
     bound: BoundForm
     config: Mapping[str, Any]
     instance: Mapping[str, Any]
     shapes: Mapping[str, tuple[int, ...]]
-
-    @property
-    def layouts(self) -> tuple[str, ...]:
-        """The layouts of the tensors that are there."""
-        return tuple(show(tensor.layout) for tensor in self.bound.tensors if tensor.name in self.shapes)
+    layouts: tuple[str, ...]
 
 
 def _said(values: Mapping[str, Any], layer: Layer, prefix: str) -> dict[str, Any]:
@@ -172,7 +184,7 @@ def _said(values: Mapping[str, Any], layer: Layer, prefix: str) -> dict[str, Any
 def stored(layer: Layer, form: Form, keyed: Keyed) -> Iterator[Stored]:
     """One for each config that the form tells apart; of instances only those that the keyed model has names for."""
     seen: set[tuple[object, ...]] = set()
-    ends = {name.rpartition(".")[2] for name in keyed.tensors}
+    ends = {name.rpartition(".")[2] for name in keyed.tensors} if form.each else set()
     for config in configs(form, {}, layer.bound.facts):
         for number in range(MOST_INSTANCES if form.each else 1):
             instance = {form.each: number} if form.each else {}
@@ -183,16 +195,17 @@ def stored(layer: Layer, form: Form, keyed: Keyed) -> Iterator[Stored]:
             except LayoutxError:
                 break
             shapes = {t.name: t.shape for t in target.tensors}
+            layouts = {t.name: show(t.layout) for t in target.tensors}
             if form.each and not any(name.rpartition(".")[2] in ends for name in shapes):
                 break
             optional = [s.name for s in form.tensors if s.optional and s.name in shapes]
             for omit in (some for n in range(len(optional) + 1) for some in combinations(optional, n)):
                 kept = {n: s for n, s in shapes.items() if n not in omit}
-                way = Stored(target, config, instance, kept)
-                key = (*kept.items(), *way.layouts)
+                shown = tuple(layouts[name] for name in kept)
+                key = (*kept.items(), *shown)
                 if kept and key not in seen:
                     seen.add(key)
-                    yield way
+                    yield Stored(target, config, instance, kept, shown)
 
 
 def places(

@@ -64,7 +64,7 @@ def wired(
             flow.values[op.outputs[0]] = walk.value(fused[at])
             continue
         _operator(walk, op, owner.get(at, ""))
-    return [_settled(finished(flow, record)) for record in records.values()]
+    return [_settled(record) for record in finished(flow, records.values())]
 
 
 def _settled(record: LayerRecord) -> LayerRecord:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
@@ -32,6 +32,7 @@ class _Walk:
     flow: Flow
     program: Program
     shapes: Mapping[str, tuple[int, ...]]  # of the state dict
+    below: Mapping[str, list[str]]  # path of a module -> names of the state dict below it
     owner: dict[str, str] = field(default_factory=dict)  # value name -> the state dict's name of a weight
     classes: dict[str, str] = field(default_factory=dict)
     parts: dict[str, list[Any]] = field(default_factory=dict)
@@ -43,7 +44,8 @@ class _Walk:
             if name.rpartition(".")[2].startswith(ending):
                 return name
         if op.whole and op.stack:
-            return next((n for n in self.shapes if n.startswith(f"{op.stack[-1][0]}.{ending}")), "")
+            path = op.stack[-1][0]
+            return next((n for n in self.below.get(path, ()) if n.startswith(f"{path}.{ending}")), "")
         return ""
 
 
@@ -55,7 +57,7 @@ def followed(program: Program, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
     """
     known = {name: tuple(n if isinstance(n, int) else None for n in own) for name, own in program.shapes.items()}
     flow = Flow(shapes=known)
-    walk = _Walk(flow, program, shapes, dict(program.weights))
+    walk = _Walk(flow, program, shapes, _below(shapes), dict(program.weights))
     for name in program.inputs:
         dims = flow.fresh(known.get(name), name)
         flow.values[name] = Value(dims, (), "" if dims is not None else "the model's input of unknown rank")
@@ -63,7 +65,18 @@ def followed(program: Program, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
             flow.inputs |= {a.id for d in dims[1:] for a in d}
     for op in program.ops:
         _op(walk, op)
-    return {path: finished(flow, LayerRecord(path, walk.classes.get(path, ""))) for path in flow.fed}
+    records = (LayerRecord(path, walk.classes.get(path, "")) for path in flow.fed)
+    return {record.name: record for record in finished(flow, records)}
+
+
+def _below(names: Iterable[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        path = name.rpartition(".")[0]
+        while path:
+            found.setdefault(path, []).append(name)
+            path = path.rpartition(".")[0]
+    return found
 
 
 def sure(found: Mapping[str, LayerRecord]) -> dict[str, LayerRecord]:
@@ -167,7 +180,7 @@ def _path(walk: _Walk, op: Op, refs: Sequence[str]) -> str | None:
     """The module whose weights an operation reads; None where it reads none."""
     if op.whole:
         path = op.stack[-1][0]
-        return path if any(n.startswith(f"{path}.") for n in walk.shapes) else None
+        return path if path in walk.below else None
     own = [walk.owner[name] for name in refs if name in walk.owner]
     if not own:
         return None

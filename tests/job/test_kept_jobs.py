@@ -14,8 +14,10 @@ torch = pytest.importorskip("torch", reason="torch modules are filled")
 from torch import nn  # noqa: E402
 
 from layoutx.job import between, kept  # noqa: E402
+from layoutx.job.jobs import Options  # noqa: E402
 from layoutx.job.structure import structure  # noqa: E402
 from layoutx.port import port  # noqa: E402
+from layoutx.spec.registry import registry  # noqa: E402
 
 
 class Net(nn.Module):
@@ -51,6 +53,30 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     kept.forget()
     yield found
     kept.forget()
+
+
+def test_planning_looks_for_no_garbage(planned: list[int]) -> None:
+    """What is planned stays, and a full collection among a framework's objects takes longer than the plan."""
+    during: list[str] = []
+
+    def seen(phase: str, info: Any) -> None:
+        during.append(phase)
+
+    known, key_of = registry(), between.key_of
+    limits = gc.get_threshold()
+    gc.set_threshold(1)
+    gc.callbacks.append(seen)
+    try:
+        assert gc.isenabled()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(between, "key_of", lambda *args: (during.clear(), key_of(*args))[1])
+            patch.setattr(between, "keep", lambda *args: (during.append("kept"), None)[1])
+            between.planned_between(Net(), Net(), known, Options())
+        assert during[0] == "kept"
+        assert gc.isenabled()
+    finally:
+        gc.callbacks.remove(seen)
+        gc.set_threshold(*limits)
 
 
 def ported(source: Any, target: Any, **options: Any) -> Any:

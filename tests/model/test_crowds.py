@@ -11,8 +11,10 @@ import numpy as np
 import layoutx as lx
 from layoutx.files.open import open_store
 from layoutx.files.store import tensor_of
+from layoutx.model.bindings import bind_record
 from layoutx.model.keyed import Keyed
-from layoutx.model.places import CROWD, index_of
+from layoutx.model.places import CROWD, Layer, candidates, index_of
+from layoutx.model.record import LayerRecord
 from layoutx.spec.registry import registry
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "move"))
@@ -44,6 +46,37 @@ def test_a_few_places_or_other_names_are_all_looked_at():
     index = index_of(keyed([f"l{k}" for k in range(CROWD + 1)]), registry(), other)
     assert not index.named
     assert len(index.among(other[0], "weight", (7, 7))) == CROWD + 1
+
+
+def dense_layers(*shapes):
+    records = [
+        LayerRecord(
+            f"dense_{k}",
+            "Dense",
+            "keras.Dense",
+            {},
+            {"kernel": tensor_of(f"{k}/kernel", np.zeros(s)), "bias": tensor_of(f"{k}/bias", np.zeros(s[1:]))},
+        )
+        for k, s in enumerate(shapes)
+    ]
+    return [Layer(record, bind_record(record, registry()), {}) for record in records]
+
+
+def test_layers_of_one_signature_share_their_places():
+    tensors = {
+        f"l{k}.{name}": tensor_of(f"l{k}.{name}", np.zeros(shape))
+        for k, (rows, columns) in enumerate([(7, 7), (7, 5), (7, 7)])
+        for name, shape in (("weight", (columns, rows)), ("bias", (columns,)))
+    }
+    model, layers = Keyed("torch", tensors), dense_layers((7, 7), (7, 5), (7, 7))
+    index = index_of(model, registry(), layers)
+    first, second, third = (candidates(layer, model, registry(), index=index) for layer in layers)
+    assert first is third
+    assert [one.prefix for one in first] == ["l0", "l2"]
+    assert [one.prefix for one in second] == ["l1"]
+    assert candidates(layers[2], model, registry()) == first  # as for the layer alone
+    told = candidates(layers[2], model, registry(), {"dense_2.units": 7}, index)
+    assert told is not first  # what the user says of one layer counts for that one
 
 
 def test_a_crowd_comes_back_as_it_was(tmp_path):

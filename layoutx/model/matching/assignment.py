@@ -29,30 +29,36 @@ def assigned(score: Array, overlaps: Sequence[tuple[int, int]] = ()) -> tuple[li
     cost[:, :columns] = -(score + PLACED)
     cost[np.arange(rows), columns + np.arange(rows)] = 0.0  # each row may stay without a place
     tie = count()
-    matched, total = _solved(cost)
-    waiting = [(total, next(tie), matched, cost)]
+    found, total = _solved(cost)
+    waiting = [(total, next(tie), found, cost)]
     for _ in range(MOST_BRANCHES):
-        total, _, matched, cost = heapq.heappop(waiting)
-        taken = set(matched.tolist())
+        total, _, found, cost = heapq.heappop(waiting)
+        taken = set(found[0].tolist())
         clash = next(((a, b) for a, b in overlaps if a in taken and b in taken), None)
         if clash is None:
             break
         for column in clash:
             less = cost.copy()
             less[:, column] = np.inf
-            found, total = _solved(less)
-            heapq.heappush(waiting, (total, next(tie), found, less))
-    return [int(c) if c < columns else -1 for c in matched], _margins(cost, matched)
+            again, total = _solved(less)
+            heapq.heappush(waiting, (total, next(tie), again, less))
+    return [int(c) if c < columns else -1 for c in found[0]], _margins(cost, *found)
 
 
-def _solved(cost: Array) -> tuple[Array, float]:
-    """Column of each row at the least sum: the Hungarian method, rows added one by one along shortest paths."""
-    matched, _, _ = _duals(cost)
-    return matched, float(cost[np.arange(len(cost)), matched].sum())
+Duals = tuple[Array, Array, Array]  # matched columns, prices of rows and of columns
 
 
-def _duals(cost: Array) -> tuple[Array, Array, Array]:
-    """Matched columns, and prices under which no pair costs less than nothing and each matched pair nothing."""
+def _solved(cost: Array) -> tuple[Duals, float]:
+    """Column of each row at the least sum, with the prices, and that sum."""
+    found = _duals(cost)
+    return found, float(cost[np.arange(len(cost)), found[0]].sum())
+
+
+def _duals(cost: Array) -> Duals:
+    """Matched columns, and prices under which no pair costs less than nothing and each matched pair nothing.
+
+    The Hungarian method, rows added one by one along shortest paths.
+    """
     rows, columns = cost.shape
     row_price, price = np.zeros(rows), np.zeros(columns)
     owner = np.full(columns, -1)
@@ -83,13 +89,12 @@ def _duals(cost: Array) -> tuple[Array, Array, Array]:
     return matched, row_price, price
 
 
-def _margins(cost: Array, matched: Array) -> list[float]:
+def _margins(cost: Array, matched: Array, row_price: Array, price: Array) -> list[float]:
     """What the best assignment costs more that gives each row anything else: a shortest cycle, or path to a free place.
 
     From row i to row k: i takes what k has. All rows at once (Floyd and Warshall).
     """
     rows = len(cost)
-    _, row_price, price = _duals(cost)
     reduced = np.maximum(cost - row_price[:, None] - price[None, :], 0.0)
     step = reduced[:, matched]
     np.fill_diagonal(step, np.inf)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
 
 from layoutx.model.keyed import Keyed
 from layoutx.model.matching.habits import contradicted, unruly
-from layoutx.model.matching.names import Name, all_named, likeness, rarity, shifted, shifts
+from layoutx.model.matching.names import Name, Said, all_named, likeness, rarity, said_of, shifted, shifts
+from layoutx.model.matching.neighbours import Neighbours, known_as
 from layoutx.model.matching.sequence import forced
 from layoutx.model.matching.values import Numbers
-from layoutx.model.matching.wiring import Wires, agreement, of_place
 from layoutx.model.order import counted
 from layoutx.model.places import Candidate, Layer, plain
 
@@ -30,16 +32,6 @@ Scores = dict[str, float]  # kind of evidence -> what it is worth
 Table = dict[tuple[str, int], Scores]  # (layer, number of its candidate) -> scores
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What the names of a layer and a place say: what it is worth that they are equal, and how alike they are."""
-
-    here: Name
-    there: Name
-    equal: float
-    alike: float
-
-
 @dataclass
 class Clues:
     """What is known of both models, gathered once.
@@ -47,19 +39,21 @@ class Clues:
     Attributes:
         said: of every pair what its names say.
         order: whether each side's own order is known.
-        wires: of each side, or None.
+        wires: of both sides, or None.
         numbers: fingerprints, None where the values are not to be read.
         torn: layers whose numbers count in another order than that in which both models define them.
+        solved: scores of a group -> its best assignment, as `assigned` gives it.
     """
 
     layers: Sequence[Layer]
     options: Mapping[str, Sequence[Candidate]]
     order: tuple[bool, bool]
-    wires: tuple[Wires, Wires] | None = None
+    wires: Neighbours | None = None
     numbers: Numbers | None = None
     said: Mapping[tuple[str, int], Said] = field(default_factory=dict)
     read: dict[tuple[str, int], tuple[float, tuple[str, ...]]] = field(default_factory=dict)
     torn: set[str] = field(default_factory=set)
+    solved: dict[tuple[Any, ...], tuple[list[int], list[float]]] = field(default_factory=dict)
 
 
 def clues(layers: Sequence[Layer], options: Mapping[str, Sequence[Candidate]], order: tuple[bool, bool]) -> Clues:
@@ -67,8 +61,9 @@ def clues(layers: Sequence[Layer], options: Mapping[str, Sequence[Candidate]], o
     here = all_named(layer.record.name for layer in layers)
     there = all_named({place_name(c) for own in options.values() for c in own})
     rare = rarity([*here.values(), *there.values()])
+    alike = cache(lambda left, right: likeness(left, right, rare))  # many names have the same words
     said = {
-        (name, at): Said(left, right, _equal(name, c.prefix), likeness(left, right, rare))
+        (name, at): said_of(left, right, _equal(name, c.prefix), alike(left.words, right.words))
         for name, left in here.items()
         for at, c in enumerate(options[name])
         for right in (there[place_name(c)],)
@@ -122,15 +117,18 @@ def _names(
     counting: bool,
 ) -> None:
     keys = [*scores, *((n, at) for n, own in placed.items() for at, c in enumerate(found.options[n]) if c is own)]
-    known = shifts([(found.said[key].here, found.said[key].there) for key in keys])
+    known = shifts(found.said[key] for key in keys)
     # Keras counts dense, dense_1, others dense1, dense2: where one of a series has no namesake, the others' say nothing
     met = {key[0] for key in scores if found.said[key].equal}
     doubtful = {counted(name) for name in rest if name not in met}
+
+    def trusted(name: str) -> bool:
+        return (series := counted(name)) == name or series not in doubtful
+
     for key, own in scores.items():
         said = found.said[key]
-        counts = shifted(said.here, said.there, known)
-        trusted = counted(key[0]) == key[0] or counted(key[0]) not in doubtful
-        if said.equal and (counts or (counts is None and trusted)):
+        counts = shifted(said, known)
+        if said.equal and (counts or (counts is None and trusted(key[0]))):
             own[NAME] = said.equal
         else:
             own[WORD] = WORDS * said.alike
@@ -170,7 +168,7 @@ def _torn(found: Clues, scores: Table) -> None:
     for (name, at), own in scores.items():
         if COUNT in own and not found.options[name][at].instance:
             said = found.said[name, at]
-            families.setdefault((said.here.skeleton, said.there.skeleton), []).append((name, at))
+            families.setdefault(said.both, []).append((name, at))
     here = unruly((found.said[layer.record.name, 0].here, i) for i, layer in enumerate(found.layers))
     there = unruly({found.said[key].there: found.options[key[0]][key[1]].at for key in found.said}.items())
     for keys in families.values():
@@ -186,46 +184,12 @@ def _torn(found: Clues, scores: Table) -> None:
 
 
 def _wired(found: Clues, rest: Mapping[str, Sequence[int]], known: Mapping[str, Candidate], scores: Table) -> None:
+    assert found.wires is not None
     met = {name: known_as(candidate) for name, candidate in known.items()}
     for name, at in scores:
-        right, wrong = agreed(found, name, found.options[name][at], met)
+        right, wrong = found.wires.agreed(name, found.options[name][at], met)
         if right or wrong:
             scores[name, at][WIRING] = WIRED * (right - wrong) / (right + wrong) * (1 + 0.1 * (right + wrong))
-
-
-def agreed(found: Clues, name: str, candidate: Candidate, met: Mapping[str, Collection[str]]) -> tuple[float, float]:
-    """How many neighbours of a layer and of a place are counterparts, and how many are not.
-
-    Args:
-        met: what the places of layers are known as, for the layers that have one.
-    """
-    assert found.wires is not None
-    here, there = found.wires
-    paths = [path for path in paths_of(candidate) if path in there.before]
-    if not paths or name not in here.before:
-        return 0, 0
-    before, after = of_place(there, paths)
-    for at in candidate.instance.values() if len(candidate.instance) == 1 else ():
-        # layers of one stacked module run one after another; the module's neighbours are those of its ends
-        steps = {c.instance[axis] for own in found.options.values() for c in own for axis in c.instance
-                 if c.prefix == candidate.prefix}  # fmt: skip
-        before = frozenset({_step(candidate, at - 1)}) if at - 1 in steps else before
-        after = frozenset({_step(candidate, at + 1)}) if at + 1 in steps else after
-    return agreement((here.before[name], here.after[name]), (before, after), met)
-
-
-def _step(candidate: Candidate, at: int) -> str:
-    return f"{candidate.prefix}/{at}"
-
-
-def known_as(candidate: Candidate) -> tuple[str, ...]:
-    """What the neighbours of a place call it: its modules, and its number in a stacked one."""
-    return (*paths_of(candidate), *(_step(candidate, at) for at in candidate.instance.values()))
-
-
-def paths_of(candidate: Candidate) -> tuple[str, ...]:
-    """The module paths of a place: its own, and those that hold its tensors."""
-    return tuple(dict.fromkeys((candidate.prefix, *(full.rpartition(".")[0] for full in candidate.names.values()))))
 
 
 def _values(found: Clues, rest: Mapping[str, Sequence[int]], keyed: Keyed, scores: Table) -> None:
@@ -249,6 +213,7 @@ def _values(found: Clues, rest: Mapping[str, Sequence[int]], keyed: Keyed, score
 def together(options: Mapping[str, Sequence[Candidate]], rest: Mapping[str, Sequence[int]]) -> list[list[str]]:
     """Layers in groups that have no place in common with each other."""
     leader: dict[str, str] = {}
+    owner: dict[int, str] = {}  # id of a candidate -> a layer that has it
 
     def first(name: str) -> str:
         while leader.setdefault(name, name) != name:
@@ -256,8 +221,12 @@ def together(options: Mapping[str, Sequence[Candidate]], rest: Mapping[str, Sequ
         return name
 
     for name, own in rest.items():
-        for full in (full for at in own for full in options[name][at].names.values()):
-            leader[first(f"there {full}")] = first(f"here {name}")
+        for candidate in (options[name][at] for at in own):
+            if owner.setdefault(id(candidate), name) != name:  # layers alike have the same candidates
+                leader[first(f"here {owner[id(candidate)]}")] = first(f"here {name}")
+                continue
+            for full in candidate.names.values():
+                leader[first(f"there {full}")] = first(f"here {name}")
     groups: dict[str, list[str]] = {}
     for name in rest:
         groups.setdefault(first(f"here {name}"), []).append(name)

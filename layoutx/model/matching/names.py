@@ -41,9 +41,9 @@ def all_named(texts: Iterable[str]) -> dict[str, Name]:
     return {text: named(f"{text}_0" if text in series else text) for text in texts}
 
 
-def likeness(left: Name, right: Name, weight: Mapping[str, float]) -> float:
-    """The share of the words of both that they have in common, rare ones counting more; 0 to 1."""
-    here, there = set(left.words), set(right.words)
+def likeness(left: Iterable[str], right: Iterable[str], weight: Mapping[str, float]) -> float:
+    """The share of the words of both names that they have in common, rare ones counting more; 0 to 1."""
+    here, there = set(left), set(right)
     common = sum(max((weight.get(b, 1.0) for b in there if _same(a, b)), default=0.0) for a in here)
     total = sum(weight.get(w, 1.0) for w in here | there)
     return min(1.0, 2 * common / (total + common)) if total + common else 0.0
@@ -59,10 +59,33 @@ def _same(a: str, b: str) -> bool:
     return a == b or (min(len(a), len(b)) >= SHORTEST and (a.startswith(b) or b.startswith(a)))
 
 
-Pairs = Sequence[tuple[Name, Name]]
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the names of a layer and a place say.
+
+    Attributes:
+        equal: what it is worth that they are equal.
+        alike: how alike they are.
+        both: their skeletons.
+        shift: what to add to each number of the one for those of the other; None where they have not as many.
+    """
+
+    here: Name
+    there: Name
+    equal: float
+    alike: float
+    both: tuple[str, str]
+    shift: tuple[int, ...] | None
 
 
-def shifts(pairs: Pairs) -> dict[tuple[str, str], tuple[int, ...]]:
+def said_of(left: Name, right: Name, equal: float, alike: float) -> Said:
+    """What two names say, the numbers compared once for all the rounds of a matching."""
+    many = len(left.numbers) == len(right.numbers)
+    shift = tuple(b - a for a, b in zip(left.numbers, right.numbers, strict=True)) if many else None
+    return Said(left, right, equal, alike, (left.skeleton, right.skeleton), shift)
+
+
+def shifts(pairs: Iterable[Said]) -> dict[tuple[str, str], tuple[int, ...]]:
     """By how much the numbers of two families differ: the one shift under which most names have a counterpart.
 
     Args:
@@ -74,15 +97,18 @@ def shifts(pairs: Pairs) -> dict[tuple[str, str], tuple[int, ...]]:
     """
     votes: dict[tuple[str, str], dict[tuple[int, ...], set[str]]] = {}
     families: dict[str, set[tuple[str, str]]] = {}
-    for left, right in pairs:
-        both = (left.skeleton, right.skeleton)
-        families.setdefault(left.text, set()).add(both)
-        if left.numbers and len(left.numbers) == len(right.numbers):
-            shift = tuple(b - a for a, b in zip(left.numbers, right.numbers, strict=True))
-            votes.setdefault(both, {}).setdefault(shift, set()).add(left.text)
+    for said in pairs:
+        name = said.here.text
+        families.setdefault(name, set()).add(said.both)
+        if said.shift:
+            votes.setdefault(said.both, {}).setdefault(said.shift, set()).add(name)
+    alone: dict[tuple[str, str], set[str]] = {}  # names that fit nowhere else
+    for name, own in families.items():
+        if len(own) == 1:
+            alone.setdefault(next(iter(own)), set()).add(name)
     best = {}
     for both, counts in votes.items():
-        bound = {name for name, own in families.items() if own == {both}}  # those that fit nowhere else
+        bound = alone.get(both, set())
         counts = {shift: names for shift, names in counts.items() if bound <= names}
         most = max(map(len, counts.values()), default=0)
         top = [shift for shift, names in counts.items() if len(names) == most]
@@ -91,9 +117,7 @@ def shifts(pairs: Pairs) -> dict[tuple[str, str], tuple[int, ...]]:
     return best
 
 
-def shifted(left: Name, right: Name, known: Mapping[tuple[str, str], tuple[int, ...]]) -> bool | None:
+def shifted(said: Said, known: Mapping[tuple[str, str], tuple[int, ...]]) -> bool | None:
     """Whether two numbers correspond; None where nothing is known of their families."""
-    shift = known.get((left.skeleton, right.skeleton))
-    if shift is None:
-        return None
-    return all(a + d == b for a, b, d in zip(left.numbers, right.numbers, shift, strict=True))
+    shift = known.get(said.both)
+    return None if shift is None else said.shift == shift

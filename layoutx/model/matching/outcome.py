@@ -13,6 +13,7 @@ from layoutx.model.keyed import Keyed
 from layoutx.model.matching import evidence as ev
 from layoutx.model.matching.assignment import PLACED, assigned
 from layoutx.model.matching.evidence import Clues, Scores, Table
+from layoutx.model.matching.neighbours import known_as
 from layoutx.model.matching.values import Numbers
 from layoutx.model.places import Candidate
 
@@ -119,20 +120,23 @@ def _solved(
 ) -> list[tuple[str, int, float]]:
     """Of each layer of a group: its candidate's number (-1: none) and the margin."""
     columns: dict[frozenset[str], int] = {}
-    cells: dict[tuple[int, int], int] = {}
+    cells: dict[tuple[int, int], tuple[float, int]] = {}  # (row, column) -> what it is worth, by which candidate
     for row, name in enumerate(group):
         for at in rest[name]:
             column = columns.setdefault(frozenset(clues.options[name][at].names.values()), len(columns))
             worth = sum(scores[name, at].values())
-            if (row, column) not in cells or worth > sum(scores[name, cells[row, column]].values()):
-                cells[row, column] = at
+            if (row, column) not in cells or worth > cells[row, column][0]:
+                cells[row, column] = worth, at
     score = np.full((len(group), len(columns)), -np.inf)
-    for (row, column), at in cells.items():
-        score[row, column] = sum(scores[group[row], at].values())
+    for cell, (worth, _) in cells.items():
+        score[cell] = worth
     overlaps = [(columns[a], columns[b]) for a, b in combinations(columns, 2) if a & b] if _mixed(columns) else []
-    matched, margins = assigned(score, overlaps)
+    key = (score.shape, score.tobytes(), *overlaps)
+    if key not in clues.solved:  # most groups are what they were in the last round, or what another one was
+        clues.solved[key] = assigned(score, overlaps)
+    matched, margins = clues.solved[key]
     return [
-        (name, cells[row, matched[row]] if matched[row] >= 0 else -1, margins[row]) for row, name in enumerate(group)
+        (name, cells[row, matched[row]][1] if matched[row] >= 0 else -1, margins[row]) for row, name in enumerate(group)
     ]
 
 
@@ -168,12 +172,12 @@ def contradicted(found: ev.Clues, outcome: Outcome) -> dict[str, tuple[Candidate
     """
     if found.wires is None:
         return {}
-    met = {name: ev.known_as(choice.candidate) for name, choice in outcome.chosen.items()}
+    met = {name: known_as(choice.candidate) for name, choice in outcome.chosen.items()}
     doubts = {}
     for name, choice in outcome.chosen.items():
         if choice.reason != ev.WIRING or len(found.options[name]) < 2:
             continue
-        right, wrong = ev.agreed(found, name, choice.candidate, met)
+        right, wrong = found.wires.agreed(name, choice.candidate, met)
         if wrong >= max(right, 1):
             doubts[name] = tuple(found.options[name])
     return doubts

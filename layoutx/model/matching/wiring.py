@@ -94,7 +94,7 @@ def agreement(
             if name in (INPUT, OUTPUT):
                 right, wrong = (right + 1, wrong) if name in other else (right, wrong + 1)
             elif name in known:
-                met = bool(other & set(known[name]))
+                met = not other.isdisjoint(known[name])
                 right, wrong = right + met, wrong + (not met)
         uneven += abs(len(own) - len(other))
     return (right, wrong + uneven / 2) if right or wrong else (0, 0)

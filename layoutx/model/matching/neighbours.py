@@ -1,0 +1,75 @@
+"""Whether a layer's neighbours are the counterparts of a place's: what lies around a place is looked up once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from layoutx.model.matching.wiring import Wires, agreement, of_place
+from layoutx.model.places import Candidate
+
+Around = tuple[frozenset[str], frozenset[str]]  # what lies before a place, and after it
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """The wiring of both models.
+
+    Attributes:
+        steps: path of a stacked module -> the numbers of its layers.
+        around: id of a candidate -> what lies around it, None where its wiring is not known.
+        options: keeps the candidates alive, so that no other one has such an id.
+    """
+
+    here: Wires
+    there: Wires
+    options: Mapping[str, Sequence[Candidate]]
+    steps: Mapping[str, Collection[int]]
+    around: dict[int, Around | None] = field(default_factory=dict)
+
+    def agreed(self, name: str, candidate: Candidate, met: Mapping[str, Collection[str]]) -> tuple[float, float]:
+        """How many neighbours of a layer and of a place are counterparts, and how many are not.
+
+        Args:
+            met: what the places of layers are known as, for the layers that have one.
+        """
+        if id(candidate) not in self.around:
+            self.around[id(candidate)] = self._around(candidate)
+        found = self.around[id(candidate)]
+        if found is None or name not in self.here.before:
+            return 0, 0
+        return agreement((self.here.before[name], self.here.after[name]), found, met)
+
+    def _around(self, candidate: Candidate) -> Around | None:
+        paths = [path for path in paths_of(candidate) if path in self.there.before]
+        if not paths:
+            return None
+        before, after = of_place(self.there, paths)
+        for at in candidate.instance.values() if len(candidate.instance) == 1 else ():
+            # layers of one stacked module run one after another; the module's neighbours are those of its ends
+            steps = self.steps[candidate.prefix]
+            before = frozenset({_step(candidate, at - 1)}) if at - 1 in steps else before
+            after = frozenset({_step(candidate, at + 1)}) if at + 1 in steps else after
+        return before, after
+
+
+def neighbours_of(here: Wires, there: Wires, options: Mapping[str, Sequence[Candidate]]) -> Neighbours:
+    """The wiring of both models, for layers with these candidates."""
+    steps: dict[str, set[int]] = {}
+    for candidate in (c for own in options.values() for c in own):
+        steps.setdefault(candidate.prefix, set()).update(candidate.instance.values())
+    return Neighbours(here, there, options, steps)
+
+
+def _step(candidate: Candidate, at: int) -> str:
+    return f"{candidate.prefix}/{at}"
+
+
+def known_as(candidate: Candidate) -> tuple[str, ...]:
+    """What the neighbours of a place call it: its modules, and its number in a stacked one."""
+    return (*paths_of(candidate), *(_step(candidate, at) for at in candidate.instance.values()))
+
+
+def paths_of(candidate: Candidate) -> tuple[str, ...]:
+    """The module paths of a place: its own, and those that hold its tensors."""
+    return tuple(dict.fromkeys((candidate.prefix, *(full.rpartition(".")[0] for full in candidate.names.values()))))
