@@ -8,13 +8,14 @@ from itertools import pairwise
 from typing import TypeVar
 
 from layoutx.model.axes import Axis, Dim, State, Use, expand, refinement, same_order
-from layoutx.model.graph import SAID, Graph, Node, Ref, walk
+from layoutx.model.graph import SAID, Graph, Node, walk
 from layoutx.model.keras_leaves import cells_of
 from layoutx.model.keras_rules import CODE, rule_of, untold
 from layoutx.model.keras_slots import stock
 from layoutx.model.keras_uses import consume
 from layoutx.model.pieces import pieces
 from layoutx.model.record import LayerRecord, Piece, Refinement
+from layoutx.model.wiring import Ref
 
 What = TypeVar("What")
 UNKNOWN = "what feeds it is unknown: it is held by a"
