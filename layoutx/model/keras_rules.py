@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from layoutx.model.axes import Cat, Dim, State, axes_in, identifier, same_order, size_of
@@ -71,7 +72,11 @@ ELEMENTWISE = frozenset(
 
 def rule_of(node: Node) -> Rule:
     """The rule of a layer's class; anything unknown blocks."""
-    name, operation = stock(node), _operation(node)
+    return _rule(stock(node), _operation(node))
+
+
+@lru_cache(1024)
+def _rule(name: str, operation: str) -> Rule:
     if operation in ELEMENTWISE:
         return _sum
     if operation in OPERATIONS:

@@ -67,8 +67,11 @@ def _feature_use(flow: Flow, record: str, axis: str, state: State, total: int | 
 
 def partner(state: State, dim: Dim) -> Dim:
     """The same axes where channels come first; a map's dims are the same there, only elsewhere."""
-    ids = {a.id for a in axes_in(dim)}
-    return next((d for d in state.first if {a.id for a in axes_in(d)} == ids), dim)
+    return next((d for d in state.first if d is dim or _ids(d) == _ids(dim)), dim)
+
+
+def _ids(dim: Dim) -> set[int]:
+    return {axis.id for axis in axes_in(dim)}
 
 
 def _attention_uses(flow: Flow, record: str, states: Sequence[State], keywords: Sequence[str]) -> None:
