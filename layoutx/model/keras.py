@@ -12,10 +12,11 @@ from layoutx.errors import LayoutxError, ModelError, raise_all
 from layoutx.files.store import NOTHING, Store, Tensor
 from layoutx.model.graph import Graph, Node, graph_of
 from layoutx.model.keras_given import with_given, with_made
-from layoutx.model.keras_groups import HINTS, by_groups, group_tensors, names_below, numbering, quantised
+from layoutx.model.keras_groups import group_tensors, names_below, numbering, quantised
 from layoutx.model.keras_leaves import Leaf, leaves_of
 from layoutx.model.keras_legacy import Weight, keras1_names, share, tail, weights_of
 from layoutx.model.keras_slots import PLAIN, names_of, stock
+from layoutx.model.keras_unsaid import HINTS, by_groups
 from layoutx.model.record import QUANTISED, LayerRecord, ModelRecord
 from layoutx.model.refine import refined
 from layoutx.model.tf_objects import (
@@ -86,7 +87,9 @@ def _grouped(
 ) -> tuple[list[LayerRecord], dict[str, str]]:
     """Layers of a `.keras` or `.weights.h5` file, whose groups are numbered by class (layouts.md 15.1)."""
     objects = is_objects(store)
-    container, number = (object_numbering if objects else numbering)(store, graph, version)
+    below = {} if objects else names_below(store)
+    container, number = object_numbering(store, graph, version) if objects else numbering(store, graph, version, below)
+    one = object_tensors if objects else partial(group_tensors, check_name=not borrowed, names=below)
     problems: list[LayoutxError] = []
     found: list[LayerRecord] = []
     used: set[str] = set()
@@ -94,9 +97,7 @@ def _grouped(
     broken: list[str] = []
     leaves = list(leaves_of(graph, version, number, container))
     listed = listed_tensors(store, leaves) if is_listed(store) else {}
-    below = {} if objects else names_below(store)
     for leaf in leaves:
-        one = object_tensors if objects else partial(group_tensors, check_name=not borrowed, names=below)
         tensors, note, problem = listed.get(leaf.name) or one(store, leaf)
         if problem is not None:
             problems.append(problem)
@@ -117,10 +118,12 @@ def _grouped(
     return [*found, *others], {**leftover, **aside}
 
 
-def _aside(leaf: Leaf, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _aside(leaf: Leaf, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """A layer's weights, and what it stores beside them with the reason why that is none: file name -> reason."""
     reasons = {name: piece.drop for piece in leaf.own or () if piece.drop for name in piece.names}
     reasons |= {name: "the same weight once more" for piece in leaf.own or () for name in piece.again}
+    if not reasons:
+        return tensors, {}
     kept = {name: tensor for name, tensor in tensors.items() if name not in reasons}
     return kept, {tensor.name: reasons[name] for name, tensor in tensors.items() if name in reasons}
 
@@ -150,7 +153,7 @@ def _legacy(
                 problems.append(_missing(store, leaf.name, leaf.node.class_name, names_of(leaf.own)))
                 continue
             record = _legacy_record(leaf, own, known, version, note)
-            tensors, dropped = _aside(leaf, record.tensors)
+            tensors, dropped = _aside(leaf, dict(record.tensors))
             aside |= dropped
             found.append(replace(record, tensors=tensors))
     raise_all(problems, "The config does not explain the file's tensors")
@@ -242,11 +245,8 @@ def _form(leaf: Leaf, known: Known) -> str:
     alike = plain in HINTS
     if leaf.node.custom and alike and not leaf.node.registered:
         return ""
-    for form in (
-        leaf.form,
-        leaf.form.replace("GroupQuery", "GroupedQuery"),
-        leaf.form.replace("GroupedQuery", "GroupQuery"),
-    ):
+    for old, new in (("", ""), ("GroupQuery", "GroupedQuery"), ("GroupedQuery", "GroupQuery")):
+        form = leaf.form.replace(old, new) if old else leaf.form
         if form and known(form):
             return form
     return f"keras.{plain}" if leaf.node.custom and not alike and known(f"keras.{plain}") else ""
