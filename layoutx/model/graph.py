@@ -70,7 +70,7 @@ class Node:
 
     def part(self, key: str) -> Node | None:
         """The wrapped layer under this config key."""
-        return next((node for name, node in self.parts if name == key), None)
+        return next((node for name, node in self.parts if name == key), None) if self.parts else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -249,19 +249,19 @@ def _call(flow: Flow, node: Node, name: str, args: list[Value], call: Sequence[R
     """One call of one layer: what comes out, and what its record's axes turn out to be."""
     if node.inner is not None and node.inner.layers:
         return run(flow, node.inner, f"{name}/", args or None) if node.inner.wired else [Value(untold(node))]
-    wrapped = node.part("layer")
-    if stock(node) == "TimeDistributed" and wrapped is not None and args:
+    wrapped, kind = node.part("layer"), stock(node)
+    if kind == "TimeDistributed" and wrapped is not None and args:
         return _distributed(flow, node, wrapped, name, args)
-    if stock(node) == "SpectralNormalization" and wrapped is not None:
+    if kind == "SpectralNormalization" and wrapped is not None:
         return _call(flow, replace(wrapped, name=node.name), name, args, call)
     own = _records(flow, node, name)
     for target in own[:1]:
-        flow.inputs.setdefault(target, []).extend(a.maker for a in args if a.maker)
-    if stock(node) == "InputLayer":
+        flow.inputs.setdefault(target, []).extend([a.maker for a in args if a.maker])
+    if kind == "InputLayer":
         state = args[0].state if args else input_state(flow, _shape(node), name)
         return [Value(state, name if name in flow.records else "")]
     states = [a.state for a in args]
-    if stock(node) == "BatchNormalization" and states and states[0].last and own:
+    if kind == "BatchNormalization" and states and states[0].last and own:
         flow.ranks[own[0]] = len(states[0].last) - 1
     keywords = [ref.keyword for ref in call]
     labels = [a.maker for a in args]
