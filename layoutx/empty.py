@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import ItemsView, Iterator, KeysView, Mapping
 from typing import Any
 
-
 _NONE: dict[Any, Any] = {}
 
 

@@ -56,10 +56,10 @@ def bind(
     read = values_at(reads.all, config)
     key = key_of(read, stored, dict(sizes), dict(refine), dict(instance), sorted(omit))
     found = _bound.get((kind, form), key, lambda: _bind(kind, form, config, shapes, sizes, refine, instance, omit))
-    full = {**form.config, **config, **{name: found.config[name] for name in found.sized}}
-    own = replace(found, config=full)  # layers of other names and initializers share all the rest
-    object.__setattr__(own, "key", key)
-    return own
+    full = {**form.config, **config}
+    for name in found.sized:
+        full[name] = found.config[name]
+    return found.of_layer(full, key)
 
 
 _bound: Memo[BoundForm] = Memo(2048)

@@ -94,6 +94,9 @@ class _Forms(Mapping[str, "Form"]):
     def __getitem__(self, name: str) -> Form:
         return self.kinds[self.kind_of[name]].forms[name]
 
+    def get(self, name: str, default: Any = None) -> Any:
+        return self[name] if name in self.kind_of else default
+
     def __contains__(self, name: object) -> bool:
         return name in self.kind_of
 

@@ -49,8 +49,9 @@ class Registry:
         Raises:
             UsageError: no such form, with the nearest names.
         """
-        if name in self.forms:
-            return self.forms[name]
+        found = self.forms.get(name)
+        if found is not None:
+            return found
         from difflib import get_close_matches
 
         near = get_close_matches(name, self.forms, n=3, cutoff=0.5)
