@@ -125,7 +125,8 @@ def is_state(bound: BoundForm, tensor: BoundTensor) -> bool:
 def _distinct(layers: Sequence[LayerJob]) -> None:
     owner: dict[str, str] = {}
     problems: list[LayoutxError] = []
-    for layer in layers:
+    names = [name for layer in layers for name in layer.targets.values()]
+    for layer in layers if len(set(names)) < len(names) else ():
         for name in layer.targets.values():
             if name in owner:
                 problems.append(ConversionError(f"{name} would be written by {owner[name]} and {layer.record.name}"))

@@ -55,13 +55,15 @@ def unfollowed(
     maps = any(map(_makes_maps, model.layers)) or any(b.kind.name in MAPS for _, b in whole)
     doubtful = [] if maps or not unwired else [t for r in unknown for t in r.tensors.values() if len(t.shape) > 2]
     maps = maps or bool(doubtful)
+    if not maps:
+        return []
     hidden = _flattened(whole) if unwired else set()
     biases, widths = _biases(unknown), Counter(width for _, bound in whole for width in _widths(bound))
     errors = []
     for record, bound in found:
         lost = _LOST.search(record.note)
         axis = lost[1] if lost else next((a for a in AXES if a in bound.sizes), "")
-        if not maps or not axis or axis in record.refine or (same and KEEPS_LAST not in record.note):
+        if not axis or axis in record.refine or (same and KEEPS_LAST not in record.note):
             continue
         size = bound.sizes.get(axis, 0)
         blind = unwired or (not same and UNKNOWN in record.note)

@@ -241,12 +241,17 @@ def _record(leaf: Leaf, tensors: Mapping[str, Tensor], known: Known, note: str) 
 
 def _form(leaf: Leaf, known: Known) -> str:
     """The form that the registry knows; a custom class never takes the form of a stock class of its name."""
+    if leaf.form and known(leaf.form) and not leaf.node.custom:
+        return leaf.form
     plain = leaf.node.class_name.split(">")[-1]
     alike = plain in HINTS
     if leaf.node.custom and alike and not leaf.node.registered:
         return ""
-    for old, new in (("", ""), ("GroupQuery", "GroupedQuery"), ("GroupedQuery", "GroupQuery")):
-        form = leaf.form.replace(old, new) if old else leaf.form
+    for form in (
+        leaf.form,
+        leaf.form.replace("GroupQuery", "GroupedQuery"),
+        leaf.form.replace("GroupedQuery", "GroupQuery"),
+    ):
         if form and known(form):
             return form
     return f"keras.{plain}" if leaf.node.custom and not alike and known(f"keras.{plain}") else ""
@@ -254,6 +259,9 @@ def _form(leaf: Leaf, known: Known) -> str:
 
 def _checked(model: ModelRecord) -> ModelRecord:
     """The same model, after every tensor of the file was found in one place exactly."""
+    owned = [*(tensor.name for record in model.layers for tensor in record.tensors.values()), *model.leftover]
+    if len(owned) == len(model.store.tensors) and model.store.tensors.keys() == set(owned):
+        return model
     places: dict[str, list[str]] = {name: [] for name in model.store.tensors}
     for record in model.layers:
         for tensor in record.tensors.values():

@@ -202,15 +202,17 @@ def _label(dim: Dim, maker: str) -> str:
 def _dense(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
     """Dense, Embedding and the like: the last axis is new, those before it stay as Keras has them."""
     size = node.config.get("units", node.config.get("output_dim"))
-    new = flow.axis("n", name, size if isinstance(size, int) else None)
-    if stock(node) == "Dense":
-        flow.use(name, "output", ((new,),), ((new,),), new.size)
+    new: Dim = (flow.axis("n", name, size if isinstance(size, int) else None),)
+    kind = stock(node)
+    if kind == "Dense":
+        flow.use(name, "output", (new,), (new,), size_of(new))
     state = states[0] if states else _block(node)[0]
     if state.blocked:  # the features are known again, the axes before them are not
-        return [State(((new,),), ((new,),), lead=state.blocked)]
-    lead = state.last if stock(node) == "Embedding" else state.last[:-1]
+        return [State((new,), (new,), lead=state.blocked)]
+    lead = state.last if kind == "Embedding" else state.last[:-1]
     on_map = f'Dense "{node.name}" on a map' if state.spatial and len(lead) > 1 else ""
-    return [State((*lead, (new,)), (*lead, (new,)), doubt=state.doubt, lead=state.lead or on_map)]
+    dims = (*lead, new)
+    return [State(dims, dims, doubt=state.doubt, lead=state.lead or on_map)]
 
 
 def _rnn(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:

@@ -68,9 +68,10 @@ class Flow:
         alone = dims[0][0] if len(dims) == 1 and len(dims[0]) == 1 else None
         if not isinstance(alone, Axis) or alone.size is None or alone.id in self.splits:
             return pieces(dims, total, lambda dim: expand(dim, self.splits, 0))
-        if alone.id not in self.made:
-            self.made[alone.id] = pieces(dims, total)
-        return self.made[alone.id]
+        made = self.made.get(alone.id)
+        if made is None:
+            made = self.made[alone.id] = (Piece(((alone.letter, alone.size),), (alone.origin,)),)
+        return made
 
 
 def refined(graph: Graph, layers: Iterable[LayerRecord]) -> list[LayerRecord]:
@@ -154,9 +155,16 @@ def _finished(flow: Flow, record: LayerRecord) -> LayerRecord:
 
 def _pieces(flow: Flow, own: Mapping[str, list[Use]], seen: Mapping[str, list[Dim]]) -> dict[str, tuple[Piece, ...]]:
     """What each of a record's axes is made of, where every use of the layer agrees."""
-    every = {axis: [flow.pieces(use.last, use.total) for use in uses] for axis, uses in own.items()}
-    every |= {axis: [flow.pieces((dim,), None) for dim in dims] for axis, dims in seen.items()}
-    return {axis: found[0] for axis, found in every.items() if found[0] and all(one == found[0] for one in found)}
+    found: dict[str, tuple[Piece, ...]] = {}
+    for axis, (first, *others) in own.items():
+        made = flow.pieces(first.last, first.total)
+        if made and all(flow.pieces(use.last, use.total) == made for use in others):
+            found[axis] = made
+    for axis, (dim, *more) in seen.items():
+        made = flow.pieces((dim,), None)
+        if made and all(flow.pieces((other,), None) == made for other in more):
+            found[axis] = made
+    return found
 
 
 def run(flow: Flow, graph: Graph, prefix: str, given: Sequence[Value] | None) -> list[Value]:
