@@ -95,8 +95,11 @@ def _grouped(
     used: set[str] = set()
     aside: dict[str, str] = {}
     broken: list[str] = []
-    leaves = list(leaves_of(graph, version, number, container))
-    listed = listed_tensors(store, leaves) if is_listed(store) else {}
+    leaves: Iterable[Leaf] = leaves_of(graph, version, number, container)
+    listed: dict[str, tuple[dict[str, Tensor], str, ModelError | None]] = {}
+    if is_listed(store):
+        leaves = list(leaves)
+        listed = listed_tensors(store, leaves)
     for leaf in leaves:
         tensors, note, problem = listed.get(leaf.name) or one(store, leaf)
         if problem is not None:
