@@ -49,9 +49,8 @@ class Registry:
         Raises:
             UsageError: no such form, with the nearest names.
         """
-        found = self.forms.get(name)
-        if found is not None:
-            return found
+        if name in self.forms:
+            return self.forms[name]
         from difflib import get_close_matches
 
         near = get_close_matches(name, self.forms, n=3, cutoff=0.5)
