@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from sys import intern
 from typing import Any
 
 from layoutx.files.store import NOTHING
@@ -135,7 +136,7 @@ def form_of(node: Node) -> tuple[str, Mapping[str, Any]]:
             return "", node.config
         merge = {"merge_mode": node.config.get("merge_mode", "concat")}
         return "keras.Bidirectional." + form.removeprefix("keras."), {**config, **merge}
-    return f"keras.{name or node.registered or node.class_name}", node.config
+    return intern(f"keras.{name or node.registered or node.class_name}"), node.config
 
 
 def unlike_directions(node: Node) -> str:
