@@ -12,7 +12,7 @@ from layoutx.errors import LayoutxError, ModelError, raise_all
 from layoutx.files.store import NOTHING, Store, Tensor
 from layoutx.model.graph import Graph, Node, graph_of
 from layoutx.model.keras_given import with_given, with_made
-from layoutx.model.keras_groups import group_tensors, names_below, numbering, quantised
+from layoutx.model.keras_groups import group_tensors, missing, names_below, numbering, quantised, unexplained
 from layoutx.model.keras_leaves import Leaf, leaves_of
 from layoutx.model.keras_legacy import Weight, keras1_names, share, tail, weights_of
 from layoutx.model.keras_slots import PLAIN, names_of, stock
@@ -114,7 +114,7 @@ def _grouped(
     lost = [n for n in rest if n.startswith(f"{container}/") and "/seed_generator/" not in n]
     lost = [n for n in lost if not n.startswith(tuple(broken))]
     if lost:
-        problems.append(_unexplained(store, lost))
+        problems.append(unexplained(store, lost))
     raise_all(problems, "The config does not explain the file's tensors")
     rest_of = by_objects if objects else by_groups
     others, leftover = rest_of(store, used, "held by an attribute of the model: its class is not in the config")
@@ -153,7 +153,7 @@ def _legacy(
         for leaf in leaves:
             own = shared.get(leaf.name, [])
             if not own and leaf.own and names_of(leaf.own):
-                problems.append(_missing(store, leaf.name, leaf.node.class_name, names_of(leaf.own)))
+                problems.append(missing(store, leaf.name, leaf.node.class_name, names_of(leaf.own)))
                 continue
             record = _legacy_record(leaf, own, known, version, note)
             tensors, dropped = _aside(leaf, dict(record.tensors))
@@ -284,25 +284,6 @@ def _checked(model: ModelRecord) -> ModelRecord:
         ]
     )
     return model
-
-
-def _missing(store: Store, name: str, class_name: str, names: Iterable[str]) -> ModelError:
-    return ModelError(
-        f'Layer "{name}" ({class_name}) has no tensors in the file',
-        where=str(store.path),
-        why=f"Its config says that it stores {', '.join(names)}.",
-        do="Give the config that these weights were saved with.",
-    )
-
-
-def _unexplained(store: Store, names: Sequence[str]) -> ModelError:
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return ModelError(
-        "The file holds tensors that no layer of its config owns",
-        where=(str(store.path), shown),
-        why="The groups of the file are numbered by class in the order of the config's layers, and these are left.",
-        do="Give the config that these weights were saved with.",
-    )
 
 
 __all__ = ["Node", "records"]

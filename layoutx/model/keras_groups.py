@@ -195,3 +195,24 @@ def _name_problem(store: Store, leaf: Leaf) -> ModelError | None:
         why="The file's groups and its config do not belong together.",
         do="Save the model again, or give the config that these weights were saved with.",
     )
+
+
+def missing(store: Store, name: str, class_name: str, names: Iterable[str]) -> ModelError:
+    """The problem of a layer whose tensors are not in the file."""
+    return ModelError(
+        f'Layer "{name}" ({class_name}) has no tensors in the file',
+        where=str(store.path),
+        why=f"Its config says that it stores {', '.join(names)}.",
+        do="Give the config that these weights were saved with.",
+    )
+
+
+def unexplained(store: Store, names: Sequence[str]) -> ModelError:
+    """The problem of tensors that no layer of the config owns."""
+    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return ModelError(
+        "The file holds tensors that no layer of its config owns",
+        where=(str(store.path), shown),
+        why="The groups of the file are numbered by class in the order of the config's layers, and these are left.",
+        do="Give the config that these weights were saved with.",
+    )

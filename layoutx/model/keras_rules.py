@@ -18,7 +18,7 @@ from layoutx.model.keras_spatial import as_map, channels_first, spatial_rule
 from layoutx.model.keras_uses import partner
 
 if TYPE_CHECKING:
-    from layoutx.model.refine import Flow
+    from layoutx.model.flow import Flow
 
 CODE = "of which only its code tells what it makes"
 Rule = Callable[["Flow", Node, str, Sequence[State], Sequence[str]], list[State]]

@@ -11,7 +11,7 @@ from layoutx.model.graph import Node
 from layoutx.model.keras_slots import RNNS, stock
 
 if TYPE_CHECKING:
-    from layoutx.model.refine import Flow
+    from layoutx.model.flow import Flow
 
 FEATURES = {"Dense": "input", "EinsumDense": "input", **dict.fromkeys(RNNS, "input")}
 NORMS = {

@@ -3,75 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import pairwise
 
 from layoutx.empty import NOTHING
-from layoutx.model.axes import Axis, Dim, State, Use, expand, refinement, same_order
+from layoutx.model.axes import Dim, State, Use, refinement, same_order
+from layoutx.model.flow import Flow, Value
 from layoutx.model.graph import SAID, Graph, Node, walk
 from layoutx.model.keras_leaves import cells_of
 from layoutx.model.keras_rules import CODE, rule_of, untold
 from layoutx.model.keras_slots import stock
 from layoutx.model.keras_uses import consume
-from layoutx.model.pieces import pieces
 from layoutx.model.record import LayerRecord, Piece, Refinement
 from layoutx.model.wiring import Ref
 
 UNKNOWN = "what feeds it is unknown: it is held by a"
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """One tensor on its way: what it is made of, and the record that made it."""
-
-    state: State
-    maker: str = ""
-
-
-@dataclass(slots=True)
-class Flow:
-    """What is gathered while walking the model once."""
-
-    records: dict[str, LayerRecord]
-    channels_first: bool
-    uses: dict[str, dict[str, list[Use]]] = field(default_factory=dict)
-    seen: dict[str, dict[str, list[Dim]]] = field(default_factory=dict)
-    notes: dict[str, list[str]] = field(default_factory=dict)
-    inputs: dict[str, list[str]] = field(default_factory=dict)
-    splits: dict[int, tuple[Dim, Dim]] = field(default_factory=dict)
-    parents: dict[int, Axis] = field(default_factory=dict)
-    ranks: dict[str, int] = field(default_factory=dict)
-    made: dict[int, tuple[Piece, ...]] = field(default_factory=dict)
-    count: int = 0
-
-    def axis(self, letter: str, origin: str, size: int | None) -> Axis:
-        """A leaf axis that no other layer has."""
-        self.count += 1
-        return Axis(self.count, letter, origin, size)
-
-    def use(self, record: str, axis: str, last: Sequence[Dim], first: Sequence[Dim], total: int | None) -> None:
-        """Remembers what one axis of one record is made of."""
-        self.uses.setdefault(record, {}).setdefault(axis, []).append(Use(tuple(last), tuple(first), total))
-
-    def see(self, record: str, axis: str, dim: Dim) -> None:
-        """Remembers what an axis is made of that no framework orders otherwise: the channels of a convolution."""
-        self.seen.setdefault(record, {}).setdefault(axis, []).append(dim)
-
-    def note(self, record: str, text: str) -> None:
-        """Remembers a note, once."""
-        notes = self.notes.setdefault(record, [])
-        if text not in notes:
-            notes.append(text)
-
-    def pieces(self, dims: Sequence[Dim], total: int | None) -> tuple[Piece, ...]:
-        """What an axis is made of, laid end to end; of one that is whole and known, the same for all who read it."""
-        alone = dims[0][0] if len(dims) == 1 and len(dims[0]) == 1 else None
-        if not isinstance(alone, Axis) or alone.size is None or alone.id in self.splits:
-            return pieces(dims, total, lambda dim: expand(dim, self.splits, 0))
-        made = self.made.get(alone.id)
-        if made is None:
-            made = self.made[alone.id] = (Piece(((alone.letter, alone.size),), (alone.origin,)),)
-        return made
 
 
 def refined(graph: Graph, layers: Iterable[LayerRecord]) -> list[LayerRecord]:
