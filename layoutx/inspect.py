@@ -16,7 +16,7 @@ from layoutx.files.guarded import intact
 from layoutx.files.open import open_store
 from layoutx.files.store import Store, Tensor
 from layoutx.model.bindings import bind_record, refine_of
-from layoutx.model.load import live_source, model_of
+from layoutx.model.load import live_source, model_of, says_itself, with_forms
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.plan.naming import with_sizes
 from layoutx.show.views import LayerView, ModelView, TensorView
@@ -56,9 +56,11 @@ def inspect(
         store = open_store(Path(model))
         read = partial(model_of, store, known, input_shape=input_shape, framework=from_, values=values)
         record = read(forms)
-        certified = _certified(store, record, known)
-        if certified and not forms:
+        certified = _certified(store, record, known) if not forms else {}
+        if certified and (says_itself(store) or values or record.framework == "tf1"):
             record = _said(read(certified), certified)
+        elif certified:  # of names and shapes alone: the layers are the same, and only their forms were missing
+            record = _said(_formed(record, known, certified), certified)
     else:
         record = live_source(model, known, forms, values, from_)
         store = record.store
@@ -73,6 +75,13 @@ def _certified(store: Store, model: ModelRecord, known: Registry) -> dict[str, s
         if isinstance(entry, dict) and isinstance(entry.get("name"), str) and entry.get("target") in known.forms:
             said[entry["name"].replace("/", ".")] = str(entry["target"])
     return {r.name: said[r.name] for r in model.layers if not r.form and r.tensors and r.name in said}
+
+
+def _formed(model: ModelRecord, known: Registry, certified: Mapping[str, str]) -> ModelRecord:
+    """The model with the certificate's forms, without a second look at its other layers."""
+    open_ = replace(model, layers=tuple(record for record in model.layers if record.name in certified))
+    found = {record.name: record for record in with_forms(open_, known, certified).layers}
+    return replace(model, layers=tuple(found.get(record.name, record) for record in model.layers))
 
 
 def _said(model: ModelRecord, certified: Mapping[str, str]) -> ModelRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ from edited import DIGITS, edited, layer
 from safetensors.numpy import save_file
 
 import layoutx as lx
+from layoutx.model import load
 from layoutx.show.views import ModelView
+
+inspecting = importlib.import_module("layoutx.inspect")  # the package's own `inspect` is the function
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +141,19 @@ def test_a_certificate_says_the_forms(tmp_path: Path) -> None:
     assert view["conv1"].form == "torch.Conv2d"
     assert view["bn1"].notes == ("form from the file's certificate",)
     assert "Made by layoutx 0.1.0 from digits.keras (keras 3.15.1) for torch: fills, round trip bit-exact." in str(view)
+
+
+def test_a_file_with_a_certificate_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, plain, read = tmp_path / "d.safetensors", load.state_records, list[int]()
+    lx.convert(DIGITS, out, to="torch", live=False)
+    monkeypatch.setattr(load, "state_records", lambda *given: read.append(1) or plain(*given))
+    view = lx.inspect(out)
+    assert len(read) == 1
+    forms = {layer.name: layer.form for layer in view.layers}
+    monkeypatch.setattr(inspecting, "_formed", None)  # with values, all is looked at again
+    again = lx.inspect(out, values={"conv1.groups": 1})
+    assert len(read) == 3
+    assert {layer.name: layer.form for layer in again.layers} == forms
 
 
 def test_colours_are_only_added(digits: ModelView) -> None:

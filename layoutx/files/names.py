@@ -58,7 +58,12 @@ def deceptive(text: str) -> bool:
 
 def refusal(text: str) -> str:
     """Why a name is refused; "" where it is not."""
-    found = _complaint((text,))
+    return refusal_of((text,))
+
+
+def refusal_of(names: Collection[str]) -> str:
+    """Why one of the names is refused; "" where none is."""
+    found = _complaint(names)
     return found[0] if found else ""
 
 

@@ -120,6 +120,8 @@ def same_order(last: Dim, first: Dim) -> bool:
 
 def refinement(axis: str, use: Use, splits: Splits) -> Refinement | str | None:
     """The refinement of one axis; None where both orders agree; a reason where it cannot be told."""
+    if use.last == use.first and all(isinstance(x, Axis) and x.id not in splits for dim in use.last for x in dim):
+        return None
     last = tuple(_plain(expand(d, splits, 0)) for d in use.last)
     first = tuple(_plain(expand(d, splits, 1)) for d in use.first)
     if len(last) == len(first) and all(same_order(a, b) for a, b in zip(last, first, strict=True)):

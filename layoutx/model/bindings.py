@@ -8,6 +8,7 @@ from typing import Any
 from layoutx.empty import NOTHING
 from layoutx.errors import BindError, LayoutxError
 from layoutx.model.record import LayerRecord
+from layoutx.spec.bind import bind
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.memo import Memo
 from layoutx.spec.registry import Registry
@@ -49,12 +50,13 @@ def bind_record(
         LayoutxError: what does not fit, with the layer's name first.
     """
     form = registry.form(record.form)
-    sizes = {leaf: size for r in record.refine.values() for leaf, size in r.sizes.items()}
+    sizes = {leaf: size for r in record.refine.values() for leaf, size in r.sizes.items()} if record.refine else NOTHING
     try:
         check_keys(form, record.config, registry, ignore)
-        return registry.bind(
-            record.form,
-            {**record.config, **config},
+        return bind(
+            registry.kinds[form.kind],
+            form,
+            {**record.config, **config} if config else record.config,
             shapes={name: tensor.shape for name, tensor in record.tensors.items()},
             sizes=sizes,
             refine=refine_of(record, registry, form.framework),
@@ -71,6 +73,8 @@ def check_keys(form: Form, config: Mapping[str, Any], registry: Registry, ignore
         BindError: keys that are neither read nor listed as harmless, unless they are None or False.
     """
     known = _known.get((form, registry), b"", lambda: _keys(form, registry))
+    if config.keys() <= known:
+        return
     unknown = [key for key, value in config.items() if key not in known and value is not None and value is not False]
     unknown = [key for key in unknown if key not in ignore]
     if unknown:

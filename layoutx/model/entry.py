@@ -8,15 +8,21 @@ from typing import Any
 from layoutx.errors import ModelError
 from layoutx.files.names import refusal, shown
 
+MAPPING = (dict, Mapping)  # in this order: isinstance takes long for the second alone
 
-def class_of(entry: Any, where: str) -> str:
-    """The class name of a layer entry; ModelError where there is none."""
-    if not isinstance(entry, Mapping):
+
+def class_of(entry: Any, where: str, clean: bool = False) -> str:
+    """The class name of a layer entry; ModelError where there is none.
+
+    Args:
+        clean: the name was looked at before.
+    """
+    if not isinstance(entry, MAPPING):
         raise bad_config("A layer's entry is not an object", where)
     name = entry.get("class_name")
     if not isinstance(name, str) or not name:
         raise bad_config("A layer's entry has no class_name", where)
-    return named(name, "class name", where)
+    return name if clean else named(name, "class name", where)
 
 
 def named(text: str, what: str, where: str) -> str:
@@ -82,7 +88,7 @@ def lengths(shape: Any, key: str, where: str) -> tuple[int | None, ...]:
 
 def mapping_of(value: Any) -> Mapping[str, Any]:
     """The value where it is a mapping, else an empty one."""
-    return value if isinstance(value, Mapping) else {}
+    return value if value is not None and isinstance(value, MAPPING) else {}
 
 
 def bad_config(what: str, where: str) -> ModelError:

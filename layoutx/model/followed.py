@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 from layoutx.errors import ConversionError
@@ -54,20 +55,21 @@ def unfollowed(
     maps = any(map(_makes_maps, model.layers)) or any(b.kind.name in MAPS for _, b in whole)
     doubtful = [] if maps or not unwired else [t for r in unknown for t in r.tensors.values() if len(t.shape) > 2]
     maps = maps or bool(doubtful)
+    if not maps:
+        return []
     hidden = _flattened(whole) if unwired else set()
+    biases, widths = _biases(unknown), Counter(width for _, bound in whole for width in _widths(bound))
     errors = []
     for record, bound in found:
         lost = _LOST.search(record.note)
         axis = lost[1] if lost else next((a for a in AXES if a in bound.sizes), "")
-        if not maps or not axis or axis in record.refine or (same and KEEPS_LAST not in record.note):
+        if not axis or axis in record.refine or (same and KEEPS_LAST not in record.note):
             continue
         size = bound.sizes.get(axis, 0)
         blind = unwired or (not same and UNKNOWN in record.note)
-        if not lost and (not blind or bound.kind.name in MAPS):
-            continue  # the widths of all the others, of each layer, take a while in a large model
-        known = _widths(whole, record) | _biases(unknown)
-        known -= hidden if axis == "input" else set()
-        if lost or size not in known:
+        known = size in biases or widths[size] > (size in _widths(bound))  # another layer's
+        known = known and not (axis == "input" and size in hidden)
+        if lost or (blind and bound.kind.name not in MAPS and not known):
             more = MORE.get(model.framework, _CONFIG)
             live = model.store.path.name.startswith("<")
             errors.append(_error(record, size, axis, more if unwired else "", doubtful, live))
@@ -87,24 +89,18 @@ def _flattened(whole: Sequence[tuple[LayerRecord, BoundForm]]) -> set[int]:
 
     There are such sizes where maps are made and no layer reads as many channels as any of them has.
     """
-    channels = {size for record, bound in whole if bound.kind.name in MAPS for size in _widths([(record, bound)], None)}
+    channels = {size for _, bound in whole if bound.kind.name in MAPS for size in _widths(bound)}
     read = {bound.sizes["input"] for _, bound in whole if bound.kind.name not in MAPS and "input" in bound.sizes}
     return set() if read & channels else {size for size in read for n in channels if size % n == 0}
 
 
-def _widths(found: Sequence[tuple[LayerRecord, BoundForm]], besides: LayerRecord | None) -> set[int]:
-    """The numbers of features that other layers give: an input of another size is something flattened or joined."""
-    widths: set[int] = set()
-    for record, bound in found:
-        if record is besides:
-            continue
-        sizes = bound.sizes
-        groups = sizes.get("group", 1) if bound.kind.name in ("conv", "conv_transpose") else 1
-        directions = len(bound.labels.get("direction", ("forward",)))
-        for axis, times in (("output", 1), ("out", groups), ("hidden", directions), ("dim", 1)):
-            if axis in sizes:
-                widths.add(sizes[axis] * times)
-    return widths
+def _widths(bound: BoundForm) -> set[int]:
+    """The numbers of features that a layer gives: an input of another size is something flattened or joined."""
+    sizes = bound.sizes
+    groups = sizes.get("group", 1) if bound.kind.name in ("conv", "conv_transpose") else 1
+    directions = len(bound.labels.get("direction", ("forward",)))
+    each = (("output", 1), ("out", groups), ("hidden", directions), ("dim", 1))
+    return {sizes[axis] * times for axis, times in each if axis in sizes}
 
 
 def _biases(unknown: Sequence[LayerRecord]) -> set[int]:

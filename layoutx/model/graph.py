@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from layoutx.files.names import refusal_of
 from layoutx.files.store import NOTHING
-from layoutx.model import entry as said
-from layoutx.model.entry import bad_config, class_of, is_custom, is_operation, mapping_of, named, registered, shape_of
+from layoutx.model.entry import (
+    MAPPING,
+    bad_config,
+    class_of,
+    is_custom,
+    is_operation,
+    lengths,
+    mapping_of,
+    named,
+    registered,
+    shape_of,
+)
+from layoutx.model.wiring import Calls, Ref, calls_of, no_circle, refs_of
 
 MODELS = ("Sequential", "Functional", "Model")
 SAID = "live data_format"  # config key of keras_opened, none of Keras': where a live layer says its channels stand
 PARTS = ("layer", "backward_layer", "cell")  # config keys under which a wrapper keeps what it wraps
-
-
-@dataclass(frozen=True, slots=True)
-class Ref:
-    """One output of one call of one layer; layer "" is the graph's own input number `tensor`."""
-
-    layer: str
-    call: int = 0
-    tensor: int = 0
-    keyword: str = ""
+HOLDS = {*PARTS, "cells"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class Node:
     name: str
     class_name: str
     config: Mapping[str, Any] = NOTHING
-    calls: tuple[tuple[Ref, ...], ...] = ()
+    calls: Calls = ()
     inner: Graph | None = None
     parts: tuple[tuple[str, Node], ...] = ()
     custom: bool = False
@@ -67,7 +70,7 @@ class Node:
 
     def part(self, key: str) -> Node | None:
         """The wrapped layer under this config key."""
-        return dict(self.parts).get(key)
+        return next((node for name, node in self.parts if name == key), None) if self.parts else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,28 +116,42 @@ def _unwired(graph: Graph) -> Graph:
     return Graph(graph.name, graph.class_name, nodes, wired=False, by_name={node.name: node for node in nodes})
 
 
-def node_of(entry: Any, where: str) -> Node:
-    """One layer of a config, without its wiring; wrappers and nested models are opened."""
-    class_name = class_of(entry, where)
+def node_of(entry: Any, where: str, calls: Calls | None = (), clean: bool = False) -> Node:
+    """One layer of a config; wrappers and nested models are opened.
+
+    Args:
+        calls: its wiring; None: as the entry says it.
+        clean: its names were looked at before.
+    """
+    class_name = class_of(entry, where, clean)
     body = entry.get("config")
     inner = graph_of(entry, where) if _is_model(class_name, body) else None
-    config: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
-    name = named(str(entry.get("name") or config.get("name") or (inner.name if inner else "")), "name", where)
-    if inner is None and not isinstance(body, Mapping):
+    said = isinstance(body, MAPPING)
+    config: Mapping[str, Any] = body if said else {}
+    name = str(entry.get("name") or config.get("name") or (inner.name if inner else ""))
+    if not clean:
+        named(name, "name", where)
+    if inner is None and not said:
         raise bad_config(f'The config of "{class_name}" is not an object', where)
-    parts = () if inner else tuple(_parts(config, f'{where}, layer "{name}"'))
+    place = f'{where}, layer "{name}"'
+    parts = () if inner or config.keys().isdisjoint(HOLDS) else tuple(_parts(config, place))
+    custom = is_custom(entry, class_name)
+    full_name = registered(entry, class_name)
+    if full_name and not clean:
+        named(full_name, "registered name", where)
+    shape = shape_of(config, entry, place)
     return Node(
         name,
         class_name,
         config,
-        (),
+        calls_of(entry) if calls is None else calls,
         inner,
         parts,
-        is_custom(entry, class_name),
+        custom,
         str(entry.get("shared_object_id") or ""),
-        named(registered(entry, class_name), "registered name", where),
+        full_name,
         is_operation(entry, config),
-        shape_of(config, entry, f'{where}, layer "{name}"'),
+        shape,
     )
 
 
@@ -149,7 +166,7 @@ def walk(graph: Graph, prefix: str = "") -> Iterator[tuple[str, Node]]:
 def _is_model(class_name: str, body: Any) -> bool:
     if isinstance(body, list):
         return class_name in MODELS
-    if not isinstance(body, Mapping) or not isinstance(body.get("layers"), list):
+    if not isinstance(body, MAPPING) or not isinstance(body.get("layers"), list):
         return False
     layers = body["layers"]
     return (
@@ -180,11 +197,13 @@ def _sequential(class_name: str, name: str, entries: list[Any], shape: Any, wher
     nodes: list[Node] = []
     taken: set[str] = set()
     last = Ref("")
+    clean = _clean(entries)
     for i, entry in enumerate(entries):
-        node = node_of(entry, f'{where}, {class_name} "{name}", layer {i}')
-        node = replace(node, name=_unique(node, taken, i), calls=((last,),))
+        node = node_of(entry, f'{where}, {class_name} "{name}", layer {i}', ((last,),), clean)
+        if not node.name or node.name in taken:
+            node = replace(node, name=_unique(node, taken, i))
         if not nodes and node.shape is None and shape:
-            node = replace(node, shape=said.lengths(shape, "build_input_shape", where))
+            node = replace(node, shape=lengths(shape, "build_input_shape", where))
         nodes.append(node)
         taken.add(node.name)
         last = Ref(node.name)
@@ -199,100 +218,59 @@ def _unique(node: Node, taken: Set[str], i: int) -> str:
 def _functional(class_name: str, name: str, body: Mapping[str, Any], entries: list[Any], where: str) -> Graph:
     where = f'{where}, {class_name} "{name}"'
     nodes: dict[str, Node] = {}
+    clean = _clean(entries)
     for i, entry in enumerate(entries):
-        node = node_of(entry, f"{where}, layer {i}")
+        node = node_of(entry, f"{where}, layer {i}", None, clean)
         if not node.name:
             raise bad_config(f"Layer {i} has no name", where)
         if node.name in nodes:
             raise bad_config(f'Two layers are named "{node.name}"', where)
-        calls = entry.get("inbound_nodes", [])
-        if not isinstance(calls, list):
+        if not isinstance(entry.get("inbound_nodes", []), list):
             raise bad_config(f'inbound_nodes of layer "{node.name}" is not a list', where)
-        nodes[node.name] = replace(node, calls=tuple(tuple(_refs(call)) for call in calls))
-    offsets = _offsets(nodes, body)
-    fixed = {
-        n.name: replace(n, calls=tuple(tuple(_resolve(r, nodes, offsets, where) for r in c) for c in n.calls))
-        for n in nodes.values()
-    }
-    _no_circle(fixed, where)
+        nodes[node.name] = node
+    offsets = _offsets(nodes, refs_of(body.get("output_layers", [])))
+    fixed = {n.name: _resolved(n, nodes, offsets, where) for n in nodes.values()}
+    no_circle({name: node.calls for name, node in fixed.items()}, where)
     inputs, outputs = (
-        tuple(_resolve(r, nodes, offsets, where) for r in _refs(body.get(key, [])))
+        tuple(_resolve(ref, nodes, offsets, where) for ref in refs_of(body.get(key, [])))
         for key in ("input_layers", "output_layers")
     )
     return Graph(name, class_name, tuple(fixed.values()), inputs, outputs, True, fixed)
 
 
-def _no_circle(nodes: Mapping[str, Node], where: str) -> None:
-    """Refuse calls that wait for one another: Keras itself would look for an order of them for ever."""
-    calls = [((n.name, i), call) for n in nodes.values() for i, call in enumerate(n.calls)]
-    waiting = {key: {(ref.layer, ref.call) for ref in call if ref.layer} for key, call in calls}
-    ready = [key for key, needs in waiting.items() if not needs & waiting.keys()]
-    readers: dict[tuple[str, int], list[tuple[str, int]]] = {}
-    for key, needs in waiting.items():
-        for need in needs:
-            readers.setdefault(need, []).append(key)
-    left = {key: len(needs & waiting.keys()) for key, needs in waiting.items()}
-    while ready:
-        key = ready.pop()
-        del left[key]
-        for reader in readers.get(key, ()):
-            left[reader] -= 1
-            if not left[reader]:
-                ready.append(reader)
-    if left:
-        names = ", ".join(dict.fromkeys(name for name, _ in left))
-        raise bad_config(f"The wiring goes in a circle: each of {names} waits for another of them", where)
+def _clean(entries: Iterable[Any]) -> bool:
+    """Whether none of the names of these layers would be refused: looked at together, in a tenth of the time."""
+    names: list[Any] = []
+    for entry in (entry for entry in entries if isinstance(entry, MAPPING)):
+        names += (entry.get("class_name"), entry.get("registered_name"), entry.get("name"))
+        names.append(mapping_of(entry.get("config")).get("name"))
+    texts = [name for name in names if name is not None]
+    return all(isinstance(text, str) for text in texts) and not refusal_of(texts)
 
 
-def _refs(value: Any, keyword: str = "") -> Iterator[Ref]:
-    """Every tensor in one call's arguments: Keras 1 and 2 lists, Keras 3 `__keras_tensor__` objects."""
-    if isinstance(value, Mapping):
-        if value.get("class_name") == "__keras_tensor__":
-            history = mapping_of(value.get("config")).get("keras_history")
-            if isinstance(history, list) and len(history) == 3:
-                yield Ref(str(history[0]), int(history[1]), int(history[2]), keyword)
-            return
-        if set(value) == {"args", "kwargs"}:
-            yield from _refs(value["args"])
-            yield from _refs(value["kwargs"])
-            return
-        for key, item in value.items():
-            yield from _refs(item, keyword or str(key))
-    elif isinstance(value, list):
-        if _is_ref(value):
-            yield Ref(value[0], value[1], value[2], keyword)
-            if len(value) == 4:
-                yield from _refs(value[3])
-            return
-        for item in value:
-            yield from _refs(item, keyword)
-
-
-def _is_ref(value: list[Any]) -> bool:
-    ok = 3 <= len(value) <= 4 and isinstance(value[0], str) and all(type(v) is int for v in value[1:3])
-    return ok and value[0] != "_CONSTANT_VALUE" and (len(value) == 3 or isinstance(value[3], Mapping))
-
-
-def _offsets(nodes: Mapping[str, Node], body: Mapping[str, Any]) -> dict[str, int]:
+def _offsets(nodes: Mapping[str, Node], outputs: Iterable[Ref]) -> dict[str, int]:
     """1 for nested models whose call numbers start at 1: Keras 2 counts the model's own construction as call 0."""
-    used: dict[str, set[int]] = {}
-    ends = [*_refs(body.get("output_layers", []))]
-    for ref in [*(r for n in nodes.values() for c in n.calls for r in c), *ends]:
-        used.setdefault(ref.layer, set()).add(ref.call)
-    return {
-        name: 1
-        for name, calls in used.items()
-        if name in nodes and nodes[name].inner is not None and max(calls) >= len(nodes[name].calls)
-    }
+    models = {name: node for name, node in nodes.items() if node.inner is not None}
+    used: dict[str, int] = {}
+    for ref in (*(r for n in nodes.values() for c in n.calls for r in c), *outputs) if models else ():
+        used[ref.layer] = max(used.get(ref.layer, ref.call), ref.call)
+    return {name: 1 for name, last in used.items() if name in models and last >= len(models[name].calls)}
+
+
+def _resolved(node: Node, nodes: Mapping[str, Node], offsets: Mapping[str, int], where: str) -> Node:
+    """A layer whose calls count the calls of others as the graph does."""
+    calls = tuple([tuple([_resolve(ref, nodes, offsets, where) for ref in call]) for call in node.calls])
+    return node if calls == node.calls else replace(node, calls=calls)
 
 
 def _resolve(ref: Ref, nodes: Mapping[str, Node], offsets: Mapping[str, int], where: str) -> Ref:
     node = nodes.get(ref.layer)
     if node is None:
         raise bad_config(f'The wiring names a layer "{ref.layer}" that the model does not have', where)
-    call = ref.call - offsets.get(ref.layer, 0)
+    offset = offsets.get(ref.layer, 0)
+    call = ref.call - offset
     if not 0 <= call < max(1, len(node.calls)):
         raise bad_config(
             f'The wiring uses call {ref.call} of layer "{ref.layer}", which has {len(node.calls)} calls', where
         )
-    return replace(ref, call=call)
+    return replace(ref, call=call) if offset else ref

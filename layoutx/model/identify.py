@@ -102,6 +102,9 @@ def refused(record: LayerRecord, reasons: Mapping[str, str]) -> str:
     Args:
         reasons: class or word -> why, as the framework's spec file says it.
     """
+    texts = "\n".join((record.class_name, record.name, *record.tensors))
+    if not any(word in texts for word in reasons):
+        return ""
     words = {record.class_name.rpartition(">")[2], *re.split(r"[/.]", record.name)}
     words |= {word for name in record.tensors for word in re.split(r"[/.:]", name)}
     return next((why for word, why in reasons.items() if word in words), "")

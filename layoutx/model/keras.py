@@ -12,10 +12,11 @@ from layoutx.errors import LayoutxError, ModelError, raise_all
 from layoutx.files.store import NOTHING, Store, Tensor
 from layoutx.model.graph import Graph, Node, graph_of
 from layoutx.model.keras_given import with_given, with_made
-from layoutx.model.keras_groups import HINTS, by_groups, group_tensors, names_below, numbering, quantised
+from layoutx.model.keras_groups import group_tensors, missing, names_below, numbering, quantised, unexplained
 from layoutx.model.keras_leaves import Leaf, leaves_of
 from layoutx.model.keras_legacy import Weight, keras1_names, share, tail, weights_of
 from layoutx.model.keras_slots import PLAIN, names_of, stock
+from layoutx.model.keras_unsaid import HINTS, by_groups
 from layoutx.model.record import QUANTISED, LayerRecord, ModelRecord
 from layoutx.model.refine import refined
 from layoutx.model.tf_objects import (
@@ -86,17 +87,20 @@ def _grouped(
 ) -> tuple[list[LayerRecord], dict[str, str]]:
     """Layers of a `.keras` or `.weights.h5` file, whose groups are numbered by class (layouts.md 15.1)."""
     objects = is_objects(store)
-    container, number = (object_numbering if objects else numbering)(store, graph, version)
+    below = {} if objects else names_below(store)
+    container, number = object_numbering(store, graph, version) if objects else numbering(store, graph, version, below)
+    one = object_tensors if objects else partial(group_tensors, check_name=not borrowed, names=below)
     problems: list[LayoutxError] = []
     found: list[LayerRecord] = []
     used: set[str] = set()
     aside: dict[str, str] = {}
     broken: list[str] = []
-    leaves = list(leaves_of(graph, version, number, container))
-    listed = listed_tensors(store, leaves) if is_listed(store) else {}
-    below = {} if objects else names_below(store)
+    leaves: Iterable[Leaf] = leaves_of(graph, version, number, container)
+    listed: dict[str, tuple[dict[str, Tensor], str, ModelError | None]] = {}
+    if is_listed(store):
+        leaves = list(leaves)
+        listed = listed_tensors(store, leaves)
     for leaf in leaves:
-        one = object_tensors if objects else partial(group_tensors, check_name=not borrowed, names=below)
         tensors, note, problem = listed.get(leaf.name) or one(store, leaf)
         if problem is not None:
             problems.append(problem)
@@ -110,17 +114,19 @@ def _grouped(
     lost = [n for n in rest if n.startswith(f"{container}/") and "/seed_generator/" not in n]
     lost = [n for n in lost if not n.startswith(tuple(broken))]
     if lost:
-        problems.append(_unexplained(store, lost))
+        problems.append(unexplained(store, lost))
     raise_all(problems, "The config does not explain the file's tensors")
     rest_of = by_objects if objects else by_groups
     others, leftover = rest_of(store, used, "held by an attribute of the model: its class is not in the config")
     return [*found, *others], {**leftover, **aside}
 
 
-def _aside(leaf: Leaf, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _aside(leaf: Leaf, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """A layer's weights, and what it stores beside them with the reason why that is none: file name -> reason."""
     reasons = {name: piece.drop for piece in leaf.own or () if piece.drop for name in piece.names}
     reasons |= {name: "the same weight once more" for piece in leaf.own or () for name in piece.again}
+    if not reasons:
+        return tensors, {}
     kept = {name: tensor for name, tensor in tensors.items() if name not in reasons}
     return kept, {tensor.name: reasons[name] for name, tensor in tensors.items() if name in reasons}
 
@@ -147,10 +153,10 @@ def _legacy(
         for leaf in leaves:
             own = shared.get(leaf.name, [])
             if not own and leaf.own and names_of(leaf.own):
-                problems.append(_missing(store, leaf.name, leaf.node.class_name, names_of(leaf.own)))
+                problems.append(missing(store, leaf.name, leaf.node.class_name, names_of(leaf.own)))
                 continue
             record = _legacy_record(leaf, own, known, version, note)
-            tensors, dropped = _aside(leaf, record.tensors)
+            tensors, dropped = _aside(leaf, dict(record.tensors))
             aside |= dropped
             found.append(replace(record, tensors=tensors))
     raise_all(problems, "The config does not explain the file's tensors")
@@ -238,6 +244,8 @@ def _record(leaf: Leaf, tensors: Mapping[str, Tensor], known: Known, note: str) 
 
 def _form(leaf: Leaf, known: Known) -> str:
     """The form that the registry knows; a custom class never takes the form of a stock class of its name."""
+    if leaf.form and known(leaf.form) and not leaf.node.custom:
+        return leaf.form
     plain = leaf.node.class_name.split(">")[-1]
     alike = plain in HINTS
     if leaf.node.custom and alike and not leaf.node.registered:
@@ -254,6 +262,9 @@ def _form(leaf: Leaf, known: Known) -> str:
 
 def _checked(model: ModelRecord) -> ModelRecord:
     """The same model, after every tensor of the file was found in one place exactly."""
+    owned = [*(tensor.name for record in model.layers for tensor in record.tensors.values()), *model.leftover]
+    if len(owned) == len(model.store.tensors) and model.store.tensors.keys() == set(owned):
+        return model
     places: dict[str, list[str]] = {name: [] for name in model.store.tensors}
     for record in model.layers:
         for tensor in record.tensors.values():
@@ -273,25 +284,6 @@ def _checked(model: ModelRecord) -> ModelRecord:
         ]
     )
     return model
-
-
-def _missing(store: Store, name: str, class_name: str, names: Iterable[str]) -> ModelError:
-    return ModelError(
-        f'Layer "{name}" ({class_name}) has no tensors in the file',
-        where=str(store.path),
-        why=f"Its config says that it stores {', '.join(names)}.",
-        do="Give the config that these weights were saved with.",
-    )
-
-
-def _unexplained(store: Store, names: Sequence[str]) -> ModelError:
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return ModelError(
-        "The file holds tensors that no layer of its config owns",
-        where=(str(store.path), shown),
-        why="The groups of the file are numbered by class in the order of the config's layers, and these are left.",
-        do="Give the config that these weights were saved with.",
-    )
 
 
 __all__ = ["Node", "records"]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from sys import intern
 from typing import Any
 
 from layoutx.files.store import NOTHING
@@ -78,10 +79,10 @@ def _open(
     if node.inner is not None and node.inner.layers:
         yield from _children(node.inner, f"{name}/", top, place, version, number, container, path)
         return
-    wrapped = node.part("layer")
-    if stock(node) == "SpectralNormalization" and wrapped is not None and wrapped.inner is None:
+    wrapped, kind = node.part("layer"), stock(node)
+    if kind == "SpectralNormalization" and wrapped is not None and wrapped.inner is None:
         inner, note = wrapped, f"SpectralNormalization({wrapped.class_name})"
-    if stock(node) == "TimeDistributed" and wrapped is not None:
+    if kind == "TimeDistributed" and wrapped is not None:
         if wrapped.inner is not None:
             yield from _children(wrapped.inner, f"{name}/", top, f"{place}/layer", version, number, container, path)
             return
@@ -91,7 +92,7 @@ def _open(
         below = f"{place}/layer" if inner is not node else place
         root = f"{below}/cell/cells"
         for i, (cell, cell_group) in enumerate(zip(cells, number(root, cells), strict=True)):
-            kind = CELLS.get(stock(cell), "")
+            form = CELLS.get(stock(cell), "")
             own = pieces(cell, version)
             more = {} if i == len(cells) - 1 else {"return_sequences": True}
             merged = {**_outer(inner.config), **cell.config, **more, "version": version}
@@ -102,14 +103,16 @@ def _open(
                 cell,
                 f"{root}/{cell_group}",
                 own,
-                f"keras.{kind}" if kind else "",
+                f"keras.{form}" if form else "",
                 merged,
                 text,
                 (*path, cell.name),
             )
         return
     form, config = form_of(inner)
-    note = note or remark(inner) or (unlike_directions(inner) if stock(inner) == "Bidirectional" else "")
+    note = (
+        note or remark(inner) or (unlike_directions(inner) if inner.parts and stock(inner) == "Bidirectional" else "")
+    )
     yield Leaf(name, top, node, group, pieces(node, version), form, {**config, "version": version}, note, path)
 
 
@@ -123,8 +126,8 @@ def cells_of(node: Node) -> tuple[Node, ...]:
 def form_of(node: Node) -> tuple[str, Mapping[str, Any]]:
     """Form name and config of one layer; RNN(LSTMCell) is an LSTM, Bidirectional takes the config of what it wraps."""
     name = stock(node)
-    cell = node.part("cell")
-    if name == "RNN" and cell is not None and stock(cell) in CELLS:
+    cell = node.part("cell") if name == "RNN" else None
+    if cell is not None and stock(cell) in CELLS:
         return "keras." + CELLS[stock(cell)], {**_outer(node.config), **cell.config}
     if name == "Bidirectional":
         inner = node.part("layer")
@@ -133,7 +136,7 @@ def form_of(node: Node) -> tuple[str, Mapping[str, Any]]:
             return "", node.config
         merge = {"merge_mode": node.config.get("merge_mode", "concat")}
         return "keras.Bidirectional." + form.removeprefix("keras."), {**config, **merge}
-    return f"keras.{name or node.registered or node.class_name}", node.config
+    return intern(f"keras.{name or node.registered or node.class_name}"), node.config
 
 
 def unlike_directions(node: Node) -> str:

@@ -11,7 +11,7 @@ from layoutx.model.graph import Node
 from layoutx.model.keras_reshape import flatten, reshape
 
 if TYPE_CHECKING:
-    from layoutx.model.refine import Flow
+    from layoutx.model.flow import Flow
 
 Rule = Callable[["Flow", Node, str, Sequence[State], Sequence[str]], list[State]]
 

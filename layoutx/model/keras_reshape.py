@@ -10,7 +10,7 @@ from layoutx.model.axes import Axis, Dim, Item, State, axes_in, size_of
 from layoutx.model.graph import Node
 
 if TYPE_CHECKING:
-    from layoutx.model.refine import Flow
+    from layoutx.model.flow import Flow
 
 
 def _stuck(node: Node, states: Sequence[State]) -> State | None:

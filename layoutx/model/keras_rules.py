@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from layoutx.model.axes import Cat, Dim, State, axes_in, identifier, same_order, size_of
@@ -17,7 +18,7 @@ from layoutx.model.keras_spatial import as_map, channels_first, spatial_rule
 from layoutx.model.keras_uses import partner
 
 if TYPE_CHECKING:
-    from layoutx.model.refine import Flow
+    from layoutx.model.flow import Flow
 
 CODE = "of which only its code tells what it makes"
 Rule = Callable[["Flow", Node, str, Sequence[State], Sequence[str]], list[State]]
@@ -71,7 +72,11 @@ ELEMENTWISE = frozenset(
 
 def rule_of(node: Node) -> Rule:
     """The rule of a layer's class; anything unknown blocks."""
-    name, operation = stock(node), _operation(node)
+    return _rule(stock(node), _operation(node))
+
+
+@lru_cache(1024)
+def _rule(name: str, operation: str) -> Rule:
     if operation in ELEMENTWISE:
         return _sum
     if operation in OPERATIONS:
@@ -197,15 +202,17 @@ def _label(dim: Dim, maker: str) -> str:
 def _dense(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
     """Dense, Embedding and the like: the last axis is new, those before it stay as Keras has them."""
     size = node.config.get("units", node.config.get("output_dim"))
-    new = flow.axis("n", name, size if isinstance(size, int) else None)
-    if stock(node) == "Dense":
-        flow.use(name, "output", ((new,),), ((new,),), new.size)
+    new: Dim = (flow.axis("n", name, size if isinstance(size, int) else None),)
+    kind = stock(node)
+    if kind == "Dense":
+        flow.use(name, "output", (new,), (new,), size_of(new))
     state = states[0] if states else _block(node)[0]
     if state.blocked:  # the features are known again, the axes before them are not
-        return [State(((new,),), ((new,),), lead=state.blocked)]
-    lead = state.last if stock(node) == "Embedding" else state.last[:-1]
+        return [State((new,), (new,), lead=state.blocked)]
+    lead = state.last if kind == "Embedding" else state.last[:-1]
     on_map = f'Dense "{node.name}" on a map' if state.spatial and len(lead) > 1 else ""
-    return [State((*lead, (new,)), (*lead, (new,)), doubt=state.doubt, lead=state.lead or on_map)]
+    dims = (*lead, new)
+    return [State(dims, dims, doubt=state.doubt, lead=state.lead or on_map)]
 
 
 def _rnn(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:

@@ -11,7 +11,7 @@ from layoutx.model.axes import Axis, Dim, State, size_of
 from layoutx.model.graph import Node
 
 if TYPE_CHECKING:
-    from layoutx.model.refine import Flow
+    from layoutx.model.flow import Flow
 
 Spatial = Callable[["Flow", Node, str, State], State]
 Size = int | None

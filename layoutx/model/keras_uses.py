@@ -11,7 +11,7 @@ from layoutx.model.graph import Node
 from layoutx.model.keras_slots import RNNS, stock
 
 if TYPE_CHECKING:
-    from layoutx.model.refine import Flow
+    from layoutx.model.flow import Flow
 
 FEATURES = {"Dense": "input", "EinsumDense": "input", **dict.fromkeys(RNNS, "input")}
 NORMS = {
@@ -28,10 +28,10 @@ UNFOLLOWED = "input axis could not be followed through"
 
 def consume(flow: Flow, node: Node, record: str, states: Sequence[State], keywords: Sequence[str]) -> None:
     """Remembers what the record's input axes are made of, for the classes whose weights carry such an axis."""
-    kind = _kind(node)
     stored = flow.records.get(record)
     if not states or stored is None or not stored.tensors:
         return
+    kind = _kind(node)
     if kind in ("MultiHeadAttention", "GroupedQueryAttention", "GroupQueryAttention"):
         _attention_uses(flow, record, states, keywords)
     elif kind in FEATURES:
@@ -46,10 +46,11 @@ def consume(flow: Flow, node: Node, record: str, states: Sequence[State], keywor
 
 
 def _kind(node: Node) -> str:
-    if stock(node) == "Bidirectional":
+    kind = stock(node)
+    if kind == "Bidirectional":
         inner = node.part("layer")
         return _kind(inner) if inner is not None else ""
-    return "LSTM" if stock(node) == "RNN" else stock(node)
+    return "LSTM" if kind == "RNN" else kind
 
 
 def _feature_use(flow: Flow, record: str, axis: str, state: State, total: int | None) -> None:
@@ -67,8 +68,11 @@ def _feature_use(flow: Flow, record: str, axis: str, state: State, total: int | 
 
 def partner(state: State, dim: Dim) -> Dim:
     """The same axes where channels come first; a map's dims are the same there, only elsewhere."""
-    ids = {a.id for a in axes_in(dim)}
-    return next((d for d in state.first if {a.id for a in axes_in(d)} == ids), dim)
+    return next((d for d in state.first if d is dim or _ids(d) == _ids(dim)), dim)
+
+
+def _ids(dim: Dim) -> set[int]:
+    return {axis.id for axis in axes_in(dim)}
 
 
 def _attention_uses(flow: Flow, record: str, states: Sequence[State], keywords: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from layoutx.empty import NOTHING
 from layoutx.errors import UsageError
 from layoutx.files.certificate import RECORDING
+from layoutx.files.names import refusal_of
 from layoutx.files.open import open_store
 from layoutx.files.store import Store
 from layoutx.model.callables import built
@@ -92,7 +93,8 @@ def model_of(
     else:
         keyed = plain(keyed_of(store, framework, registry))
         model = told(state_records(keyed, registry, values), keyed, registry)
-    for place, layer in enumerate(model.layers):
+    refused = refusal_of([layer.name for layer in model.layers])
+    for place, layer in enumerate(model.layers if refused else ()):
         named(layer.name, "layer's name", f"{store.path}, layer {place}")
     model = with_forms(model, registry, forms, guessing=bare, values=values)
     said = config or (template.store.config if template is not None else None)
@@ -136,7 +138,7 @@ def with_forms(
     known = {"version": 2} if model.framework == "keras" and model.version.startswith("2") else {}
 
     def formed(r: LayerRecord) -> LayerRecord:
-        certain = {**known, **values_said(values, r.name)}
+        certain = {**known, **values_said(values, r.name)} if known or values else NOTHING
         return identified(r, registry, model.framework, said.get(r.name, ""), guessing=guessing, known=certain)
 
     layers = tuple(formed(r) for r in model.layers)

@@ -3,64 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import pairwise
-from typing import TypeVar
 
-from layoutx.model.axes import Axis, Dim, State, Use, expand, refinement, same_order
-from layoutx.model.graph import SAID, Graph, Node, Ref, walk
+from layoutx.empty import NOTHING
+from layoutx.model.axes import Dim, State, Use, refinement, same_order
+from layoutx.model.flow import Flow, Value
+from layoutx.model.graph import SAID, Graph, Node, walk
 from layoutx.model.keras_leaves import cells_of
 from layoutx.model.keras_rules import CODE, rule_of, untold
 from layoutx.model.keras_slots import stock
 from layoutx.model.keras_uses import consume
-from layoutx.model.pieces import pieces
 from layoutx.model.record import LayerRecord, Piece, Refinement
+from layoutx.model.wiring import Ref
 
-What = TypeVar("What")
 UNKNOWN = "what feeds it is unknown: it is held by a"
-
-
-@dataclass(frozen=True, slots=True)
-class Value:
-    """One tensor on its way: what it is made of, and the record that made it."""
-
-    state: State
-    maker: str = ""
-
-
-@dataclass(slots=True)
-class Flow:
-    """What is gathered while walking the model once."""
-
-    records: dict[str, LayerRecord]
-    channels_first: bool
-    uses: dict[tuple[str, str], list[Use]] = field(default_factory=dict)
-    seen: dict[tuple[str, str], list[Dim]] = field(default_factory=dict)
-    notes: dict[str, list[str]] = field(default_factory=dict)
-    inputs: dict[str, list[str]] = field(default_factory=dict)
-    splits: dict[int, tuple[Dim, Dim]] = field(default_factory=dict)
-    parents: dict[int, Axis] = field(default_factory=dict)
-    ranks: dict[str, int] = field(default_factory=dict)
-    count: int = 0
-
-    def axis(self, letter: str, origin: str, size: int | None) -> Axis:
-        """A leaf axis that no other layer has."""
-        self.count += 1
-        return Axis(self.count, letter, origin, size)
-
-    def use(self, record: str, axis: str, last: Sequence[Dim], first: Sequence[Dim], total: int | None) -> None:
-        """Remembers what one axis of one record is made of."""
-        self.uses.setdefault((record, axis), []).append(Use(tuple(last), tuple(first), total))
-
-    def see(self, record: str, axis: str, dim: Dim) -> None:
-        """Remembers what an axis is made of that no framework orders otherwise: the channels of a convolution."""
-        self.seen.setdefault((record, axis), []).append(dim)
-
-    def note(self, record: str, text: str) -> None:
-        """Remembers a note, once."""
-        notes = self.notes.setdefault(record, [])
-        if text not in notes:
-            notes.append(text)
 
 
 def refined(graph: Graph, layers: Iterable[LayerRecord]) -> list[LayerRecord]:
@@ -77,16 +34,7 @@ def refined(graph: Graph, layers: Iterable[LayerRecord]) -> list[LayerRecord]:
     run(flow, graph, "", None)
     _note_held(flow, graph)
     _note_splits(flow)
-    uses, seen = _by_record(flow.uses), _by_record(flow.seen)
-    return [_finished(flow, record, uses.get(record.name, {}), seen.get(record.name, {})) for record in layers]
-
-
-def _by_record(found: Mapping[tuple[str, str], list[What]]) -> dict[str, dict[str, list[What]]]:
-    """Record -> axis -> what was gathered of it."""
-    own: dict[str, dict[str, list[What]]] = {}
-    for (record, axis), what in found.items():
-        own.setdefault(record, {})[axis] = what
-    return own
+    return [_finished(flow, record) for record in layers]
 
 
 def _note_held(flow: Flow, graph: Graph) -> None:
@@ -103,7 +51,7 @@ def _note_splits(flow: Flow) -> None:
     for parent in {a.id: a for a in flow.parents.values()}.values():
         made = flow.records.get(parent.origin)
         last, first = flow.splits[parent.id]
-        if (parent.origin, "output") in flow.uses or same_order(last, first):
+        if "output" in flow.uses.get(parent.origin, ()) or same_order(last, first):
             continue
         flow.splits[parent.id] = (last, last)  # the vector stays as it is for all who read it
         if made is not None and made.tensors:
@@ -115,10 +63,9 @@ def _inner(node: Node) -> object:
     return wrapped.config.get("data_format") if wrapped is not None else None
 
 
-def _finished(
-    flow: Flow, record: LayerRecord, own: Mapping[str, list[Use]], seen: Mapping[str, list[Dim]]
-) -> LayerRecord:
-    refine: dict[str, Refinement] = dict(record.refine)
+def _finished(flow: Flow, record: LayerRecord) -> LayerRecord:
+    own = flow.uses.get(record.name, {})
+    refine: dict[str, Refinement] = {}
     notes = [record.note] if record.note else []
     for axis, uses in own.items():
         found = [refinement(axis, use, flow.splits) for use in uses]
@@ -129,27 +76,41 @@ def _finished(
         elif isinstance(found[0], str):
             notes.append(f"{axis} axis could not be followed: {found[0]}")
         elif found[0] is not None:
-            if axis in refine and any(" " in text for text in (refine[axis].last, found[0].last)):
+            known = record.refine.get(axis)
+            if known is not None and any(" " in text for text in (known.last, found[0].last)):
                 notes.append(f"{axis} axis could not be followed: {found[0].why} into an einsum of several axes")
             else:
                 refine[axis] = found[0]
-    notes.extend(flow.notes.get(record.name, []))
-    inputs = tuple(dict.fromkeys(flow.inputs.get(record.name, [])))
+    notes.extend(flow.notes.get(record.name, ()))
     config = record.config
     if record.name in flow.ranks:  # torch has a BatchNorm class for each
         config = {**config, "rank": flow.ranks[record.name]}
-    made_of = {axis: found for axis, found in _pieces(flow, own, seen).items() if found}
-    return replace(record, config=config, refine=refine, inputs=inputs, note="; ".join(notes), pieces=made_of)
+    return LayerRecord(
+        record.name,
+        record.class_name,
+        record.form,
+        config,
+        record.tensors,
+        record.instance,
+        {**record.refine, **refine} if record.refine or refine else NOTHING,
+        tuple(dict.fromkeys(flow.inputs.get(record.name, ()))),
+        "; ".join(notes),
+        _pieces(flow, own, flow.seen.get(record.name, {})) or NOTHING,
+    )
 
 
 def _pieces(flow: Flow, own: Mapping[str, list[Use]], seen: Mapping[str, list[Dim]]) -> dict[str, tuple[Piece, ...]]:
     """What each of a record's axes is made of, where every use of the layer agrees."""
-    found: dict[str, list[tuple[Piece, ...]]] = {}
-    for axis, uses in own.items():
-        found[axis] = [pieces(use.last, use.total, lambda dim: expand(dim, flow.splits, 0)) for use in uses]
-    for axis, dims in seen.items():
-        found[axis] = [pieces((dim,), None, lambda dim: expand(dim, flow.splits, 0)) for dim in dims]
-    return {axis: every[0] for axis, every in found.items() if all(one == every[0] for one in every)}
+    found: dict[str, tuple[Piece, ...]] = {}
+    for axis, (first, *others) in own.items():
+        made = flow.pieces(first.last, first.total)
+        if made and all(flow.pieces(use.last, use.total) == made for use in others):
+            found[axis] = made
+    for axis, (dim, *more) in seen.items():
+        made = flow.pieces((dim,), None)
+        if made and all(flow.pieces((other,), None) == made for other in more):
+            found[axis] = made
+    return found
 
 
 def run(flow: Flow, graph: Graph, prefix: str, given: Sequence[Value] | None) -> list[Value]:
@@ -242,19 +203,19 @@ def _call(flow: Flow, node: Node, name: str, args: list[Value], call: Sequence[R
     """One call of one layer: what comes out, and what its record's axes turn out to be."""
     if node.inner is not None and node.inner.layers:
         return run(flow, node.inner, f"{name}/", args or None) if node.inner.wired else [Value(untold(node))]
-    wrapped = node.part("layer")
-    if stock(node) == "TimeDistributed" and wrapped is not None and args:
+    wrapped, kind = node.part("layer"), stock(node)
+    if kind == "TimeDistributed" and wrapped is not None and args:
         return _distributed(flow, node, wrapped, name, args)
-    if stock(node) == "SpectralNormalization" and wrapped is not None:
+    if kind == "SpectralNormalization" and wrapped is not None:
         return _call(flow, replace(wrapped, name=node.name), name, args, call)
     own = _records(flow, node, name)
     for target in own[:1]:
-        flow.inputs.setdefault(target, []).extend(a.maker for a in args if a.maker)
-    if stock(node) == "InputLayer":
+        flow.inputs.setdefault(target, []).extend([a.maker for a in args if a.maker])
+    if kind == "InputLayer":
         state = args[0].state if args else input_state(flow, _shape(node), name)
         return [Value(state, name if name in flow.records else "")]
     states = [a.state for a in args]
-    if stock(node) == "BatchNormalization" and states and states[0].last and own:
+    if kind == "BatchNormalization" and states and states[0].last and own:
         flow.ranks[own[0]] = len(states[0].last) - 1
     keywords = [ref.keyword for ref in call]
     labels = [a.maker for a in args]

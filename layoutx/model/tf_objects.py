@@ -10,9 +10,10 @@ from layoutx.files.notes import skipped_of
 from layoutx.files.store import Store, Tensor
 from layoutx.files.tf_checkpoint import LISTED, STYLE
 from layoutx.model.graph import Graph, Node
-from layoutx.model.keras_groups import ATTRIBUTES, hint, quantised
+from layoutx.model.keras_groups import quantised
 from layoutx.model.keras_leaves import Leaf, Number, cells_of
 from layoutx.model.keras_slots import names_of, pieces
+from layoutx.model.keras_unsaid import ATTRIBUTES, hint
 from layoutx.model.record import QUANTISED, LayerRecord
 
 # tf_keras 2.21 engine/functional.py `_layer_checkpoint_dependencies`: the N-th layer with weights; keras 3.15.1

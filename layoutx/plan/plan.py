@@ -17,7 +17,7 @@ from layoutx.spec.bound import BoundForm
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Plan:
     """The moves from one bound form to another.
 

@@ -55,11 +55,16 @@ def bind(
     stored = None if shapes is None else [(name, tuple(shape)) for name, shape in shapes.items()]
     read = values_at(reads.all, config)
     key = key_of(read, stored, dict(sizes), dict(refine), dict(instance), sorted(omit))
-    found = _bound.get((kind, form), key, lambda: _bind(kind, form, config, shapes, sizes, refine, instance, omit))
-    full = {**form.config, **config, **{name: found.config[name] for name in found.sized}}
-    own = replace(found, config=full)  # layers of other names and initializers share all the rest
-    object.__setattr__(own, "key", key)
-    return own
+
+    def made() -> BoundForm:
+        new = _bind(kind, form, config, shapes, sizes, refine, instance, omit)
+        return new.of_layer(new.config, key)
+
+    found = _bound.get((kind, form), key, made)
+    full = {**form.config, **config}
+    for name in found.sized:
+        full[name] = found.config[name]
+    return found.of_layer(full, found.key)  # one key for all of them
 
 
 _bound: Memo[BoundForm] = Memo(2048)

@@ -38,7 +38,7 @@ class Place:
     block: Block
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class BoundForm:
     """One layer as stored by one framework.
 
@@ -69,6 +69,13 @@ class BoundForm:
     maps: Mapping[Atom, ValueMap] = NOTHING
     sized: tuple[str, ...] = field(default=(), compare=False, repr=False)
     key: bytes | None = field(default=None, init=False, compare=False, repr=False)
+
+    def of_layer(self, config: Mapping[str, Any], key: bytes | None) -> BoundForm:
+        """The same of a layer of another name and other initializers, which shares all the rest."""
+        shared = (self.tensors, self.places, self.facts, self.settings, self.labels, self.data, self.maps, self.sized)
+        own = BoundForm(self.form, self.kind, config, self.sizes, *shared)
+        object.__setattr__(own, "key", key)
+        return own
 
     def tensor(self, name: str) -> BoundTensor:
         """The tensor of that name; KeyError if the form has none."""

@@ -77,13 +77,18 @@ def _all(
     reg: Registry, framework: str, names: tuple[str, ...] | None, order: Sequence[Shape], known: Mapping[str, Any]
 ) -> tuple[Guess, ...]:
     """The guesses of every form, whatever the layer is called."""
-    own = f"{framework}."
-    able = [  # most are excluded by their names, before their kind is read
-        form
-        for form, every in (reg.tensor_names() if order else {}).items()
-        if form.startswith(own) and (names is None or every.issuperset(names))
-    ]
+    own = _own.get((reg,), key_of(framework), lambda: _of(reg, framework)) if order else ()
+    # most are excluded by their names, before their kind is read
+    able = [form for form, every in own if names is None or every.issuperset(names)]
     return tuple(g for form in able for g in _fits(reg.kind_of(form), reg.form(form), names, order, known))
+
+
+_own: Memo[tuple[tuple[str, frozenset[str]], ...]] = Memo()
+
+
+def _of(reg: Registry, framework: str) -> tuple[tuple[str, frozenset[str]], ...]:
+    """The forms of a framework, each with all names that its tensors may have."""
+    return tuple((form, every) for form, every in reg.tensor_names().items() if form.startswith(f"{framework}."))
 
 
 def _fits(

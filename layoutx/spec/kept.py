@@ -91,9 +91,13 @@ class _Forms(Mapping[str, "Form"]):
 
     kinds: Mapping[str, Kind]
     kind_of: Mapping[str, str]
+    read: dict[str, Form] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Form:
-        return self.kinds[self.kind_of[name]].forms[name]
+        found = self.read.get(name)
+        if found is None:
+            found = self.read[name] = self.kinds[self.kind_of[name]].forms[name]
+        return found
 
     def __contains__(self, name: object) -> bool:
         return name in self.kind_of

@@ -24,13 +24,19 @@ def key_of(*values: Any) -> bytes | None:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """While thousands of objects are made that all stay, nobody looks for garbage among them: it takes as long."""
+    """While thousands of objects are made that all stay, nobody looks for garbage among them: it takes as long.
+
+    Nor at once when they are made: they go among the old ones, where all is looked at now and then.
+    """
     collecting = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if collecting:
+            if not gc.get_freeze_count():  # what somebody else has frozen stays so
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 

@@ -13,7 +13,7 @@ from layoutx.lang.show import show, show_dims
 from layoutx.lang.tree import Dim, Layout, Spread, Unit
 from layoutx.spec.bind import UNKNOWN, tensor_names
 from layoutx.spec.configs import conditions, structural
-from layoutx.spec.draft import FIELD, Draft, drafts_of, labels_of, tensor_name
+from layoutx.spec.draft import FIELD, Draft, drafts_of, labels_of, spatial_of, tensor_name
 from layoutx.spec.memo import Memo, key_of
 from layoutx.spec.schema import Form, Kind, Others, choose
 
@@ -97,7 +97,7 @@ def _variants_of(kind: Kind, form: Form, certain: Mapping[str, Any]) -> Iterator
             )
         except LayoutxError:
             continue  # what cannot be drafted is never bound
-        ranks = {draft.name: _rank(draft.stored) for draft in drafts}
+        ranks = {draft.name: _rank(draft.stored, kind, form) for draft in drafts}
         yield Variant(config, left, names, _state(form, config), frozenset(draft.name for draft in needed), ranks)
 
 
@@ -105,9 +105,11 @@ def _drafts(kind: Kind, form: Form, full: Mapping[str, Any], omit: Collection[st
     return drafts_of(kind, form, full, labels_of(kind, form, full), NOTHING, None, omit)
 
 
-def _rank(dims: Sequence[Dim]) -> tuple[int, bool]:
+def _rank(dims: Sequence[Dim], kind: Kind, form: Form) -> tuple[int, bool]:
     spatial = sum(isinstance(dim, Spread) or (isinstance(dim, Unit) and dim.spread) for dim in dims)
-    return len(dims) - spatial, not spatial
+    if form.rank is None:
+        return len(dims) - spatial, not spatial
+    return len(dims) - spatial + spatial * len(spatial_of(kind, form.rank)), True
 
 
 def _state(form: Form, config: Mapping[str, Any]) -> str:

@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
+from layoutx.spec import guess as guessing
+from layoutx.spec.bound import BoundForm
 from layoutx.spec.guess import Guess, guess
 from layoutx.spec.registry import registry
+from layoutx.spec.schema import Form, Kind
 
 
 def _forms(found: list[Guess]) -> list[tuple[str, dict[str, Any]]]:
@@ -91,3 +94,17 @@ def test_a_projection_is_told_by_its_names_and_shapes() -> None:
     assert guess(registry(), "torch", shapes) == []
     cell = {"kernel": (10, 24), "bias": (24,), "projection/kernel": (6, 4)}
     assert ("tf1.LSTMCell", {"num_proj": 4}) in [(g.form, g.config) for g in guess(registry(), "tf1", cell)]
+
+
+def test_a_form_of_another_rank_is_not_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, bound = guessing.bind, set[str]()
+
+    def noting(kind: Kind, form: Form, *given: Any, **more: Any) -> BoundForm:
+        bound.add(form.name)
+        return plain(kind, form, *given, **more)
+
+    monkeypatch.setattr(guessing, "bind", noting)
+    found = guess(registry(), "torch", {"weight": (17, 11, 3, 2), "bias": (17,)})
+    assert [g.form for g in found] == ["torch.Conv2d"]
+    assert "torch.Conv2d" in bound
+    assert not {"torch.Conv1d", "torch.Conv3d", "torch.ConvTranspose1d", "torch.ConvTranspose3d"} & bound

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 
 import pytest
 
@@ -62,3 +63,46 @@ def test_garbage_is_looked_for_again_whatever_happens() -> None:
     with pytest.raises(ValueError, match="no"), uncollected():
         raise ValueError("no")
     assert gc.isenabled()
+
+
+def test_what_was_made_is_not_looked_through_at_once() -> None:
+    collected: list[int] = []
+
+    def noted(phase: str, info: dict[str, int]) -> None:
+        collected.append(info["generation"])
+
+    gc.callbacks.append(noted)
+    try:
+        with uncollected():
+            kept = [[] for _ in range(50_000)]  # type: ignore[var-annotated]
+        more = [[] for _ in range(10)]  # type: ignore[var-annotated]
+    finally:
+        gc.callbacks.remove(noted)
+    assert collected == []
+    assert len(kept) + len(more) == 50_010
+    gone = weakref.ref(_in_a_circle())
+    with uncollected():
+        pass
+    gc.collect()
+    assert gone() is None
+
+
+class _Circle:
+    me: object = None
+
+
+def _in_a_circle() -> _Circle:
+    made = _Circle()
+    made.me = made
+    return made
+
+
+def test_what_somebody_froze_stays_frozen() -> None:
+    gc.freeze()
+    try:
+        before = gc.get_freeze_count()
+        with uncollected():
+            assert before
+        assert gc.get_freeze_count() == before
+    finally:
+        gc.unfreeze()

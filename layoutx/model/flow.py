@@ -1,0 +1,64 @@
+"""What is gathered while a Keras model is walked once: axes, what reads them, what cannot be followed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from layoutx.model.axes import Axis, Dim, State, Use, expand
+from layoutx.model.pieces import pieces
+from layoutx.model.record import LayerRecord, Piece
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """One tensor on its way: what it is made of, and the record that made it."""
+
+    state: State
+    maker: str = ""
+
+
+@dataclass(slots=True)
+class Flow:
+    """What is gathered while walking the model once."""
+
+    records: dict[str, LayerRecord]
+    channels_first: bool
+    uses: dict[str, dict[str, list[Use]]] = field(default_factory=dict)
+    seen: dict[str, dict[str, list[Dim]]] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    inputs: dict[str, list[str]] = field(default_factory=dict)
+    splits: dict[int, tuple[Dim, Dim]] = field(default_factory=dict)
+    parents: dict[int, Axis] = field(default_factory=dict)
+    ranks: dict[str, int] = field(default_factory=dict)
+    made: dict[int, tuple[Piece, ...]] = field(default_factory=dict)
+    count: int = 0
+
+    def axis(self, letter: str, origin: str, size: int | None) -> Axis:
+        """A leaf axis that no other layer has."""
+        self.count += 1
+        return Axis(self.count, letter, origin, size)
+
+    def use(self, record: str, axis: str, last: Sequence[Dim], first: Sequence[Dim], total: int | None) -> None:
+        """Remembers what one axis of one record is made of."""
+        self.uses.setdefault(record, {}).setdefault(axis, []).append(Use(tuple(last), tuple(first), total))
+
+    def see(self, record: str, axis: str, dim: Dim) -> None:
+        """Remembers what an axis is made of that no framework orders otherwise: the channels of a convolution."""
+        self.seen.setdefault(record, {}).setdefault(axis, []).append(dim)
+
+    def note(self, record: str, text: str) -> None:
+        """Remembers a note, once."""
+        notes = self.notes.setdefault(record, [])
+        if text not in notes:
+            notes.append(text)
+
+    def pieces(self, dims: Sequence[Dim], total: int | None) -> tuple[Piece, ...]:
+        """What an axis is made of, laid end to end; of one that is whole and known, the same for all who read it."""
+        alone = dims[0][0] if len(dims) == 1 and len(dims[0]) == 1 else None
+        if not isinstance(alone, Axis) or alone.size is None or alone.id in self.splits:
+            return pieces(dims, total, lambda dim: expand(dim, self.splits, 0))
+        made = self.made.get(alone.id)
+        if made is None:
+            made = self.made[alone.id] = (Piece(((alone.letter, alone.size),), (alone.origin,)),)
+        return made

@@ -1,0 +1,106 @@
+"""Who feeds each call of each layer, as configs of every Keras version write it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from layoutx.model.entry import MAPPING, bad_config, mapping_of
+
+ARGUMENTS = {"args", "kwargs"}  # what a call of Keras 3 says
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """One output of one call of one layer; layer "" is the graph's own input number `tensor`."""
+
+    layer: str
+    call: int = 0
+    tensor: int = 0
+    keyword: str = ""
+
+
+Calls = tuple[tuple[Ref, ...], ...]
+
+
+def calls_of(entry: Mapping[str, Any]) -> Calls:
+    """What each call of a layer is given."""
+    calls = entry.get("inbound_nodes")
+    return tuple([refs_of(call) for call in calls]) if isinstance(calls, list) else ()
+
+
+def refs_of(value: Any) -> tuple[Ref, ...]:
+    """Every tensor in one call's arguments: Keras 1 and 2 lists, Keras 3 `__keras_tensor__` objects."""
+    found: list[Ref] = []
+    _gather(value, "", found)
+    return tuple(found)
+
+
+def _gather(value: Any, keyword: str, found: list[Ref]) -> None:
+    if isinstance(value, list):
+        if _is_ref(value):
+            found.append(Ref(value[0], value[1], value[2], keyword))
+            if len(value) == 4:
+                _gather(value[3], "", found)
+            return
+        for item in value:
+            _gather(item, keyword, found)
+    elif isinstance(value, MAPPING):
+        if value.get("class_name") == "__keras_tensor__":
+            history = mapping_of(value.get("config")).get("keras_history")
+            if isinstance(history, list) and len(history) == 3:
+                found.append(Ref(str(history[0]), int(history[1]), int(history[2]), keyword))
+        elif value.keys() == ARGUMENTS:
+            _gather(value["args"], "", found)
+            _gather(value["kwargs"], "", found)
+        else:
+            for key, item in value.items():
+                _gather(item, keyword or str(key), found)
+
+
+def _is_ref(value: list[Any]) -> bool:
+    ok = 3 <= len(value) <= 4 and isinstance(value[0], str) and all(type(v) is int for v in value[1:3])
+    return ok and value[0] != "_CONSTANT_VALUE" and (len(value) == 3 or isinstance(value[3], Mapping))
+
+
+def no_circle(calls: Mapping[str, Calls], where: str) -> None:
+    """Refuse calls that wait for one another: Keras itself would look for an order of them for ever.
+
+    Args:
+        calls: layer -> its calls, in the model's order.
+    """
+    if not _in_order(calls):
+        _refuse_circle(calls, where)
+
+
+def _in_order(calls: Mapping[str, Calls]) -> bool:
+    """Whether every call reads earlier ones only, as most models are written: then nothing goes in a circle."""
+    made = set[tuple[str, int]]()
+    for name, own in calls.items():
+        for i, call in enumerate(own or ((),)):
+            if any((ref.layer, ref.call) not in made for ref in call if ref.layer):
+                return False
+            made.add((name, i))
+    return True
+
+
+def _refuse_circle(calls: Mapping[str, Calls], where: str) -> None:
+    every = [((name, i), call) for name, own in calls.items() for i, call in enumerate(own)]
+    waiting = {key: {(ref.layer, ref.call) for ref in call if ref.layer} for key, call in every}
+    ready = [key for key, needs in waiting.items() if not needs & waiting.keys()]
+    readers: dict[tuple[str, int], list[tuple[str, int]]] = {}
+    for key, needs in waiting.items():
+        for need in needs:
+            readers.setdefault(need, []).append(key)
+    left = {key: len(needs & waiting.keys()) for key, needs in waiting.items()}
+    while ready:
+        key = ready.pop()
+        del left[key]
+        for reader in readers.get(key, ()):
+            left[reader] -= 1
+            if not left[reader]:
+                ready.append(reader)
+    if left:
+        names = ", ".join(dict.fromkeys(name for name, _ in left))
+        raise bad_config(f"The wiring goes in a circle: each of {names} waits for another of them", where)
