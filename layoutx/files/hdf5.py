@@ -1,7 +1,8 @@
 """HDF5 datasets as tensors: mapped in place where they lie plainly, and nothing followed out of the file.
 
-libhdf5 does not run in this process: another one lists what a file holds (`hdf5_listing`), and reads what is chunked or
-compressed. What it says is checked here like any bytes of a file.
+libhdf5 does not run in this process. Files of the usual form are listed without it (`hdf5_plain`); of all others
+another process lists what they hold (`hdf5_listing`), and reads what is chunked or compressed. What it says is checked
+here like any bytes of a file.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from layoutx.files.hdf5_listed import Notes as Notes
 from layoutx.files.hdf5_listed import Stored
 from layoutx.files.hdf5_listed import names as names
 from layoutx.files.hdf5_listed import text as text
+from layoutx.files.hdf5_plain import plain_listing
 from layoutx.files.isolated import ask
 from layoutx.files.limits import limit, within, within_expansion
 from layoutx.files.steady import same_files
@@ -40,7 +42,7 @@ def listing(blob: Blob) -> Listing:
     Raises:
         FileError: it is damaged, asks for more than the limits, or has datasets that overlap or unpack to very much.
     """
-    found = _asked(blob)
+    found = plain_listing(blob) or _asked(blob)
     same_files([(blob.path, blob.state)])
     _check(found)
     return found
