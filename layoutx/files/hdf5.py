@@ -109,7 +109,7 @@ def _check(found: Listing) -> None:
         if len(one.shape) > 8:
             within("RANK", len(one.shape), blob.path, f"'{path}'")
         if one.lies:
-            spans.append((one.offset or 0, one.nbytes, path))
+            spans.append((one.offset or 0, one.size, path))
             continue
         unpacked += one.nbytes
         piece = prod(map(min, one.chunks or one.shape, one.shape)) * one.dtype.itemsize

@@ -7,10 +7,10 @@ that is read together is no more than twice the file: blocks that hold each othe
 from __future__ import annotations
 
 import struct
-from itertools import pairwise
 
 from layoutx.files.hdf5_messages import CONTINUATION, NOWHERE, NotPlainError, places_of
 
+LONGEST = 4096  # bytes of a name
 LEVELS = 8  # of a tree; with 2 children at least in each that is not the root
 FLAGS = (0, 1, 4, 5)  # of a message: it does not change, it is not shared
 LAST = 1  # of the free blocks of a heap: where the next one would be
@@ -93,6 +93,8 @@ class Blocks:
                     raise NotPlainError
                 if kind == CONTINUATION:
                     blocks.append((self.part(*places_of(body)), 0))
+                    if not blocks[-1][0]:
+                        raise NotPlainError
                 kinds.append(kind)
                 bodies.append(body)
         if len(kinds) != count:
@@ -105,10 +107,9 @@ class Blocks:
         found: Links = []
         beside: dict[int, tuple[int, int]] = {}
         self._add(found, tree, names, None, beside)
-        if any(one[0] >= other[0] for one, other in pairwise(found)):
-            raise NotPlainError
-        if any(right != NOWHERE for _, right in beside.values()):
-            raise NotPlainError
+        for _, right in beside.values():
+            if right != NOWHERE:
+                raise NotPlainError
         return found
 
     def _add(self, found: Links, at: int, names: bytes, level: int | None, beside: dict[int, tuple[int, int]]) -> None:
@@ -143,10 +144,14 @@ class Blocks:
         if sign != b"SNOD" or version != 1 or not 0 < count <= self._most_names:
             raise NotPlainError
         for place in range(_NODE.size, _NODE.size + count * _NAME.size, _NAME.size):
-            name, address, cached = _NAME.unpack_from(block, place)
-            found.append((_name(names, name), address))
-            if cached > 1 or found[-1][0] == b"." or b"/" in found[-1][0]:  # a soft link, and what is no name
+            begin, address, cached = _NAME.unpack_from(block, place)
+            name = _name(names, begin)
+            self.count(len(name))
+            if cached > 1 or name == b"." or b"/" in name:  # a soft link, and what is no name
                 raise NotPlainError
+            if found and found[-1][0] >= name:
+                raise NotPlainError
+            found.append((name, address))
 
     def _names(self, at: int) -> bytes:
         """The data of a local heap."""
@@ -195,7 +200,7 @@ class Blocks:
 
 
 def _name(names: bytes, place: int) -> bytes:
-    end = names.find(b"\0", place)
+    end = names.find(b"\0", place, place + LONGEST)
     if end < 0:
         raise NotPlainError
     return names[place:end]

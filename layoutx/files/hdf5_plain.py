@@ -170,9 +170,8 @@ class _Walk:
     def _links(self, own: _Object, path: str) -> list[tuple[str, int]]:
         """Names in a group and where they lead to, in natural order."""
         found = self._blocks.links(*places_of(own.one(TABLE)))
-        lengths = [len(name) + len(path) for name, _ in found]
-        self._blocks.count(sum(lengths))
-        if len(found) > 4 * self._most or max(lengths, default=0) > self._name:
+        self._blocks.count(len(found) * len(path))  # the paths below it
+        if len(found) > 4 * self._most or max([len(name) for name, _ in found], default=0) + len(path) > self._name:
             raise NotPlainError
         links = [(name.decode(), address) for name, address in found]
         return links if len(links) < 2 else sorted(links, key=lambda link: natural(link[0]))

@@ -260,6 +260,7 @@ def test_structures_that_lead_to_themselves_have_an_end(tmp_path: Path) -> None:
         "neighbour": (tree + 8, struct.pack("<Q", tree)),
         "header": (root + 16, struct.pack("<HHIQQ", 16, 16, 0, root + 16, 24)),
         "ring": (names + free, struct.pack("<Q", free)),
+        "names": (names + 8, b"a" * 64 * 1024),
         "heap": (heap + 8, struct.pack("<Q", 1 << 63)),
         "far": (tree + 32, struct.pack("<Q", (1 << 64) - 16)),
     }
