@@ -6,9 +6,8 @@ Rows, of JSON: [path, what, ...], children after parents, in natural order. `wha
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -19,19 +18,13 @@ import numpy as np
 from layoutx.errors import FileError
 from layoutx.files.apart import Lent, alive
 from layoutx.files.hdf5_attributes import attributes_of
+from layoutx.files.hdf5_notes import MARKS, MODEL, OF_LEGACY, OF_OTHERS, OF_ROOT, natural, noted, text_of
 from layoutx.files.hdf5_numbers import opened
 from layoutx.files.limits import limit, within
 
 GROUP, DATASET, LINK, AGAIN, OTHER, TYPE = "g", "d", "l", "a", "o", "t"
 COMPARED = 64  # types; a file of more is no weights file, and is not to take its number squared
 ROWS = 256  # in a part of the answer
-# what is read: root attributes of the legacy format, and of every group
-MARKS = ("layer_names", "layer_names0", "nb_layers", "model_config")
-OF_ROOT = ("layer_names", "nb_layers", "model_config", "keras_version", "backend", "layoutx", "weight_names")
-OF_LEGACY, OF_OTHERS = ("weight_names", "nb_params"), ("name",)
-SPLIT = ("layer_names", "weight_names")  # by Keras, into `layer_names0`, ..., where they are more than 64512 bytes
-MODEL = "model_weights"
-
 Low = Any  # h5py's h5g.GroupID, h5d.DatasetID or h5t.TypeID, which have no types of their own
 
 
@@ -174,20 +167,8 @@ class _Listing:
         return self._types[-1][1]
 
     def _notes(self, found: Low, wanted: Sequence[str]) -> dict[str, Any]:
-        """The wanted attributes that an object has: a text, a list of texts, or a whole number."""
-        notes = {}
-        for name in wanted:
-            if h5py.h5a.exists(found, name.encode()):
-                notes[name] = self._note(found, name)
-            elif name in SPLIT and h5py.h5a.exists(found, f"{name}0".encode()):
-                texts: list[str] = []
-                part = 0
-                while h5py.h5a.exists(found, f"{name}{part}".encode()):
-                    note = self._note(found, f"{name}{part}")
-                    texts += note if isinstance(note, list) else [note] if isinstance(note, str) and note else []
-                    part += 1
-                notes[name] = texts
-        return notes
+        """The wanted attributes that an object has."""
+        return noted(wanted, lambda name: h5py.h5a.exists(found, name.encode()), partial(self._note, found))
 
     def _note(self, found: Low, name: str) -> Any:
         attribute = h5py.h5a.open(found, name.encode())
@@ -205,19 +186,3 @@ class _Listing:
         if dtype.kind in "iu":
             return "" if shape else int(value[()])
         return [text_of(one) for one in value.ravel()] if shape else text_of(value[()])
-
-
-@lru_cache(4096)  # `vars`, `0` and `1` stand in every group
-def natural(path: str) -> tuple[tuple[tuple[str, int], ...], ...]:
-    """A sort key in which `vars/2` comes before `vars/10`, and `dense` before `dense_1`."""
-    return tuple(
-        tuple((text, int(digits or -1)) for text, digits in re.findall(r"(\D+|^)(\d*)", part))
-        for part in path.split("/")
-    )
-
-
-def text_of(value: Any) -> str:
-    """An attribute's text, whether it was stored as bytes or str; "" for an empty attribute."""
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return value if isinstance(value, str) else ""

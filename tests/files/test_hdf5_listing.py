@@ -14,7 +14,7 @@ from layoutx.errors import FileError
 from layoutx.files import hdf5_numbers
 from layoutx.files.blob import Blob, whole
 from layoutx.files.hdf5 import Listing, listing, skeleton, tensor
-from layoutx.files.hdf5_listing import natural
+from layoutx.files.hdf5_notes import natural
 from layoutx.files.store import Tensor
 
 
