@@ -128,6 +128,22 @@ def stored(name: str, blob: Blob, offset: int, dtype: DType, shape: tuple[int, .
     return Tensor(name, native(dtype), shape, read, mapped=plain)
 
 
+def flat_of(tensor: Tensor) -> Array:
+    """All numbers of a stored tensor in a row.
+
+    Raises:
+        FileError: as `array_at`.
+    """
+    blob = blob_of(tensor) if tensor.mapped else None
+    held = None if blob is None else _held(blob.path, blob.state)
+    if blob is None or held is None:
+        return tensor.read().reshape(-1)
+    offset, nbytes = tensor.read.args[1], tensor.nbytes  # type: ignore[attr-defined]
+    if not nbytes or offset < 0 or offset + nbytes > blob.size or blob.offset + blob.size > len(held):
+        return tensor.read().reshape(-1)  # which says what is wrong
+    return np.ndarray((tensor.size,), tensor.dtype, held, blob.offset + offset)
+
+
 def origin(tensor: Tensor) -> Path | None:
     """The file that every process can read a tensor from; None for what is in memory, or was unpacked here."""
     blob = blob_of(tensor)
@@ -185,13 +201,20 @@ def mapped(path: Path, state: str = "") -> Map:
     Raises:
         SourceError: the file has another state now.
     """
-    for own in reversed(_HELD):
-        if (held := own.get((path, state))) is not None and not held.broken:
-            return held
+    if (held := _held(path, state)) is not None:
+        return held
     found = _mapped(path, state)
     if _HELD:
         _HELD[-1][path, state] = found
     return found
+
+
+def _held(path: Path, state: str) -> Map | None:
+    """The map that somebody holds."""
+    for own in reversed(_HELD):
+        if (held := own.get((path, state))) is not None and not held.broken:
+            return held
+    return None
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def stream(moves: Moves, output: Output) -> dict[str, Told]:
 
 def told_of(place: Place, seen: Seen) -> Told:
     """What was seen, without what made it."""
-    if place.only is not None:
+    if seen.leaves is not None and place.only is not None:
         return Told("", seen.rounded, seen.lost, seen.sources, bytes(seen.leaves.digests))
     return Told(seen.hash, seen.rounded, seen.lost, seen.sources)
 

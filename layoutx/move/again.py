@@ -10,12 +10,12 @@ import numpy as np
 
 from layoutx.errors import LayoutxError, VerificationError, raise_all
 from layoutx.files.dtypes import Array
-from layoutx.files.hashes import SPAN, XXH3, Leaves, hash_of, together
+from layoutx.files.hashes import SPAN, XXH3, Leaves, hash_of, leaves_of, together
 from layoutx.files.open import open_store
 from layoutx.move.filled import Seen, room
 from layoutx.move.moves import Move
 from layoutx.move.place import Place, Unit
-from layoutx.move.pool import threads
+from layoutx.move.pool import jobs_for, threads
 
 
 def check_again(places: Sequence[Place], seen: Sequence[Seen], jobs: int, final: Path, kind: str = XXH3) -> None:
@@ -24,25 +24,30 @@ def check_again(places: Sequence[Place], seen: Sequence[Seen], jobs: int, final:
     Raises:
         VerificationError: tensors whose bytes changed on their way; all of them together.
     """
-    files = {path: os.open(path, os.O_RDONLY) for path in {p.path for p in places} if path is not None}
+    files: dict[Path | None, int] = {}
+    files |= {path: os.open(path, os.O_RDONLY) for path in {p.path for p in places} if path is not None}
     wrong = {place.move.name for place in places if place.path is not None and place.move.nbytes}
-
-    found = [Leaves(place.span[1] - place.span[0], kind) for place in places]
+    found = {at: Leaves(place.length, kind) for at, place in enumerate(places) if place.length > SPAN}
 
     def one(unit: Unit) -> int:
-        for at, number in unit:
+        at, number = unit[0]
+        if at in found:
+            place, start = places[at], number * SPAN
+            data = _read(files[place.path], place.begin + start, min(SPAN, place.length - start))
+            same = found[at].feed(start, data) and _same(place, found[at].taken(), seen[at], kind)
+            wrong.difference_update([place.move.name] if same else [])
+            return 0
+        base, end = places[at].begin, max(places[at].begin + places[at].length for at, _ in unit)
+        data = _read(files[places[at].path], base, end - base)
+        for at, _ in unit:
             place = places[at]
-            if place.path is None:
-                continue
-            begin, end = place.span
-            start = number * SPAN
-            data = _read(files[place.path], place.offset + begin + start, min(SPAN, end - begin - start))
-            if found[at].feed(start, data) and _same(place, found[at], seen[at], kind):
+            own = data[place.begin - base : place.begin - base + place.length]
+            if _same(place, leaves_of(own, kind), seen[at], kind):
                 wrong.discard(place.move.name)
         return 0
 
     try:
-        threads(one, _spans(places), jobs)
+        threads(one, _spans(places), jobs_for(places, jobs))
     finally:
         for file in files.values():
             os.close(file)
@@ -53,29 +58,30 @@ def check_again(places: Sequence[Place], seen: Sequence[Seen], jobs: int, final:
     raise_all(problems, f"{final.name} was not written: it did not give back what was put in")
 
 
-def _same(place: Place, found: Leaves, seen: Seen, kind: str) -> bool:
+def _same(place: Place, leaves: bytes, seen: Seen, kind: str) -> bool:
     """Whether what was read is what was made."""
     if place.only is not None:
-        return found.taken() == seen.leaves.digests
-    return together(place.move.dtype, place.move.shape, found.taken(), kind) == seen.hash
+        return seen.leaves is not None and leaves == seen.leaves.digests
+    return together(place.move.dtype, place.move.shape, leaves, kind) == seen.hash
 
 
 def _spans(places: Sequence[Place]) -> Iterator[Unit]:
-    """What one thread takes at a time: a span of a tensor, or small whole tensors."""
+    """What one thread takes at a time: a span of a tensor, or small whole tensors that lie near each other."""
     batch: Unit = []
-    size = 0
+    base = 0
     for at, place in enumerate(places):
-        nbytes = place.span[1] - place.span[0]
-        if place.path is None or not nbytes:
+        begin, length = place.begin, place.length
+        if place.path is None or not length:
             continue
-        if nbytes > SPAN:
-            yield from ([(at, number)] for number in range(-(-nbytes // SPAN)))
-            continue
-        if size + nbytes > SPAN:
+        same = bool(batch) and places[batch[0][0]].path == place.path
+        if batch and not (same and base <= begin and begin + length - base <= SPAN):
             yield batch
-            batch, size = [], 0
+            batch = []
+        if length > SPAN:
+            yield from ([(at, number)] for number in range(-(-length // SPAN)))
+            continue
+        base = base if batch else begin
         batch.append((at, 0))
-        size += nbytes
     if batch:
         yield batch
 

@@ -33,6 +33,17 @@ class Place:
     def span(self) -> tuple[int, int]:
         """The bytes of the tensor that are made: first, and behind the last."""
         if self.only is None:
-            return 0, self.move.nbytes
+            return 0, self.move.recipe.nbytes
         width = self.cut.inner * self.move.dtype.itemsize
         return self.cut.at(self.only.start)[0] * width, self.cut.at(self.only.stop - 1)[1] * width
+
+    @property
+    def begin(self) -> int:
+        """Where the first byte that is made goes in the file."""
+        return self.offset + self.span[0]
+
+    @property
+    def length(self) -> int:
+        """How many bytes are made."""
+        begin, end = self.span
+        return end - begin
