@@ -134,14 +134,14 @@ def flat_of(tensor: Tensor) -> Array:
     Raises:
         FileError: as `array_at`.
     """
-    blob = blob_of(tensor) if tensor.mapped else None
-    held = None if blob is None else _held(blob.path, blob.state)
-    if blob is None or held is None:
+    if not tensor.mapped:
         return tensor.read().reshape(-1)
-    offset, nbytes = tensor.read.args[1], tensor.nbytes  # type: ignore[attr-defined]
-    if not nbytes or offset < 0 or offset + nbytes > blob.size or blob.offset + blob.size > len(held):
-        return tensor.read().reshape(-1)  # which says what is wrong
-    return np.ndarray((tensor.size,), tensor.dtype, held, blob.offset + offset)
+    blob, offset = tensor.read.args[:2]  # type: ignore[attr-defined]
+    held, count = _held(blob.path, blob.state), tensor.size
+    end = offset + count * tensor.dtype.itemsize
+    if held is None or not count or offset < 0 or end > blob.size or blob.offset + end > len(held):
+        return tensor.read().reshape(-1)  # which maps it, or says what is wrong
+    return np.ndarray((count,), tensor.dtype, held, blob.offset + offset)
 
 
 def origin(tensor: Tensor) -> Path | None:

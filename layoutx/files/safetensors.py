@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
+from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def write_safetensors(path: Path, arrays: Mapping[str, Array], metadata: Mapping
     """
     entries = [Entry(name, array.dtype, array.shape) for name, array in arrays.items()]
     places = placed(entries)
-    text = header_text(entries, places, metadata)
+    text = header_text(entries_text(entries, places), metadata)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in places:
@@ -112,37 +113,53 @@ def write_safetensors(path: Path, arrays: Mapping[str, Array], metadata: Mapping
 def placed(entries: Sequence[Entry]) -> dict[str, tuple[int, int]]:
     """Name -> (begin, end) after the header, in the order of the data: wide dtypes first, so that all are aligned."""
     places: dict[str, tuple[int, int]] = {}
-    end = 0
+    begin = 0
     for entry in sorted(entries, key=lambda entry: -entry.dtype.itemsize):
-        places[entry.name] = (end, end + entry.nbytes)
-        end += entry.nbytes
+        end = begin + entry.nbytes
+        places[entry.name] = (begin, end)
+        begin = end
     return places
 
 
-@cache
-def _code(dtype: DType) -> str | None:
-    return CODES.get(dtype.name)
+@lru_cache(4096)
+def _said(dtype: DType, shape: tuple[int, ...]) -> str | None:
+    """What a header says of a tensor before its offsets; None of a dtype that the format has no word for."""
+    code = CODES.get(dtype.name)
+    return code and f'{{"dtype":"{code}","shape":[{",".join(map(str, shape))}],"data_offsets":['
 
 
-def header_text(
-    entries: Sequence[Entry], places: Mapping[str, tuple[int, int]], metadata: Mapping[str, str], room: int = 0
-) -> bytes:
-    """The header as JSON, padded with spaces to whole eights (the format allows them) and for `room` bytes more.
+def entries_text(entries: Sequence[Entry], places: Mapping[str, tuple[int, int]]) -> str:
+    """What a header says of the tensors, as JSON without the outer braces.
 
     Raises:
-        UsageError: a dtype or a name that the format has no word for, or a header that no reader takes.
+        UsageError: a dtype or a name that the format has no word for.
     """
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    texts = []
     for entry in entries:
-        code = _code(entry.dtype)
-        if code is None or entry.name == "__metadata__":
+        said = _said(entry.dtype, entry.shape)
+        if said is None or entry.name == "__metadata__":
             raise UsageError(
                 f"safetensors cannot hold '{entry.name}'",
                 where=f"dtype {entry.dtype}",
                 do="convert it to another dtype or choose another format",
             )
-        header[entry.name] = {"dtype": code, "shape": list(entry.shape), "data_offsets": list(places[entry.name])}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        begin, end = places[entry.name]
+        texts.append(f"{encode_basestring(entry.name)}:{said}{begin},{end}]}}")
+    return ",".join(texts)
+
+
+def header_text(own: str, metadata: Mapping[str, str], room: int = 0) -> bytes:
+    """The header as JSON, padded with spaces to whole eights (the format allows them) and for `room` bytes more.
+
+    Args:
+        own: of the tensors, see `entries_text`.
+
+    Raises:
+        UsageError: a header that no reader takes.
+    """
+    about = json.dumps(dict(metadata), separators=(",", ":"), ensure_ascii=False) if metadata else ""
+    parts = [f'"__metadata__":{about}'] * bool(about) + [own] * bool(own)
+    text = f"{{{','.join(parts)}}}".encode()
     length = -(-(len(text) + room) // 8) * 8
     if length > HEADER_LIMIT:
         raise UsageError(

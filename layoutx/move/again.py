@@ -27,27 +27,27 @@ def check_again(places: Sequence[Place], seen: Sequence[Seen], jobs: int, final:
     files: dict[Path | None, int] = {}
     files |= {path: os.open(path, os.O_RDONLY) for path in {p.path for p in places} if path is not None}
     wrong = {place.move.name for place in places if place.path is not None and place.move.nbytes}
-    found = {at: Leaves(place.length, kind) for at, place in enumerate(places) if place.length > SPAN}
+    ends = [place.ends for place in places]
+    found = {at: Leaves(end - begin, kind) for at, (begin, end) in enumerate(ends) if end - begin > SPAN}
 
     def one(unit: Unit) -> int:
         at, number = unit[0]
         if at in found:
-            place, start = places[at], number * SPAN
-            data = _read(files[place.path], place.begin + start, min(SPAN, place.length - start))
-            same = found[at].feed(start, data) and _same(place, found[at].taken(), seen[at], kind)
-            wrong.difference_update([place.move.name] if same else [])
+            start, (begin, end) = number * SPAN, ends[at]
+            data = _read(files[places[at].path], begin + start, min(SPAN, end - begin - start))
+            if found[at].feed(start, data) and _same(places[at], found[at].taken(), seen[at], kind):
+                wrong.discard(places[at].move.name)
             return 0
-        base, end = places[at].begin, max(places[at].begin + places[at].length for at, _ in unit)
-        data = _read(files[places[at].path], base, end - base)
+        base = ends[at][0]
+        data = _read(files[places[at].path], base, max(ends[at][1] for at, _ in unit) - base)
         for at, _ in unit:
-            place = places[at]
-            own = data[place.begin - base : place.begin - base + place.length]
-            if _same(place, leaves_of(own, kind), seen[at], kind):
-                wrong.discard(place.move.name)
+            begin, end = ends[at]
+            if _same(places[at], leaves_of(data[begin - base : end - base], kind), seen[at], kind):
+                wrong.discard(places[at].move.name)
         return 0
 
     try:
-        threads(one, _spans(places), jobs_for(places, jobs))
+        threads(one, _spans(places, ends), jobs_for(places, jobs))
     finally:
         for file in files.values():
             os.close(file)
@@ -65,22 +65,21 @@ def _same(place: Place, leaves: bytes, seen: Seen, kind: str) -> bool:
     return together(place.move.dtype, place.move.shape, leaves, kind) == seen.hash
 
 
-def _spans(places: Sequence[Place]) -> Iterator[Unit]:
+def _spans(places: Sequence[Place], ends: Sequence[tuple[int, int]]) -> Iterator[Unit]:
     """What one thread takes at a time: a span of a tensor, or small whole tensors that lie near each other."""
     batch: Unit = []
-    base = 0
-    for at, place in enumerate(places):
-        begin, length = place.begin, place.length
-        if place.path is None or not length:
+    base, path = 0, None
+    for at, (begin, end) in enumerate(ends):
+        own = places[at].path
+        if own is None or begin == end:
             continue
-        same = bool(batch) and places[batch[0][0]].path == place.path
-        if batch and not (same and base <= begin and begin + length - base <= SPAN):
+        if batch and not (path is own and base <= begin and end - base <= SPAN):
             yield batch
             batch = []
-        if length > SPAN:
-            yield from ([(at, number)] for number in range(-(-length // SPAN)))
+        if end - begin > SPAN:
+            yield from ([(at, number)] for number in range(-(-(end - begin) // SPAN)))
             continue
-        base = base if batch else begin
+        base, path = (base, path) if batch else (begin, own)
         batch.append((at, 0))
     if batch:
         yield batch

@@ -9,7 +9,6 @@ from threading import Lock, local
 
 import numpy as np
 
-from layoutx.empty import NOTHING
 from layoutx.files.blob import flat_of
 from layoutx.files.dtypes import Array, DType, bits
 from layoutx.files.hashes import LOCK, Leaves
@@ -36,7 +35,7 @@ class Seen:
     hash: str = ""
     rounded: float | None = None
     lost: Lost | None = None
-    sources: Mapping[str, str] = NOTHING
+    sources: Mapping[str, str] | None = None
     leaves: Leaves | None = None
 
     def more(self, rounded: float | None, lost: Lost | None) -> None:

@@ -36,12 +36,12 @@ class Looks:
         """A queue with the looks at each source before the first unit that reads it."""
         for unit in queue:
             small: Unit = []
-            for number in (n for at, _ in unit for n in self._first.pop(at, ())):
-                looks = [(-1 - number, span) for span in range(_spans(self._own[number][1].nbytes))]
-                if len(looks) == 1:
-                    small += looks
-                else:
-                    yield from ([look] for look in looks)
+            for number in [n for at, _ in unit for n in self._first.pop(at, ())]:
+                _, tensor, leaves = self._own[number]
+                if leaves is not None:
+                    yield from ([(-1 - number, span)] for span in range(_spans(tensor.nbytes)))
+                elif tensor.nbytes:
+                    small.append((-1 - number, 0))
             if small:
                 yield small
             yield unit
@@ -63,7 +63,7 @@ class Looks:
         """Tell each hash where its tensor was read first."""
         for number, (at, tensor, _) in enumerate(self._own):
             found = self._hashes.get(-1 - number) or together(tensor.dtype, tensor.shape, b"", self._kind)
-            seen[at].sources = {**seen[at].sources, tensor.name: found}
+            seen[at].sources = {**(seen[at].sources or {}), tensor.name: found}
 
 
 def _spans(nbytes: int) -> int:

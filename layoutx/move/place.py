@@ -38,12 +38,7 @@ class Place:
         return self.cut.at(self.only.start)[0] * width, self.cut.at(self.only.stop - 1)[1] * width
 
     @property
-    def begin(self) -> int:
-        """Where the first byte that is made goes in the file."""
-        return self.offset + self.span[0]
-
-    @property
-    def length(self) -> int:
-        """How many bytes are made."""
+    def ends(self) -> tuple[int, int]:
+        """Where the bytes that are made lie in the file: the first, and behind the last."""
         begin, end = self.span
-        return end - begin
+        return self.offset + begin, self.offset + end

@@ -55,7 +55,11 @@ def carry_out(places: Sequence[Place], jobs: int, kind: str = XXH3, looked: bool
         LayoutxError: sums that overflow, sources that cannot be read; all of them together.
         OSError: a file that cannot be written.
     """
-    seen = [Seen() if is_small(place) else Seen(leaves=Leaves(place.length, kind)) for place in places]
+    small = [is_small(place) for place in places]
+    seen = [
+        Seen() if whole else Seen(leaves=Leaves(place.ends[1] - place.ends[0], kind))
+        for place, whole in zip(places, small, strict=True)
+    ]
     for place, empty in zip(places, seen, strict=True):
         if not place.move.recipe.nbytes:
             empty.hash = together(place.move.dtype, place.move.shape, b"", kind)
@@ -63,22 +67,22 @@ def carry_out(places: Sequence[Place], jobs: int, kind: str = XXH3, looked: bool
     looks = Looks(places, sources, kind) if looked else None
     files = {path: os.open(path, os.O_RDWR) for path in {p.path for p in places} if path is not None}
     problems: list[LayoutxError] = []
-    began, small = broken(), Small(sources)
+    began, maker = broken(), Small(sources)
 
     def one(unit: Unit) -> int:
         check_since(began)
         if looks is not None and unit[0][0] < 0:
             return looks.look(unit)
         at, number = unit[0]
-        if not is_small(places[at]):
+        if not small[at]:
             return _put(places[at], number, _made(places[at], number, seen[at], sources, problems, kind), files)
-        made = _batch([(places[at].move, seen[at]) for at, _ in unit], small, sources, problems, kind)
+        made = _batch([(places[at].move, seen[at]) for at, _ in unit], maker, sources, problems, kind)
         path = places[at].path
         return write_all(files[path], made, places[at].offset) if made is not None and path is not None else 0
 
     try:
         with holding(), intact():
-            queue = units(places) if looks is None else looks.before(units(places))
+            queue = units(places, small) if looks is None else looks.before(units(places, small))
             threads(one, queue, jobs_for(places, jobs), many=sum(place.move.recipe.nbytes for place in places))
     finally:
         for file in files.values():
@@ -95,7 +99,7 @@ def is_small(place: Place) -> bool:
 
 
 def _batch(
-    moves: Sequence[tuple[Move, Seen]], small: Small, sources: Sources, problems: list[LayoutxError], kind: str
+    moves: Sequence[tuple[Move, Seen]], maker: Small, sources: Sources, problems: list[LayoutxError], kind: str
 ) -> Array | None:
     """Small tensors end to end, each with its hash; None where one cannot be made."""
     made = room("batch", np.dtype(np.uint8), sum(move.recipe.nbytes for move, _ in moves))
@@ -104,7 +108,7 @@ def _batch(
         recipe = move.recipe
         into = made[at : at + recipe.nbytes]
         try:
-            small.make(move, into, seen)
+            maker.make(move, into, seen)
         except LayoutxError as error:
             problems.append(error.at(move.name))
             whole = False
@@ -156,19 +160,20 @@ def write_all(file: int, data: bytes | Array, offset: int) -> int:
     return len(data)
 
 
-def units(places: Sequence[Place]) -> Iterator[Unit]:
+def units(places: Sequence[Place], small: Sequence[bool]) -> Iterator[Unit]:
     """What one thread takes at a time: a piece, or small whole tensors that lie side by side in the file."""
     batch: Unit = []
     size = end = 0
+    path: Path | None = None
     for at, place in enumerate(places):
-        small, nbytes = is_small(place), place.move.recipe.nbytes
-        beside = bool(batch) and places[batch[-1][0]].path == place.path and (place.path is None or place.offset == end)
-        if batch and not (small and beside and size + nbytes <= BATCH):
+        nbytes = place.move.recipe.nbytes
+        beside = place.path is path and (path is None or place.offset == end)
+        if batch and not (small[at] and beside and size + nbytes <= BATCH):
             yield batch
             batch, size = [], 0
-        if small:
+        if small[at]:
             batch.append((at, 0))
-            size, end = size + nbytes, place.offset + nbytes
+            size, end, path = size + nbytes, place.offset + nbytes, place.path
         else:
             yield from ([(at, number)] for number in place.pieces)
     if batch:
