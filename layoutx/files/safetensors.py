@@ -43,6 +43,7 @@ DTYPES = {
     "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }
 CODES = {name: code for code, name in DTYPES.items()}
+SAID = frozenset(("dtype", "shape", "data_offsets"))
 HEADER_LIMIT = 100_000_000  # the library's own, for what is written; what is read has the limit HEADER
 USUAL_RANK = 8  # axes for which no limit is looked up
 LARGEST = 1 << 63  # bytes and elements: no file has more
@@ -187,19 +188,27 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _span(name: str, entry: Any, path: Path) -> tuple[DType, tuple[int, ...], int, int]:
-    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+    if not isinstance(entry, dict) or not entry.keys() >= SAID:
         raise _broken(path, f"{shown(name)} lacks dtype, shape or data_offsets")
     code, shape, places = entry["dtype"], entry["shape"], entry["data_offsets"]
-    dtype = named(DTYPES.get(code, "")) if isinstance(code, str) else None
-    if dtype is None or code not in DTYPES:
+    dtype = _dtype(code) if isinstance(code, str) else None
+    if dtype is None:
         raise _broken(path, f"{shown(name)} has the dtype {str(code)[:40]!r}, which layoutx does not read")
     if not isinstance(shape, list) or not isinstance(places, list) or len(places) != 2:
         raise _broken(path, f"{shown(name)} has a shape or offsets that are no sizes")
     if len(shape) > USUAL_RANK:
         within("RANK", len(shape), path, shown(name))
-    if any(type(n) is not int or not 0 <= n < LARGEST for n in (*shape, *places)):
-        raise _broken(path, f"{shown(name)} has a shape or offsets that are no sizes")
+    for n in (*shape, *places):
+        if type(n) is not int or not 0 <= n < LARGEST:
+            raise _broken(path, f"{shown(name)} has a shape or offsets that are no sizes")
     return dtype, tuple(shape), places[0], places[1]
+
+
+@lru_cache
+def _dtype(code: str) -> DType | None:
+    """The dtype of a code as it lies in the file; None where layoutx does not read it."""
+    found = named(DTYPES[code]) if code in DTYPES else None
+    return found if found is None or is_extra(found) else found.newbyteorder("<")
 
 
 def _check_spans(spans: Mapping[str, tuple[DType, tuple[int, ...], int, int]], blob: Blob) -> None:
@@ -225,7 +234,7 @@ def _check_spans(spans: Mapping[str, tuple[DType, tuple[int, ...], int, int]], b
 
 
 def _tensor(name: str, dtype: DType, shape: tuple[int, ...], begin: int, _: int, blob: Blob) -> Tensor:
-    return stored(name, blob, begin, dtype if is_extra(dtype) else dtype.newbyteorder("<"), shape)
+    return stored(name, blob, begin, dtype, shape)
 
 
 def _broken(path: Path, why: str) -> FileError:

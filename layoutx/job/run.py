@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from layoutx.errors import ConversionError, LayoutxError, raise_all
 from layoutx.job.jobs import Job, LayerJob, Options
@@ -111,7 +112,11 @@ def unproved(layer: LayerJob, result: Result) -> Proof:
     """What is known of a layer whose outputs nobody computed: that its plan is a bijection, or why it is none."""
     if result.exactness(layer.plan) is Exactness.ROUNDS:
         return Proof("not reversible: computed from parts" if result.derived else "not reversible: rounded")
-    dropped = sorted({step.source for step in layer.plan.steps if isinstance(step, Drop)})
+    return _bijective(tuple(sorted({step.source for step in layer.plan.steps if isinstance(step, Drop)})))
+
+
+@lru_cache
+def _bijective(dropped: tuple[str, ...]) -> Proof:
     return Proof("bit-exact by its plan" + (f", without {', '.join(dropped)}" if dropped else ""), note=NOT_COMPUTED)
 
 
