@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Condition, Event, Lock
 from time import monotonic
@@ -27,6 +28,19 @@ from layoutx.progress import tell
 BATCH = 1 << 20  # bytes of small neighbours that are written in one call
 ALONE = 1 << 15  # bytes of a tensor on average, below which threads wait for each other at the interpreter's lock
 TICK = 0.2  # seconds between two words of progress
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """An open file that one thread at a time writes to: in the kernel the others would spin until it is their turn."""
+
+    handle: int
+    turn: Lock = field(default_factory=Lock)
+
+    def write(self, data: Array, offset: int) -> int:
+        """Write all of it; how many bytes."""
+        with self.turn:
+            return write_all(self.handle, data, offset)
 
 
 def placed(moves: Iterable[Move], path: Path, offsets: Mapping[str, int]) -> list[Place]:
@@ -65,7 +79,7 @@ def carry_out(places: Sequence[Place], jobs: int, kind: str = XXH3, looked: bool
             empty.hash = together(place.move.dtype, place.move.shape, b"", kind)
     sources = Sources((place.move, len(place.pieces)) for place in places)
     looks = Looks(places, sources, kind) if looked else None
-    files = {path: os.open(path, os.O_RDWR) for path in {p.path for p in places} if path is not None}
+    files = {path: Output(os.open(path, os.O_RDWR)) for path in {p.path for p in places} if path is not None}
     problems: list[LayoutxError] = []
     began, maker = broken(), Small(sources)
 
@@ -78,7 +92,7 @@ def carry_out(places: Sequence[Place], jobs: int, kind: str = XXH3, looked: bool
             return _put(places[at], number, _made(places[at], number, seen[at], sources, problems, kind), files)
         made = _batch([(places[at].move, seen[at]) for at, _ in unit], maker, sources, problems, kind)
         path = places[at].path
-        return write_all(files[path], made, places[at].offset) if made is not None and path is not None else 0
+        return files[path].write(made, places[at].offset) if made is not None and path is not None else 0
 
     try:
         with holding(), intact():
@@ -86,7 +100,7 @@ def carry_out(places: Sequence[Place], jobs: int, kind: str = XXH3, looked: bool
             threads(one, queue, jobs_for(places, jobs), many=sum(place.move.recipe.nbytes for place in places))
     finally:
         for file in files.values():
-            os.close(file)
+            os.close(file.handle)
     raise_all(problems, f"{len(problems)} tensors were not converted")
     if looks is not None:
         looks.tell(seen)
@@ -140,14 +154,14 @@ def _made(
     return piece
 
 
-def _put(place: Place, number: int, piece: Array | None, files: Mapping[Path, int]) -> int:
+def _put(place: Place, number: int, piece: Array | None, files: Mapping[Path, Output]) -> int:
     """Write the runs of a piece; how many bytes."""
     if piece is None or place.path is None:
         return 0
     width = place.move.dtype.itemsize
     at = 0
     for first, size in place.cut.runs(number):
-        at += write_all(files[place.path], piece[at : at + size * width], place.offset + first * width)
+        at += files[place.path].write(piece[at : at + size * width], place.offset + first * width)
     return at
 
 
