@@ -129,7 +129,7 @@ def _said(dtype: DType, shape: tuple[int, ...]) -> str | None:
     return code and f'{{"dtype":"{code}","shape":[{",".join(map(str, shape))}],"data_offsets":['
 
 
-def entries_text(entries: Sequence[Entry], places: Mapping[str, tuple[int, int]]) -> str:
+def entries_text(entries: Sequence[Entry], places: Mapping[str, tuple[int, int]]) -> bytes:
     """What a header says of the tensors, as JSON without the outer braces.
 
     Raises:
@@ -146,10 +146,10 @@ def entries_text(entries: Sequence[Entry], places: Mapping[str, tuple[int, int]]
             )
         begin, end = places[entry.name]
         texts.append(f"{encode_basestring(entry.name)}:{said}{begin},{end}]}}")
-    return ",".join(texts)
+    return ",".join(texts).encode()
 
 
-def header_text(own: str, metadata: Mapping[str, str], room: int = 0) -> bytes:
+def header_text(own: bytes, metadata: Mapping[str, str], room: int = 0) -> bytes:
     """The header as JSON, padded with spaces to whole eights (the format allows them) and for `room` bytes more.
 
     Args:
@@ -158,9 +158,9 @@ def header_text(own: str, metadata: Mapping[str, str], room: int = 0) -> bytes:
     Raises:
         UsageError: a header that no reader takes.
     """
-    about = json.dumps(dict(metadata), separators=(",", ":"), ensure_ascii=False) if metadata else ""
-    parts = [f'"__metadata__":{about}'] * bool(about) + [own] * bool(own)
-    text = f"{{{','.join(parts)}}}".encode()
+    about = json.dumps(dict(metadata), separators=(",", ":"), ensure_ascii=False).encode() if metadata else b""
+    parts = [b'"__metadata__":', about, b"," * bool(own)] if about else []
+    text = b"".join((b"{", *parts, own, b"}"))
     length = -(-(len(text) + room) // 8) * 8
     if length > HEADER_LIMIT:
         raise UsageError(

@@ -15,7 +15,7 @@ from layoutx.files.open import open_store
 from layoutx.move.filled import Seen, room
 from layoutx.move.moves import Move
 from layoutx.move.place import Place, Unit
-from layoutx.move.pool import jobs_for, threads
+from layoutx.move.pool import BATCH, jobs_for, threads
 
 
 def check_again(places: Sequence[Place], seen: Sequence[Seen], jobs: int, final: Path, kind: str = XXH3) -> None:
@@ -73,7 +73,7 @@ def _spans(places: Sequence[Place], ends: Sequence[tuple[int, int]]) -> Iterator
         own = places[at].path
         if own is None or begin == end:
             continue
-        if batch and not (path is own and base <= begin and end - base <= SPAN):
+        if batch and not (path is own and base <= begin and end - base <= BATCH):
             yield batch
             batch = []
         if end - begin > SPAN:

@@ -40,6 +40,6 @@ def lay_safetensors(temporary: Path, final: Path, entries: Sequence[Entry], room
                 do="lay the file out with more room",
             )
         with writing(final), temporary.open("rb+") as out:
-            out.write(length.to_bytes(8, "little") + text.ljust(length))
+            out.writelines((length.to_bytes(8, "little"), text, b" " * (length - len(text))))
 
     return Laid(temporary, {name: start + begin for name, (begin, _) in places.items()}, end, finish)
