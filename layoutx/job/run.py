@@ -98,10 +98,8 @@ def written_twice(what: str) -> ConversionError:
 
 def _observed(layer: LayerJob, options: Options, moved: Moved) -> None:
     """What the values of a layer that is not made here allow: its guards hold, and were consented to."""
-    flat = {
-        name: memory(layer.plan.source.tensor(name), layer.sources[name].read())
-        for name in {step.source for step in layer.plan.steps if isinstance(step, Guard)}
-    }
+    guarded = {step.source for step in layer.plan.steps if isinstance(step, Guard)}
+    flat = {name: memory(layer.plan.source.tensor(name), layer.sources[name].read()) for name in guarded}
     result = Result({}, guards=guards_of(layer.plan, flat) if flat else [], derived=derived_of(layer))
     consent(layer.plan, result, options.allow)
     moved.results[layer.record.name] = result
@@ -161,7 +159,7 @@ def carry(
 def derived_of(layer: LayerJob) -> dict[str, str]:
     """Target tensor -> how the source tensor that it is made of was computed."""
     found: dict[str, str] = {}
-    if not any(tensor.derived for tensor in layer.sources.values()):
+    if not any([tensor.derived for tensor in layer.sources.values()]):
         return found
     for step in layer.plan.steps:
         names = [step.source] if isinstance(step, Copy) else []
