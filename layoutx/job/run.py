@@ -159,7 +159,7 @@ def carry(
 def derived_of(layer: LayerJob) -> dict[str, str]:
     """Target tensor -> how the source tensor that it is made of was computed."""
     found: dict[str, str] = {}
-    if not any([tensor.derived for tensor in layer.sources.values()]):
+    if not any(tensor.derived for tensor in layer.sources.values()):
         return found
     for step in layer.plan.steps:
         names = [step.source] if isinstance(step, Copy) else []
