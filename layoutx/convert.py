@@ -171,9 +171,13 @@ def convert(
 
     before, written = held(located(output)) if output is not None else "", dict[str, str]()
 
+    certificates: dict[int, dict[str, Any]] = {}
+
     def noted(moved: Moved) -> Mapping[str, str]:
+        if moved.news not in certificates:
+            certificates[moved.news] = told(moved).certificate(digest)
         hashes = hashed(how.kind, moved.hashes, moved.origins)
-        written.update(to_metadata({**told(moved).certificate(digest), **hashes, "options": said}))
+        written.update(to_metadata({**certificates[moved.news], **hashes, "options": said}))
         return written
 
     moved = deliver(

@@ -132,6 +132,22 @@ def stored(name: str, blob: Blob, offset: int, dtype: DType, shape: tuple[int, .
     return Tensor(name, native(dtype), shape, read, mapped=plain)
 
 
+def flat_of(tensor: Tensor) -> Array:
+    """All numbers of a stored tensor in a row.
+
+    Raises:
+        FileError: as `array_at`.
+    """
+    if not tensor.mapped:
+        return tensor.read().reshape(-1)
+    blob, offset = tensor.read.args[:2]  # type: ignore[attr-defined]
+    held, count = _held(blob.path, blob.state), tensor.size
+    end = offset + count * tensor.dtype.itemsize
+    if held is None or not count or offset < 0 or end > blob.size or blob.offset + end > len(held):
+        return tensor.read().reshape(-1)  # which maps it, or says what is wrong
+    return np.ndarray((count,), tensor.dtype, held, blob.offset + offset)
+
+
 def origin(tensor: Tensor) -> Path | None:
     """The file that every process can read a tensor from; None for what is in memory, or was unpacked here."""
     blob = blob_of(tensor)
@@ -189,13 +205,20 @@ def mapped(path: Path, state: str = "") -> Map:
     Raises:
         SourceError: the file has another state now.
     """
-    for own in reversed(_HELD):
-        if (held := own.get((path, state))) is not None and not held.broken:
-            return held
+    if (held := _held(path, state)) is not None:
+        return held
     found = _mapped(path, state)
     if _HELD:
         _HELD[-1][path, state] = found
     return found
+
+
+def _held(path: Path, state: str) -> Map | None:
+    """The map that somebody holds."""
+    for own in reversed(_HELD):
+        if (held := own.get((path, state))) is not None and not held.broken:
+            return held
+    return None
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -32,6 +33,7 @@ def is_extra(dtype: DType) -> bool:
     return dtype.isbuiltin == 2
 
 
+@lru_cache(256)
 def native(dtype: DType) -> DType:
     """The same dtype in this machine's byte order."""
     return dtype if is_extra(dtype) else dtype.newbyteorder("=")

@@ -106,8 +106,9 @@ def unheld(path: Path, entries: Iterable[tuple[str, DType, tuple[int, ...]]]) ->
         return []
     entries = list(entries)
     problems: list[LayoutxError] = []
+    unknown = {dtype for dtype in {dtype for _, dtype, _ in entries} if dtype.name not in found.dtypes}
     for name, dtype, shape in entries:
-        if dtype.name not in found.dtypes:
+        if dtype in unknown:
             problems.append(_refusal(found, name, f"dtype {dtype}", "", "convert it to another dtype or"))
         elif not found.empty and 0 in shape:
             problems.append(_refusal(found, name, f"dtype {dtype}, shape {shape}", "it has no elements"))

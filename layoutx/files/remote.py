@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from os import PathLike
 from pathlib import Path
 from time import sleep
@@ -44,6 +45,7 @@ def located(path: str | PathLike[str]) -> Path:
     return Path("/" + found[2].removeprefix("localhost/" if host else ""))
 
 
+@lru_cache(1024)
 def url_of(path: Path) -> str | None:
     """`s3:/bucket/key` -> `s3://bucket/key`; None for a plain path."""
     found = SCHEME.fullmatch(str(path))

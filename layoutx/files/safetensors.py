@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
+from json.encoder import encode_basestring
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ DTYPES = {
     "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }
 CODES = {name: code for code, name in DTYPES.items()}
+SAID = frozenset(("dtype", "shape", "data_offsets"))
 HEADER_LIMIT = 100_000_000  # the library's own, for what is written; what is read has the limit HEADER
 USUAL_RANK = 8  # axes for which no limit is looked up
 LARGEST = 1 << 63  # bytes and elements: no file has more
@@ -102,7 +104,7 @@ def write_safetensors(path: Path, arrays: Mapping[str, Array], metadata: Mapping
     """
     entries = [Entry(name, array.dtype, array.shape) for name, array in arrays.items()]
     places = placed(entries)
-    text = header_text(entries, places, metadata)
+    text = header_text(entries_text(entries, places), metadata)
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in places:
@@ -112,37 +114,53 @@ def write_safetensors(path: Path, arrays: Mapping[str, Array], metadata: Mapping
 def placed(entries: Sequence[Entry]) -> dict[str, tuple[int, int]]:
     """Name -> (begin, end) after the header, in the order of the data: wide dtypes first, so that all are aligned."""
     places: dict[str, tuple[int, int]] = {}
-    end = 0
+    begin = 0
     for entry in sorted(entries, key=lambda entry: -entry.dtype.itemsize):
-        places[entry.name] = (end, end + entry.nbytes)
-        end += entry.nbytes
+        end = begin + entry.nbytes
+        places[entry.name] = (begin, end)
+        begin = end
     return places
 
 
-@cache
-def _code(dtype: DType) -> str | None:
-    return CODES.get(dtype.name)
+@lru_cache(4096)
+def _said(dtype: DType, shape: tuple[int, ...]) -> str | None:
+    """What a header says of a tensor before its offsets; None of a dtype that the format has no word for."""
+    code = CODES.get(dtype.name)
+    return code and f'{{"dtype":"{code}","shape":[{",".join(map(str, shape))}],"data_offsets":['
 
 
-def header_text(
-    entries: Sequence[Entry], places: Mapping[str, tuple[int, int]], metadata: Mapping[str, str], room: int = 0
-) -> bytes:
-    """The header as JSON, padded with spaces to whole eights (the format allows them) and for `room` bytes more.
+def entries_text(entries: Sequence[Entry], places: Mapping[str, tuple[int, int]]) -> bytes:
+    """What a header says of the tensors, as JSON without the outer braces.
 
     Raises:
-        UsageError: a dtype or a name that the format has no word for, or a header that no reader takes.
+        UsageError: a dtype or a name that the format has no word for.
     """
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    texts = []
     for entry in entries:
-        code = _code(entry.dtype)
-        if code is None or entry.name == "__metadata__":
+        said = _said(entry.dtype, entry.shape)
+        if said is None or entry.name == "__metadata__":
             raise UsageError(
                 f"safetensors cannot hold '{entry.name}'",
                 where=f"dtype {entry.dtype}",
                 do="convert it to another dtype or choose another format",
             )
-        header[entry.name] = {"dtype": code, "shape": list(entry.shape), "data_offsets": list(places[entry.name])}
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        begin, end = places[entry.name]
+        texts.append(f"{encode_basestring(entry.name)}:{said}{begin},{end}]}}")
+    return ",".join(texts).encode()
+
+
+def header_text(own: bytes, metadata: Mapping[str, str], room: int = 0) -> bytes:
+    """The header as JSON, padded with spaces to whole eights (the format allows them) and for `room` bytes more.
+
+    Args:
+        own: of the tensors, see `entries_text`.
+
+    Raises:
+        UsageError: a header that no reader takes.
+    """
+    about = json.dumps(dict(metadata), separators=(",", ":"), ensure_ascii=False).encode() if metadata else b""
+    parts = [b'"__metadata__":', about, b"," * bool(own)] if about else []
+    text = b"".join((b"{", *parts, own, b"}"))
     length = -(-(len(text) + room) // 8) * 8
     if length > HEADER_LIMIT:
         raise UsageError(
@@ -170,19 +188,27 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _span(name: str, entry: Any, path: Path) -> tuple[DType, tuple[int, ...], int, int]:
-    if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
+    if not isinstance(entry, dict) or not entry.keys() >= SAID:
         raise _broken(path, f"{shown(name)} lacks dtype, shape or data_offsets")
     code, shape, places = entry["dtype"], entry["shape"], entry["data_offsets"]
-    dtype = named(DTYPES.get(code, "")) if isinstance(code, str) else None
-    if dtype is None or code not in DTYPES:
+    dtype = _dtype(code) if isinstance(code, str) else None
+    if dtype is None:
         raise _broken(path, f"{shown(name)} has the dtype {str(code)[:40]!r}, which layoutx does not read")
     if not isinstance(shape, list) or not isinstance(places, list) or len(places) != 2:
         raise _broken(path, f"{shown(name)} has a shape or offsets that are no sizes")
     if len(shape) > USUAL_RANK:
         within("RANK", len(shape), path, shown(name))
-    if any(type(n) is not int or not 0 <= n < LARGEST for n in (*shape, *places)):
-        raise _broken(path, f"{shown(name)} has a shape or offsets that are no sizes")
+    for n in (*shape, *places):
+        if type(n) is not int or not 0 <= n < LARGEST:
+            raise _broken(path, f"{shown(name)} has a shape or offsets that are no sizes")
     return dtype, tuple(shape), places[0], places[1]
+
+
+@lru_cache
+def _dtype(code: str) -> DType | None:
+    """The dtype of a code as it lies in the file; None where layoutx does not read it."""
+    found = named(DTYPES[code]) if code in DTYPES else None
+    return found if found is None or is_extra(found) else found.newbyteorder("<")
 
 
 def _check_spans(spans: Mapping[str, tuple[DType, tuple[int, ...], int, int]], blob: Blob) -> None:
@@ -208,7 +234,7 @@ def _check_spans(spans: Mapping[str, tuple[DType, tuple[int, ...], int, int]], b
 
 
 def _tensor(name: str, dtype: DType, shape: tuple[int, ...], begin: int, _: int, blob: Blob) -> Tensor:
-    return stored(name, blob, begin, dtype if is_extra(dtype) else dtype.newbyteorder("<"), shape)
+    return stored(name, blob, begin, dtype, shape)
 
 
 def _broken(path: Path, why: str) -> FileError:

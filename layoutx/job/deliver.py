@@ -21,7 +21,7 @@ from layoutx.files.save import save
 from layoutx.files.spool import spooling
 from layoutx.files.store import Store, Tensor
 from layoutx.job.jobs import Job, LayerJob, Options
-from layoutx.job.levels import check_level, computed, level_of
+from layoutx.job.levels import MOST_BYTES, check_level, computed, level_of, nbytes_of
 from layoutx.job.moves import Moves, moves_for
 from layoutx.job.near import brought, deliver_file
 from layoutx.job.observed import Told, check_plain, check_shared, plain_hash, settle
@@ -37,6 +37,7 @@ from layoutx.move.filled import cut_for
 from layoutx.move.moves import Move
 from layoutx.move.place import Place
 from layoutx.move.pool import carry_out, jobs_of
+from layoutx.spec.memo import uncollected
 
 ROOM = 64  # bytes for each layer and tensor of whose exactness the certificate may say more than is known before
 Certified = Callable[[Moved], Mapping[str, str]]
@@ -117,19 +118,36 @@ def deliver(
         LayoutxError: everything that prevents it, together; no output is written then.
     """
     level = level_of(how.verify, job)
-    proved = computed(level, job)
     template = target.store if isinstance(target, ModelRecord) else None
     if output is not None:
         _check_format(output, template, how)
     if output is not None and not can_lay(output, template):
-        moved = move(job, options, live=live and level == "layers", proved=proved)
+        moved = move(job, options, live=live and level == "layers", proved=computed(level, job))
         with uploaded(output, level != "none") as place:
             arrays = arrays_of(moved, job, target, options)
             moved.hashes = {name: hash_of(settled(array), how.kind) for name, array in arrays.items()}
             moved.origins = {t.name: hash_of(t.read(), how.kind) for t in _read(job)} if level != "none" else {}
             save(place, arrays, certified(moved), template, unchanged)
         return moved
-    moves = moves_for(job, target, options, how.dtype)
+    # thousands of small objects that all stay; whoever runs for minutes has its garbage collected
+    with uncollected() if level != "layers" and nbytes_of(job) <= MOST_BYTES else nullcontext():
+        return _laid(job, target, options, how, output, certified, live, unchanged, level)
+
+
+def _laid(
+    job: Job,
+    target: Keyed | ModelRecord | None,
+    options: Options,
+    how: How,
+    output: Path | None,
+    certified: Certified,
+    live: bool,
+    unchanged: Callable[[], None],
+    level: str,
+) -> Moved:
+    """The same for an output that is laid out before its numbers are known, or for none."""
+    proved, template = computed(level, job), target.store if isinstance(target, ModelRecord) else None
+    moves, read = moves_for(job, target, options, how.dtype), [tensor.name for tensor in _read(job)]
     by_name = {one.name: one for one in moves.tensors}
     expected: dict[str, str] = {}
 
@@ -150,8 +168,8 @@ def deliver(
         check_plain(told, expected)
         settle(job, moves, told, moved, options)
         moved.hashes = {name: one.hash for name, one in told.items()}
-        found = {name: one for each in told.values() for name, one in each.sources.items()}
-        moved.origins = {tensor.name: found[tensor.name] for tensor in _read(job) if tensor.name in found}
+        found = {name: one for each in told.values() if each.sources for name, one in each.sources.items()}
+        moved.origins = {name: found[name] for name in read if name in found} if found else {}
         return certified(moved)
 
     if output is None:
@@ -159,7 +177,7 @@ def deliver(
         settle(job, moves, {}, moved, options)
     elif how.most is None or moved.nbytes <= how.most:
         moved.hashes = dict.fromkeys(by_name, "0" * 2 * WIDTHS[how.kind])
-        moved.origins = dict.fromkeys((t.name for t in _read(job)), "0" * 2 * WIDTHS[how.kind])
+        moved.origins = dict.fromkeys(read, "0" * 2 * WIDTHS[how.kind])
         room = len(json.dumps(dict(certified(moved)))) + ROOM * (len(job.layers) + len(moves.tensors) + 1)
         with _spooled(output):
             deliver_file(moves, Output(output, template, seen, room, level != "none", how.jobs, how.kind))

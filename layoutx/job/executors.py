@@ -195,7 +195,7 @@ def _portable(parts: Sequence[Part], here: bool) -> list[Part]:
     if here:
         return list(parts)
     kept: dict[int, Tensor] = {}
-    tensors = {id(t): t for part in parts for move in part.moves for t in move.sources.values()}
+    tensors = {id(t): t for part in parts for move in part.moves for t in move.tensors}
     refused = [t.name for t in tensors.values() if origin(t) is None and t.nbytes > CARRIED]
     if refused:
         more = [f"and {len(refused) - 6} more"] if len(refused) > 6 else []
@@ -211,7 +211,7 @@ def _portable(parts: Sequence[Part], here: bool) -> list[Part]:
         replace(
             part,
             path=absolute(part.path),
-            moves=tuple(replace(m, sources={n: kept[id(t)] for n, t in m.sources.items()}) for m in part.moves),
+            moves=tuple(replace(m, tensors=tuple(kept[id(t)] for t in m.tensors)) for m in part.moves),
         )
         for part in parts
     ]

@@ -45,7 +45,12 @@ def computed(level: str, job: Job) -> frozenset[str]:
 def _few(job: Job) -> bool:
     if len(job.layers) > MOST_LAYERS:
         return False
-    return sum(tensor.nbytes for layer in job.layers for tensor in layer.sources.values()) <= MOST_BYTES
+    return nbytes_of(job) <= MOST_BYTES
+
+
+def nbytes_of(job: Job) -> int:
+    """The bytes of all that a job reads."""
+    return sum(tensor.nbytes for layer in job.layers for tensor in layer.sources.values())
 
 
 def _size(layer: LayerJob) -> int:

@@ -15,7 +15,7 @@ from layoutx.job.narrowed import no_consent
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
 from layoutx.move.cast import dtype_after
-from layoutx.move.moves import Move, kept, moves_of
+from layoutx.move.moves import Move, Recipes, kept, moves_of
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ def moves_for(job: Job, target: Keyed | ModelRecord | None, options: Options, dt
         LayoutxError: sources without a common dtype, narrower dtypes of a template without consent, tensors of a
             template that nothing gives; all together.
     """
-    found, again, owner = _of_layers(job)
+    recipes = Recipes()
+    found, again, owner = _of_layers(job, recipes)
     wanted = {name: tensor.dtype for name, tensor in _lent(target).items()} if isinstance(target, ModelRecord) else {}
     narrowed: dict[str, tuple[str, str]] = {}
     for name, move in found.items():
@@ -54,20 +55,20 @@ def moves_for(job: Job, target: Keyed | ModelRecord | None, options: Options, dt
         if goal != move.dtype:
             if not np.can_cast(move.dtype, goal, "safe"):
                 narrowed[name] = (str(move.dtype), str(goal))
-            found[name] = replace(move, dtype=goal)
+            found[name] = recipes.cast(move, goal)
     if narrowed and dtype is None and "rounds" not in options.allow:
         raise no_consent(narrowed, "template")
-    again = [replace(move, dtype=found[move.name].dtype) for move in again]
+    again = [recipes.cast(move, found[move.name].dtype) for move in again]
     for tied, first in job.tied.items():
         if first in found and tied not in found:
             found[tied] = replace(found[first], name=tied)
         elif first in found and tied in found:
             again.append(replace(found[tied], name=first))
-    ordered = _ordered(found, job, target, options, dtype)
+    ordered = _ordered(found, job, target, recipes, dtype)
     return Moves(tuple(ordered), tuple(again), owner, narrowed)
 
 
-def _of_layers(job: Job) -> tuple[dict[str, Move], list[Move], dict[str, tuple[str, str]]]:
+def _of_layers(job: Job, recipes: Recipes) -> tuple[dict[str, Move], list[Move], dict[str, tuple[str, str]]]:
     """The first move of each output tensor, the others, and to which layer each tensor belongs."""
     found: dict[str, Move] = {}
     again: list[Move] = []
@@ -75,7 +76,7 @@ def _of_layers(job: Job) -> tuple[dict[str, Move], list[Move], dict[str, tuple[s
     problems: list[LayoutxError] = []
     for layer in job.layers:
         try:
-            moves = moves_of(layer.plan, layer.sources, layer.targets)
+            moves = moves_of(layer.plan, layer.sources, layer.targets, recipes)
         except LayoutxError as error:
             problems.append(error.at(layer.record.place))
             continue
@@ -93,25 +94,25 @@ def _ordered(
     found: dict[str, Move],
     job: Job,
     target: Keyed | ModelRecord | None,
-    options: Options,
+    recipes: Recipes,
     dtype: DType | None,
 ) -> list[Move]:
     """All tensors of the output in the target's order, with what a template lends (a Keras one: seeds of dropout)."""
     if isinstance(target, Keyed):
         own = {tensor.name: tensor for tensor in target.tensors.values()}
-        lent = {name: _kept(name, tensor, dtype) for name, tensor in own.items() if name not in found}
+        lent = {name: _kept(name, tensor, dtype, recipes) for name, tensor in own.items() if name not in found}
         order = dict.fromkeys((*own, *job.order, *found))
         return [found.get(name) or lent[name] for name in order if name in found or name in lent]
     order = dict.fromkeys((*job.order, *found))
     moves = [found[name] for name in order if name in found]
     if isinstance(target, ModelRecord):
-        moves += [_kept(name, tensor, None) for name, tensor in _completing(found, job, target).items()]
+        moves += [kept(name, tensor) for name, tensor in _completing(found, job, target).items()]
     return moves
 
 
-def _kept(name: str, tensor: Tensor, dtype: DType | None) -> Move:
+def _kept(name: str, tensor: Tensor, dtype: DType | None, recipes: Recipes) -> Move:
     move = kept(name, tensor)
-    return replace(move, dtype=dtype_after(move.dtype, dtype)) if dtype is not None else move
+    return recipes.cast(move, dtype_after(move.dtype, dtype)) if dtype is not None else move
 
 
 def _lent(target: ModelRecord) -> Mapping[str, Tensor]:

@@ -42,7 +42,7 @@ def brought(moves: Sequence[Move]) -> Iterator[tuple[Move, ...]]:
         FileError: a remote file cannot be read, or there is no room for it.
     """
     wanted: dict[Path, list[tuple[int, int]]] = {}
-    for tensor in {id(tensor): tensor for move in moves for tensor in move.sources.values()}.values():
+    for tensor in {id(tensor): tensor for move in moves for tensor in move.tensors}.values():
         blob = blob_of(tensor)
         if blob is not None and url_of(blob.path) is not None:
             begin = blob.offset + _at(tensor)
@@ -57,7 +57,7 @@ def brought(moves: Sequence[Move]) -> Iterator[tuple[Move, ...]]:
                 handle = file.fileno()
                 file.truncate(max(end for _, end in ranges))
                 fetch(far, together(ranges), lambda at, data, handle=handle: write_all(handle, data, at))  # type: ignore[misc]
-        yield tuple(replace(m, sources={n: moved(t, here) for n, t in m.sources.items()}) for m in moves)
+        yield tuple(replace(m, tensors=tuple(moved(t, here) for t in m.tensors)) for m in moves)
 
 
 def together(ranges: Sequence[tuple[int, int]], gap: int = GAP) -> list[tuple[int, int]]:

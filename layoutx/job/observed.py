@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,8 +24,7 @@ BEFORE = "its outputs were compared before its numbers were rounded"
 MOST = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(NamedTuple):
     """What was seen of one tensor; small, and fit to be sent by another process.
 
     Attributes:
@@ -128,10 +128,10 @@ def _unprove(moved: Moved, layers: Mapping[str, LayerJob]) -> None:
 
 def _out_of_range(moves: Moves, told: Mapping[str, Told], options: Options) -> list[LayoutxError]:
     """The complaint about finite numbers that became infinite."""
-    dtypes = {move.name: str(move.dtype) for move in moves.tensors}
     wrong = {name: one.lost for name, one in told.items() if one.lost is not None and one.lost.count_infinite}
     if not wrong or RANGE in options.allow:
         return []
+    dtypes = {move.name: str(move.dtype) for move in moves.tensors}
     lines = [
         f"{name}: {lost.count_infinite} of {lost.count} numbers, the largest {lost.scale:.3g}, as {dtypes[name]}"
         for name, lost in list(wrong.items())[:MOST]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from layoutx.errors import ConversionError, LayoutxError, raise_all
 from layoutx.job.jobs import Job, LayerJob, Options
@@ -97,10 +98,8 @@ def written_twice(what: str) -> ConversionError:
 
 def _observed(layer: LayerJob, options: Options, moved: Moved) -> None:
     """What the values of a layer that is not made here allow: its guards hold, and were consented to."""
-    flat = {
-        name: memory(layer.plan.source.tensor(name), layer.sources[name].read())
-        for name in {step.source for step in layer.plan.steps if isinstance(step, Guard)}
-    }
+    guarded = {step.source for step in layer.plan.steps if isinstance(step, Guard)}
+    flat = {name: memory(layer.plan.source.tensor(name), layer.sources[name].read()) for name in guarded}
     result = Result({}, guards=guards_of(layer.plan, flat) if flat else [], derived=derived_of(layer))
     consent(layer.plan, result, options.allow)
     moved.results[layer.record.name] = result
@@ -111,7 +110,11 @@ def unproved(layer: LayerJob, result: Result) -> Proof:
     """What is known of a layer whose outputs nobody computed: that its plan is a bijection, or why it is none."""
     if result.exactness(layer.plan) is Exactness.ROUNDS:
         return Proof("not reversible: computed from parts" if result.derived else "not reversible: rounded")
-    dropped = sorted({step.source for step in layer.plan.steps if isinstance(step, Drop)})
+    return _bijective(tuple(sorted({step.source for step in layer.plan.steps if isinstance(step, Drop)})))
+
+
+@lru_cache
+def _bijective(dropped: tuple[str, ...]) -> Proof:
     return Proof("bit-exact by its plan" + (f", without {', '.join(dropped)}" if dropped else ""), note=NOT_COMPUTED)
 
 
@@ -157,7 +160,9 @@ def carry(
 
 def derived_of(layer: LayerJob) -> dict[str, str]:
     """Target tensor -> how the source tensor that it is made of was computed."""
-    found = {}
+    found: dict[str, str] = {}
+    if not any(tensor.derived for tensor in layer.sources.values()):
+        return found
     for step in layer.plan.steps:
         names = [step.source] if isinstance(step, Copy) else []
         names += [term.source for term in step.terms] if isinstance(step, Add) else []

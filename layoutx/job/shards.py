@@ -131,7 +131,7 @@ def _not_sources(moves: Moves, final: Path, most: int) -> None:
     """
     names = shard_names(final.name, len(partition(entries_of(moves.tensors), most)))
     own = {os.path.realpath(final.with_name(name)) for name in (*names, index_name(final.name))}
-    tensors = {id(t): t for move in (*moves.tensors, *moves.again) for t in move.sources.values()}
+    tensors = {id(t): t for move in (*moves.tensors, *moves.again) for t in move.tensors}
     files = {str(path) for path in map(origin, tensors.values()) if path is not None and url_of(path) is None}
     if taken := sorted(own & {os.path.realpath(path) for path in files}):
         raise UsageError(

@@ -41,7 +41,7 @@ def can_split(part: Part, most: int) -> bool:
     if len(part.moves) != 1 or part.moves[0].nbytes <= most or url_of(part.path) is not None:
         return False
     (move,) = part.moves
-    files = (origin(tensor) for tensor in move.sources.values())
+    files = (origin(tensor) for tensor in move.tensors)
     far = any(path is not None and url_of(path) is not None for path in files)
     return not far and _cut(move).many > 1  # each worker would fetch the whole source
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError, VerificationError, raise_all
 from layoutx.files.atomic import replacing
 from layoutx.files.blob import writing
@@ -77,9 +78,9 @@ def stream(moves: Moves, output: Output) -> dict[str, Told]:
 
 def told_of(place: Place, seen: Seen) -> Told:
     """What was seen, without what made it."""
-    if place.only is not None:
-        return Told("", seen.rounded, seen.lost, seen.sources, bytes(seen.leaves.digests))
-    return Told(seen.hash, seen.rounded, seen.lost, seen.sources)
+    if seen.leaves is not None and place.only is not None:
+        return Told("", seen.rounded, seen.lost, seen.sources or NOTHING, bytes(seen.leaves.digests))
+    return Told(seen.hash, seen.rounded, seen.lost, seen.sources or NOTHING)
 
 
 def check_structure(written: Path, entries: Sequence[Entry], metadata: Mapping[str, str], final: Path) -> None:

@@ -10,12 +10,12 @@ import numpy as np
 
 from layoutx.errors import LayoutxError, VerificationError, raise_all
 from layoutx.files.dtypes import Array
-from layoutx.files.hashes import SPAN, XXH3, Leaves, hash_of, together
+from layoutx.files.hashes import SPAN, XXH3, Leaves, hash_of, leaves_of, together
 from layoutx.files.open import open_store
 from layoutx.move.filled import Seen, room
 from layoutx.move.moves import Move
 from layoutx.move.place import Place, Unit
-from layoutx.move.pool import threads
+from layoutx.move.pool import BATCH, jobs_for, threads
 
 
 def check_again(places: Sequence[Place], seen: Sequence[Seen], jobs: int, final: Path, kind: str = XXH3) -> None:
@@ -24,25 +24,30 @@ def check_again(places: Sequence[Place], seen: Sequence[Seen], jobs: int, final:
     Raises:
         VerificationError: tensors whose bytes changed on their way; all of them together.
     """
-    files = {path: os.open(path, os.O_RDONLY) for path in {p.path for p in places} if path is not None}
+    files: dict[Path | None, int] = {}
+    files |= {path: os.open(path, os.O_RDONLY) for path in {p.path for p in places} if path is not None}
     wrong = {place.move.name for place in places if place.path is not None and place.move.nbytes}
-
-    found = [Leaves(place.span[1] - place.span[0], kind) for place in places]
+    ends = [place.ends for place in places]
+    found = {at: Leaves(end - begin, kind) for at, (begin, end) in enumerate(ends) if end - begin > SPAN}
 
     def one(unit: Unit) -> int:
-        for at, number in unit:
-            place = places[at]
-            if place.path is None:
-                continue
-            begin, end = place.span
-            start = number * SPAN
-            data = _read(files[place.path], place.offset + begin + start, min(SPAN, end - begin - start))
-            if found[at].feed(start, data) and _same(place, found[at], seen[at], kind):
-                wrong.discard(place.move.name)
+        at, number = unit[0]
+        if at in found:
+            start, (begin, end) = number * SPAN, ends[at]
+            data = _read(files[places[at].path], begin + start, min(SPAN, end - begin - start))
+            if found[at].feed(start, data) and _same(places[at], found[at].taken(), seen[at], kind):
+                wrong.discard(places[at].move.name)
+            return 0
+        base = ends[at][0]
+        data = _read(files[places[at].path], base, max(ends[at][1] for at, _ in unit) - base)
+        for at, _ in unit:
+            begin, end = ends[at]
+            if _same(places[at], leaves_of(data[begin - base : end - base], kind), seen[at], kind):
+                wrong.discard(places[at].move.name)
         return 0
 
     try:
-        threads(one, _spans(places), jobs)
+        threads(one, _spans(places, ends), jobs_for(places, jobs))
     finally:
         for file in files.values():
             os.close(file)
@@ -53,29 +58,29 @@ def check_again(places: Sequence[Place], seen: Sequence[Seen], jobs: int, final:
     raise_all(problems, f"{final.name} was not written: it did not give back what was put in")
 
 
-def _same(place: Place, found: Leaves, seen: Seen, kind: str) -> bool:
+def _same(place: Place, leaves: bytes, seen: Seen, kind: str) -> bool:
     """Whether what was read is what was made."""
     if place.only is not None:
-        return found.taken() == seen.leaves.digests
-    return together(place.move.dtype, place.move.shape, found.taken(), kind) == seen.hash
+        return seen.leaves is not None and leaves == seen.leaves.digests
+    return together(place.move.dtype, place.move.shape, leaves, kind) == seen.hash
 
 
-def _spans(places: Sequence[Place]) -> Iterator[Unit]:
-    """What one thread takes at a time: a span of a tensor, or small whole tensors."""
+def _spans(places: Sequence[Place], ends: Sequence[tuple[int, int]]) -> Iterator[Unit]:
+    """What one thread takes at a time: a span of a tensor, or small whole tensors that lie near each other."""
     batch: Unit = []
-    size = 0
-    for at, place in enumerate(places):
-        nbytes = place.span[1] - place.span[0]
-        if place.path is None or not nbytes:
+    base, path = 0, None
+    for at, (begin, end) in enumerate(ends):
+        own = places[at].path
+        if own is None or begin == end:
             continue
-        if nbytes > SPAN:
-            yield from ([(at, number)] for number in range(-(-nbytes // SPAN)))
-            continue
-        if size + nbytes > SPAN:
+        if batch and not (path is own and base <= begin and end - base <= BATCH):
             yield batch
-            batch, size = [], 0
+            batch = []
+        if end - begin > SPAN:
+            yield from ([(at, number)] for number in range(-(-(end - begin) // SPAN)))
+            continue
+        base, path = (base, path) if batch else (begin, own)
         batch.append((at, 0))
-        size += nbytes
     if batch:
         yield batch
 

@@ -33,6 +33,12 @@ class Place:
     def span(self) -> tuple[int, int]:
         """The bytes of the tensor that are made: first, and behind the last."""
         if self.only is None:
-            return 0, self.move.nbytes
+            return 0, self.move.recipe.nbytes
         width = self.cut.inner * self.move.dtype.itemsize
         return self.cut.at(self.only.start)[0] * width, self.cut.at(self.only.stop - 1)[1] * width
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """Where the bytes that are made lie in the file: the first, and behind the last."""
+        begin, end = self.span
+        return self.offset + begin, self.offset + end

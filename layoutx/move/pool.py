@@ -5,24 +5,42 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Condition, Event, Lock
 from time import monotonic
+
+import numpy as np
 
 from layoutx.errors import LayoutxError, raise_all
 from layoutx.files.blob import holding
 from layoutx.files.dtypes import Array
 from layoutx.files.guarded import broken, check_since, intact
-from layoutx.files.hashes import XXH3, Leaves, together
-from layoutx.move.filled import Seen, Sources, cut_for, filled
+from layoutx.files.hashes import XXH3, Leaves, leaves_of, together
+from layoutx.move.filled import Seen, Sources, cut_for, filled, room
 from layoutx.move.looks import Looks
 from layoutx.move.moves import Move
 from layoutx.move.place import Place as Place
 from layoutx.move.place import Unit as Unit
+from layoutx.move.small import Small
 from layoutx.progress import tell
 
 BATCH = 1 << 20  # bytes of small neighbours that are written in one call
+ALONE = 1 << 15  # bytes of a tensor on average, below which threads wait for each other at the interpreter's lock
 TICK = 0.2  # seconds between two words of progress
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """An open file that one thread at a time writes to: in the kernel the others would spin until it is their turn."""
+
+    handle: int
+    turn: Lock = field(default_factory=Lock)
+
+    def write(self, data: Array, offset: int) -> int:
+        """Write all of it; how many bytes."""
+        with self.turn:
+            return write_all(self.handle, data, offset)
 
 
 def placed(moves: Iterable[Move], path: Path, offsets: Mapping[str, int]) -> list[Place]:
@@ -36,6 +54,11 @@ def jobs_of(jobs: int | None) -> int:
     return jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
+def jobs_for(places: Sequence[Place], jobs: int) -> int:
+    """How many threads are of use: where tensors are small, others only wait at the interpreter's lock."""
+    return 1 if sum(place.move.recipe.nbytes for place in places) < ALONE * len(places) else jobs
+
+
 def carry_out(places: Sequence[Place], jobs: int, kind: str = XXH3, looked: bool = False) -> list[Seen]:
     """Make and write every piece; what was seen, place by place.
 
@@ -46,55 +69,82 @@ def carry_out(places: Sequence[Place], jobs: int, kind: str = XXH3, looked: bool
         LayoutxError: sums that overflow, sources that cannot be read; all of them together.
         OSError: a file that cannot be written.
     """
-    seen = [Seen(leaves=Leaves(place.span[1] - place.span[0], kind)) for place in places]
+    small = [is_small(place) for place in places]
+    seen = [
+        Seen() if whole else Seen(leaves=Leaves(place.ends[1] - place.ends[0], kind))
+        for place, whole in zip(places, small, strict=True)
+    ]
     for place, empty in zip(places, seen, strict=True):
-        if not place.move.nbytes:
+        if not place.move.recipe.nbytes:
             empty.hash = together(place.move.dtype, place.move.shape, b"", kind)
     sources = Sources((place.move, len(place.pieces)) for place in places)
     looks = Looks(places, sources, kind) if looked else None
-    files = {path: os.open(path, os.O_RDWR) for path in {p.path for p in places} if path is not None}
+    files = {path: Output(os.open(path, os.O_RDWR)) for path in {p.path for p in places} if path is not None}
     problems: list[LayoutxError] = []
-    began = broken()
+    began, maker = broken(), Small(sources)
 
     def one(unit: Unit) -> int:
         check_since(began)
         if looks is not None and unit[0][0] < 0:
             return looks.look(unit)
-        if len(unit) == 1:
-            ((at, number),) = unit
-            piece = _made(places[at], number, seen[at], sources, problems, kind)
-            return _put(places[at], number, piece, files)
-        made = []
-        for at, number in unit:
-            piece = _made(places[at], number, seen[at], sources, problems, kind)
-            made.append(piece.tobytes() if piece is not None else b"")
-        first = places[unit[0][0]]
-        return write_all(files[first.path], b"".join(made), first.offset) if all(made) and first.path else 0
+        at, number = unit[0]
+        if not small[at]:
+            return _put(places[at], number, _made(places[at], number, seen[at], sources, problems, kind), files)
+        made = _batch([(places[at].move, seen[at]) for at, _ in unit], maker, sources, problems, kind)
+        path = places[at].path
+        return files[path].write(made, places[at].offset) if made is not None and path is not None else 0
 
     try:
         with holding(), intact():
-            queue = units(places) if looks is None else looks.before(units(places))
-            threads(one, queue, jobs, many=sum(place.move.nbytes for place in places))
+            queue = units(places, small) if looks is None else looks.before(units(places, small))
+            threads(one, queue, jobs_for(places, jobs), many=sum(place.move.recipe.nbytes for place in places))
     finally:
         for file in files.values():
-            os.close(file)
+            os.close(file.handle)
     raise_all(problems, f"{len(problems)} tensors were not converted")
     if looks is not None:
         looks.tell(seen)
     return seen
 
 
+def is_small(place: Place) -> bool:
+    """Whether a tensor is made whole, together with those beside it."""
+    return place.move.recipe.nbytes < BATCH and place.cut.many == 1 and place.only is None
+
+
+def _batch(
+    moves: Sequence[tuple[Move, Seen]], maker: Small, sources: Sources, problems: list[LayoutxError], kind: str
+) -> Array | None:
+    """Small tensors end to end, each with its hash; None where one cannot be made."""
+    made = room("batch", np.dtype(np.uint8), sum(move.recipe.nbytes for move, _ in moves))
+    at, whole = 0, True
+    for move, seen in moves:
+        recipe = move.recipe
+        into = made[at : at + recipe.nbytes]
+        try:
+            maker.make(move, into, seen)
+        except LayoutxError as error:
+            problems.append(error.at(move.name))
+            whole = False
+        finally:
+            sources.let_go(move.tensors)
+        seen.hash = together(recipe.dtype, recipe.shape, leaves_of(into, kind), kind)
+        at += recipe.nbytes
+    return made if whole else None
+
+
 def _made(
     place: Place, number: int, seen: Seen, sources: Sources, problems: list[LayoutxError], kind: str
 ) -> Array | None:
     """One piece, told to the hash of its tensor; None where it cannot be made."""
+    assert seen.leaves is not None
     try:
         piece = filled(place.move, place.cut, number, sources.flat(place.move), seen)
     except LayoutxError as error:
         problems.append(error.at(place.move.name))
         return None
     finally:
-        sources.done(place.move)
+        sources.let_go(place.move.tensors)
     width = place.move.dtype.itemsize
     at, begin = 0, 0 if place.only is None else place.span[0]
     for first, size in place.cut.runs(number):
@@ -104,14 +154,14 @@ def _made(
     return piece
 
 
-def _put(place: Place, number: int, piece: Array | None, files: Mapping[Path, int]) -> int:
+def _put(place: Place, number: int, piece: Array | None, files: Mapping[Path, Output]) -> int:
     """Write the runs of a piece; how many bytes."""
     if piece is None or place.path is None:
         return 0
     width = place.move.dtype.itemsize
     at = 0
     for first, size in place.cut.runs(number):
-        at += write_all(files[place.path], piece[at : at + size * width], place.offset + first * width)
+        at += files[place.path].write(piece[at : at + size * width], place.offset + first * width)
     return at
 
 
@@ -124,20 +174,20 @@ def write_all(file: int, data: bytes | Array, offset: int) -> int:
     return len(data)
 
 
-def units(places: Sequence[Place]) -> Iterator[Unit]:
+def units(places: Sequence[Place], small: Sequence[bool]) -> Iterator[Unit]:
     """What one thread takes at a time: a piece, or small whole tensors that lie side by side in the file."""
     batch: Unit = []
-    size = 0
+    size = end = 0
+    path: Path | None = None
     for at, place in enumerate(places):
-        last = places[batch[-1][0]] if batch else None
-        small = place.cut.many == 1 and place.move.nbytes < BATCH and place.path is not None
-        beside = last is not None and last.path == place.path and last.offset + last.move.nbytes == place.offset
-        if batch and not (small and beside and size + place.move.nbytes <= BATCH):
+        nbytes = place.move.recipe.nbytes
+        beside = place.path is path and (path is None or place.offset == end)
+        if batch and not (small[at] and beside and size + nbytes <= BATCH):
             yield batch
             batch, size = [], 0
-        if small:
+        if small[at]:
             batch.append((at, 0))
-            size += place.move.nbytes
+            size, end, path = size + nbytes, place.offset + nbytes, place.path
         else:
             yield from ([(at, number)] for number in place.pieces)
     if batch:

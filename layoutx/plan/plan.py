@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class Plan:
     target: BoundForm
     steps: tuple[Step, ...]
 
-    @property
+    @cached_property
     def exactness(self) -> Exactness:
         """The class of the whole plan, before values are seen."""
         return exactness_of(self.steps)

@@ -30,7 +30,7 @@ _NO_SIGN = {
 }
 
 
-@dataclass
+@dataclass(slots=True)
 class Result:
     """What a run made, and what the values showed.
 
@@ -53,8 +53,8 @@ class Result:
     def exactness(self, plan: Plan, tensor: str | None = None) -> Exactness:
         """The class of the plan, or of one target tensor, in the light of the values."""
         known = plan.exactness if tensor is None else plan.exactness_of(tensor)
-        lossy = {*self.rounded, *self.narrowed, *self.derived}
-        if lossy if tensor is None else tensor in lossy:
+        lossy = (self.rounded, self.narrowed, self.derived)
+        if any(lossy) if tensor is None else any(tensor in names for names in lossy):
             return Exactness.ROUNDS
         if known is Exactness.ROUNDS:  # every sum had one non-zero term at most: a copy, and zeros left out
             return Exactness.CONDITIONAL if tensor is None and self.guards else Exactness.FILLS
@@ -112,6 +112,8 @@ def consent(plan: Plan, result: Result, allow: Iterable[str], layer: str = "") -
     Raises:
         ConsentError: names the tensors and the largest rounding error.
     """
+    if not (result.rounded or result.guards or result.narrowed):
+        return
     allowed = set(allow)
     where = [f"layer {layer}"] if layer else []
     if result.rounded and "rounds" not in allowed:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-_BITS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+_BITS: dict[int, np.dtype[Any]] = {n: np.dtype(f"u{n}") for n in (1, 2, 4, 8)}
 
 
 def view(flat: Array, offset: int, loops: Iterable[tuple[int, int]]) -> Array:
@@ -28,5 +28,9 @@ def view(flat: Array, offset: int, loops: Iterable[tuple[int, int]]) -> Array:
 
 def bits(array: Array) -> Array:
     """The same memory as unsigned integers of the same width (raw bytes for other widths)."""
-    width = array.dtype.itemsize
-    return array.view(_BITS.get(width, np.dtype(f"V{width}")))
+    return array.view(unit(array.dtype.itemsize))
+
+
+def unit(width: int) -> np.dtype[Any]:
+    """What elements of so many bytes are moved as."""
+    return _BITS.get(width) or np.dtype(f"V{width}")

@@ -10,7 +10,7 @@ from layoutx.files.blob import writing
 from layoutx.files.laid.entry import Entry
 from layoutx.files.laid.place import Laid
 from layoutx.files.room import reserve
-from layoutx.files.safetensors import header_text, placed
+from layoutx.files.safetensors import entries_text, header_text, placed
 
 
 def lay_safetensors(temporary: Path, final: Path, entries: Sequence[Entry], room: int) -> Laid:
@@ -23,14 +23,15 @@ def lay_safetensors(temporary: Path, final: Path, entries: Sequence[Entry], room
         FileError: the disk has no room; from `finish`, metadata of more than `room` bytes.
     """
     places = placed(entries)
-    length = len(header_text(entries, places, {}, room + len('"__metadata__":,')))
+    own = entries_text(entries, places)  # it does not change when the numbers are known
+    length = len(header_text(own, {}, room + len('"__metadata__":,')))
     start = 8 + length
     end = start + max((end for _, end in places.values()), default=0)
     with writing(final):
         reserve(temporary, end)
 
     def finish(metadata: Mapping[str, str], jobs: int) -> None:
-        text = header_text(entries, places, metadata)
+        text = header_text(own, metadata)
         if len(text) > length:
             raise FileError(
                 f"the metadata does not fit into {final.name}",
@@ -39,6 +40,6 @@ def lay_safetensors(temporary: Path, final: Path, entries: Sequence[Entry], room
                 do="lay the file out with more room",
             )
         with writing(final), temporary.open("rb+") as out:
-            out.write(length.to_bytes(8, "little") + text.ljust(length))
+            out.writelines((length.to_bytes(8, "little"), text, b" " * (length - len(text))))
 
     return Laid(temporary, {name: start + begin for name, (begin, _) in places.items()}, end, finish)

@@ -155,7 +155,7 @@ def test_what_the_format_cannot_hold(tmp_path):
     with pytest.raises(UsageError, match="too long") as caught:
         lay(path, path, entries_of({"w": np.ones(2)}), HEADER_LIMIT)
     assert "--max-shard-size" in str(caught.value)
-    assert len(header_text([], {}, {}, HEADER_LIMIT - 8)) <= HEADER_LIMIT
+    assert len(header_text(b"", {}, HEADER_LIMIT - 8)) <= HEADER_LIMIT
     assert not path.exists()
 
 
