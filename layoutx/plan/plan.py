@@ -18,7 +18,7 @@ from layoutx.spec.bound import BoundForm
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: its class is kept
 class Plan:
     """The moves from one bound form to another.
 
