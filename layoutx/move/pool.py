@@ -23,6 +23,7 @@ from layoutx.move.moves import Move
 from layoutx.move.place import Place as Place
 from layoutx.move.place import Unit as Unit
 from layoutx.move.small import Small
+from layoutx.plan.strided import SMALL
 from layoutx.progress import tell
 
 BATCH = 1 << 20  # bytes of small neighbours that are written in one call
@@ -109,7 +110,7 @@ def carry_out(places: Sequence[Place], jobs: int, kind: str = XXH3, looked: bool
 
 def is_small(place: Place) -> bool:
     """Whether a tensor is made whole, together with those beside it."""
-    return place.move.recipe.nbytes < BATCH and place.cut.many == 1 and place.only is None
+    return place.move.recipe.nbytes < SMALL and place.cut.many == 1 and place.only is None
 
 
 def _batch(

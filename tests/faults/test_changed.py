@@ -23,7 +23,7 @@ from layoutx.errors import FileError, UsageError
 from layoutx.files.guarded import SourceError
 from layoutx.files.open import open_store
 
-MAPPED, FILLED = "layoutx.files.blob:mapped", "layoutx.move.pool:filled"
+MAPPED, FILLED = "layoutx.files.blob:mapped", "layoutx.move.filled:flat_of"
 
 
 def check(reader: Reader, task: dict, stop: tuple[str, int], harmed: Path, harm, folder: Path) -> None:

@@ -26,7 +26,7 @@ from layoutx.files.open import open_store
 from layoutx.move.pool import write_all
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows lets nobody cut a mapped file")
-MAPPED, FILLED = "layoutx.files.blob:mapped", "layoutx.move.pool:filled"
+MAPPED, FILLED = "layoutx.files.blob:mapped", "layoutx.move.filled:flat_of"
 NEVER = 1 << 30
 MOMENTS = {"first": 0.0, "middle": 0.5, "last": 1.0}
 
