@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from layoutx.errors import SizeError, raise_all
 from layoutx.lang.show import show_dim, show_dims
@@ -19,9 +20,8 @@ class Equation:
     where: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Linear:
-    """factor * unknown + constant; unknown "" for a plain number."""
+class _Linear(NamedTuple):
+    """factor * unknown + constant; unknown "" for a plain number. Thousands are made for a model, as tuples soonest."""
 
     factor: int
     unknown: str
@@ -100,9 +100,10 @@ def _contradictions(
 
 def _evaluate(dim: Dim, sizes: Mapping[str, int]) -> _Linear | None:
     """A dimension's extent as a number or a linear form in one unknown axis; None where two are unknown."""
+    if isinstance(dim, Axis):  # nearly all are
+        size = sizes.get(dim.name)
+        return _Linear(1, dim.name, 0) if size is None else _Linear(0, "", size)
     match dim:
-        case Axis(name):
-            return _Linear(0, "", sizes[name]) if name in sizes else _Linear(1, name, 0)
         case Unit():
             return _Linear(0, "", 1)
         case Product(dims):
