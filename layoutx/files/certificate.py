@@ -15,7 +15,7 @@ from layoutx.files.store import Store
 
 KEY = "layoutx"
 RECORDING = "layoutx.recording"  # the same of a recording, which holds no weights
-CHUNK = 1 << 22
+CHUNK = 1 << 20
 SMALL = 64 << 20  # bytes of a source that is always read for its SHA-256
 
 

@@ -63,6 +63,7 @@ def read_safetensors(path: Path) -> Store:
         blob = whole(path)
         blob = replace(blob, offset=start, size=blob.size - start)
         spans = {name: _span(name, entry, path) for name, entry in header.items()}
+        del header  # as large as all tensors
         _check_spans(spans, blob)
         tensors = {name: _tensor(name, *span, blob) for name, span in spans.items()}
         return Store(path, "safetensors", tensors, metadata)

@@ -168,7 +168,7 @@ def _laid(
         check_plain(told, expected)
         settle(job, moves, told, moved, options)
         moved.hashes = {name: one.hash for name, one in told.items()}
-        found = {name: one for each in told.values() if each.sources for name, one in each.sources.items()}
+        found = {name: one for each in told.values() for name, one in each.sources}
         moved.origins = {name: found[name] for name in read if name in found} if found else {}
         return certified(moved)
 

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from layoutx.empty import NOTHING
 from layoutx.errors import ConversionError, LayoutxError, VerificationError, raise_all
 from layoutx.files.dtypes import Array, bits
 from layoutx.files.hashes import leaves_of, together
@@ -31,13 +30,13 @@ class Told(NamedTuple):
         hash: of what it holds. leaves: in its place, the digests of the range that one of several workers made.
         rounded: the largest rounding error of its sums; None where none was rounded.
         lost: what a conversion of its dtype lost.
-        sources: source tensor that was read first for this one -> its hash.
+        sources: the source tensors that were read first for this one, with their hashes.
     """
 
     hash: str
     rounded: float | None = None
     lost: Lost | None = None
-    sources: Mapping[str, str] = NOTHING
+    sources: tuple[tuple[str, str], ...] = ()
     leaves: bytes = b""
 
 

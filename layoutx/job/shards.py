@@ -210,4 +210,4 @@ def _dict(told: Told) -> dict[str, Any]:
 
 def _told(noted: Mapping[str, Any]) -> Told:
     lost = Lost(*noted["lost"]) if noted["lost"] is not None else None
-    return Told(noted["hash"], noted["rounded"], lost, noted["sources"])
+    return Told(noted["hash"], noted["rounded"], lost, tuple(noted["sources"].items()))

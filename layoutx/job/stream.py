@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError, VerificationError, raise_all
 from layoutx.files.atomic import replacing
 from layoutx.files.blob import writing
@@ -72,6 +71,7 @@ def stream(moves: Moves, output: Output) -> dict[str, Told]:
             laid.finish(metadata, output.jobs)
         if output.again:
             check_again(places, seen[: len(places)], output.jobs, final, output.kind)
+            del laid, places, others, seen, again  # a second list of all tensors comes now
             check_structure(temporary, entries, metadata, final)
     return told
 
@@ -79,8 +79,8 @@ def stream(moves: Moves, output: Output) -> dict[str, Told]:
 def told_of(place: Place, seen: Seen) -> Told:
     """What was seen, without what made it."""
     if seen.leaves is not None and place.only is not None:
-        return Told("", seen.rounded, seen.lost, seen.sources or NOTHING, bytes(seen.leaves.digests))
-    return Told(seen.hash, seen.rounded, seen.lost, seen.sources or NOTHING)
+        return Told("", seen.rounded, seen.lost, seen.sources, bytes(seen.leaves.digests))
+    return Told(seen.hash, seen.rounded, seen.lost, seen.sources)
 
 
 def check_structure(written: Path, entries: Sequence[Entry], metadata: Mapping[str, str], final: Path) -> None:

@@ -28,14 +28,14 @@ class Seen:
         hash: of what it holds, once all of its bytes have come.
         rounded: the largest rounding error of its sums; None where none was rounded.
         lost: what its conversion to another dtype lost; None where there was none.
-        sources: source tensor that was read first for this one -> the digests of its bytes.
+        sources: the source tensors that were read first for this one, with their hashes.
         leaves: the digests of what has come so far, where it is made in pieces.
     """
 
     hash: str = ""
     rounded: float | None = None
     lost: Lost | None = None
-    sources: Mapping[str, str] | None = None
+    sources: tuple[tuple[str, str], ...] = ()
     leaves: Leaves | None = None
 
     def more(self, rounded: float | None, lost: Lost | None) -> None:

@@ -63,7 +63,7 @@ class Looks:
         """Tell each hash where its tensor was read first."""
         for number, (at, tensor, _) in enumerate(self._own):
             found = self._hashes.get(-1 - number) or together(tensor.dtype, tensor.shape, b"", self._kind)
-            seen[at].sources = {**(seen[at].sources or {}), tensor.name: found}
+            seen[at].sources += ((tensor.name, found),)
 
 
 def _spans(nbytes: int) -> int:
