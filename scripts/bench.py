@@ -138,7 +138,7 @@ def _profiles(bench: Bench) -> list[Section]:
         f"Where a conversion of {files.model.nbytes / 1e6:.0f} MB with one thread and no verification spends its time"
     )
     return [
-        ("What `import layoutx.convert, h5py` waits for", profiles.IMPORTS, profiles.imports()),
+        ("What `import layoutx.convert` waits for", profiles.IMPORTS, profiles.imports()),
         (title, profiles.CALLS, profiles.calls(files, folder)),
     ]
 

@@ -18,13 +18,13 @@ MOST = 14
 
 
 def imports() -> list[list[str]]:
-    """The packages that `import layoutx.convert, h5py` waits for: milliseconds of each, its own modules together."""
-    call = [sys.executable, "-X", "importtime", "-c", "import layoutx.convert, h5py"]
+    """The packages that `import layoutx.convert` waits for: milliseconds of each, its own modules together."""
+    call = [sys.executable, "-X", "importtime", "-c", "import layoutx.convert"]
     done = subprocess.run(call, capture_output=True, text=True, check=True, cwd=who.HERE.parent.parent)
     own: dict[str, int] = {}
     for mine, _, _, name in IMPORT.findall(done.stderr):
         top = name.split(".")[0]
-        known = top if top in ("layoutx", "numpy", "h5py", "yaml", "ml_dtypes", "rich", "safetensors") else "Python's"
+        known = top if top in ("layoutx", "numpy", "yaml", "ml_dtypes", "rich", "safetensors") else "Python's"
         own[known] = own.get(known, 0) + int(mine)
     return [[name, f"{value / 1e3:.0f}"] for name, value in sorted(own.items(), key=lambda pair: -pair[1])]
 

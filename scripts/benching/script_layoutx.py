@@ -8,8 +8,7 @@ from __future__ import annotations
 import sys
 import time
 
-import h5py  # noqa: F401  the scripts by hand import it before they begin, too
-import numpy  # noqa: F401
+import numpy  # noqa: F401  the scripts by hand import it before they begin, too
 
 import layoutx.convert  # noqa: F401
 from layoutx.cli import main
