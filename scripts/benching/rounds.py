@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from benching.agreed import differences
 from benching.contenders import CP, Contender
 from benching.measured import FailedError, Taken, taken
@@ -77,7 +75,6 @@ def session(
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir()
             path = out / f"out{one.ending}"
-            even(source.stat().st_size)
             try:
                 found[one.name].append(taken(one.command(source, path), one.tells, one.helpers))
             except FailedError as error:
@@ -96,15 +93,6 @@ def session(
     shutil.rmtree(out, ignore_errors=True)
     ran = tuple(one.name for one in contenders if one.ours and one.name in found)
     return Session(title, source.stat().st_size, found, ran, compared, tuple(wrong))
-
-
-def even(nbytes: int) -> None:
-    """Take the pages that a run needs, and give them back.
-
-    A virtual machine may hand pages that were free for seconds to its host, and wait for them when they are taken
-    again: `cp` of 2 GB took 0.9 to 3.9 seconds, and whoever ran first paid for the others.
-    """
-    np.empty(2 * nbytes, np.uint8).fill(0)
 
 
 def table(done: Session, floor: float) -> list[list[str]]:
