@@ -227,22 +227,24 @@ def planned(
     elif is_keras_file(store):
         model = read(template=lent, config=config_of(config), input_shape=input_shape)
     elif isinstance(target, ModelRecord) and not says_itself(store):
-        from layoutx.job.paired import plan_pair
-
-        return plan_pair(plain(keyed_of(store, from_)), target, known, options)
+        return _paired(plain(keyed_of(store, from_)), target, known, options)
     elif to == "keras" and target is None:
         raise _needs_like(to)
     else:
         model = _other(read(plain=plain), None, to)
     if target is not None:
-        from layoutx.job.paired import plan_pair
         from layoutx.job.seen import with_run
 
-        target = with_run(target, live, model)
-        return plan_pair(model, target, known, options)
+        return _paired(model, with_run(target, live, model), known, options)
     if to == "keras":
         raise _needs_like(to)
     return plan_named(model, to, known, options)
+
+
+def _paired(model: Keyed | ModelRecord, target: Keyed | ModelRecord, known: Registry, options: Options) -> Job:
+    from layoutx.job.paired import plan_pair  # matching is a third of all modules, and names alone need none of it
+
+    return plan_pair(model, target, known, options)
 
 
 def _other(model: ModelRecord, target: Keyed | ModelRecord | None, to: str) -> ModelRecord:

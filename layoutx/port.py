@@ -25,7 +25,8 @@ from layoutx.progress import Progress
 from layoutx.report import Report, report_of
 from layoutx.show.progress import reported
 from layoutx.spec.registry import registry
-from layoutx.verify.models import EndToEnd, compare_models
+from layoutx.verify.models import compare_models
+from layoutx.verify.outcome import EndToEnd
 from layoutx.verify.running.export_module import runnable
 
 ELSEWHERE = (

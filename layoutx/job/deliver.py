@@ -33,7 +33,6 @@ from layoutx.job.stream import Output, entries_of, told_of
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
 from layoutx.move.cast import dtype_named
-from layoutx.move.filled import cut_for
 from layoutx.move.moves import Move
 from layoutx.move.place import Place
 from layoutx.move.pool import carry_out, jobs_of
@@ -213,7 +212,7 @@ def _sharded(
     )
     try:
         with brought(moves.again) as near:
-            others = [Place(one, cut_for(one), None, 0) for one in near]
+            others = [Place(one, one.recipe.cut, None, 0) for one in near]
             found = zip(others, carry_out(others, how.jobs, how.kind), strict=True)
             sums = [told_of(place, one) for place, one in found]
         metadata = seen(shards.told, list(zip(moves.again, sums, strict=True)))

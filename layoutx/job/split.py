@@ -16,7 +16,6 @@ from layoutx.job.observed import Told
 from layoutx.job.shards import Part, room_of
 from layoutx.job.stream import check_structure, entries_of, told_of
 from layoutx.move.again import check_again
-from layoutx.move.filled import cut_for
 from layoutx.move.moves import Move
 from layoutx.move.pieces import PIECE, Cut
 from layoutx.move.place import Place
@@ -98,7 +97,7 @@ def finish(part: Part, told: Sequence[dict[str, Told]]) -> dict[str, Told]:
 def _cut(move: Move) -> Cut:
     """The pieces of a tensor that several workers make: ranges of the file that end where leaves of the hash end."""
     if move.whole is not None:
-        return cut_for(move)
+        return move.recipe.cut
     return Cut(1, move.size, 1, PIECE // max(move.dtype.itemsize, move.working.itemsize))
 
 

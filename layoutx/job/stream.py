@@ -17,7 +17,7 @@ from layoutx.files.store import Store
 from layoutx.job.moves import Moves
 from layoutx.job.observed import Told
 from layoutx.move.again import check_again
-from layoutx.move.filled import Seen, cut_for
+from layoutx.move.filled import Seen
 from layoutx.move.moves import Move
 from layoutx.move.pool import Place, carry_out, placed
 
@@ -62,7 +62,7 @@ def stream(moves: Moves, output: Output) -> dict[str, Told]:
         with writing(final):
             laid = lay(temporary, final, entries, output.room, output.template)
             places = placed(moves.tensors, laid.path, laid.offsets)
-            others = [Place(move, cut_for(move), None, 0) for move in moves.again]
+            others = [Place(move, move.recipe.cut, None, 0) for move in moves.again]
             kind = output.kind
             seen = carry_out([*places, *others], output.jobs, kind, output.again)
             told = {place.move.name: told_of(place, one) for place, one in zip(places, seen, strict=False)}

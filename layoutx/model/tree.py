@@ -232,9 +232,9 @@ def _mlx(model: Any, known: Known) -> Flat:
 
 def _paddle(model: Any, known: Known) -> Flat:
     """paddle 3.3 paddle.nn.Layer.state_dict: names of one parameter share its `name`."""
-    leaves = dict(model.state_dict())
     from layoutx.files.paddle_file import tied_by
 
+    leaves = dict(model.state_dict())
     tied = tied_by({name: str(value.name) for name, value in leaves.items()})
     modules = {p: module_of("paddle", "paddle.nn", m, known) for p, m in model.named_sublayers(include_self=True)}
     return Flat("paddle", leaves, modules=modules, tied=tied)

@@ -107,11 +107,6 @@ class Sources:
         return found
 
 
-def cut_for(move: Move) -> Cut:
-    """The pieces of a move; one that needs its whole plan has a single one."""
-    return move.recipe.cut
-
-
 def plain_run(recipe: Recipe) -> bool:
     """Whether the bytes of the only source are the tensor's own, in their order."""
     if len(recipe.steps) != 1 or recipe.dtype != recipe.working or recipe.whole is not None:

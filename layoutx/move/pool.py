@@ -17,7 +17,7 @@ from layoutx.files.blob import holding
 from layoutx.files.dtypes import Array
 from layoutx.files.guarded import broken, check_since, intact
 from layoutx.files.hashes import XXH3, Leaves, leaves_of, together
-from layoutx.move.filled import Seen, Sources, cut_for, filled, room
+from layoutx.move.filled import Seen, Sources, filled, room
 from layoutx.move.looks import Looks
 from layoutx.move.moves import Move
 from layoutx.move.place import Place as Place
@@ -46,7 +46,7 @@ class Output:
 
 def placed(moves: Iterable[Move], path: Path, offsets: Mapping[str, int]) -> list[Place]:
     """Moves in the order of their bytes in one file, so that the file is written from its beginning to its end."""
-    found = [Place(move, cut_for(move), path, offsets.get(move.name, 0)) for move in moves]
+    found = [Place(move, move.recipe.cut, path, offsets.get(move.name, 0)) for move in moves]
     return sorted(found, key=lambda place: place.offset)
 
 

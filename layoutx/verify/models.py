@@ -15,7 +15,7 @@ from layoutx.model.record import ModelRecord
 from layoutx.model.tree import family, is_tree
 from layoutx.plan.plan import Array
 from layoutx.verify.left_out import ended, ends_of
-from layoutx.verify.outcome import EndToEnd as EndToEnd
+from layoutx.verify.outcome import EndToEnd
 from layoutx.verify.plain import called, is_torch, outputs_of, said
 
 # float64 is not tighter: TensorFlow rounds some constants to float32 (gelu's root of 2, 1/sqrt(head_dim) of attention)

@@ -16,7 +16,7 @@ from layoutx.plan.steps import Drop, Exactness
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.schema import holds
 from layoutx.verify.layer import run_live
-from layoutx.verify.outcome import Proof as Proof
+from layoutx.verify.outcome import Proof
 from layoutx.verify.probe import probe_data, probe_settings
 from layoutx.verify.reference import forward_layer, span
 from layoutx.verify.roles import roles

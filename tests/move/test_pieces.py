@@ -10,7 +10,7 @@ import pytest
 
 from layoutx.errors import LayoutxError
 from layoutx.files.store import tensor_of
-from layoutx.move.filled import Seen, cut_for, filled
+from layoutx.move.filled import Seen, filled
 from layoutx.move.moves import Move, moves_of
 from layoutx.move.pieces import PIECE, Cut, clipped, cut_of
 from layoutx.plan.plan import Plan
@@ -79,7 +79,7 @@ def test_pieces_are_what_the_plain_executor_makes(kind):
         sources = {name: tensor_of(name, array) for name, array in arrays.items()}
         for move in moves_of(plan, sources, {t.name: t.name for t in plan.target.tensors}):
             few = list(cuts(move.shape)) if move.whole is None else []
-            for cut in [cut_for(move), *few]:
+            for cut in [move.recipe.cut, *few]:
                 assert same(put_together(move, cut), expected[move.name]), (plan.source.form.name, move.name, cut)
 
 

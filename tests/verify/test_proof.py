@@ -12,7 +12,8 @@ from layoutx.plan.plan import Plan
 from layoutx.plan.run import run
 from layoutx.plan.steps import Exactness
 from layoutx.verify import live, proof
-from layoutx.verify.proof import Proof, forward_proof, prove_layer
+from layoutx.verify.outcome import Proof
+from layoutx.verify.proof import forward_proof, prove_layer
 
 Arrays = dict[str, np.ndarray]
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)

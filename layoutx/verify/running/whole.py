@@ -12,7 +12,8 @@ from layoutx.model.keras_live import is_keras
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
 from layoutx.plan.plan import Array
-from layoutx.verify.models import EndToEnd, compare_models
+from layoutx.verify.models import compare_models
+from layoutx.verify.outcome import EndToEnd
 from layoutx.verify.plain import is_torch
 from layoutx.verify.running.opened import Runner, opened
 
