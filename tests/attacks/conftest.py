@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -42,7 +43,8 @@ class Victim:
         process = self.process
         assert process.stdin
         assert process.stdout
-        print(json.dumps([deed, argument]), file=process.stdin, flush=True)
+        with contextlib.suppress(BrokenPipeError):  # it died since the last answer: nothing will be read below
+            print(json.dumps([deed, argument]), file=process.stdin, flush=True)
         if not select.select([process.stdout], [], [], PATIENCE)[0]:
             self.end()
             return {"kind": "hang", "text": f"no answer in {PATIENCE:.0f} s", "seconds": PATIENCE, "bytes": 0}
@@ -56,7 +58,8 @@ class Victim:
     def end(self) -> None:
         if self.process is not None:
             self.process.kill()
-            self.process.wait()
+            with contextlib.suppress(BrokenPipeError):  # what it was never sent is still in the pipe's buffer
+                self.process.communicate()
         self.process = None
 
 
