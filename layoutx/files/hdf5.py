@@ -26,7 +26,7 @@ from layoutx.files.hdf5_listed import Notes as Notes
 from layoutx.files.hdf5_listed import Stored
 from layoutx.files.hdf5_listed import names as names
 from layoutx.files.hdf5_listed import text as text
-from layoutx.files.hdf5_plain import plain_listing
+from layoutx.files.hdf5_plain import Row, plain_listing, plain_skeleton
 from layoutx.files.isolated import ask
 from layoutx.files.limits import limit, within, within_expansion
 from layoutx.files.steady import same_files
@@ -74,7 +74,7 @@ def _asked(blob: Blob) -> Listing:
     return found
 
 
-def skeleton(blob: Blob) -> list[tuple[str, bool, list[Any]]]:
+def skeleton(blob: Blob) -> list[Row]:
     """Every group and dataset of the file in a blob: path, whether it is a group, all attributes (`hdf5_attributes`).
 
     The root comes first, as ""; children come after parents, in natural order.
@@ -82,7 +82,14 @@ def skeleton(blob: Blob) -> list[tuple[str, bool, list[Any]]]:
     Raises:
         FileError: as `listing`; a soft or external link.
     """
-    found: list[tuple[str, bool, list[Any]]] = []
+    found = plain_skeleton(blob) or _asked_skeleton(blob)
+    same_files([(blob.path, blob.state)])
+    return found
+
+
+def _asked_skeleton(blob: Blob) -> list[Row]:
+    """A skeleton by libhdf5."""
+    found: list[Row] = []
 
     def take(part: bytearray) -> None:
         for path, what, *more in json.loads(part):
@@ -92,7 +99,6 @@ def skeleton(blob: Blob) -> list[tuple[str, bool, list[Any]]]:
                 found.append((path, what == "g", more[-1]))
 
     ask(ROWS, _place(blob) | {"full": True}, take, blob.path, "HDF5", lent=blob.packed, largest=1 << 28)
-    same_files([(blob.path, blob.state)])
     return found
 
 

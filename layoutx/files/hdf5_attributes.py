@@ -16,9 +16,9 @@ import h5py
 import numpy as np
 
 from layoutx.errors import FileError
+from layoutx.files.hdf5_messages import FIXED, LOOSE, NUMBER
 from layoutx.files.limits import within
 
-LOOSE, FIXED, NUMBER = "text", "fixed text", "number"
 Attribute = list[Any]
 Low = Any  # h5py's h5g.GroupID, h5d.DatasetID or h5t.TypeID, which have no types of their own
 

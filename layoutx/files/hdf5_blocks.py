@@ -7,6 +7,7 @@ that is read together is no more than twice the file: blocks that hold each othe
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 
 from layoutx.files.hdf5_messages import CONTINUATION, NOWHERE, NotPlainError, places_of
 
@@ -22,6 +23,27 @@ _TREE, _HEAP, _NODE, _NAME = (struct.Struct(code) for code in ("<4sBBHQQ", "<4sB
 _PAIR, _GLOBAL, _HELD = struct.Struct("<QQ"), struct.Struct("<4sB3xQ"), struct.Struct("<HHIQ")
 FIRST, EACH = _HEADER.size, _MESSAGE.size  # bytes before the first message, and before the body of each
 Links = list[tuple[bytes, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Object:
+    """An object by the types and the bodies of its messages."""
+
+    is_group: bool
+    kinds: tuple[int, ...]
+    bodies: list[bytes]
+
+    def one(self, kind: int) -> bytes:
+        """The body of the first message of a type."""
+        return self.bodies[self.kinds.index(kind)]
+
+    def all(self, kind: int) -> list[bytes]:
+        """The bodies of all messages of a type."""
+        return [body for found, body in zip(self.kinds, self.bodies, strict=True) if found == kind]
+
+    def begin(self, kind: int) -> int:
+        """Where the first message of a type begins, if it does in the first piece of the header."""
+        return FIRST + sum(EACH + len(body) for body in self.bodies[: self.kinds.index(kind)]) + EACH
 
 
 class Blocks:

@@ -7,10 +7,11 @@ from what is known here is no error: `NotPlainError` leaves the file to libhdf5.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from layoutx.files.dtypes import DType
 NIL, SPACE, TYPE, FILL, LAYOUT, ATTRIBUTE, CONTINUATION, TABLE, TIME = 0, 1, 3, 5, 8, 12, 16, 17, 18
 AT = 2  # bytes before the address in a layout
 NOWHERE = (1 << 64) - 1
-NUMBER, FIXED, LOOSE = "number", "text", "text of any length"
+NUMBER, FIXED, LOOSE = "number", "fixed text", "text"  # as hdf5_attributes has them; the last is of any length
 # bits of the exponent and of the fraction, by bytes: IEEE 754
 FLOATS = {2: (5, 10), 4: (8, 23), 8: (11, 52)}
 # texts of any length that end in NUL, in ASCII and in UTF-8
@@ -27,6 +28,7 @@ TEXTS = [bytes.fromhex(f"1901{coding}0010000000 1000000001000000 00000800") for 
 NULS = [
     bytes([coding << 4 | end, 0, 0]) for coding in (0, 1) for end in (0, 1)
 ]  # a text ends in NUL, or is filled with it
+LARGEST = 1 << 31  # bytes of a text, from which on NumPy has no type for it
 LOOSE_SIZE = 16  # of each in its attribute: length, heap, and number there
 # what h5py makes of bool: an enumeration of int8
 BOOL = bytes.fromhex("1802000001000000 1008000001000000 0000080046414c53 4500000054525545 000000000001")
@@ -46,12 +48,14 @@ class Kind:
     Attributes:
         what: NUMBER, FIXED or LOOSE. size: bytes of one.
         dtype: NumPy's; None for texts. said: the same in words.
+        coding: of texts: the character set, and how they are padded.
     """
 
     what: str
     size: int
     dtype: DType | None = None
     said: str = ""
+    coding: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ def _numbers() -> Iterator[DType]:
 
 KINDS = {_number(dtype): _numeric(dtype) for dtype in _numbers()}
 KINDS[BOOL] = _numeric(np.dtype(bool))
-KINDS |= {body: Kind(LOOSE, LOOSE_SIZE) for body in TEXTS}
+KINDS |= {body: Kind(LOOSE, LOOSE_SIZE, coding=(coding, 0)) for coding, body in enumerate(TEXTS)}
 KINDS |= {body.ljust(-(-len(body) // 8) * 8, b"\0"): kind for body, kind in KINDS.items()}  # in a message of its own
 
 
@@ -103,8 +107,8 @@ def kind_of(body: bytes) -> Kind:
     size = int.from_bytes(body[4:8], "little")
     if len(body) == 8 and body[:4] == b"\x15\0\0\0" and 0 < size <= 8:  # bytes whose meaning an attribute tells
         return _numeric(np.dtype(f"V{size}"))
-    if len(body) == 8 and body[:1] == b"\x13" and body[1:4] in NULS and size:
-        return Kind(FIXED, size)
+    if len(body) == 8 and body[:1] == b"\x13" and body[1:4] in NULS and 0 < size < LARGEST:
+        return Kind(FIXED, size, coding=(body[1] >> 4, body[1] & 15))
     raise NotPlainError
 
 
@@ -177,3 +181,25 @@ def head_of(body: bytes) -> Head:
     if len(body) != at or name.find(b"\0") != len(name) - 1:
         raise NotPlainError
     return Head(name[:-1].decode("utf-8", "surrogateescape"), kind, shape, prod(shape) * kind.size)
+
+
+def attribute_of(head: Head, value: bytes, held: Callable[[bytes], list[bytes]]) -> list[Any]:
+    """An attribute as `hdf5_attributes` has it.
+
+    Args:
+        held: what texts of any length are, of which the value says where they lie.
+
+    Raises:
+        NotPlainError: bytes without a meaning; a text that libhdf5 would cut short.
+    """
+    kind, shape = head.kind, list(head.shape)
+    if kind.dtype is not None:
+        if kind.dtype.kind == "V":
+            raise NotPlainError
+        return [head.name, [NUMBER, kind.dtype.str], shape, value.decode("latin-1")]
+    if kind.what == FIXED:
+        return [head.name, [FIXED, kind.size, *kind.coding], shape, value.decode("latin-1")]
+    texts = held(value)
+    if any(b"\0" in text for text in texts):
+        raise NotPlainError
+    return [head.name, [LOOSE, *kind.coding], shape, [text.decode("latin-1") for text in texts]]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 from layoutx.errors import LayoutxError, UsageError
 from layoutx.files.blob import Blob, mapped
 from layoutx.files.guarded import intact
-from layoutx.files.hdf5_blocks import EACH, FIRST, Blocks
+from layoutx.files.hdf5_blocks import Blocks, Object
 from layoutx.files.hdf5_listed import Listing, Notes, Stored
 from layoutx.files.hdf5_messages import (
     AT,
@@ -35,6 +34,7 @@ from layoutx.files.hdf5_messages import (
     TYPE,
     Head,
     NotPlainError,
+    attribute_of,
     head_of,
     is_fill,
     kind_of,
@@ -52,6 +52,8 @@ OF_GROUP, OF_DATASET = (TABLE,), (SPACE, TYPE, LAYOUT)
 OFTEN, MAYBE = (NIL, CONTINUATION, ATTRIBUTE), (FILL, TIME)  # any number of times; once or not at all
 PLACES = 8  # of the address in headers of a length: it lies behind the shape
 
+Row = tuple[str, bool, list[Any]]  # path, whether it is a group, attributes
+
 _LOOSE = struct.Struct("<IQI")
 # ValueError: a text that is no UTF-8; UsageError: a limit that is no number, which is said elsewhere
 _ODD = (NotPlainError, struct.error, ValueError, UsageError)
@@ -63,14 +65,31 @@ def plain_listing(blob: Blob) -> Listing | None:
     Raises:
         SourceError: the file became shorter meanwhile.
     """
+    walk = _walked(blob)
+    return walk.found if walk else None
+
+
+def plain_skeleton(blob: Blob) -> list[Row] | None:
+    """Every group and dataset with all of its attributes, as `hdf5.skeleton`; None where that is left to libhdf5.
+
+    Raises:
+        SourceError: as `plain_listing`.
+    """
+    walk = _walked(blob, full=True)
+    return walk.rows if walk else None
+
+
+def _walked(blob: Blob, full: bool = False) -> _Walk | None:
     with intact(), uncollected():
         data = _bytes(blob)
         if data is None:
             return None
         try:
-            return _Walk(blob, data).listing()
+            walk = _Walk(blob, data, full)
+            walk.walk()
         except _ODD:
             return None
+        return walk
 
 
 def _bytes(blob: Blob) -> memoryview | None:
@@ -101,9 +120,12 @@ def _written(path: Path) -> bool:
 class _Walk:
     """The way through a file: what was found so far, and what more than one object has alike."""
 
-    def __init__(self, blob: Blob, data: memoryview) -> None:
+    def __init__(self, blob: Blob, data: memoryview, full: bool) -> None:
+        """`full`: with a row for each object, and all of its attributes in it."""
+        self.found = Listing(blob)
+        self.rows: list[Row] = []
+        self._full = full
         self._blocks = Blocks(data, limit("HEADER"))
-        self._found = Listing(blob)
         self._seen = {self._blocks.root: ""}
         self._most = limit("TENSORS")
         self._name, self._depth, self._texts = limit("NAME"), limit("DEPTH"), limit("MEMORY") // 8
@@ -113,9 +135,9 @@ class _Walk:
         self._places: dict[int, list[int]] = {}
         self._alike: dict[tuple[int, bytes], Stored] = {}
 
-    def listing(self) -> Listing:
+    def walk(self) -> None:
         """All of it, children after parents, in natural order."""
-        groups, datasets, again, seen = self._found.groups, self._found.datasets, self._found.again, self._seen
+        groups, datasets, again, seen = self.found.groups, self.found.datasets, self.found.again, self._seen
         open_ = [("", self._root())]
         while open_:
             path, links = open_[-1]
@@ -129,9 +151,10 @@ class _Walk:
                 continue
             seen[address] = below
             header = self._blocks.header(address)
-            stored = self._same(header)
+            stored = None if self._full else self._same(header)
             if stored is None:
                 own = self._object(header)
+                self._add(below, own)
                 if own.is_group:
                     groups[below] = self._notes(own, OF_ROOT if below == MODEL else self._wanted)
                     open_.append((below, iter(self._links(own, below))))
@@ -140,7 +163,6 @@ class _Walk:
                     continue
                 stored = self._dataset(own, header)
             datasets[below] = stored
-        return self._found
 
     def _root(self) -> Iterator[tuple[str, int]]:
         own = self._object(self._blocks.header(self._blocks.root))
@@ -150,10 +172,11 @@ class _Walk:
         names = [self._head(body).name for body in own.all(ATTRIBUTE)]
         if any(mark in names for mark in MARKS) or any(name == MODEL for name, _ in links):
             self._wanted = OF_LEGACY
-        self._found.groups[""] = self._notes(own, OF_ROOT)
+        self.found.groups[""] = self._notes(own, OF_ROOT)
+        self._add("", own)
         return iter(links)
 
-    def _object(self, header: bytes) -> _Object:
+    def _object(self, header: bytes) -> Object:
         """A group or a dataset."""
         kinds, bodies = self._blocks.messages(header)
         is_group = self._forms.get(kinds)
@@ -165,9 +188,9 @@ class _Walk:
                 raise NotPlainError
             if not set(kinds) <= {*once, *seldom, *OFTEN}:
                 raise NotPlainError
-        return _Object(is_group, kinds, bodies)
+        return Object(is_group, kinds, bodies)
 
-    def _links(self, own: _Object, path: str) -> list[tuple[str, int]]:
+    def _links(self, own: Object, path: str) -> list[tuple[str, int]]:
         """Names in a group and where they lead to, in natural order."""
         found = self._blocks.links(*places_of(own.one(TABLE)))
         self._blocks.count(len(found) * len(path))  # the paths below it
@@ -184,7 +207,7 @@ class _Walk:
                 return self._at(known, int.from_bytes(header[place : place + 8], "little"))
         return None
 
-    def _dataset(self, own: _Object, header: bytes) -> Stored:
+    def _dataset(self, own: Object, header: bytes) -> Stored:
         kind, shape = kind_of(own.one(TYPE)), shape_of(own.one(SPACE))
         begin, size = place_of(own.one(LAYOUT))
         if kind.dtype is None or size != prod(shape) * kind.size or not all(map(is_fill, own.all(FILL))):
@@ -208,7 +231,7 @@ class _Walk:
             raise NotPlainError
         return Stored(like.dtype, like.said, True, like.shape, offset, size, None, True, like.label)
 
-    def _notes(self, own: _Object, wanted: Sequence[str]) -> Notes:
+    def _notes(self, own: Object, wanted: Sequence[str]) -> Notes:
         if ATTRIBUTE not in own.kinds:
             return {}
         found: dict[str, tuple[Head, bytes]] = {}
@@ -238,10 +261,25 @@ class _Walk:
         if kind.what == FIXED:
             texts = [value[at : at + kind.size].rstrip(b"\0").decode() for at in range(0, len(value), kind.size)]
         else:
-            texts = [self._loose(*parts).decode() for parts in _LOOSE.iter_unpack(value)]
+            texts = [text.decode() for text in self._texts_at(value)]
         if len(texts) > self._most or any("\0" in text for text in texts):
             raise NotPlainError
         return texts if head.shape else texts[0]
+
+    def _add(self, path: str, own: Object) -> None:
+        """The row of an object: attributes in the order in which libhdf5 tells them."""
+        if not self._full:
+            return
+        found = {}
+        for body in own.all(ATTRIBUTE):
+            head, begin = self._head(body), value_of(body)
+            found[head.name] = attribute_of(head, body[begin : begin + head.nbytes], self._texts_at)
+        if len(found) > self._most:
+            raise NotPlainError
+        self.rows.append((path, own.is_group, [found[name] for name in sorted(found, key=str.encode)]))
+
+    def _texts_at(self, value: bytes) -> list[bytes]:
+        return [self._loose(*parts) for parts in _LOOSE.iter_unpack(value)]
 
     def _loose(self, length: int, heap: int, number: int) -> bytes:
         """A text of any length."""
@@ -250,24 +288,3 @@ class _Walk:
         if len(text) != length or self._texts < 0:
             raise NotPlainError
         return text
-
-
-@dataclass(frozen=True, slots=True)
-class _Object:
-    """An object by the types and the bodies of its messages."""
-
-    is_group: bool
-    kinds: tuple[int, ...]
-    bodies: list[bytes]
-
-    def one(self, kind: int) -> bytes:
-        """The body of the first message of a type."""
-        return self.bodies[self.kinds.index(kind)]
-
-    def all(self, kind: int) -> list[bytes]:
-        """The bodies of all messages of a type."""
-        return [body for found, body in zip(self.kinds, self.bodies, strict=True) if found == kind]
-
-    def begin(self, kind: int) -> int:
-        """Where the first message of a type begins, if it does in the first piece of the header."""
-        return FIRST + sum(EACH + len(body) for body in self.bodies[: self.kinds.index(kind)]) + EACH

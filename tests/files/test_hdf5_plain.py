@@ -19,7 +19,7 @@ import pytest
 from layoutx.errors import LayoutxError
 from layoutx.files import hdf5
 from layoutx.files.blob import Blob, member, whole
-from layoutx.files.hdf5_plain import plain_listing
+from layoutx.files.hdf5_plain import plain_listing, plain_skeleton
 from layoutx.files.keras_file import weights_blob
 from scripts.fuzzing.bytewise import mutated
 
@@ -45,6 +45,10 @@ def same(blob: Blob) -> bool:
         assert orders(found) == orders(wanted)
         kinds = [(type(one), type(one.offset), one.dtype and one.dtype.str) for one in found.datasets.values()]
         assert kinds == [(type(one), type(one.offset), one.dtype and one.dtype.str) for one in wanted.datasets.values()]
+    rows = plain_skeleton(blob)
+    if rows is not None:
+        assert found is not None
+        assert [list(row) for row in rows] == [list(row) for row in hdf5._asked_skeleton(blob)]
     return found is not None
 
 
@@ -132,12 +136,16 @@ def made_by(path: Path, make: Callable[[h5py.File], Any], **more: Any) -> Blob:
 
 @pytest.mark.parametrize("name", PLAIN)
 def test_what_h5py_writes_is_listed_as_by_libhdf5(name: str, tmp_path: Path) -> None:
-    assert same(made_by(tmp_path / "x.h5", PLAIN[name]))
+    blob = made_by(tmp_path / "x.h5", PLAIN[name])
+    assert same(blob)
+    assert plain_skeleton(blob) is not None
 
 
 @pytest.mark.parametrize("path", REAL, ids=lambda path: f"{path.parent.parent.name}/{path.parent.name}/{path.name}")
 def test_real_files_are_listed_as_by_libhdf5(path: Path) -> None:
-    assert same(weights_blob(path, "keras" if path.suffix == ".keras" else "h5"))
+    blob = weights_blob(path, "keras" if path.suffix == ".keras" else "h5")
+    assert same(blob)
+    assert plain_skeleton(blob) is not None
 
 
 def linked(link: Any) -> Callable[[h5py.File], None]:
@@ -199,7 +207,9 @@ ODD: dict[str, tuple[Callable[[h5py.File], Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("name", ODD)
 def test_what_is_odd_is_left_to_libhdf5(name: str, tmp_path: Path) -> None:
     make, more = ODD[name]
-    assert plain_listing(made_by(tmp_path / "x.h5", make, **more)) is None
+    blob = made_by(tmp_path / "x.h5", make, **more)
+    assert plain_listing(blob) is None
+    assert plain_skeleton(blob) is None
 
 
 @pytest.mark.parametrize("limit", ["TENSORS", "NAME", "DEPTH", "HEADER", "MEMORY"])
