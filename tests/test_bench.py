@@ -134,11 +134,11 @@ def test_a_contender_that_fails_says_why() -> None:
 
 
 def test_memory_is_that_of_the_process() -> None:
-    code = "import time; held = b'1' * 50_000_000; time.sleep(0.2); print(0.5)"
+    code = "import time; held = b'1' * 50_000_000; time.sleep(1); print(0.5)"
     found = taken([sys.executable, "-c", code])
     assert found.work == 0.5
     assert 50_000_000 < found.memory < 70_000_000
-    assert found.wall > 0.2
+    assert found.wall > 1
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_a_crash_and_a_hang_are_found_and_the_run_goes_on(
         return start(own, env={**env, "PYTHONPATH": str(runs.ROOT)}, **settings)
 
     monkeypatch.setattr(runs.subprocess, "Popen", popen)
-    (tally,), findings = fuzzed([[("layout", 60, 60.0)]], 1, 1, tmp_path / "out")
+    (tally,), findings = fuzzed([[("layout", 60, 600.0)]], 1, 1, tmp_path / "out")
     assert tally.inputs == 60
     assert {one.kind for one in findings} == {kind}
     assert json.loads((findings[0].folder / "finding.json").read_text())["reader"] == "layout"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pty
@@ -140,18 +141,16 @@ def in_terminal(*arguments: str) -> tuple[str, str]:
     """What a command writes to stdout, a pipe, and to stderr, a terminal."""
     leader, follower = pty.openpty()
     env = {**os.environ, "TERM": "xterm", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", SLOW, *arguments], stdout=subprocess.PIPE, stderr=follower, env=env, timeout=60
-    )
-    os.close(follower)
-    said = b""
-    try:
-        while part := os.read(leader, 65536):
-            said += part
-    except OSError:  # the terminal is closed
-        pass
-    os.close(leader)
-    return done.stdout.decode(), said.decode()
+    call = [sys.executable, "-c", SLOW, *arguments]
+    with subprocess.Popen(call, stdout=subprocess.PIPE, stderr=follower, env=env) as process:
+        os.close(follower)
+        said = b""
+        with contextlib.suppress(OSError):  # the terminal is closed
+            while part := os.read(leader, 65536):  # meanwhile: it has room for a few seconds of a line that moves
+                said += part
+        os.close(leader)
+        assert process.stdout
+        return process.stdout.read().decode(), said.decode()
 
 
 def test_a_command_in_a_terminal():

@@ -38,26 +38,39 @@ def main(argv: Sequence[str] | None = None) -> int:
     from layoutx.cli.interrupts import Interrupts
 
     own = argv is None  # this process is there for the command alone
-    with Interrupts(lasting=own) as interrupts:
-        try:
-            interrupts.about(_output(arguments))  # arguments are parsed a little later
-            status = _run(arguments, interrupts)
-            sys.stdout.flush()
-        except KeyboardInterrupt:
-            status = INTERRUPTED
-        except BrokenPipeError:
-            _close_stdout()
-            status = BROKEN_PIPE
-        except (OSError, MemoryError) as error:  # what no module could say better: a full disk under stdout, no memory
-            _close_stdout()
-            status = 1 if interrupts.number else _failed(error, "--json" in arguments)
-        except BaseException:  # an import, a callback of a library: what they make of an interrupt
-            if not interrupts.number:
-                raise
-            status = INTERRUPTED
-        if own:
-            gc.freeze()  # Python looks for garbage once more when it ends: a fifth of a short command
-        return _interrupted(interrupts) if interrupts.number else status
+    interrupts = Interrupts(lasting=own)
+    try:
+        with interrupts:
+            status = _carried_out(arguments, interrupts)
+            if own:
+                gc.freeze()  # Python looks for garbage once more when it ends: a fifth of a short command
+            return _interrupted(interrupts, arguments) if interrupts.number else status
+    except KeyboardInterrupt:  # it came before the first line of the block, or after the last
+        if not interrupts.number:
+            raise
+        interrupts.__exit__()
+        return _interrupted(interrupts, arguments)
+
+
+def _carried_out(arguments: list[str], interrupts: Interrupts) -> int:
+    """The exit status; whatever ends the command is an answer."""
+    try:
+        interrupts.about(_output(arguments))  # arguments are parsed a little later
+        status = _run(arguments, interrupts)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except BrokenPipeError:
+        _close_stdout()
+        status = BROKEN_PIPE
+    except (OSError, MemoryError) as error:  # what no module could say better: a full disk under stdout, no memory
+        _close_stdout()
+        status = 1 if interrupts.number else _failed(error, "--json" in arguments)
+    except BaseException:  # an import, a callback of a library: what they make of an interrupt
+        if not interrupts.number:
+            raise
+        status = INTERRUPTED
+    return status
 
 
 def _output(arguments: list[str]) -> str | None:
@@ -73,10 +86,11 @@ def _failed(error: OSError | MemoryError, as_json: bool) -> int:
     return 1
 
 
-def _interrupted(interrupts: Interrupts) -> int:
+def _interrupted(interrupts: Interrupts, arguments: list[str]) -> int:
     """One line on stderr, and the status that a shell gives to what a signal ended."""
     from layoutx.show.progress import closed
 
+    interrupts.about(_output(arguments))  # it may have come before this was remembered: then nothing has happened
     with suppress(OSError):
         closed()
         if said := interrupts.said():

@@ -58,8 +58,8 @@ class Interrupts:
     def about(self, output: Any) -> None:
         """Remember how an output is before anything happens."""
         if self._output is None and isinstance(output, str) and "://" not in output:
-            self._output = Path(output)
-            self._state = _state(self._output)
+            self._state = _state(Path(output))
+            self._output = Path(output)  # last: an interrupt may come between the two lines
 
     def said(self) -> str:
         """What became of the output, in one line; "" where the command has none."""

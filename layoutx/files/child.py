@@ -55,6 +55,10 @@ class Child:
         except OSError as error:
             raise DeadError from error
 
+    def gone(self) -> bool:
+        """Whether it has ended since its last answer, or says what nobody asked for."""
+        return hasattr(select, "poll") and _readable(self.back, 0)
+
     def frame(self, largest: int) -> tuple[bytes, bytearray]:
         """The next frame: its kind and content.
 

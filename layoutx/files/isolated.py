@@ -73,7 +73,7 @@ def ask(
     request["milliseconds"] = limit("COMPUTING") + (work_bytes >> 14)
     line = json.dumps({**request, "memory": limit("MEMORY") if memory is None else memory}).encode() + b"\n"
     with _lock:
-        child, _kept = _kept or _started(), None
+        child, _kept = _living(_kept) or _started(), None
         problem: Exception | None = None
         good, status = False, 0
         try:
@@ -124,6 +124,14 @@ def _listen(child: Child, each: Each, lent: bytes | memoryview | None, largest: 
             return _ForeignError(": ".join(map(str, json.loads(content))))
         else:
             raise DeadError(f"it answered {kind!r}")
+
+
+def _living(child: Child | None) -> Child | None:
+    """The kept process, if it is still there: that it died between two questions is not the fault of the next file."""
+    if child is not None and child.gone():
+        child.end()
+        return None
+    return child
 
 
 def _started() -> Child:

@@ -212,7 +212,7 @@ def test_a_hundred_thousand_names_are_looked_at_in_no_time() -> None:
     store = Store(Path("x"), "npz", {f"model.layers.{k}.mlp.experts.weight": one for k in range(100_000)})
     took = []
     for _ in range(3):
-        began = time.perf_counter()
+        began = time.thread_time()  # of this thread: other programs do not count
         assert named_well(store) is store
-        took.append(time.perf_counter() - began)
+        took.append(time.thread_time() - began)
     assert min(took) < 0.1, "measured: 0.01 s"

@@ -303,7 +303,7 @@ def test_damaged_protobuf(refused: Any, folder: Path, attack: str) -> None:
     if found:  # protobuf passes over a field of a wrong wire type, and so do others: nothing is there to be read
         run = "from layoutx.files.open import open_store\nimport sys\nfrom layoutx.errors import LayoutxError\n"
         run += "try: [t.read() for t in open_store(sys.argv[1]).tensors.values()]\nexcept LayoutxError: pass"
-        subprocess.run([sys.executable, "-c", run, str(path)], check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", run, str(path)], check=True, timeout=300)
     else:
         refused(path)
 
@@ -382,8 +382,7 @@ def test_a_weight_that_the_graph_would_blow_up(victim: Any, folder: Path, attack
     """Weights that a graph computes are read by computing them: never very much more than the file holds."""
     nodes, arrays = FOLDS[attack]
     path = computing(folder / "a.onnx", *nodes, **arrays)
-    found = victim.ask("model", str(path))
-    found = victim.ask("model", str(path)) if found["seconds"] > 1 else found
+    found = victim.asked("model", str(path))
     assert found["kind"] in ("fine", "ModelError", "FileError"), found
     assert found["seconds"] <= 1, found
     assert found["bytes"] <= 200 << 20, found
@@ -424,9 +423,9 @@ def test_functions_that_call_themselves(refused: Any, folder: Path, length: int)
 def test_nodes_in_a_circle(victim: Any, folder: Path) -> None:
     nodes = [node("Add", ["a", "w"], ["b"]), node("Relu", ["b"], ["w"])]
     path = computing(folder / "a.onnx", *nodes, a=np.ones((2, 2), "f4"))
-    found = victim.ask("model", str(path))
+    found = victim.asked("model", str(path))
     assert found["kind"] in ("fine", "ModelError", "FileError"), found
-    assert found["seconds"] < 1, found
+    assert found["seconds"] <= 1, found
 
 
 def test_opening_runs_nothing(folder: Path) -> None:
@@ -435,4 +434,4 @@ def test_opening_runs_nothing(folder: Path) -> None:
     run = "import sys; from layoutx.files.open import open_store\n"
     run += "[tensor.read() for tensor in open_store(sys.argv[1]).tensors.values()]\n"
     run += "assert not {'onnxruntime', 'onnx.reference', 'torch', 'tensorflow'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", run, str(path)], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", run, str(path)], check=True, timeout=300)

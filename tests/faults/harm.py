@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-PATIENCE = 60.0  # seconds after which silence counts as hanging
+PATIENCE = 300.0  # seconds after which silence counts as hanging: a first import of torch may take a minute
 OLD = 1_600_000_000  # a file of long ago: whatever writes to it now is seen by its time
 
 
@@ -79,7 +80,8 @@ class Reader:
     def _say(self, text: str) -> None:
         assert self.process
         assert self.process.stdin
-        print(text, file=self.process.stdin, flush=True)
+        with contextlib.suppress(BrokenPipeError):  # it died since the last answer: nothing will be heard
+            print(text, file=self.process.stdin, flush=True)
 
     def _hear(self) -> dict[str, Any]:
         assert self.process
@@ -91,11 +93,12 @@ class Reader:
         if line:
             return dict(json.loads(line))
         code = self.process.wait()
-        self.process = None
+        self.end()
         return {"died": f"the process ended with {code}"}
 
     def end(self) -> None:
         if self.process is not None:
             self.process.kill()
-            self.process.wait()
+            with contextlib.suppress(BrokenPipeError):  # what it was never sent is still in the pipe's buffer
+                self.process.communicate()
         self.process = None

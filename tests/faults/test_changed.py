@@ -234,7 +234,7 @@ def test_the_standard_input_is_no_file(tmp_path):
     if not Path("/dev/stdin").exists():
         pytest.skip("there is no /dev/stdin here")
     command = [sys.executable, "-m", "layoutx", "inspect", "/dev/stdin"]
-    found = subprocess.run(command, input=b"{}", capture_output=True, timeout=20, check=False)
+    found = subprocess.run(command, input=b"{}", capture_output=True, timeout=300, check=False)
     assert found.returncode == 1
     assert b"stdin is a pipe" in found.stderr
 

@@ -250,7 +250,7 @@ def test_memory_that_runs_out_in_a_write(tmp_path: Path, monkeypatch: pytest.Mon
 
 def run(*arguments: object, **how: object) -> subprocess.CompletedProcess[bytes]:
     call = [sys.executable, "-m", "layoutx", *map(str, arguments)]
-    return subprocess.run(call, cwd=ROOT, check=False, timeout=60, stderr=subprocess.PIPE, **how)  # type: ignore[call-overload]
+    return subprocess.run(call, cwd=ROOT, check=False, timeout=300, stderr=subprocess.PIPE, **how)  # type: ignore[call-overload]
 
 
 def test_a_report_that_nobody_reads_does_no_harm_to_the_output(tmp_path: Path) -> None:

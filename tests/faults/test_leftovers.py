@@ -92,12 +92,13 @@ def test_a_child_of_a_dead_run_holds_nothing(tmp_path: Path) -> None:
     if not child:
         with temporary_of(tmp_path / "m.npz"):
             worker = os.fork()
-            if not worker:
+            if not worker:  # what it says is said by a process that runs, and has let go of what it must not hold
+                os.write(outward, str(os.getpid()).encode())
                 signal.pause()
-            os.write(outward, str(worker).encode())
-            os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
+            signal.pause()
     worker = int(os.read(inward, 20))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
     try:
         save(tmp_path / "m.npz", {"w": np.arange(3.0)}, {})
         assert os.listdir(tmp_path) == ["m.npz"]

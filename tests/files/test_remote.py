@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+import uuid
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -66,7 +67,7 @@ def place(request):
 def bucket(server):
     """An S3 bucket of its own."""
     fs = fsspec.filesystem("s3", use_listings_cache=False)
-    name = f"bucket-{random.randrange(10**9)}"
+    name = f"bucket-{uuid.uuid4().hex}"
     fs.mkdir(name)
     yield f"s3://{name}"
     assert unfinished(f"s3://{name}") == []

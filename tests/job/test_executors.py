@@ -14,6 +14,7 @@ from contextlib import closing
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Event
 
 import h5py
 import numpy as np
@@ -406,7 +407,7 @@ def test_plain_paths_load_neither_fsspec_nor_an_engine(source, tmp_path):
 def test_waiting_for_the_end_of_what_runs(source, tmp_path):
     """A folder that is given up is not written to any more when `convert` returns."""
 
-    at_work = []
+    at_work, began = [], Event()
 
     class Slow(ThreadPoolExecutor):
         def submit(self, fn, /, *args, **kwargs):
@@ -415,12 +416,12 @@ def test_waiting_for_the_end_of_what_runs(source, tmp_path):
             return super().submit(refused if refuse else slowly, fn)
 
     def refused(fn):
-        while not at_work:
-            time.sleep(0.01)
+        assert began.wait(60)
         raise ConversionError("no")
 
     def slowly(fn):
         at_work.append(fn)
+        began.set()
         time.sleep(0.3)
         at_work.remove(fn)
 

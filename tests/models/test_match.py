@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 from typing import Any
 
@@ -204,12 +205,15 @@ def resnet() -> Any:
 @pytest.mark.parametrize(("names", "traced"), [("torch", False), ("torch", True), ("none", True)])
 def test_resnet50(resnet: Any, names: str, traced: bool) -> None:
     module = ResNet50(7, names, traced)
+    began = time.process_time()
     found = match(resnet, module)
+    took = time.process_time() - began
     wanted = {layer.name: module.counterpart(layer.name) for layer in resnet.layers if layer.weights}
     assert places(found) == wanted
     assert len(wanted) == 107
     assert found.complete
-    assert found.seconds < 5  # scripts/bench_match.py measures it; a loaded machine is slower
+    assert took < 5  # of the processor: other programs do not count; scripts/bench_match.py measures it
+    assert found.seconds > 0
 
 
 def test_resnet50_without_any_evidence_is_not_guessed(resnet: Any, tmp_path: Any) -> None:

@@ -1,6 +1,7 @@
 """The paddle runner: its own process, real float64, wrong weights refused by name, a worker that dies is replaced."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -99,12 +100,28 @@ def test_a_worker_that_crashes_tells_why_and_is_replaced() -> None:
 
 def test_a_worker_that_hangs_is_ended_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     live.describe("paddle.PReLU", {}, {})
-    monkeypatch.setattr(paddle_live, "CALL", 1e-4)
+    monkeypatch.setattr(paddle_live, "CALL", 0.01)
+    os.kill(paddle_live._running[0].process.pid, signal.SIGSTOP)  # however fast it is, it does not answer
     with pytest.raises(LayoutxError, match="is gone") as caught:
         live.describe("paddle.LSTM", {"input_size": 97, "hidden_size": 997}, {})
-    assert "it gave no answer in 0.0001 s" in str(caught.value)
+    assert "it gave no answer in 0.01 s" in str(caught.value)
     monkeypatch.undo()
     assert live.describe("paddle.PReLU", {}, {}) == [("_weight", (1,))]
+
+
+@pytest.mark.parametrize("size", [3, 300], ids=["few numbers", "more than a pipe takes"])
+def test_a_worker_that_died_between_two_calls_is_told_and_replaced(size: int) -> None:
+    """Nobody reads what is sent to it: an error of layoutx, and no broken pipe."""
+    config = {"in_features": size, "out_features": size}
+    tensors, x = {"weight": rand(1, size, size), "bias": rand(2, size)}, {"x": rand(3, 2, size)}
+    right = live.run("paddle.Linear", config, tensors, x)["y"]
+    process = paddle_live._running[0].process
+    process.kill()
+    process.wait()
+    with pytest.raises(LayoutxError, match="the process that runs paddle is gone") as caught:
+        live.run("paddle.Linear", config, tensors, x)
+    assert "it ended with code -9" in str(caught.value)
+    np.testing.assert_array_equal(live.run("paddle.Linear", config, tensors, x)["y"], right)
 
 
 def test_paddle_stays_out_of_this_process_and_ends_with_it() -> None:
@@ -112,7 +129,7 @@ def test_paddle_stays_out_of_this_process_and_ends_with_it() -> None:
         "import sys; from layoutx.verify import live; from layoutx.verify.live import paddle_live;"
         "live.describe('paddle.PReLU', {}, {}); print('paddle' in sys.modules, paddle_live._running[0].process.pid)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
     loaded, pid = done.stdout.split()
     assert loaded == "False"
     with pytest.raises(ProcessLookupError):

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -87,7 +88,8 @@ def stop() -> None:
         worker.process.wait()
         for stream in (worker.process.stdin, worker.process.stdout, worker.log):
             if stream:
-                stream.close()
+                with suppress(BrokenPipeError):  # what it was never sent is still in the pipe's buffer
+                    stream.close()
 
 
 atexit.register(stop)

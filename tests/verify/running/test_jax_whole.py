@@ -12,6 +12,7 @@ import pytest
 import layoutx as lx
 from layoutx.cli import main
 from layoutx.errors import UsageError, VerificationError
+from layoutx.model import jax_inputs
 from layoutx.model.load import live_model
 from layoutx.spec.registry import registry
 
@@ -151,7 +152,8 @@ def test_rows_in_the_other_order_are_found_at_the_dense_layer_alone(turned: bool
     assert [check.layer for check in found.checks if not check.ok] == ["fc"]
 
 
-def test_without_inputs_a_shape_that_fits_the_weights_tells_the_rows() -> None:
+def test_without_inputs_a_shape_that_fits_the_weights_tells_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax_inputs, "SECONDS", 60.0)  # it is found after 1.5 of the 3 seconds, on a fast processor
     for shape in SHAPES:
         keyed: Any = live_model(nnx_model(shape), registry(()))
         refine = keyed.axes()["fc"].refine["input"]
