@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import numpy as np
 from layoutx.errors import FileError, LayoutxError
 from layoutx.files import spool
 from layoutx.files.dtypes import Array, DType, native, settled
-from layoutx.files.guarded import Map, check_since, guarded
+from layoutx.files.guarded import PAGE, Map, check_since, guarded
 from layoutx.files.remedy import remedy
 from layoutx.files.remote import fetched, size_of, url_of
 from layoutx.files.steady import plain_file, same_file, same_files, state_in
@@ -146,6 +147,18 @@ def flat_of(tensor: Tensor) -> Array:
     if held is None or not count or offset < 0 or end > blob.size or blob.offset + end > len(held):
         return tensor.read().reshape(-1)  # which maps it, or says what is wrong
     return np.ndarray((count,), tensor.dtype, held, blob.offset + offset)
+
+
+def forget(tensor: Tensor) -> None:
+    """Take the pages of a mapped tensor out of this process; the system keeps them, and maps them again when asked.
+
+    Ending a map of gigabytes takes a while, in which nothing else is done: better by the way, beside other threads.
+    """
+    blob, offset = tensor.read.args[:2]  # type: ignore[attr-defined]
+    held, begin = _held(blob.path, blob.state), blob.offset + offset
+    pages = slice(-(-begin // PAGE) * PAGE, (begin + tensor.nbytes) // PAGE * PAGE)
+    if held is not None and pages.start < pages.stop <= len(held) and hasattr(mmap, "MADV_DONTNEED"):
+        held.madvise(mmap.MADV_DONTNEED, pages.start, pages.stop - pages.start)
 
 
 def origin(tensor: Tensor) -> Path | None:

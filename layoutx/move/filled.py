@@ -9,7 +9,7 @@ from threading import Lock, local
 
 import numpy as np
 
-from layoutx.files.blob import flat_of
+from layoutx.files.blob import flat_of, forget
 from layoutx.files.dtypes import Array, DType, bits
 from layoutx.files.hashes import LOCK, Leaves
 from layoutx.files.store import Tensor
@@ -18,6 +18,9 @@ from layoutx.move.moves import Move, Recipe
 from layoutx.move.pieces import Cut, clipped
 from layoutx.plan.run import Result, run, sums_of, write
 from layoutx.plan.steps import Add, Copy
+
+
+LARGE = 1 << 20  # bytes of a mapped tensor, from which on its pages are given back when it was used
 
 
 @dataclass(slots=True)
@@ -83,18 +86,21 @@ class Sources:
 
     def more(self, tensor: Tensor, many: int) -> None:
         """A tensor is read so often besides."""
-        if not tensor.mapped:
+        if not tensor.mapped or tensor.nbytes >= LARGE:
             self._left[id(tensor)] += many
 
     def let_go(self, tensors: Iterable[Tensor]) -> None:
         """Each of these tensors was used once."""
         for tensor in tensors:
-            if tensor.mapped:
+            if tensor.mapped and tensor.nbytes < LARGE:
                 continue
             with self._lock:
                 self._left[id(tensor)] -= 1
-                if self._left[id(tensor)] <= 0:
+                last = self._left[id(tensor)] <= 0
+                if last:
                     self._flat.pop(id(tensor), None)
+            if last and tensor.mapped:
+                forget(tensor)
 
     def one(self, tensor: Tensor) -> Array:
         """The flat array of one source tensor."""
