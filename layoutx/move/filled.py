@@ -19,7 +19,6 @@ from layoutx.move.pieces import Cut, clipped
 from layoutx.plan.run import Result, run, sums_of, write
 from layoutx.plan.steps import Add, Copy
 
-
 LARGE = 1 << 20  # bytes of a mapped tensor, from which on its pages are given back when it was used
 
 
