@@ -270,11 +270,11 @@ class _Walk:
         """The row of an object: attributes in the order in which libhdf5 tells them."""
         if not self._full:
             return
-        found = {}
-        for body in own.all(ATTRIBUTE):
+        found, bodies = {}, own.all(ATTRIBUTE)
+        for body in bodies:
             head, begin = self._head(body), value_of(body)
             found[head.name] = attribute_of(head, body[begin : begin + head.nbytes], self._texts_at)
-        if len(found) > self._most:
+        if len(found) != len(bodies) or len(found) > self._most:
             raise NotPlainError
         self.rows.append((path, own.is_group, [found[name] for name in sorted(found, key=str.encode)]))
 
