@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,13 @@ settings.load_profile("layoutx")
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 11
+SEEDING = {
+    "random": "seed",
+    "numpy": "random.seed",
+    "torch": "manual_seed",
+    "tensorflow": "random.set_seed",
+    "keras": "utils.set_random_seed",
+}
 
 
 @pytest.fixture(scope="session")
@@ -84,16 +91,9 @@ def read_again() -> Iterator[None]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """Weights that nobody seeded are the same whatever ran before in this process, and whatever Keras drew for them."""
-    random.seed(SEED)
-    loaded = {name: module for name in ("numpy", "torch", "tensorflow", "keras") if (module := sys.modules.get(name))}
-    if "numpy" in loaded:
-        loaded["numpy"].random.seed(SEED)
-    if "torch" in loaded:
-        loaded["torch"].manual_seed(SEED)
-    if "tensorflow" in loaded:
-        loaded["tensorflow"].random.set_seed(SEED)
-    if "keras" in loaded:
-        loaded["keras"].utils.set_random_seed(SEED)
+    for name, seeding in SEEDING.items():
+        if module := sys.modules.get(name):
+            attrgetter(seeding)(module)(SEED)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -169,7 +169,7 @@ class _Walk:
         if not own.is_group or places_of(own.one(TABLE)) != self._blocks.places:
             raise NotPlainError
         links = self._links(own, "")
-        names = [self._head(body).name for body in own.all(ATTRIBUTE)]
+        names = self._values(own)
         if any(mark in names for mark in MARKS) or any(name == MODEL for name, _ in links):
             self._wanted = OF_LEGACY
         self.found.groups[""] = self._notes(own, OF_ROOT)
@@ -234,28 +234,26 @@ class _Walk:
     def _notes(self, own: Object, wanted: Sequence[str]) -> Notes:
         if ATTRIBUTE not in own.kinds:
             return {}
-        found: dict[str, tuple[Head, bytes]] = {}
-        for body in own.all(ATTRIBUTE):
-            head = self._head(body)
-            if head.name in found:
-                raise NotPlainError
-            found[head.name] = head, body
+        found = self._values(own)
         return noted(wanted, found.__contains__, lambda name: self._note(*found[name]))
 
-    def _head(self, body: bytes) -> Head:
-        begin = value_of(body)
-        said = body[:begin]
-        head = self._heads.get(said)
-        if head is None:
-            head = self._heads[said] = head_of(said)
-        if not 0 <= len(body) - begin - head.nbytes < 8:
-            raise NotPlainError
-        return head
+    def _values(self, own: Object) -> dict[str, tuple[Head, bytes]]:
+        """What the attributes of an object are, by name, and the bytes of their values."""
+        found: dict[str, tuple[Head, bytes]] = {}
+        for body in own.all(ATTRIBUTE):
+            begin = value_of(body)
+            said = body[:begin]
+            head = self._heads.get(said)
+            if head is None:
+                head = self._heads[said] = head_of(said)
+            if not 0 <= len(body) - begin - head.nbytes < 8 or head.name in found:
+                raise NotPlainError
+            found[head.name] = head, body[begin : begin + head.nbytes]
+        return found
 
-    def _note(self, head: Head, body: bytes) -> Any:
+    def _note(self, head: Head, value: bytes) -> Any:
         """What an attribute says: a text, a list of texts, or a whole number; "" for all else."""
-        kind, begin = head.kind, value_of(body)
-        value = body[begin : begin + head.nbytes]
+        kind = head.kind
         if kind.dtype is not None:
             return int(np.frombuffer(value, kind.dtype)[0]) if kind.dtype.kind in "iu" and not head.shape else ""
         if kind.what == FIXED:
@@ -270,13 +268,11 @@ class _Walk:
         """The row of an object: attributes in the order in which libhdf5 tells them."""
         if not self._full:
             return
-        found, bodies = {}, own.all(ATTRIBUTE)
-        for body in bodies:
-            head, begin = self._head(body), value_of(body)
-            found[head.name] = attribute_of(head, body[begin : begin + head.nbytes], self._texts_at)
-        if len(found) != len(bodies) or len(found) > self._most:
+        found = self._values(own)
+        if len(found) > self._most:
             raise NotPlainError
-        self.rows.append((path, own.is_group, [found[name] for name in sorted(found, key=str.encode)]))
+        attributes = [attribute_of(*found[name], self._texts_at) for name in sorted(found, key=str.encode)]
+        self.rows.append((path, own.is_group, attributes))
 
     def _texts_at(self, value: bytes) -> list[bytes]:
         return [self._loose(*parts) for parts in _LOOSE.iter_unpack(value)]

@@ -68,7 +68,10 @@ room = _Rooms().of
 
 
 class Sources:
-    """Flat source arrays: views of maps as they are; what has to be read is kept until the last piece took it."""
+    """Flat source arrays: views of maps as they are; what has to be read is kept until the last piece took it.
+
+    Then the pages of a large map are given back too.
+    """
 
     def __init__(self, moves: Iterable[tuple[Move, int]] = ()) -> None:
         """Moves with the number of their pieces."""
@@ -85,14 +88,12 @@ class Sources:
 
     def more(self, tensor: Tensor, many: int) -> None:
         """A tensor is read so often besides."""
-        if not tensor.mapped or tensor.nbytes >= LARGE:
+        if _counts(tensor):
             self._left[id(tensor)] += many
 
     def let_go(self, tensors: Iterable[Tensor]) -> None:
         """Each of these tensors was used once."""
-        for tensor in tensors:
-            if tensor.mapped and tensor.nbytes < LARGE:
-                continue
+        for tensor in filter(_counts, tensors):
             with self._lock:
                 self._left[id(tensor)] -= 1
                 last = self._left[id(tensor)] <= 0
@@ -110,6 +111,11 @@ class Sources:
             if found is None:
                 found = self._flat[id(tensor)] = flat_of(tensor)
         return found
+
+
+def _counts(tensor: Tensor) -> bool:
+    """Whether it matters when a tensor was used for the last time."""
+    return not tensor.mapped or tensor.nbytes >= LARGE
 
 
 def plain_run(recipe: Recipe) -> bool:

@@ -425,7 +425,7 @@ def test_nodes_in_a_circle(victim: Any, folder: Path) -> None:
     path = computing(folder / "a.onnx", *nodes, a=np.ones((2, 2), "f4"))
     found = victim.asked("model", str(path))
     assert found["kind"] in ("fine", "ModelError", "FileError"), found
-    assert found["seconds"] <= 1, found
+    assert found["seconds"] < 1, found
 
 
 def test_opening_runs_nothing(folder: Path) -> None:
