@@ -8,7 +8,7 @@ a column would push its neighbour out of the cache. Lengths and limits were meas
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from math import prod
@@ -119,14 +119,8 @@ class Way:
 @lru_cache(maxsize=4096)
 def way(shape: tuple[int, ...], to: tuple[int, ...], of: tuple[int, ...], width: int) -> Way:
     """The way from strides `of` to strides `to`, both in bytes, for elements of `width` bytes."""
-    kept = [(n, t, s) for n, t, s in zip(shape, to, of, strict=True) if n != 1]
-    turned = tuple(t < 0 for _, t, _ in kept)
-    axes = [Axis(n, abs(t), -s if t < 0 else s) for n, t, s in kept]
-    order = tuple(sorted(range(len(axes)), key=lambda i: (-axes[i].to, -abs(axes[i].of))))
-    axes = merged([axes[i] for i in order])
-    lengths = tuple(axis.size for axis in axes)
-    found = Way(tuple(n == 1 for n in shape), turned, order, lengths, lengths)
-    if _at_best(axes, width):
+    found, axes = ordered(shape, to, of)
+    if at_best(axes, width):
         return found
     axes, unit = _widened(axes, width)
     width = unit or width
@@ -135,7 +129,19 @@ def way(shape: tuple[int, ...], to: tuple[int, ...], of: tuple[int, ...], width:
     box, scratch = _box(axes, width)
     steps = scratch.steps(box, width) if scratch else [axis.of for axis in axes]
     peeled = _peeled([Axis(n, axis.to, step) for n, axis, step in zip(box, axes, steps, strict=True)])
-    return Way(found.dropped, turned, order, lengths, tuple(axis.size for axis in axes), unit, box, scratch, peeled)
+    shape = tuple(axis.size for axis in axes)
+    return replace(found, shape=shape, unit=unit, box=box, scratch=scratch, peeled=peeled)
+
+
+def ordered(shape: Sequence[int], to: Sequence[int], of: Sequence[int]) -> tuple[Way, list[Axis]]:
+    """The plain way of a copy, and the axes that it sees: in the target's order, those that continue each other as one."""
+    kept = [(n, t, s) for n, t, s in zip(shape, to, of, strict=True) if n != 1]
+    turned = tuple(t < 0 for _, t, _ in kept)
+    axes = [Axis(n, abs(t), -s if t < 0 else s) for n, t, s in kept]
+    order = tuple(sorted(range(len(axes)), key=lambda i: (-axes[i].to, -abs(axes[i].of))))
+    axes = merged([axes[i] for i in order])
+    lengths = tuple(axis.size for axis in axes)
+    return Way(tuple(n == 1 for n in shape), turned, order, lengths, lengths), axes
 
 
 def merged(axes: Iterable[Axis]) -> list[Axis]:
@@ -179,12 +185,12 @@ def _turn(array: Array, turned: Sequence[bool]) -> Array:
     return array[tuple(slice(None, None, -1 if back else None) for back in turned)] if any(turned) else array
 
 
-def _inward(axes: Sequence[Axis]) -> list[int]:
+def inward(axes: Sequence[Axis]) -> list[int]:
     """The axes in the order of the source's memory, innermost first."""
     return sorted(range(len(axes)), key=lambda i: abs(axes[i].of))
 
 
-def _at_best(axes: Sequence[Axis], width: int) -> bool:
+def at_best(axes: Sequence[Axis], width: int) -> bool:
     """Whether np.copyto has full speed: one loop, one number in many places, or each line of the source fetched once.
 
     np.copyto goes through the target in order. A line of the source is at hand until all of it is used, where the
@@ -193,7 +199,7 @@ def _at_best(axes: Sequence[Axis], width: int) -> bool:
     if len(axes) < 2 or any(axis.to == 0 or axis.of == 0 for axis in axes):
         return True
     outer, run = len(axes), width
-    for axis in _inward(axes):
+    for axis in inward(axes):
         outer, run = min(outer, axis), run * axes[axis].size
         if run >= LINE:
             break
@@ -227,7 +233,7 @@ def _box(axes: Sequence[Axis], width: int) -> tuple[tuple[int, ...], Scratch | N
     """Lengths of a box with long runs on both sides, and what it needs of a scratch array."""
     box, outward = [1] * len(axes), range(len(axes) - 1, -1, -1)
     rows = axes[-1].size if ROWS < axes[-1].size <= 2 * ROWS else ROWS  # a whole axis: then runs lie side by side
-    columns = _grow(box, axes, _inward(axes), BOX // rows // width, COLUMNS // width // 8)
+    columns = _grow(box, axes, inward(axes), BOX // rows // width, COLUMNS // width // 8)
     _grow(box, axes, outward, rows, rows // 2)
     for axis in outward:  # the rest of the cache: fewer boxes
         box[axis] = min(axes[axis].size, box[axis] * max(1, BOX // (prod(box) * width)))
