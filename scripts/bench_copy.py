@@ -60,8 +60,10 @@ class Case:
 
     def copies(self) -> tuple[Array, list[tuple[Array, Array]]]:
         """The target, and the views (to, of) that are copied for it."""
-        size = int(np.prod(self.shape)) * self.width
-        memory = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+        size, rng = int(np.prod(self.shape)), np.random.default_rng(0)
+        drawn = rng.standard_normal(1_048_573, np.float32)  # weights, not any bits; a prime: rows differ
+        floats = np.resize(drawn, -(-size * self.width // 4))
+        memory = floats.view(np.uint8)[: size * self.width]
         of = np.flip(memory.view(UNITS[self.width]).reshape(self.shape).transpose(self.order), self.turned)
         to = np.zeros(of.shape, of.dtype)
         if not self.runs:
@@ -150,7 +152,7 @@ def row(case: Case, repeat: int, threads: int) -> tuple[str, list[str]]:
     most = taken["new"] / taken["memory"]
     torch = f"{ratio['torch']:>6.1f}" if "torch" in ratio else f"{'':>6}"
     many = f"{ratio['many']:>7.1f}" if parts[0][0].nbytes >= strided.SHARED else f"{'':>7}"
-    way = strided.way(*parts[0]).name if to.nbytes >= strided.SMALL else "plain"
+    way = _way(*parts[0])
     line = f"{case.name:<42} {to.nbytes / 1e6:>6.1f} {ratio['new']:>6.1f} {ratio['into']:>6.1f} {torch}"
     line += f" {most:>6.1f} {many}  {way}"
     return line, list(misses(case, ratio, most, threads))
@@ -167,6 +169,13 @@ def misses(case: Case, ratio: dict[str, float], most: float, threads: int) -> It
             yield f"{case.name}: {ratio[name]:.1f} x {what}, aim {aim:g}{bound}"
     if ratio["into"] < NOISE:
         yield f"{case.name}: {ratio['into']:.2f} x np.copyto: slower"
+
+
+def _way(to: Array, of: Array) -> str:
+    """By whom, and how, on one thread."""
+    if to.nbytes < strided.SMALL:
+        return "plain"
+    return "BLAS" if strided.turn(to, of) else strided.way(to, of).name
 
 
 def naive(parts: list[tuple[Array, Array]]) -> Array:

@@ -134,7 +134,7 @@ def way(shape: tuple[int, ...], to: tuple[int, ...], of: tuple[int, ...], width:
 
 
 def ordered(shape: Sequence[int], to: Sequence[int], of: Sequence[int]) -> tuple[Way, list[Axis]]:
-    """The plain way of a copy, and the axes that it sees: in the target's order, those that continue each other as one."""
+    """The plain way of a copy, and its axes in the target's order, where those that continue each other are one."""
     kept = [(n, t, s) for n, t, s in zip(shape, to, of, strict=True) if n != 1]
     turned = tuple(t < 0 for _, t, _ in kept)
     axes = [Axis(n, abs(t), -s if t < 0 else s) for n, t, s in kept]

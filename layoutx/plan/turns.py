@@ -158,4 +158,5 @@ def _fits(step: int, run: int) -> bool:
 def _scratch(lines: tuple[int, ...], runs: tuple[int, ...], box: Sequence[int]) -> Scratch:
     """Lines an odd number of cache lines apart."""
     pitch = (-(-prod(box[axis] for axis in runs) * WIDTH // LINE) | 1) * LINE
-    return Scratch(lines, runs, (False,) * len(box), pitch)
+    single = tuple(axis for axis in range(len(box)) if axis not in lines and axis not in runs)
+    return Scratch((*single, *lines), runs, (False,) * len(box), pitch)

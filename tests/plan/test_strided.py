@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import prod
 
 import ml_dtypes
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layoutx.errors import LayoutxError
-from layoutx.plan import strided, tiles
+from layoutx.plan import strided, tiles, turns
 from layoutx.plan.run import run
 from scripts import golden_plans
 
@@ -51,15 +51,19 @@ def small_boxes() -> Iterator[None]:
         shrink(patch)
         yield
     tiles.way.cache_clear()
+    turns.turn.cache_clear()
 
 
 def shrink(patch: pytest.MonkeyPatch) -> None:
     """Set the limits of `small_boxes`."""
     for name, value in {"ROWS": 7, "COLUMNS": 24, "BOX": 480, "FEW": 2, "SHORT": 4, "WAYS": 0, "NEAR": 0}.items():
         patch.setattr(tiles, name, value)
+    for name, value in {"BOX": 480, "LONG": 7, "ENOUGH": 5, "LEAST": 2, "CALL": 0, "WIDE": 0}.items():
+        patch.setattr(turns, name, value)
     patch.setattr(strided, "SMALL", 0)
     patch.setattr(strided, "SHARED", 1000)
     tiles.way.cache_clear()
+    turns.turn.cache_clear()
 
 
 @st.composite
@@ -273,7 +277,7 @@ def test_small_tensors_go_straight_to_numpy(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_comparison_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """A box left out, and a box that is not turned, are each noticed."""
     moved = tiles.move
-    to, of = room((23, 29), 4), numbered((29, 23), 4).T
+    to, of = room((23, 29), 8), numbered((29, 23), 8).T
     same(to, of)
     monkeypatch.setattr(strided, "move", lambda w, t, o, todo, b: moved(w, t, o, list(todo)[1:], b))
     with pytest.raises(AssertionError):
@@ -296,16 +300,19 @@ def test_plans_with_and_without(kind: str, dtype: str) -> None:
     type_ = np.dtype(getattr(ml_dtypes, dtype, dtype))
     rng = np.random.default_rng(5)
     compared, boxes = 0, 0
-    count = tiles.move
 
-    def counted(*args: object) -> None:
-        nonlocal boxes
-        boxes += 1
-        count(*args)  # type: ignore[arg-type]
+    def counted(move: Callable[..., object]) -> Callable[..., object]:
+        def also(*args: object) -> object:
+            nonlocal boxes
+            boxes += 1
+            return move(*args)
+
+        return also
 
     found = golden_plans.specs().kinds[kind]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(strided, "move", counted)
+        patch.setattr(strided, "move", counted(tiles.move))
+        patch.setattr(turns, "move", counted(turns.move))
         for source, target, rank in golden_plans.pairs(found):
             try:
                 plan = golden_plans.planned(found, source, target, rank)
