@@ -109,7 +109,7 @@ def move(found: Turn, call: Transpose, to: Array, of: Array, todo: Iterable[Star
 
 
 def _at(array: Array) -> int:
-    return int(array.__array_interface__["data"][0])
+    return array.ctypes.data
 
 
 def _groups(axes: Sequence[Axis]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
