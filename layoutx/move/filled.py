@@ -93,7 +93,9 @@ class Sources:
 
     def let_go(self, tensors: Iterable[Tensor]) -> None:
         """Each of these tensors was used once."""
-        for tensor in filter(_counts, tensors):
+        for tensor in tensors:
+            if id(tensor) not in self._left:  # those that `_counts` left out
+                continue
             with self._lock:
                 self._left[id(tensor)] -= 1
                 last = self._left[id(tensor)] <= 0
