@@ -21,7 +21,7 @@ Array = np.ndarray[Any, Any]
 Transpose = Callable[[int, int, int, int, int, int], bool]  # rows, columns, address and pitch of source, of target
 ROW_MAJOR, TRANSPOSED = 101, 112  # of CBLAS
 INVALID, MACHINES = 1, {"x86_64", "aarch64", "arm64"}  # FE_INVALID of fenv.h, and where it is 1
-SIZES = (1, 2, 5, 8, 19, 37)  # of the first proof; the tests try all that are small
+SIZES, LARGE = (1, 2, 5, 8, 19, 37), (259, 131)  # of the first proof; the tests try all that are small
 # Bits of 0, 1, 2.5, infinity, the largest, the least normal, the least and the largest subnormal, quiet NaNs.
 KEPT = [0, 0x3F800000, 0x40200000, 0x7F800000, 0x7F7FFFFF, 0x800000, 1, 0x7FFFFF, 0x7FC00000, 0x7FC00005]
 SIGNALLING = 0x7F800001
@@ -90,7 +90,7 @@ def _proves_itself(turn: Transpose) -> bool:
     if flushes():
         return False
     numbers = np.array([bits | sign for sign in (0, 1 << 31) for bits in KEPT], "u4")
-    for rows, columns in product(SIZES, SIZES):
+    for rows, columns in (*product(SIZES, SIZES), LARGE):
         source = np.resize(numbers, (rows + 1, columns + 3))
         given = np.full((columns + 1, rows + 5), 7, "u4")
         wanted = given.copy()
