@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 
 from benching.agreed import differences
 from benching.contenders import CP, Contender
@@ -56,7 +57,9 @@ def session(
     reference: Path,
     tell: Tell,
 ) -> Session:
-    """Run the contenders on a source, so many rounds, each round beginning with another of them.
+    """Run the contenders on a source, so many rounds, each but the first in an order of its own.
+
+    Who always ran after the same other one would always find the memory that this one left.
 
     Args:
         reference: the file that every output of layoutx has to equal; where it does not exist, the first output of a
@@ -67,8 +70,7 @@ def session(
     compared = 0
     out = folder / "out"
     for number in range(runs):
-        shift = number % len(contenders)
-        for one in [*contenders[shift:], *contenders[:shift]]:
+        for one in Random(number).sample(contenders, len(contenders)) if number else contenders:
             if found.get(one.name) is None:
                 continue
             tell(f"{title}: round {number + 1} of {runs}, {one.name}")
