@@ -51,7 +51,7 @@ def transpose() -> Transpose | None:
 
 
 def _files() -> list[Path]:
-    """Where the wheels of NumPy keep the library: beside the package (Linux, Windows), or in it (macOS)."""
+    """Where the wheels of NumPy keep the library: beside the package (Linux), or in it (macOS)."""
     package = Path(np.__file__).parent
     return [
         file for folder in (package.parent / "numpy.libs", package / ".dylibs") for file in folder.glob("*openblas*")

@@ -240,9 +240,14 @@ def _box(axes: Sequence[Axis], width: int) -> tuple[tuple[int, ...], Scratch | N
     rest = tuple(axis for axis in range(len(axes)) if axis not in columns)
     if prod(box[axis] for axis in rest) <= FEW:
         return tuple(box), None
-    pitch = (-(-prod(box[axis] for axis in columns) * width // LINE) | 1) * LINE
+    pitch = pitch_of(prod(box[axis] for axis in columns) * width)
     turned = tuple(axis in columns and axes[axis].of < 0 for axis in range(len(axes)))
     return tuple(box), Scratch(rest, tuple(reversed(columns)), turned, pitch)
+
+
+def pitch_of(run: int) -> int:
+    """Bytes from one row of a scratch array to the next, for rows of `run` bytes: an odd number of cache lines."""
+    return (-(-run // LINE) | 1) * LINE
 
 
 def _grow(box: list[int], axes: Sequence[Axis], order: Iterable[int], want: int, enough: int) -> list[int]:

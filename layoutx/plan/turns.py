@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from layoutx.plan.blas import Transpose
-from layoutx.plan.tiles import LINE, Axis, Scratch, Start, Way, at_best, inward, ordered
+from layoutx.plan.tiles import Axis, Scratch, Start, Way, at_best, inward, ordered, pitch_of
 
 Array = np.ndarray[Any, Any]
 
@@ -156,7 +156,7 @@ def _fits(step: int, run: int) -> bool:
 
 
 def _scratch(lines: tuple[int, ...], runs: tuple[int, ...], box: Sequence[int]) -> Scratch:
-    """Lines an odd number of cache lines apart."""
-    pitch = (-(-prod(box[axis] for axis in runs) * WIDTH // LINE) | 1) * LINE
+    """Where a box waits in these lines; an axis of no run has length one in it."""
     single = tuple(axis for axis in range(len(box)) if axis not in lines and axis not in runs)
+    pitch = pitch_of(prod(box[axis] for axis in runs) * WIDTH)
     return Scratch((*single, *lines), runs, (False,) * len(box), pitch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import prod
 
 import ml_dtypes
@@ -42,28 +42,6 @@ def same(to: Array, of: Array, jobs: int = 1) -> None:
     strided.copy(to, of, jobs)
     assert base.tobytes() == expected
     base[...] = before
-
-
-@pytest.fixture
-def small_boxes() -> Iterator[None]:
-    """Limits so small that arrays of some hundred elements are copied like large ones, with boxes at the edges."""
-    with pytest.MonkeyPatch.context() as patch:
-        shrink(patch)
-        yield
-    tiles.way.cache_clear()
-    turns.turn.cache_clear()
-
-
-def shrink(patch: pytest.MonkeyPatch) -> None:
-    """Set the limits of `small_boxes`."""
-    for name, value in {"ROWS": 7, "COLUMNS": 24, "BOX": 480, "FEW": 2, "SHORT": 4, "WAYS": 0, "NEAR": 0}.items():
-        patch.setattr(tiles, name, value)
-    for name, value in {"BOX": 480, "LONG": 7, "ENOUGH": 5, "LEAST": 2, "CALL": 0, "WIDE": 0}.items():
-        patch.setattr(turns, name, value)
-    patch.setattr(strided, "SMALL", 0)
-    patch.setattr(strided, "SHARED", 1000)
-    tiles.way.cache_clear()
-    turns.turn.cache_clear()
 
 
 @st.composite

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import prod
 
 import numpy as np
@@ -11,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layoutx.plan import blas, strided, turns
-from tests.plan.test_strided import LARGE, numbered, room, same, shrink, strides
+from tests.plan.test_strided import LARGE, numbered, room, same, strides
 
 Array = np.ndarray
 
@@ -22,15 +21,6 @@ def quiet(of: Array) -> Array:
     """The same bits, with every signalling NaN made quiet."""
     nan = (of & 0x7F800000 == 0x7F800000) & (of & 0x7FFFFF != 0)
     return np.where(nan, of | 0x400000, of).astype("u4")
-
-
-@pytest.fixture
-def small_boxes() -> Iterator[None]:
-    """Limits so small that arrays of some hundred elements are turned, with boxes at the edges."""
-    with pytest.MonkeyPatch.context() as patch:
-        shrink(patch)
-        yield
-    turns.turn.cache_clear()
 
 
 @st.composite
