@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from layoutx.frozen import frozen
 from layoutx.validation import Validation
 from layoutx.verify.diagnose.between import Found
 from layoutx.verify.diagnose.remarks import Remark
 from layoutx.verify.diagnose.suspect import Diagnosis
 
 
-@dataclass(frozen=True)
+@frozen
 class WholeDiagnosis:
     """What explains the difference of two models; `print(diagnosis)` shows it, `to_dict()` is the same as JSON.
 

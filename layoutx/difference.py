@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import UsageError
+from layoutx.frozen import frozen
 from layoutx.verify.change import TensorChange
 from layoutx.verify.still import SAME
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LayerDifference:
     """One layer.
 
@@ -49,7 +49,7 @@ class LayerDifference:
         }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@frozen
 class Difference:
     """Two models; `found["dense_1"]["kernel"]` is one tensor, `print(found)` a table.
 

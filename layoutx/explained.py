@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from layoutx.empty import NOTHING
+from layoutx.frozen import frozen
 
 if TYPE_CHECKING:
     from layoutx.show.picture import Picture
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Say:
     """A paragraph."""
 
@@ -21,7 +22,7 @@ class Say:
     indent: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rows:
     """A table; a row of one cell is a remark on the row above it."""
 
@@ -29,14 +30,14 @@ class Rows:
     rows: tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Code:
     """Lines of a program, or of numbers, as they are."""
 
     lines: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Bar:
     """One axis of a stored tensor as a row of blocks: (what stands in it, its length, whether it is meant)."""
 
@@ -44,7 +45,7 @@ class Bar:
     parts: tuple[tuple[str, int, bool], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Box:
     """A stored matrix as a rectangle, rows and columns named, with sentences beside it."""
 
@@ -57,7 +58,7 @@ class Box:
 Block = Say | Rows | Code | Bar | Box
 
 
-@dataclass(frozen=True)
+@frozen
 class Explained:
     """What `lx.explain` gives.
 

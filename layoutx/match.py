@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from layoutx.files.open import open_store
+from layoutx.frozen import frozen
 from layoutx.job.folding import joint_folded
 from layoutx.job.jobs import options_of
 from layoutx.job.joined import Joined, Joint
@@ -26,7 +26,7 @@ from layoutx.show.progress import reported
 from layoutx.spec.registry import Registry, registry
 
 
-@dataclass(frozen=True)
+@frozen
 class Match:
     """The proposed pairing of two models.
 

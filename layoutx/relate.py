@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from layoutx.files.store import Tensor
+from layoutx.frozen import frozen
 from layoutx.job.jobs import Options, bound_layers, options_of
 from layoutx.job.joined import Joined, Joint
 from layoutx.job.joint import joint, records_of
@@ -33,7 +34,7 @@ Model = Keyed | ModelRecord
 IN_FIRST = " is folded into it in the first file"
 
 
-@dataclass(frozen=True)
+@frozen
 class Relation(Whole):
     """What `relate` found; see `layoutx.verify.relate.whole.Whole` for its parts."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from layoutx.empty import NOTHING
+from layoutx.frozen import frozen
 from layoutx.job.jobs import Job, LayerJob
 from layoutx.job.recognised import WayBack
 from layoutx.job.run import Moved
@@ -26,7 +27,7 @@ FULL = 512  # layers that a certificate says everything of
 GUESSED = "form from "  # how the note of a layer begins whose form was told by names and shapes
 
 
-@dataclass(frozen=True)
+@frozen
 class Report:
     """The result of a conversion; `print(report)` shows it, `to_dict()` is the same as JSON.
 

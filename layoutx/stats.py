@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from layoutx.errors import LayoutxError
+from layoutx.frozen import frozen
 from layoutx.show.views import LayerView, ModelView
 from layoutx.verify.stats.depth import Gain, depth_findings
 from layoutx.verify.stats.finding import LEVELS, WRONG, Finding, listed
@@ -25,7 +25,7 @@ LARGEST = 1 << 28  # numbers of a layer; of a larger one only the numbers of its
 RULES = (unit_findings, norm_findings, gate_findings, start_findings)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TensorStats:
     """One stored tensor: its name, its key in the file, its axes as text, its numbers; spectral: of its kernel."""
 
@@ -36,7 +36,7 @@ class TensorStats:
     spectral: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LayerStats:
     """One layer with weights.
 
@@ -55,7 +55,7 @@ class LayerStats:
     note: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Stats:
     """The numbers of a model; `print(stats)` shows the findings first, then a table; `to_dict()` is JSON."""
 

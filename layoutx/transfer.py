@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from layoutx.files.certified import of_arrays
 from layoutx.files.guarded import broken, intact
 from layoutx.files.save import can_write, save
 from layoutx.files.store import Tensor
+from layoutx.frozen import frozen
 from layoutx.job.accounts import kept, keys, missing, written, written_twice
 from layoutx.job.jobs import Job, Options, options_of
 from layoutx.job.outputs import arrays_of, in_dtypes
@@ -96,7 +97,7 @@ def transfer(
     return result
 
 
-@dataclass(frozen=True)
+@frozen
 class _Source:
     places: tuple[str, ...]
     model: Any

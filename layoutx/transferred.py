@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from layoutx.empty import NOTHING
+from layoutx.frozen import frozen
 from layoutx.plan.steps import Exactness
 from layoutx.show.report_lines import LayerLine
 from layoutx.version import VERSION
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Copied:
     """One layer that was copied.
 
@@ -29,7 +29,7 @@ class Copied:
     line: LayerLine
 
 
-@dataclass(frozen=True)
+@frozen
 class Transfer:
     """The result of a transfer; `print(found)` shows it, `to_dict()` is the same as JSON.
 

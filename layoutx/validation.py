@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any
 
 from layoutx.empty import NOTHING
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.spec.bound import BoundForm
 from layoutx.verify.compare.limits import FAIL, INACCURATE
@@ -16,7 +17,7 @@ from layoutx.verify.diagnose.suspect import Suspect
 from layoutx.verify.recording import Recording
 
 
-@dataclass(frozen=True)
+@frozen
 class Validation:
     """Two models compared; `print(validation)` shows it, `to_dict()` is the same as JSON.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from os import PathLike
 from pathlib import Path
 from time import perf_counter
@@ -18,6 +18,7 @@ from layoutx.files.certified import EXTRA, OK, Side, certified
 from layoutx.files.open import open_store
 from layoutx.files.remote import is_file, located
 from layoutx.files.store import Store
+from layoutx.frozen import frozen
 from layoutx.job.derive import LENT, rederived
 from layoutx.job.said import said_again
 from layoutx.model.load import check_framework, says_itself, template_of
@@ -29,7 +30,7 @@ from layoutx.show.progress import reported
 from layoutx.spec.registry import registry
 
 
-@dataclass(frozen=True)
+@frozen
 class Verified:
     """What a check found; `print(found)` shows it, `to_dict()` is the same as JSON.
 

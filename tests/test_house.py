@@ -19,7 +19,7 @@ PACKAGE = ROOT / "layoutx"
 # Bottom first. A module may import its own layer and those below; the first entry that covers its name is its layer.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("layoutx.torch",),  # torch's modules: they need nothing of layoutx, and nothing of layoutx imports them
-    ("layoutx.errors", "layoutx.empty", "layoutx.progress", "layoutx.version"),
+    ("layoutx.errors", "layoutx.empty", "layoutx.frozen", "layoutx.progress", "layoutx.version"),
     ("layoutx.lang",),
     ("layoutx.files.limits", "layoutx.files.store", "layoutx.model.record"),  # data only
     ("layoutx.spec",),
@@ -220,6 +220,18 @@ def tracked() -> list[Path]:
 def of_a_machine(text: str) -> list[str]:
     """What in a text belongs to one machine or names a registry."""
     return [found.group() for found in OF_A_MACHINE.finditer(text)]
+
+
+def test_frozen_classes_are_made_the_quick_way() -> None:
+    """`@frozen` of layoutx.frozen, where dataclasses would compile six methods; a cached property needs a dict."""
+    wrong = [
+        module
+        for module, path in modules().items()
+        if layer(module)
+        and "frozen=True" in (text := path.read_text(encoding="utf-8")).split('"""', 2)[2]
+        and "cached_property" not in text
+    ]
+    assert wrong == []
 
 
 def test_no_file_names_a_machine_or_a_registry() -> None:

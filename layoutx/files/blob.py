@@ -7,7 +7,7 @@ import mmap
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -23,6 +23,7 @@ from layoutx.files.remedy import remedy
 from layoutx.files.remote import fetched, size_of, url_of
 from layoutx.files.steady import plain_file, same_file, same_files, state_in
 from layoutx.files.store import Store, Tensor
+from layoutx.frozen import frozen
 
 if TYPE_CHECKING:
     import zipfile
@@ -54,7 +55,7 @@ def writing(path: Path) -> Iterator[None]:
         raise FileError(f"cannot write {path.name}", where=str(path), why=said, do=remedy(error)) from error
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Blob:
     """`size` bytes of `path` from `offset` on.
 

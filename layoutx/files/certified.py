@@ -11,7 +11,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from layoutx.empty import NOTHING
@@ -19,13 +18,14 @@ from layoutx.errors import FileError
 from layoutx.files.dtypes import Array, settled
 from layoutx.files.hashes import KINDS, WIDTHS, XXH3, hash_of
 from layoutx.files.store import Tensor
+from layoutx.frozen import frozen
 
 NAMED = 4096
 OK, DIFFERS, MISSING, EXTRA = "OK", "differs", "missing", "extra"
 _HEX = re.compile(r"(?:[0-9a-f]{2})*")
 
 
-@dataclass(frozen=True)
+@frozen
 class Side:
     """What a certificate says of the tensors of one file.
 
@@ -77,7 +77,7 @@ def _same(one: str, other: str) -> str:
     return OK if one == other else DIFFERS
 
 
-@dataclass(frozen=True)
+@frozen
 class Certified:
     """The hashes of a certificate: of the file's tensors, and of the tensors that they were made from."""
 

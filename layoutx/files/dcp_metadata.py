@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -17,12 +16,13 @@ from layoutx.files.index import beside
 from layoutx.files.limits import PREFIX, limit, within, within_expansion
 from layoutx.files.names import shown
 from layoutx.files.plain_pickle import Made, Name, load
+from layoutx.frozen import frozen
 
 METADATA = ".metadata"
 STRIDED = "torch.strided"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Chunk:
     """A block of a tensor, and the place that holds it.
 
@@ -35,7 +35,7 @@ class Chunk:
     place: tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     """One entry: a tensor, or pickled bytes (`dtype` is "").
 

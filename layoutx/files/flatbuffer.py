@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Any
+
+from layoutx.frozen import frozen
 
 
 class BrokenError(Exception):
     """An offset or a length that leads out of the file; callers make it a FileError."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Table:
     """One table at `at`: its fields are found by number, through the vtable that it points back to."""
 

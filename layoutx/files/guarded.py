@@ -18,11 +18,11 @@ import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from layoutx.errors import FileError
+from layoutx.frozen import frozen
 
 PAGE = mmap.PAGESIZE
 FIXED = 0x10  # MAP_FIXED of Linux and macOS, which the mmap module does not name
@@ -42,7 +42,7 @@ class Map(mmap.mmap):
     broken = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Range:
     """Addresses where bytes of a file lie: the address behind the last, and the file's size when it was mapped.
 

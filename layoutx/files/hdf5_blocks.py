@@ -7,9 +7,9 @@ that is read together is no more than twice the file: blocks that hold each othe
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 from layoutx.files.hdf5_messages import CONTINUATION, NOWHERE, NotPlainError, places_of
+from layoutx.frozen import frozen
 
 LONGEST = 4096  # bytes of a name
 LEVELS = 8  # of a tree; with 2 children at least in each that is not the root
@@ -25,7 +25,7 @@ FIRST, EACH = _HEADER.size, _MESSAGE.size  # bytes before the first message, and
 Links = list[tuple[bytes, int]]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Object:
     """An object by the types and the bodies of its messages."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import prod
 from typing import Any
 
@@ -11,11 +11,12 @@ from layoutx.errors import FileError
 from layoutx.files.blob import Blob
 from layoutx.files.dtypes import DType
 from layoutx.files.notes import KEY, from_text
+from layoutx.frozen import frozen
 
 Notes = dict[str, Any]  # attribute -> a text, a list of texts, or a whole number
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stored:
     """A dataset, as the file describes it.
 
@@ -50,7 +51,7 @@ class Stored:
         return self.offset is not None and self.plain and 0 < self.nbytes == self.size
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Listing:
     """What an HDF5 file holds, by path ("" is the root), in natural order, children after parents.
 

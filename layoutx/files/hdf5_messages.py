@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from layoutx.files.dtypes import DType
+from layoutx.frozen import frozen
 
 NIL, SPACE, TYPE, FILL, LAYOUT, ATTRIBUTE, CONTINUATION, TABLE, TIME = 0, 1, 3, 5, 8, 12, 16, 17, 18
 AT = 2  # bytes before the address in a layout
@@ -41,7 +41,7 @@ class NotPlainError(Exception):
     """The file holds something that is left to libhdf5."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Kind:
     """A datatype.
 
@@ -58,7 +58,7 @@ class Kind:
     coding: tuple[int, int] = (0, 0)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Head:
     """An attribute without its value: its name and type, of what shape, and in how many bytes."""
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from layoutx.errors import LayoutxError, UsageError
 from layoutx.files.dtypes import EXTRA, Array, DType, bits
 from layoutx.files.names import as_paths, shown
 from layoutx.files.notes import KEY
+from layoutx.frozen import frozen
 
 Names = Iterable[str]
 Bad = Iterator[tuple[str, str]]  # a name, and why the format cannot hold it
@@ -24,7 +24,7 @@ _ORBAX = _TORCH | {"float8_e3m4", "float8_e4m3b11fnuz", "float4_e2m1fn", "int4",
 _ALL = _ORBAX | {"float8_e4m3", "float6_e2m3fn", "float6_e3m2fn", "uint4", "uint2"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Held:
     """What one format holds.
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from layoutx.errors import FileError, UsageError
+from layoutx.frozen import frozen
 
 PREFIX = "LAYOUTX_LIMIT_"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Limit:
     """One limit.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import mmap
 import struct
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from layoutx.files.limits import limit, within
 from layoutx.files.names import shown
+from layoutx.frozen import frozen
 
 SHORT = 200  # bytes of a text that is not worth a look at the limit: there are only so many
 # first byte -> struct format of the number that follows it
@@ -32,7 +33,7 @@ LENGTHS = {0xC4: ">B", 0xC5: ">H", 0xC6: ">I", 0xD9: ">B", 0xDA: ">H", 0xDB: ">I
 CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Span:
     """Bytes `begin` to `end` of the file: a binary string, or an ext of this code."""
 
@@ -49,7 +50,7 @@ def is_msgpack(head: bytes) -> bool:
     return bool(skip and key) and (0xA0 <= key[0] <= 0xBF or 0xD9 <= key[0] <= 0xDB)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reader:
     """Reads msgpack values (github.com/msgpack/msgpack spec.md) up to `limit`; binaries and exts as spans.
 

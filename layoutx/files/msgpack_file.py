@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from layoutx.files.names import shown
 from layoutx.files.nested import nested
 from layoutx.files.notes import KEY, from_text, to_text
 from layoutx.files.store import Store, Tensor
+from layoutx.frozen import frozen
 
 # flax 0.12.8 flax/serialization.py _MsgpackExtType, _chunk: an array is ext 1, (shape, dtype name, bytes) packed again;
 # a NumPy scalar is ext 3 of the same; an array beyond 1 GiB is a map of flat pieces under "chunks".
@@ -30,7 +30,7 @@ LONGEST_DTYPE = 40  # characters
 CHUNK = 1 << 30  # bytes: flax.serialization.MAX_CHUNK_SIZE
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Leaf:
     """Where an array's numbers lie."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from layoutx.errors import FileError
+from layoutx.frozen import frozen
 
 # all that a pickled mapping of names to arrays is made of; whatever else stands in a file is refused unread
 PLAIN = frozenset(
@@ -61,7 +61,7 @@ class Made:
         self.state: Any = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Name:
     """A global that a file names and that stands for a harmless function of our own."""
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from layoutx.empty import NOTHING as NOTHING
+from layoutx.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tensor:
     """One stored tensor: its bytes are read each time `read()` is called, and are never kept.
 
@@ -45,7 +46,7 @@ def tensor_of(name: str, array: np.ndarray[Any, Any]) -> Tensor:
     return Tensor(name, array.dtype, array.shape, lambda: array)
 
 
-@dataclass(frozen=True)
+@frozen
 class Store:
     """What one file holds.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from layoutx.files.blob import reading
 from layoutx.files.flatbuffer import BrokenError, Table
 from layoutx.files.tflite_file import GRAPHS, TENSORS, named_tensors, root
+from layoutx.frozen import frozen
 
 _GATES = ("input", "forget", "cell", "output")
 _LSTM = (
@@ -111,7 +111,7 @@ OPTIONS: Mapping[str, Mapping[str, Field]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Operator:
     """One operator of a model.
 

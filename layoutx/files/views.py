@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 from layoutx.errors import FileError
 from layoutx.files.blob import DO_AGAIN
 from layoutx.files.limits import within, within_expansion
+from layoutx.frozen import frozen
 
 FEW = 8  # axes: what has no more is not held against the limit, which asks the environment
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class View:
     """Sizes, strides and offset in elements of `itemsize` bytes."""
 

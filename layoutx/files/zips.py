@@ -14,7 +14,6 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from struct import Struct, unpack_from
@@ -22,6 +21,7 @@ from struct import Struct, unpack_from
 from layoutx.errors import FileError
 from layoutx.files.blob import DO_AGAIN, member
 from layoutx.files.limits import within, within_expansion
+from layoutx.frozen import frozen
 
 END, END64, LOCATOR = Struct("<4s4H2LH"), Struct("<4sQ2H2L4Q"), Struct("<4sLQL")
 ENTRY, LOCAL = Struct("<4s6H3L5H2L"), Struct("<4s5H3L2H")
@@ -32,7 +32,7 @@ READ_WHOLE = 1 << 20  # bytes: a text that unpacks to more may not shrink as it 
 _OUTSIDE = re.compile(r"(^|/)\.\.(/|$)|^/|\\|\0|^[A-Za-z]:/")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Entry:
     """A line of the directory: `raw` and `name` are the same text; offsets and sizes in bytes."""
 

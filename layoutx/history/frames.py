@@ -12,13 +12,13 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from layoutx.errors import FileError, UsageError
+from layoutx.frozen import frozen
 
 MAGIC = b"lxhf"
 HEADER = struct.Struct("<4s4sIQI")
@@ -27,7 +27,7 @@ HEAD, STEP, NOTE = "head", "step", "note"
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Frame:
     """One whole frame: its text, and where its data begins and ends in the file."""
 

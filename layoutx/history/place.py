@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from layoutx.errors import UsageError
 from layoutx.files.atomic import check_place
+from layoutx.frozen import frozen
 from layoutx.history.frames import STEP, whole
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Before:
     """What the file held: how many moments, the last step and epoch."""
 

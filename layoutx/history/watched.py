@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from layoutx.errors import LayoutxError, UsageError
 from layoutx.files.store import Tensor
+from layoutx.frozen import frozen
 from layoutx.model.bindings import bind_record, refine_of
 from layoutx.model.keras_live import is_keras, variables
 from layoutx.model.keyed import torch_tensor
@@ -23,7 +23,7 @@ Array = np.ndarray[Any, Any]
 SUMMARY = "summary"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Slot:
     """One tensor that is recorded.
 
@@ -62,7 +62,7 @@ class Slot:
         }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@frozen
 class Watched:
     """A live model: what is recorded of it, and `now()`, its numbers in the order of the slots."""
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 from layoutx.errors import LayoutxError, UsageError
@@ -20,6 +19,7 @@ from layoutx.files.remote_write import uploaded
 from layoutx.files.save import save
 from layoutx.files.spool import spooling
 from layoutx.files.store import Store, Tensor
+from layoutx.frozen import frozen
 from layoutx.job.jobs import Job, LayerJob, Options
 from layoutx.job.levels import MOST_BYTES, check_level, computed, level_of, nbytes_of
 from layoutx.job.moves import Moves, moves_for
@@ -42,7 +42,7 @@ ROOM = 64  # bytes for each layer and tensor of whose exactness the certificate 
 Certified = Callable[[Moved], Mapping[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class How:
     """How an output is made.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from fnmatch import fnmatchcase
 from os import PathLike
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from layoutx.empty import NOTHING
 from layoutx.errors import ConversionError, LayoutxError, UsageError
 from layoutx.files.store import Tensor
+from layoutx.frozen import frozen
 from layoutx.model.bindings import bind_record
 from layoutx.model.followed import unfollowed
 from layoutx.model.mapfile import MapFile, read_map
@@ -21,7 +22,7 @@ from layoutx.spec.bound import BoundForm
 from layoutx.spec.registry import Registry
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Options:
     """What the user decides about a conversion."""
 
@@ -87,7 +88,7 @@ def options_of(
     )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LayerJob:
     """One layer of the conversion.
 
@@ -111,7 +112,7 @@ class LayerJob:
     told: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
+@frozen
 class Job:
     """A whole conversion, before any weight is read.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -12,13 +11,14 @@ import numpy as np
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError
 from layoutx.files.store import Tensor
+from layoutx.frozen import frozen
 from layoutx.model.record import MADE, LayerRecord, ModelRecord
 from layoutx.plan.plan import Plan
 from layoutx.plan.steps import Exactness
 from layoutx.spec.bound import BoundForm
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Side:
     """One layer in one of the two models.
 
@@ -37,7 +37,7 @@ class Side:
     parts: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Joined:
     """One layer of the source with its counterpart in the target.
 
@@ -67,7 +67,7 @@ class Joined:
         return narrow and self.plan is not None and self.plan.exactness is Exactness.ROUNDS
 
 
-@dataclass(frozen=True)
+@frozen
 class Joint:
     """All layers of two models; every tensor of both is in one of these.
 

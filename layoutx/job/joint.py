@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from layoutx.errors import LayoutxError, UsageError
 from layoutx.files.store import Tensor
+from layoutx.frozen import frozen
 from layoutx.job.agreed import refine_there
 from layoutx.job.jobs import Options, bound_layers, chosen, covers
 from layoutx.job.joined import Joined, Joint, Side, spare_of
@@ -94,7 +95,7 @@ def oriented(pairs: Mapping[str, str], layers: Mapping[str, object] | set[str]) 
             for a, b in pairs.items()}  # fmt: skip
 
 
-@dataclass(frozen=True)
+@frozen
 class _Sides:
     """One matching: layers with configs into the places of a model seen as names."""
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from layoutx.errors import ModelError
 from layoutx.files.store import Tensor
+from layoutx.frozen import frozen
 from layoutx.job.jobs import Job, LayerJob, Options
 from layoutx.job.structure import structure
 from layoutx.model.keras_live import is_keras, live_tensors
@@ -27,7 +28,7 @@ _jobs: OrderedDict[Any, Kept] = OrderedDict()
 _lock = Lock()
 
 
-@dataclass(frozen=True)
+@frozen
 class Kept:
     """A job without the models that it was made for.
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.job.slots import Slot
 from layoutx.plan.plan import Array, Plan
 from layoutx.plan.run import consent, run
@@ -17,7 +17,7 @@ from layoutx.plan.views import view
 Numbers = Callable[[], dict[str, Array]]
 
 
-@dataclass(frozen=True)
+@frozen
 class Mix:
     """What happens to one tensor of the target.
 

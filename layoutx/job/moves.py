@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from layoutx.errors import ConversionError, LayoutxError, raise_all
 from layoutx.files.dtypes import DType
 from layoutx.files.store import Store, Tensor
+from layoutx.frozen import frozen
 from layoutx.job.jobs import Job, Options
 from layoutx.job.narrowed import no_consent
 from layoutx.model.keyed import Keyed
@@ -18,7 +19,7 @@ from layoutx.move.cast import dtype_after
 from layoutx.move.moves import Move, Recipes, kept, moves_of
 
 
-@dataclass(frozen=True)
+@frozen
 class Moves:
     """What an output is made of.
 

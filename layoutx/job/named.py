@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import ConversionError, LayoutxError, raise_all
+from layoutx.frozen import frozen
 from layoutx.job.jobs import Job, LayerJob, Options, job_of, layers_for
 from layoutx.model.bindings import refine_of
 from layoutx.model.record import LayerRecord, ModelRecord
@@ -53,7 +53,7 @@ def _named(record: LayerRecord, bound: BoundForm, to: str, registry: Registry, o
     return LayerJob(record, plan, record.tensors, targets, "", refine, refine_of(record, registry, "keras"))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Way:
     """How layers of one make are stored in the target.
 

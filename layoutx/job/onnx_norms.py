@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cache, partial
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from layoutx.errors import ConversionError, LayoutxError
 from layoutx.files.store import Tensor
+from layoutx.frozen import frozen
 from layoutx.job.jobs import Options
 from layoutx.job.joint import records_of
 from layoutx.model.bindings import bind_record
@@ -29,7 +30,7 @@ UNFOLDED = (
 WHY = "exporters multiply a batch norm into the kernel and bias of the convolution before it (torch does in eval mode)"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Folded:
     """A convolution and the batch norm that alone reads it."""
 

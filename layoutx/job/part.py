@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from layoutx.errors import ConversionError, LayoutxError
+from layoutx.frozen import frozen
 from layoutx.job.jobs import Job, LayerJob, Options
 from layoutx.job.joined import Joined, Joint, Side
 from layoutx.job.joint import joint
@@ -17,7 +18,7 @@ from layoutx.spec.registry import Registry
 Model = Keyed | ModelRecord
 
 
-@dataclass(frozen=True)
+@frozen
 class Part:
     """One source of a transfer.
 

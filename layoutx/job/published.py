@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from layoutx.files.open import open_store
 from layoutx.files.remedy import remedy
 from layoutx.files.remote import is_file, opened, url_of
 from layoutx.files.remote_write import drop_folder, put_in_place, remove, write_text
+from layoutx.frozen import frozen
 from layoutx.job.observed import Told
 from layoutx.job.stream import entries_of
 from layoutx.move.moves import Move
@@ -26,7 +26,7 @@ from layoutx.move.moves import Move
 RECORD = "publish.json"  # in the work folder: from its first byte on, the new output is whole and is put in place
 
 
-@dataclass(frozen=True)
+@frozen
 class Shards:
     """Finished shards that are not in their places yet.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from layoutx.errors import LayoutxError
@@ -13,9 +12,10 @@ from layoutx.files.certified import Certified, certified
 from layoutx.files.open import open_store
 from layoutx.files.remote import is_file, url_of
 from layoutx.files.store import Store
+from layoutx.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WayBack:
     """What of the original came back.
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 
 LINE = 64  # bytes: TensorFlow takes an array over without a copy where it begins at such a border
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Room:
     """Memory for one tensor.
 

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from layoutx.files.laid.shards import index_name, partition, shard_names
 from layoutx.files.leftovers import JOURNAL, work_folder
 from layoutx.files.remote import is_file, state_of, url_of
 from layoutx.files.remote_write import make_folder
+from layoutx.frozen import frozen
 from layoutx.job.moves import Moves
 from layoutx.job.near import deliver_file
 from layoutx.job.observed import Told
@@ -31,7 +31,7 @@ from layoutx.move.moves import Move
 from layoutx.progress import tell
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Part:
     """One shard to be made: fit to be given to another process, where its sources are mapped."""
 

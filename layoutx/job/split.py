@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from layoutx.files.blob import origin, writing
 from layoutx.files.hashes import together
 from layoutx.files.laid.lay import lay
 from layoutx.files.remote import url_of
+from layoutx.frozen import frozen
 from layoutx.job.observed import Told
 from layoutx.job.shards import Part, room_of
 from layoutx.job.stream import check_structure, entries_of, told_of
@@ -22,7 +22,7 @@ from layoutx.move.place import Place
 from layoutx.move.pool import carry_out
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Slab:
     """A range of the pieces of a part's only tensor.
 

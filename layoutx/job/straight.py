@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
 import numpy as np
 
 from layoutx.errors import LayoutxError, VerificationError, raise_all
 from layoutx.files.hashes import leaves_of
+from layoutx.frozen import frozen
 from layoutx.job.jobs import Job, LayerJob, Options
 from layoutx.job.narrowed import Narrowing
 from layoutx.job.relaid import relaid
@@ -31,7 +32,7 @@ LARGE = 1 << 19  # bytes of a layer from which a thread of its own pays
 Steps = tuple[Copy | Fill, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Way:
     """How one layer gets into its variables.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from layoutx.errors import LayoutxError, VerificationError, raise_all
@@ -14,6 +13,7 @@ from layoutx.files.laid.entry import Entry
 from layoutx.files.laid.lay import lay
 from layoutx.files.open import open_store
 from layoutx.files.store import Store
+from layoutx.frozen import frozen
 from layoutx.job.moves import Moves
 from layoutx.job.observed import Told
 from layoutx.move.again import check_again
@@ -24,7 +24,7 @@ from layoutx.move.pool import Place, carry_out, placed
 DURABLE = 64 << 20  # bytes: up to here a file is synced before the rename; `cp` syncs none, and 2 GB take a second
 
 
-@dataclass(frozen=True)
+@frozen
 class Output:
     """One file to be made.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from layoutx.errors import LayoutSyntaxError
+from layoutx.frozen import frozen
 from layoutx.lang.tree import Axis, Dim, Head, Layout, Option, Product, Spread, Sum, Unit, walk
 
 _TOKEN = re.compile(r"\s*(?:(?P<dots>\.\.\.)|(?P<name>[A-Za-z_]\w*)|(?P<number>\d+)|(?P<mark>[-.:()\[\]{}|]))")
@@ -13,7 +13,7 @@ _CLOSING = {"(": ")", "[": "]", "{": "}"}
 MOST_NESTED = 50
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Token:
     kind: str
     text: str

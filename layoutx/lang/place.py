@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 
 from layoutx.errors import SizeError
+from layoutx.frozen import frozen
 from layoutx.lang.show import show_dim
 from layoutx.lang.sizes import extent
 from layoutx.lang.tree import Axis, Dim, Layout, Product, Sum, Unit
@@ -14,7 +14,7 @@ from layoutx.lang.tree import Axis, Dim, Layout, Product, Sum, Unit
 Labels = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Block:
     """One atom inside one tensor.
 
@@ -33,7 +33,7 @@ class Block:
     negated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Piece:
     role: str
     labels: Mapping[str, str]

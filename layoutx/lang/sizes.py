@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from layoutx.errors import SizeError, raise_all
+from layoutx.frozen import frozen
 from layoutx.lang.show import show_dim, show_dims
 from layoutx.lang.tree import Axis, Dim, Product, Spread, Sum, Unit, walk
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Equation:
     """`dim` has `size` elements; `where` says who claims it ("kernel (7, 20) dimension 1", "units=20")."""
 

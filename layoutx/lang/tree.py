@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from layoutx.frozen import frozen
 
 NOWHERE = (0, 0)
 
@@ -12,7 +14,7 @@ def _span() -> tuple[int, int]:
     return field(default=NOWHERE, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Axis:
     """An integer axis; `reversed` where it is stored back to front."""
 
@@ -21,7 +23,7 @@ class Axis:
     span: tuple[int, int] = _span()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Unit:
     """A dimension of length one; `spread`: one such dimension for each spatial axis."""
 
@@ -29,7 +31,7 @@ class Unit:
     span: tuple[int, int] = _span()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Spread:
     """`...`: the spatial axes, each a dimension; `reversed` where all are stored back to front."""
 
@@ -37,7 +39,7 @@ class Spread:
     span: tuple[int, int] = _span()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Product:
     """Dims multiplied into one dimension, row-major: the last is fastest."""
 
@@ -45,7 +47,7 @@ class Product:
     span: tuple[int, int] = _span()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Option:
     """One option of a sum: a label (or a role, where the sum has no axis) and the dims of its block.
 
@@ -58,7 +60,7 @@ class Option:
     span: tuple[int, int] = _span()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sum:
     """Options laid end to end. `axis` names what they enumerate; None: they are roles.
 
@@ -74,7 +76,7 @@ class Sum:
 Dim = Axis | Unit | Spread | Product | Sum
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Head:
     """Which role a layout stores, of which labels only, and whether its values are negated."""
 
@@ -84,7 +86,7 @@ class Head:
     span: tuple[int, int] = _span()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Layout:
     """A whole layout: its head (None where parts name the roles) and the stored dimensions, outermost first."""
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
+from layoutx.frozen import frozen
 from layoutx.model.record import Refinement
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Axis:
     """One leaf axis: made by the layer `origin`, of `size` elements (None: unknown)."""
 
@@ -20,7 +21,7 @@ class Axis:
     size: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cat:
     """Pieces laid end to end by a Concatenate: label, dimension in Keras' order, in channels-first order."""
 
@@ -33,7 +34,7 @@ Dim = tuple[Item, ...]
 Splits = Mapping[int, tuple[Dim, Dim]]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class State:
     """One tensor without its batch axis.
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from layoutx.frozen import frozen
 from layoutx.model.record import LayerRecord, Refinement
 
 EINSUM = "einsum_str"  # what flax calls the equation of an Einsum
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Einsum:
     """The letters of one equation, as leaf axis names (`in_c`, `out_d`).
 

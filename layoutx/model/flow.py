@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from layoutx.frozen import frozen
 from layoutx.model.axes import Axis, Dim, State, Use, expand
 from layoutx.model.pieces import pieces
 from layoutx.model.record import LayerRecord, Piece
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Value:
     """One tensor on its way: what it is made of, and the record that made it."""
 

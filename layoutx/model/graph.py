@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from layoutx.files.names import refusal_of
 from layoutx.files.store import NOTHING
+from layoutx.frozen import frozen
 from layoutx.model.entry import (
     MAPPING,
     bad_config,
@@ -28,7 +29,7 @@ PARTS = ("layer", "backward_layer", "cell")  # config keys under which a wrapper
 HOLDS = {*PARTS, "cells"}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Node:
     """One layer of a config.
 
@@ -73,7 +74,7 @@ class Node:
         return next((node for name, node in self.parts if name == key), None) if self.parts else None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Graph:
     """Layers in `model.layers` order with the wiring between them.
 

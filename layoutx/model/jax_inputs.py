@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from layoutx.frozen import frozen
 
 COMMON = (32, 28, 64, 224)  # sides of images, tried first
 MOST, OBLONG = 40, 20  # the longest sides that are tried where none of the common ones fits
@@ -17,7 +18,7 @@ KERNELS = ("kernel", "weight", "w")
 HEADS = ("query", "key", "value", "out")  # kernels of attention have three axes too
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class StandIn:
     """An input that nothing is read of."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from layoutx.empty import NOTHING
+from layoutx.frozen import frozen
 from layoutx.model.jax_inputs import StandIn
 from layoutx.model.keyed import Module
 
@@ -16,7 +16,7 @@ OFF = {"train": False, "training": False, "is_training": False, "deterministic":
 Seen = Callable[[str, Any], None]  # told each module of the run: its path and itself
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Traced:
     """A jaxpr and what goes into it.
 
@@ -31,7 +31,7 @@ class Traced:
     modules: Mapping[str, Module] = NOTHING
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Function:
     """A model as a function of the leaves of its weights and of its inputs."""
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from sys import intern
 from typing import Any
 
 from layoutx.files.store import NOTHING
+from layoutx.frozen import frozen
 from layoutx.model.graph import Graph, Node
 from layoutx.model.keras_slots import CELLS, RNNS, Piece, pieces, remark, stock
 
@@ -19,7 +19,7 @@ Number = Callable[
 ]  # container path, children -> group names (None: not written)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Leaf:
     """One future record.
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from layoutx.frozen import frozen
 from layoutx.model.graph import Node
 
 RNNS = ("SimpleRNN", "LSTM", "GRU", "CuDNNLSTM", "CuDNNGRU")
@@ -101,7 +102,7 @@ PLAIN = UNTOUCHED | frozenset(
 )  # stock classes that never own a weight
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Piece:
     """Variables that one sub-object of a layer owns.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cache
 from typing import Any
 
@@ -11,13 +11,14 @@ from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError, ModelError, raise_all
 from layoutx.files.notes import skipped_of, tied_names
 from layoutx.files.store import Store, Tensor
+from layoutx.frozen import frozen
 from layoutx.model.record import LayerRecord, ModelRecord, Refinement
 from layoutx.model.spelling import cleaned
 from layoutx.spec.registry import Registry
 from layoutx.spec.schema import Form
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Module:
     """What is known of one module of a keyed model: its form ("torch.LSTM") and its config, where it is live.
 
@@ -31,7 +32,7 @@ class Module:
     note: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Keyed:
     """A model as names.
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import FileError, LayoutxError, MatchError, raise_all
+from layoutx.frozen import frozen
 from layoutx.spec.strict import Lines, file_text, load_yaml
 
 OPEN = re.compile(r"^\s+# (?P<name>\S+|\"[^\"]*\"): \? (?P<places>.*?)(    \S.*)?$")
 KEYS = ("source", "target", "pairs", "skip", "keep_order", "forms", "set")
 
 
-@dataclass(frozen=True)
+@frozen
 class MapFile:
     """What a mapping file says.
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
 from layoutx.errors import VerificationError, visible
 from layoutx.files.atomic import replacing
+from layoutx.frozen import frozen
 from layoutx.model.mapfile import MapFile, read_map
 
 _SIMPLE = re.compile(r"^[A-Za-z_][\w./-]*$")
@@ -21,7 +21,7 @@ TO_DO = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     """One line to write: a pair with its comment; a layer without a `place`, or with `candidates`, is a comment."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError, MatchError, UsageError, raise_all
+from layoutx.frozen import frozen
 from layoutx.model.keyed import Keyed
 from layoutx.model.matching.evidence import clues, place_name
 from layoutx.model.matching.neighbours import neighbours_of
@@ -23,7 +24,7 @@ from layoutx.spec.registry import Registry
 BY_THE_USER = "paired by the user"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pair:
     """A layer and its place in the keyed model, with the reason for the pairing and how sure it is (0 to 1)."""
 
@@ -33,7 +34,7 @@ class Pair:
     confidence: float = 1.0
 
 
-@dataclass(frozen=True)
+@frozen
 class Matching:
     """All layers and what became of them: a pair, places between which nothing decides, or none.
 

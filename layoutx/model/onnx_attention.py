@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from layoutx.files.store import Tensor
+from layoutx.frozen import frozen
 from layoutx.model.onnx_consts import Const
 from layoutx.model.onnx_heads import Branch, Graph, Shape, head, of_shapes, place
 from layoutx.model.onnx_names import scope_of
@@ -24,7 +24,7 @@ TURN = [1, 0, 2]  # (batch, time, width) to (time, batch, width) and back
 UNREAD = "looks like the attention of torch.nn.MultiheadAttention, whose parts could not be told"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Found:
     """One attention: its record, the records that it takes the place of, and all of its nodes in order."""
 

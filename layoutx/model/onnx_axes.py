@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from layoutx.frozen import frozen
 from layoutx.model.axes import Axis, Cat, Dim, Item, Use, axes_in, refinement, same_order
 from layoutx.model.onnx_sizes import Size
 from layoutx.model.pieces import pieces
@@ -15,7 +16,7 @@ LETTERS: Mapping[int, str] = {1: "t", 2: "hw", 3: "dhw"}
 KEEPS_LAST = "in a model that keeps channels last"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Value:
     """One value on its way, with its batch axis: dims in the graph's own order, None where they were lost.
 
@@ -84,7 +85,7 @@ def _key(axes: Sequence[Item]) -> frozenset[int]:
     return frozenset(a.id for a in axes if not isinstance(a, Axis) or a.size != 1)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Orders:
     """One dimension as Keras, and as a channels-first framework, would have it; `own` says which one the graph has."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from layoutx.files.onnx_file import bodies, label
 from layoutx.files.store import Store, Tensor
+from layoutx.frozen import frozen
 from layoutx.model.onnx_fold import Folding
 
 QUANTISED = ("DequantizeLinear", "QuantizeLinear", "DynamicQuantizeLinear")
@@ -19,7 +20,7 @@ LAYERS = ("MatMul", "Gemm", "Conv", "RNN", "GRU", "LSTM")
 RANDOM = ("RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Const:
     """A value that is the same for every input.
 

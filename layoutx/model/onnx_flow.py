@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from layoutx.frozen import frozen
 from layoutx.model.axes import Dim
 from layoutx.model.onnx_axes import Flow, Shape, Value, finished
 from layoutx.model.onnx_bodies import entered, left
@@ -18,7 +18,7 @@ from layoutx.model.record import LayerRecord
 SMALL = 64  # a shape, axes or an index: more numbers are no such thing
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Walk:
     """One graph with its parts, while it is walked."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from layoutx.frozen import frozen
 from layoutx.model.onnx_consts import Const
 from layoutx.model.onnx_nodes import attributes
 from layoutx.model.record import LayerRecord
@@ -13,7 +13,7 @@ from layoutx.model.record import LayerRecord
 Shape = tuple[int | None, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Graph:
     """A graph with what was read of it: its nodes, who makes and reads each value, its records and their nodes."""
 
@@ -36,7 +36,7 @@ class Graph:
         return [name for name in node.input if name and name not in self.consts and name not in self.shapely]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Branch:
     """The way from a projection to the heads: the product's position, and the nodes after it in reverse order."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from layoutx.files.store import Tensor
+from layoutx.frozen import frozen
 from layoutx.model.onnx_consts import Const
 
 # operator -> its inputs in order (onnx.defs, onnx 1.23.2); "" is data, "?" a state or length that starts as zeros
@@ -39,7 +40,7 @@ FIRST = "the weight is the first operand"
 NEUTRAL = {"strides": 1, "dilations": 1, "pads": 0}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reading:
     """What a node turned out to be: a form with config and tensors, or (form "") the reason why it is none.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from layoutx.files.onnx_file import bodies, label
 from layoutx.files.store import Store
+from layoutx.frozen import frozen
 from layoutx.model.onnx_attention import attentions
 from layoutx.model.onnx_bias import with_bias
 from layoutx.model.onnx_consts import Const, constants, names_read
@@ -44,7 +45,7 @@ class Parts:
     spans: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Model:
     """What is the same for a graph and its bodies; `same` finds the record of nodes with the same weights."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+from layoutx.frozen import frozen
 from layoutx.model.onnx_parts import Parts
 from layoutx.model.record import LayerRecord
 
@@ -18,7 +19,7 @@ CUTS = ("Split", "Slice", "Gather", "Squeeze", "Unsqueeze", "Reshape", "Transpos
 PRODUCTS = ("onnx.MatMul", "onnx.Gemm")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Between:
     """What lies between one use of a weight and the next: operators with their counts, layers, and the use before."""
 

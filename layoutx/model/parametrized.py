@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from layoutx.errors import ConversionError, raise_all
 from layoutx.files.dtypes import Array
 from layoutx.files.store import Tensor
+from layoutx.frozen import frozen
 from layoutx.model.keyed import Keyed
 
 Compute = Callable[[Mapping[str, Array]], Array]
@@ -19,7 +20,7 @@ EPSILON = 1e-12  # paddle 3.3 functional.normalize, flax 0.12 WeightNorm: the de
 LISTED = re.compile(r"^(?P<module>.*?)\.?parametrizations\.(?P<name>[^.]+)\.(?P<part>.+)$")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Site:
     """One weight that is stored in parts.
 

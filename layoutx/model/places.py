@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError
+from layoutx.frozen import frozen
 from layoutx.lang.show import show
 from layoutx.model.bare import PATH, bare_names
 from layoutx.model.keyed import Keyed, forms_for, prefixes
@@ -28,7 +29,7 @@ MOST_INSTANCES = 64
 CROWD = 64  # places of one shape from which on the same name is enough: comparing all with all would take hours
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Candidate:
     """One way to find a layer in a keyed model: form, config, instance, and where each tensor is.
 
@@ -46,7 +47,7 @@ class Candidate:
     bound: BoundForm | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Layer:
     """A record with its bound form and the axes' order on the keyed side."""
 
@@ -60,7 +61,7 @@ class Layer:
         return (self.bound.kind.name, *map(repr, (self.bound.sizes, self.bound.facts, self.refine)))
 
 
-@dataclass(frozen=True)
+@frozen
 class Index:
     """A keyed model's names by their last part and shape, and what was found out before for layers of one size.
 
@@ -166,7 +167,7 @@ def _fullest(found: list[Candidate]) -> list[Candidate]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Stored:
     """How a layer would be stored in a form: the bound form; names, shapes and layouts that a file would hold."""
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from layoutx.files.store import NOTHING, Store, Tensor
+from layoutx.frozen import frozen
 
 QUANTISED = "quantised: layoutx does not undo that; convert the float model"
 MADE = "is made of it in the graph"  # how a stored tensor is told that others are computed from
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Refinement:
     """What one axis of a layer is made of, in the two orders that frameworks flatten it.
 
@@ -30,7 +31,7 @@ class Refinement:
     own: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Piece:
     """A run of an axis: the axes that were laid end to end in it, outermost first, and the layers that made them.
 
@@ -51,7 +52,7 @@ class Piece:
         return total
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LayerRecord:
     """One layer of a model, or one part of it that has a form of its own.
 
@@ -86,7 +87,7 @@ class LayerRecord:
         return f"layer {self.name} ({self.class_name})"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ModelRecord:
     """A whole model: its layers in the model's own order, and the tensors no layer owns.
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from layoutx.empty import NOTHING
 from layoutx.errors import UsageError
 from layoutx.files.certificate import check_said, made_for
 from layoutx.files.store import Store
+from layoutx.frozen import frozen
 
 SLASHED = ("flax", "nnx", "haiku", "tf1")  # module paths and tensor names joined with "/"
 # flax 0.12.8 linen: collections whose tensors belong to the module of the same path; everything else is no weight
@@ -18,7 +18,7 @@ TRAINING = {"opt_state": "optimizer state", "step": "a count of training steps",
 _RANDOM = re.compile(r"(^|/)rngs/(.*/)?(count|key)(/value)?$")  # flax nnx RngCount and RngKey
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cleaned:
     """Names as layoutx groups them, and those that belong to no layer.
 

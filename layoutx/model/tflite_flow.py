@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 from layoutx.files.tflite_ops import Operator
+from layoutx.frozen import frozen
 from layoutx.model.axes import Axis, Dim, size_of
 from layoutx.model.onnx_axes import LETTERS, Flow, Value, finished
 from layoutx.model.onnx_rules import rule_of
@@ -19,7 +20,7 @@ SMALL = 64  # a permutation, axes or a shape: more numbers are no such thing
 FIRST = "its map is flattened channels first and stays so: a target that keeps channels last must transpose before it"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Walk:
     """A graph while it is walked: what is known of its values, its records, and whose each operator is."""
 

@@ -10,6 +10,7 @@ from typing import Any
 from layoutx.files.store import NOTHING, Store, Tensor
 from layoutx.files.tflite_file import QUANTIZED, SKIPPED
 from layoutx.files.tflite_ops import SLOTS, Operator
+from layoutx.frozen import frozen
 from layoutx.model.onnx_names import unique
 
 # operators that are wiring: the ONNX operator that does the same to the axes of its data -> BuiltinOperator of
@@ -126,7 +127,7 @@ class Graph:
     readers: dict[str, list[int]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reading:
     """What one operator is as a layer; `form` is "" where it has none, which `note` explains."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from layoutx.frozen import frozen
 from layoutx.model.axes import Dim, size_of
 from layoutx.model.onnx_axes import Flow, Shape, Value
 from layoutx.model.onnx_rules import rule_of, spatial
@@ -76,7 +76,7 @@ MAPS = POOLS | ADAPTIVE | {f"instancenorm{n}" for n in ("", "1d", "2d", "3d")} |
 PARTS = frozenset(["chunk", "split", "splitwithsizes", "unbind", "tensorsplit"])
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Node:
     """An operation as the rules of the ONNX operators read one."""
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from layoutx.empty import NOTHING
+from layoutx.frozen import frozen
 
 Size = int | str | None  # a number, a symbol, or not known
 Stack = tuple[tuple[str, str], ...]  # module path and class with its package, outermost first
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ref:
     """A value by its name."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Op:
     """One operation.
 
@@ -50,7 +50,7 @@ class Op:
         yield from _refs((self.args, tuple(self.kwargs.values())))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Program:
     """A computation.
 

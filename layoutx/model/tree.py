@@ -13,6 +13,7 @@ from layoutx.empty import NOTHING
 from layoutx.errors import ModelError, UsageError
 from layoutx.files.dtypes import Array, is_numeric, named, settled
 from layoutx.files.store import Store, Tensor
+from layoutx.frozen import frozen
 from layoutx.model.keyed import Keyed, Module, keyed_store
 from layoutx.model.tree_config import Known, module_of
 
@@ -22,7 +23,7 @@ COUNTERS = ("first_time_index", "batch_counter")  # of an equinox BatchNorm
 DEEPEST = 100
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@frozen
 class Flat:
     """A live model, flattened: its leaves by name, those left out, its modules, and names of one tensor."""
 

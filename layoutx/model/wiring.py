@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from layoutx.frozen import frozen
 from layoutx.model.entry import MAPPING, bad_config, mapping_of
 
 ARGUMENTS = {"args", "kwargs"}  # what a call of Keras 3 says
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ref:
     """One output of one call of one layer; layer "" is the graph's own input number `tensor`."""
 

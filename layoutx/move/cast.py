@@ -10,12 +10,12 @@ the numbers are: NumPy's own way is 30 times slower where they overflow or under
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 
 import numpy as np
 
 from layoutx.errors import UsageError
 from layoutx.files.dtypes import EXTRA, Array, DType, bits, is_extra, named
+from layoutx.frozen import frozen
 
 BLOCK = 1 << 16  # elements: small enough for a cache, large enough that threads seldom meet at the interpreter's lock
 DTYPES = {
@@ -58,7 +58,7 @@ def dtype_after(dtype: DType, wanted: DType | None) -> DType:
     return wanted if wanted is not None and is_floating(dtype) else dtype
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lost:
     """What a conversion lost, added up over blocks, pieces and tensors with `+`.
 

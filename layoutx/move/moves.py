@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from math import prod
 
 import numpy as np
 
 from layoutx.files.dtypes import DType
 from layoutx.files.store import Tensor
+from layoutx.frozen import frozen
 from layoutx.move.pieces import Cut, cut_of
 from layoutx.plan.given import dtype_of
 from layoutx.plan.plan import Plan
 from layoutx.plan.steps import Add, Copy, Fill, Loop, Step
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Recipe:
     """All of a move but its names and its stored tensors: the same for every layer of one signature.
 
@@ -51,7 +52,7 @@ class Recipe:
         object.__setattr__(self, "cut", cut)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Move:
     """One output tensor; where all its sources are mapped, a move can be given to another process.
 

@@ -7,9 +7,10 @@ so that it is `outer` contiguous runs in the file. With outer = 1 that is a slab
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
+from layoutx.frozen import frozen
 from layoutx.plan.steps import Add, Copy, Fill, Loop, Step, Term
 
 PIECE = 4 << 20  # bytes: with its scratch it stays in the caches' reach, and a few of them are no memory
@@ -20,7 +21,7 @@ RUNS = 64
 Flat = tuple[int, int, tuple[int, ...]]  # length, step in the target, steps in the sources
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cut:
     """How a tensor is cut: ranges of `step` along the middle of (outer, middle, inner) elements."""
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from layoutx.frozen import frozen
 from layoutx.move.moves import Move
 from layoutx.move.pieces import Cut
 
 Unit = list[tuple[int, int]]  # places and the numbers of their pieces
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """A move and where its bytes go: the file, and the first byte in it; no file for what is only compared.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from threading import Condition, Event, Lock
 from time import monotonic
@@ -17,6 +17,7 @@ from layoutx.files.blob import holding
 from layoutx.files.dtypes import Array
 from layoutx.files.guarded import broken, check_since, intact
 from layoutx.files.hashes import XXH3, Leaves, leaves_of, together
+from layoutx.frozen import frozen
 from layoutx.move.filled import Seen, Sources, filled, room
 from layoutx.move.looks import Looks
 from layoutx.move.moves import Move
@@ -31,7 +32,7 @@ ALONE = 1 << 15  # bytes of a tensor on average, below which threads wait for ea
 TICK = 0.2  # seconds between two words of progress
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Output:
     """An open file that one thread at a time writes to: in the kernel the others would spin until it is their turn."""
 

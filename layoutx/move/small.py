@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from layoutx.files.dtypes import Array, DType
+from layoutx.frozen import frozen
 from layoutx.move.filled import Seen, Sources, filled
 from layoutx.move.moves import Move, Recipe
 from layoutx.plan import strided
@@ -14,7 +13,7 @@ from layoutx.plan.steps import Copy
 from layoutx.plan.views import unit
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Strides:
     """One copy of raw bits: lengths, and where it begins and how it goes on both sides, in bytes.
 

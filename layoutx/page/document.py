@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 
+from layoutx.frozen import frozen
 from layoutx.page.html import Html, joined, tag
 from layoutx.show.svg import STYLE
 from layoutx.version import VERSION
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Section:
     """A part of the page with a heading; `key` is what links call it."""
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from layoutx.frozen import frozen
 
 Array = np.ndarray[Any, Any]
 ROWS, COLUMNS = 48, 96
@@ -17,7 +18,7 @@ CENTRE, NAN = 127, 255
 COLD, WARM, MIDDLE, WRONG = (33, 92, 158), (189, 68, 22), (245, 245, 243), (214, 51, 108)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Heat:
     """A heat map.
 

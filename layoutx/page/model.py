@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from layoutx.errors import LayoutxError
+from layoutx.frozen import frozen
 from layoutx.page.document import Section
 from layoutx.page.html import Html, joined, tag
 from layoutx.page.tensor import tensor_card
@@ -23,7 +24,7 @@ OPPOSITE = {"torch": "keras"}  # beside which framework a layer is drawn; torch 
 MOST_BYTES = 4_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Told:
     """What other parts of the page say of a layer: columns of the table and parts of its card.
 

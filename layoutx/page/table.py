@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+from layoutx.frozen import frozen
 from layoutx.page.charts import error_bar
 from layoutx.page.html import Html, tag
 
@@ -19,7 +19,7 @@ class Said(Protocol):
         """The whole of it."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cell:
     """What a cell shows, and what it is sorted by; `number` stands at the right."""
 

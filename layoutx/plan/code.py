@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 
+from layoutx.frozen import frozen
 from layoutx.lang.tree import Axis, Dim, Product, Sum
 from layoutx.plan.plan import Plan
 from layoutx.plan.steps import Add, Copy, Fill
@@ -13,7 +13,7 @@ from layoutx.spec.bound import BoundTensor
 from layoutx.spec.values import ValueMap
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Leaf:
     """One dimension of a tensor after its products are split: an integer axis or the options of a sum."""
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from math import prod
 
+from layoutx.frozen import frozen
 from layoutx.lang.place import Block
 from layoutx.spec.bound import BoundForm, BoundTensor
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Region:
     """Elements of one stored tensor.
 

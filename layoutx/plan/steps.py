@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import IntEnum
 
+from layoutx.frozen import frozen
 from layoutx.spec.values import SAME, ValueMap
 
 
@@ -31,7 +31,7 @@ class Exactness(IntEnum):
         )[self.value]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Loop:
     """One loop of a strided copy: the axes it runs over, its length, and its step on both sides in elements.
 
@@ -47,7 +47,7 @@ class Loop:
 Loops = tuple[Loop, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Copy:
     """target[...] = source[...], or its negation."""
 
@@ -60,7 +60,7 @@ class Copy:
     atoms: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Fill:
     """target[...] = value, because the source has nothing and an absent role means this value."""
 
@@ -71,7 +71,7 @@ class Fill:
     atoms: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Term:
     """One summand of an Add; `strides` follow the Add's loops, `value` says what its stored numbers mean."""
 
@@ -82,7 +82,7 @@ class Term:
     value: ValueMap = SAME
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Add:
     """target[...] = what is stored for the sum of the terms' meanings, computed in float64 and rounded once.
 
@@ -109,7 +109,7 @@ class Add:
         return self.value.shifts_only and all(term.value.shifts_only for term in self.terms)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Guard:
     """The target has no place for these source values: legal only if they equal what absence means."""
 
@@ -120,7 +120,7 @@ class Guard:
     atoms: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Drop:
     """Source values that may be left out without changing the function, and why."""
 

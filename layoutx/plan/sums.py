@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.plan.steps import Add
 from layoutx.spec.values import ValueMap
 
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sum:
     """A sum of arrays.
 

@@ -8,13 +8,15 @@ a column would push its neighbour out of the cache. Lengths and limits were meas
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from layoutx.frozen import frozen
 
 Array = np.ndarray[Any, Any]
 Start = tuple[int, ...]
@@ -40,7 +42,7 @@ class Axis(NamedTuple):
     of: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Scratch:
     """Where a box waits between its two copies.
 
@@ -78,7 +80,7 @@ class Scratch:
         return prod(box[axis] for axis in self.rows) * self.pitch
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Way:
     """How one view is copied to another.
 

@@ -7,13 +7,13 @@ the box waits in a scratch array on the side where they lie scattered, in rows t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.plan.blas import Transpose
 from layoutx.plan.tiles import Axis, Scratch, Start, Way, at_best, inward, ordered, pitch_of
 
@@ -28,7 +28,7 @@ CALL = 1 << 14  # elements of a box, below which what a call costs is no longer 
 WIDE = 16  # elements of a source run, below which NumPy is as fast where it is at its best
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Turn:
     """How one view is copied to another in turned matrices.
 

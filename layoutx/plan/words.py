@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from layoutx.frozen import frozen
 from layoutx.lang.tree import Option, Sum, walk
 from layoutx.plan.naming import dim_name
 from layoutx.plan.plan import Plan
@@ -108,7 +108,7 @@ def order_change(plan: Plan, tensor: BoundTensor, sources: Sequence[str]) -> str
     return "".join(texts)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Order:
     """The labels of an enumerated axis as stored: by the kind's names, and as the framework spells them."""
 

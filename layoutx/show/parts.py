@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 
 from layoutx.empty import NOTHING
 from layoutx.errors import UsageError
+from layoutx.frozen import frozen
 from layoutx.lang.place import Block
 from layoutx.plan.blocks import memory
 from layoutx.plan.plan import Array
@@ -21,7 +21,7 @@ from layoutx.spec.expand import axis_names
 _TEXT = re.compile(r"([^\[\]]+?)(?:\[([^\[\]]*)\])?")
 
 
-@dataclass(frozen=True)
+@frozen
 class Part:
     """One part of a layer, found.
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from math import log, prod
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.lang.tree import Sum, walk
 from layoutx.plan.naming import dim_names
 from layoutx.plan.plan import Plan
@@ -18,7 +18,7 @@ _NAMED = re.compile(r"(?:source|target)\['(\w+)'\]")
 Runs = tuple[tuple[int, int], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Spot:
     """A part of a stored tensor: the offset of its first number, and (length, step) of its axes, in elements.
 
@@ -31,7 +31,7 @@ class Spot:
     part: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Block:
     """One atom in the plane of its tensor.
 
@@ -51,7 +51,7 @@ class Block:
     state: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Drawing:
     """One stored tensor: its outer dimensions are the rows of a plane, its inner ones the columns, as in memory.
 
@@ -77,7 +77,7 @@ class Drawing:
         return prod(self.shape[self.split :])
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Link:
     """A block's way from one side to the other; `turned` where an axis is stored in the other direction there."""
 
@@ -86,7 +86,7 @@ class Link:
     turned: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Picture:
     """A layer as one framework stores it, and as another does.
 

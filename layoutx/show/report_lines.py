@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from layoutx.empty import NOTHING
+from layoutx.frozen import frozen
 from layoutx.job.jobs import LayerJob
 from layoutx.job.run import Moved
 from layoutx.lang.parse import parse_dims
@@ -27,7 +28,7 @@ from layoutx.verify.outcome import Proof
 UNPROVED = Proof("not computed")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TensorLine:
     """One target tensor: where its numbers come from and how exactly.
 
@@ -59,7 +60,7 @@ class TensorLine:
         return f"{here}{change}" + (f", {self.order}" if self.order else "")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LayerLine:
     """One converted layer.
 

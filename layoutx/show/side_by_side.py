@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
+from layoutx.frozen import frozen
 from layoutx.lang.show import show
 from layoutx.lang.tree import Layout, Sum, roles_of, walk
 from layoutx.plan.naming import dim_name
 from layoutx.spec.schema import Cases, Form, Kind, Others, Reading, TensorSpec, choose
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TensorRow:
     """One stored tensor: its name, its shape with named axes, its layout, and when it is there or laid out so."""
 
@@ -24,7 +24,7 @@ class TensorRow:
     when: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FormRow:
     """What a reader compares between frameworks.
 

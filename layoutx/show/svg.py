@@ -6,11 +6,11 @@ Readable at 400 pixels, in grey (every block carries its name) and on dark pages
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from html import escape
 from math import log2
 
 from layoutx.errors import visible
+from layoutx.frozen import frozen
 from layoutx.show.picture import Block, Drawing, Picture, Runs
 
 WIDTH = 400.0
@@ -41,7 +41,7 @@ STYLE = """
 _Point = tuple[float, float]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Box:
     """Where a drawing's rectangle stands, in pixels."""
 

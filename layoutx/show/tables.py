@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from layoutx.errors import visible
+from layoutx.frozen import frozen
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,7 +35,7 @@ STYLES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Cell:
     """A text and the name of its style; lines are separated by newlines."""
 
@@ -43,14 +43,14 @@ class Cell:
     style: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Row:
     """One row; a missing cell at the end is empty."""
 
     cells: tuple[Cell | str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Note:
     """A line between rows that belongs to no column."""
 

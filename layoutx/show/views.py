@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import UsageError
 from layoutx.files.store import Tensor
+from layoutx.frozen import frozen
 from layoutx.model.record import Piece
 from layoutx.spec.bound import BoundForm
 from layoutx.verify.stats.finding import listed
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from layoutx.stats import Stats
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TensorView:
     """One stored tensor of a layer.
 
@@ -53,7 +54,7 @@ class TensorView:
         return "state" if self.state else "frozen" if self.frozen else "trainable"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LayerView:
     """One layer.
 
@@ -127,7 +128,7 @@ class LayerView:
         return self.bound
 
 
-@dataclass(frozen=True)
+@frozen
 class ModelView:
     """A model; `view["dense_1"]` is a layer, `print(view)` a table.
 

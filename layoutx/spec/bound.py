@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from layoutx.empty import NOTHING
+from layoutx.frozen import frozen
 from layoutx.lang.place import Block, Labels
 from layoutx.lang.tree import Dim, Layout
 from layoutx.spec.schema import Form, Kind
@@ -15,7 +16,7 @@ from layoutx.spec.values import ValueMap
 Atom = tuple[str, Labels]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BoundTensor:
     """One stored tensor: its shape and where each atom sits in it.
 
@@ -30,7 +31,7 @@ class BoundTensor:
     cut: tuple[int, int, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """Where one atom sits: the tensor and the block in it."""
 
@@ -38,7 +39,7 @@ class Place:
     block: Block
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BoundForm:
     """One layer as stored by one framework.
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 from layoutx.errors import BindError
+from layoutx.frozen import frozen
 from layoutx.lang.parse import parse_dims
 from layoutx.lang.show import show
 from layoutx.lang.tree import Dim, Layout, Sum, walk
@@ -18,7 +19,7 @@ from layoutx.spec.schema import Form, Kind, TensorSpec, choose
 FIELD = re.compile(r"\{(\w+)\}")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Draft:
     """One stored tensor before sizes are known; `cut`: its stored dims, where the layout is that of its blocks."""
 

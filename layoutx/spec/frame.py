@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from layoutx.frozen import frozen
 from layoutx.lang.parse import parse_dims
 from layoutx.lang.tree import Axis, Dim, Option, Sum
 from layoutx.spec.configs import conditions
@@ -20,7 +20,7 @@ Axes = Mapping[tuple[tuple[str, str], ...], tuple[str, ...]]  # labels of an ato
 RANK = "rank"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reads:
     """The config keys that binding a form reads.
 
@@ -35,7 +35,7 @@ class Reads:
     mean: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Frame:
     """A form under one config, before its sizes are known.
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError
+from layoutx.frozen import frozen
 from layoutx.lang.sizes import extent
 from layoutx.lang.tree import Spread
 from layoutx.spec.bind import UNKNOWN, bind
@@ -23,7 +23,7 @@ from layoutx.spec.variants import SOME, Variant, turnings, variants
 Shape = Sequence[int]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Guess:
     """A form that fits.
 

@@ -10,12 +10,13 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import field, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import xxhash
 
+from layoutx.frozen import frozen
 from layoutx.spec.memo import uncollected
 from layoutx.version import VERSION
 
@@ -63,7 +64,7 @@ def cache_folder() -> Path | None:
     return Path(home) / ".cache" / "layoutx" if os.path.isabs(home) else None
 
 
-@dataclass(frozen=True)
+@frozen
 class _Kinds(Mapping[str, "Kind"]):
     """Kinds by name, each read when it is first asked for: a model of five kinds does not wait for thirty."""
 
@@ -85,7 +86,7 @@ class _Kinds(Mapping[str, "Kind"]):
         return len(self.stored)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Forms(Mapping[str, "Form"]):
     """Forms by name, each with its kind."""
 
@@ -109,7 +110,7 @@ class _Forms(Mapping[str, "Form"]):
         return len(self.kind_of)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Names:
     """What tensors are called, for those who need no more of the forms.
 

@@ -6,13 +6,14 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError, SpecError, UsageError, raise_all
+from layoutx.frozen import frozen
 from layoutx.spec.bind import bind
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.kept import Names, keep, kept, names_of, taken
@@ -24,7 +25,7 @@ MAIN = ("keras", "torch", "onnx")  # the frameworks that are named first
 ENVIRONMENT = "LAYOUTX_SPECS"
 
 
-@dataclass(frozen=True)
+@frozen
 class Registry:
     """Kinds by name, forms by name, and what is known of each framework."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from layoutx.empty import NOTHING
+from layoutx.frozen import frozen
 from layoutx.lang.tree import Dim
 
 
@@ -22,7 +23,7 @@ class Others(tuple[Any, ...]):
 When = Mapping[str, tuple[Any, ...]]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Case:
     """One value of a conditional and the config values under which it holds ({}: always)."""
 
@@ -33,7 +34,7 @@ class Case:
 Cases = tuple[Case, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Role:
     """A named tensor of a kind's mathematics.
 
@@ -60,7 +61,7 @@ class Role:
     called: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Gauge:
     """Roles whose sum is all that the forward pass sees, for some labels and under some facts."""
 
@@ -69,7 +70,7 @@ class Gauge:
     when: When = NOTHING
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FactKind:
     """A property that changes the function: its usual value and what differs when two sides disagree."""
 
@@ -77,7 +78,7 @@ class FactKind:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reading:
     """How a fact or a setting is read from a config: the key, and how the framework spells its values."""
 
@@ -87,7 +88,7 @@ class Reading:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TensorSpec:
     """One stored tensor of a form: its name (with {axis} fields) and its layout in each case.
 
@@ -104,7 +105,7 @@ class TensorSpec:
     cut: tuple[Dim, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Form:
     """How one framework stores a kind. Field by field as documented in docs/design.md, part 4.
 
@@ -159,7 +160,7 @@ class Form:
         return f"{package}.{self.framework}.{name}" if package else self.class_name
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Words:
     """What people call an axis (`inputs`, one of them `input`), its labels (`forget gate`), and what each computes."""
 
@@ -169,7 +170,7 @@ class Words:
     computes: Mapping[str, Cases] = NOTHING
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Kind:
     """What a layer computes, its roles, and its forms in every framework.
 
@@ -193,7 +194,7 @@ class Kind:
     index: Mapping[str, tuple[str, ...]] = NOTHING
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Framework:
     """What holds for every form of a framework: config keys that never matter to the numbers.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from layoutx.errors import BindError, SizeError
+from layoutx.frozen import frozen
 from layoutx.lang.show import show, show_dims
 from layoutx.lang.sizes import Equation, extent, solve
 from layoutx.lang.tree import Axis, Dim, Product, Sum
@@ -24,7 +25,7 @@ class UndeterminedError(BindError):
 Sized = tuple[str, Dim | tuple[Dim, ...], tuple[Dim, ...], tuple[Dim, ...]]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Open:
     """What the size equations of layers are read from that differ in their sizes only.
 

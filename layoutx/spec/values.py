@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+from layoutx.frozen import frozen
 
 OPERATIONS = ("add", "times", "power")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ValueMap:
     """meaning = times * (stored + shift) ** power + add.
 
@@ -35,7 +36,7 @@ class ValueMap:
 SAME = ValueMap()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MapSpec:
     """One map as a spec says it: the operation, its number or the config key of it; a power may be shifted."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError
+from layoutx.frozen import frozen
 from layoutx.lang.show import show, show_dims
 from layoutx.lang.tree import Dim, Layout, Spread, Unit
 from layoutx.spec.bind import UNKNOWN, tensor_names
@@ -20,7 +20,7 @@ from layoutx.spec.schema import Form, Kind, Others, choose
 SOME = "some size"  # of a key such as proj_size: the shapes tell it, once it is not the one value excluded
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Variant:
     """One config of a form, and what can be told of its tensors before there are shapes.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from layoutx.empty import NOTHING
 from layoutx.errors import UsageError
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.spec.bound import BoundForm
 from layoutx.verify.forward.activations import activation
@@ -44,7 +44,7 @@ HANDS: Mapping[str, Callable[[Hand, str], list[Step]]] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ByHand:
     """One output element.
 

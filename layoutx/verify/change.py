@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.verify.sides import Dimension
 
 PRINTED_FROM, EDGE = 1000, 3  # numpy and torch print larger arrays by the first and last three of each axis
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class AxisChange:
     """One stored dimension: `still` are the indices at which nothing moved, ascending."""
 
@@ -26,7 +26,7 @@ class AxisChange:
         return self.dimension.size - len(self.still)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TensorChange:
     """One stored tensor of the first model against the same numbers of the second.
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from layoutx.empty import NOTHING
 from layoutx.files.store import Tensor
+from layoutx.frozen import frozen
 from layoutx.lang.place import Block
 from layoutx.model.record import Piece
 from layoutx.plan.blocks import memory, settle
@@ -69,7 +70,7 @@ def _different(before: Array, after: Array) -> Array:
     return different
 
 
-@dataclass(frozen=True)
+@frozen
 class Half:
     """One layer on one side: its bound form, its stored tensors, how its axes are refined, what they are made of."""
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from layoutx.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Proof:
     """What was measured on one layer.
 
@@ -26,7 +26,7 @@ class Proof:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EndToEnd:
     """How the outputs of two models compare.
 

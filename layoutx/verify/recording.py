@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Call:
     """One call of one layer.
 
@@ -29,7 +30,7 @@ class Call:
     number: int = 0
 
 
-@dataclass(frozen=True)
+@frozen
 class Recording:
     """One run of one model.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import prod
 
 from layoutx.empty import NOTHING
+from layoutx.frozen import frozen
 from layoutx.lang.parse import parse_dims
 from layoutx.lang.sizes import extent
 from layoutx.lang.tree import Axis, Dim, Option, Product, Sum, Unit, walk
@@ -18,7 +19,7 @@ from layoutx.verify.data import data_order
 INPUT, UNIT, BOTH, PAST, LOOKUP, OTHER = "input", "unit", "both", "past", "lookup", ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Dimension:
     """One stored dimension.
 

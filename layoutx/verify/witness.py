@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from layoutx.errors import VerificationError
+from layoutx.frozen import frozen
 from layoutx.model.einsum import parse
 from layoutx.plan.plan import Array
 from layoutx.spec.bind import bind, tensor_names
@@ -27,7 +27,7 @@ SHAPED = ("onnx", "tflite")  # frameworks whose nodes take their sizes from the 
 ORDERED = ("keras", "torch", "onnx")  # frameworks that list a layer's weights in an order of their own
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Case:
     """One layer of a real framework, its weights, and what it made of an input.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from layoutx.files.dtypes import DType
+from layoutx.frozen import frozen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     """One tensor of an output, whose numbers may not be known yet.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,11 +18,12 @@ from layoutx.files.laid.sparse import Sparse
 from layoutx.files.notes import KEY, to_text
 from layoutx.files.room import reserve
 from layoutx.files.store import Store
+from layoutx.frozen import frozen
 
 SLACK = 1 << 14  # what metadata needs in the file beside its text: heaps and headers, in blocks
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Structure:
     """An HDF5 file but for the bytes of its tensors.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from layoutx.frozen import frozen
 
-@dataclass(frozen=True, slots=True)
+
+@frozen
 class Laid:
     """A file between `lay` and `finish`.
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from math import log
 
+from layoutx.frozen import frozen
 from layoutx.model.order import counted
 
 _PART = re.compile(r"\d+|[a-z]+")
@@ -16,7 +16,7 @@ _RANK = re.compile(r"(?<=[a-z])[123]d(?![a-z])")  # conv2d: two dimensions, not 
 SHORTEST = 3  # letters by which a word is known: enc of encoder
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Name:
     """A layer's path taken apart: its words, its numbers, and what it is without these (`blocks.#.norm#`)."""
 
@@ -59,7 +59,7 @@ def _same(a: str, b: str) -> bool:
     return a == b or (min(len(a), len(b)) >= SHORTEST and (a.startswith(b) or b.startswith(a)))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Said:
     """What the names of a layer and a place say.
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from layoutx.frozen import frozen
 from layoutx.model.matching.wiring import Wires, agreement, of_place
 from layoutx.model.places import Candidate
 
 Around = tuple[frozenset[str], frozenset[str]]  # what lies before a place, and after it
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Neighbours:
     """The wiring of both models.
 

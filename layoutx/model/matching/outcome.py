@@ -9,6 +9,7 @@ from math import exp
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.model.keyed import Keyed
 from layoutx.model.matching import evidence as ev
 from layoutx.model.matching.assignment import PLACED, assigned
@@ -26,7 +27,7 @@ AT_MOST = {
 STACKED = 0.95  # the numbers of a stacked module's layers are a fact
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Choice:
     """The place of a layer, why it is that, and how sure that is (0 to 1)."""
 

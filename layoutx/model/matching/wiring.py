@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
+from layoutx.frozen import frozen
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import LayerRecord, ModelRecord
 
@@ -12,7 +12,7 @@ INPUT, OUTPUT = "<input>", "<output>"
 Edges = Mapping[str, frozenset[str]]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Wires:
     """Name -> the layers with weights before it, and those after it; INPUT and OUTPUT stand for the model's ends."""
 

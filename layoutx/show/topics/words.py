@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from layoutx.empty import NOTHING
+from layoutx.frozen import frozen
 from layoutx.lang.tree import Axis, Dim, Product
 from layoutx.model.record import Piece
 from layoutx.plan.naming import dim_names
@@ -19,7 +19,7 @@ _OPTIONAL = re.compile(r"\s+\[([^\[\]]*)\]")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Subject:
     """What is explained: a bound layer, and where it comes from.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import takewhile
 
 import numpy as np
 
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.verify.compare.apart import apart
 from layoutx.verify.compare.begun import MASK, STEPS, counted
@@ -30,7 +31,7 @@ BESIDE_WORDS: Mapping[str, str] = {"h0": "first states", "mask": "mask"}
 SMALL = 1e-6  # of the input: how far it is moved to see how sensitive a layer is
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Trial:
     """The target's layer run on the source's data.
 

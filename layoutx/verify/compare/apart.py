@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Apart:
     """Two arrays compared.
 

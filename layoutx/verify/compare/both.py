@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from layoutx.errors import LayoutxError, UsageError
+from layoutx.frozen import frozen
 from layoutx.lang.tree import Axis
 from layoutx.plan.plan import Array
 from layoutx.progress import steps, tell
@@ -32,7 +33,7 @@ from layoutx.verify.recording import Recording
 from layoutx.verify.running.opened import Runner
 
 
-@dataclass(frozen=True)
+@frozen
 class Both:
     """What was found out about two models.
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.spec.bound import BoundForm
 from layoutx.verify.compare.apart import Apart, apart, where, worst
@@ -19,7 +19,7 @@ from layoutx.verify.compare.pairs import Couple, Gap
 from layoutx.verify.compare.windows import bare, border, cropped, padded
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Side:
     """Arrays of one name on both sides, canonical, and how far they are apart."""
 
@@ -32,7 +32,7 @@ class Side:
     hint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Link:
     """One layer in the run of both models.
 

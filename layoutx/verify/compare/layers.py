@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from layoutx.errors import LayoutxError
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.verify.compare import flow
 from layoutx.verify.compare.alone import Layer, Trial, by_direction, room_of, trial, with_weights
@@ -23,7 +24,7 @@ from layoutx.verify.probe import WINDOWS
 from layoutx.verify.recording import Call, Recording
 
 
-@dataclass(frozen=True)
+@frozen
 class Runs:
     """Both models' runs.
 
@@ -55,7 +56,7 @@ class Runs:
         return (self.source.dtype, *((self.target.dtype,) if self.target is not None else ()))
 
 
-@dataclass(frozen=True)
+@frozen
 class Looked:
     """What was found out about one call of one pair of layers."""
 

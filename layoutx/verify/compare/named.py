@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError, SizeError
+from layoutx.frozen import frozen
 from layoutx.lang.tree import Axis, Dim, Product, Spread
 from layoutx.plan.plan import Array
 from layoutx.spec.bound import BoundForm
@@ -22,7 +22,7 @@ QUERY_VALUE_KEY = ("keras", "tf1")  # the order of attention's inputs there; que
 JOINED = ("sum", "mul", "ave")  # how Keras makes one output of two directions, other than by laying them side by side
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Named:
     """A call's arrays by name.
 

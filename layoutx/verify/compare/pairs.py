@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from layoutx.empty import NOTHING
 from layoutx.files.store import Tensor
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array, Plan
 from layoutx.spec.bound import BoundForm
 from layoutx.verify.compare.apart import Apart
@@ -80,7 +80,7 @@ def rounded_constant(*sides: BoundForm) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Check:
     """One comparison.
 
@@ -119,7 +119,7 @@ class Check:
         return self.verdict in ("OK", "not compared")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Handed:
     """An array that both models handed on somewhere: `what attn is given`, in the source and in the target."""
 
@@ -128,7 +128,7 @@ class Handed:
     there: Array
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Gap:
     """A fault between layers: what they hand on differs, though each computes the same.
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from layoutx.errors import LayoutxError, UsageError
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.verify.compare import flow
 from layoutx.verify.compare.apart import apart, where
@@ -25,7 +26,7 @@ MERGED = 1e-5  # of the largest value
 BY_ORDER = "the next of its kind in the target's own run"
 
 
-@dataclass(frozen=True)
+@frozen
 class Recorded:
     """What two runs say: one check a layer, the outputs, and what was done."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import combinations, permutations
 from math import prod
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.lang.show import show_dims
 from layoutx.lang.sizes import extent
 from layoutx.lang.tree import Axis, Dim, Product, Sum
@@ -23,7 +23,7 @@ PARTS = "part"  # roles laid end to end, as an axis
 HEADS = frozenset({"kv", "rep", "head", "value", PARTS})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Leaf:
     """One axis of a tensor's memory; `dim`: the stored dimension that it belongs to."""
 
@@ -33,7 +33,7 @@ class Leaf:
     dim: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Order:
     """Another order of a tensor's leaves, outermost first; `again`: this order was made once too often."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import permutations
 from operator import ne
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.verify.compare.pairs import Gap
 from layoutx.verify.diagnose.ops import Op, activations, ops
@@ -18,7 +19,7 @@ from layoutx.verify.diagnose.ways import BUDGET, CLOSE, Way, affine, far, made, 
 UNKNOWN = "something that is not among the known ways"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Found:
     """What explains a gap.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import monotonic
 
 import numpy as np
 
 from layoutx.empty import NOTHING
 from layoutx.files.store import Tensor
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array, Plan
 from layoutx.spec.bound import BoundForm
 from layoutx.verify.diagnose.evaluate import distance, outputs, wanted
@@ -19,7 +20,7 @@ from layoutx.verify.diagnose.suspect import Diagnosis, Edit, Explanation, Suspec
 BUDGET = 5.0  # seconds for all layers together
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Owner:
     """One paired layer of the source: what its counterpart, at `place`, should hold by `plan`, and what it holds."""
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.verify.diagnose.ops import Op, activations, ops
 from layoutx.verify.diagnose.ways import CLOSE, SAMPLES, far
@@ -22,7 +22,7 @@ JOINS: Mapping[str, Callable[[Array, Array], Array]] = {
 NOTHING = Op("nothing", "nothing", lambda a: a)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Formula:
     """How an array is made: `last(own(left) join other(right))`.
 

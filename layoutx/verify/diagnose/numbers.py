@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.plan.blocks import memory, settle
 from layoutx.plan.plan import Array
 from layoutx.plan.views import view
@@ -14,7 +15,7 @@ from layoutx.spec.bound import Atom, BoundForm
 from layoutx.verify.diagnose.suspect import Suspect
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Numbers:
     """Copies of some stored tensors as flat memory; what is written into an atom's view changes the copy only."""
 

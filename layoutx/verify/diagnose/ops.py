@@ -6,7 +6,6 @@ Maps are `(batch, ..., channel)`, sequences `(batch, time, features)`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import permutations, product
 from math import prod
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.verify.diagnose.windows import same, windows
 
@@ -21,7 +21,7 @@ MOST_ORDERS = 24
 MOVED = 3  # pixels that a wrong border moves a map by
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Op:
     """One operation.
 

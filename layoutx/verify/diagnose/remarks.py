@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.spec.bound import BoundForm
 from layoutx.verify.diagnose.fixes import constructor
@@ -21,7 +21,7 @@ FEW = 4  # layers that a remark lists by name
 UNBIASED, BIASED = ("torch",), ("keras", "flax", "nnx")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Remark:
     """Something that a comparison at inference does not show, or does not tell.
 

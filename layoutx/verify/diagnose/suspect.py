@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from layoutx.empty import NOTHING
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.spec.bound import BoundForm
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Suspect:
     """One pair of layers, run on the same data, that do not agree.
 
@@ -48,7 +48,7 @@ class Suspect:
     after: Callable[[Mapping[str, Array]], Mapping[str, Array]] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Edit:
     """One known mistake, undone.
 
@@ -76,7 +76,7 @@ class Edit:
     solves: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Explanation:
     """One edit, or two together, that repair the output.
 
@@ -95,7 +95,7 @@ class Explanation:
     certain: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class Diagnosis:
     """What was found for one suspect; `explanations` is empty where none of the known mistakes explains it.
 

@@ -10,6 +10,7 @@ from zlib import adler32, crc32
 import numpy as np
 
 from layoutx.errors import LayoutxError
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.verify.diagnose.evaluate import apart, computed, distance, matching, near, wanted
 from layoutx.verify.diagnose.numbers import tensors_of
@@ -22,7 +23,7 @@ ALONE = 3  # times the budget for edits alone, of a layer so large that these ta
 PATIENCE = 1.0  # seconds before progress is told
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Trial:
     """Edits that were applied, and what came of it; not the state itself, which may be large.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.verify.compare.pairs import Gap
 from layoutx.verify.diagnose.between import UNKNOWN, Found, place_of
@@ -23,7 +24,7 @@ MOST_WRONG = 4  # places that may be the first that differs
 BUDGET = 2.0  # seconds for one gap
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Meant:
     """What the source has at a place; after: what is left behind it of the difference, once the target has it too."""
 
@@ -32,7 +33,7 @@ class Meant:
     after: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Point:
     """An array that a run recorded, channels last; free: whether it may be wrong, since no paired layer gave it."""
 

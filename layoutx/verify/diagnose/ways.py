@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from math import prod
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.verify.compare.pairs import Gap, Handed
 from layoutx.verify.diagnose.ops import Op, joins, ops
@@ -22,7 +23,7 @@ ONLY, PLUS = "only that of ", "plus "  # how joins and connections that skip lay
 CLOSE = 1e-6  # of the largest value; float32 models lose about 1e-7
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Start:
     """What a model can go on with.
 
@@ -45,7 +46,7 @@ class Start:
         return self.mix(own) if self.mix is not None else own
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Way:
     """How one model makes what it hands on: an activation of the layer itself, what is joined, then operations."""
 

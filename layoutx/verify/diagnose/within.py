@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.verify.compare.apart import apart
 from layoutx.verify.compare.limits import FAIL
@@ -22,7 +23,7 @@ NEAR = 0.1  # a factor of one epsilon for another
 NO_WEIGHTS = "give the weights of the recorded model (weights=) and its layers are searched like those of a live one"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pair:
     """A call and its counterpart, channels last: what went in and what came out, in the source and in the target.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from layoutx.empty import NOTHING
 from layoutx.errors import UsageError
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.spec.bound import BoundForm
 from layoutx.verify.data import canonical_data, data_order
@@ -23,7 +24,7 @@ SPATIAL = ("conv", "conv_transpose", "separable_conv")  # the same where a layer
 RECURRENT = ("simple_rnn", "lstm", "gru")
 
 
-@dataclass(frozen=True)
+@frozen
 class Hand:
     """A layer, its input, and one element of its output.
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from layoutx.errors import UsageError
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.verify.forward.activations import activation
 from layoutx.verify.hand.layer import Hand
@@ -17,7 +17,7 @@ from layoutx.verify.reference import forward_roles
 BIASES = ("b_input", "b_recurrent")
 
 
-@dataclass(frozen=True)
+@frozen
 class _Unit:
     """One unit of one direction at one step; `h` and `c` are the states before it."""
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import fsum
 
+from layoutx.frozen import frozen
 
-@dataclass(frozen=True, slots=True)
+
+@frozen
 class Term:
     """One product: `x[0, 3] * kernel[3, 5]`."""
 
@@ -22,7 +23,7 @@ class Term:
         return self.left_value * self.right_value
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Step:
     """One number on the way.
 

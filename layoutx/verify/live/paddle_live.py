@@ -10,13 +10,13 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import layoutx
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError, UsageError
+from layoutx.frozen import frozen
 from layoutx.verify.live.arrays import Array, Arrays, cast_all, options, refused
 from layoutx.verify.live.paddle_worker import Message, receive, send
 
@@ -25,7 +25,7 @@ CALL = 60.0  # seconds a layer may take
 TAIL, WIDTH = 2000, 200  # bytes of the worker's stderr that an error shows, and of one line of it
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Worker:
     """A running child and the file that keeps its stderr."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 
 LEAST = 4  # distinct values below which a measured amount says nothing
@@ -15,7 +15,7 @@ SLACK = 4.0  # roundings of the coarser type that a changed number may be away
 NICE = (1.0, -1.0, 0.5, -0.5, 2.0)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Change:
     """stored = what `kind` makes of the source's number and of `amount`.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.plan.blocks import memory
 from layoutx.plan.plan import Array
 from layoutx.spec.bound import BoundForm
@@ -20,7 +21,7 @@ USUAL = (1e-3, 1e-5, 1e-6, 1e-4, 1e-2, 1e-12)
 MOST_ROWS = 64
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Norm:
     """A batch norm: its name and its numbers, (channel,) each; eps where its config says it.
 

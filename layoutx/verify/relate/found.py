@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.plan.views import view
 from layoutx.verify.relate.change import UNCHANGED, Change
@@ -14,7 +14,7 @@ from layoutx.verify.relate.numbers import Numbers
 from layoutx.verify.relate.steps import Run
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Found:
     """Where an atom lies in a tensor's flat memory.
 

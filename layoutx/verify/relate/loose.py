@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from layoutx.files.store import Tensor
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.verify.relate.change import UNCHANGED, changes, roundings
 from layoutx.verify.relate.found import Found, differing
@@ -26,7 +27,7 @@ LEAST = 3
 LARGEST = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LooseRelation:
     """A tensor of the second file made from one of the first.
 

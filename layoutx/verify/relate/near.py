@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.verify.relate.found import differing
 
@@ -14,7 +13,7 @@ ROUNDING = 1e-5
 LARGEST = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Near:
     """How two arrays of one size are alike.
 

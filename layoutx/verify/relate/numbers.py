@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.lang.place import Block, Labels
 from layoutx.plan.blocks import memory
 from layoutx.plan.plan import Array
@@ -16,7 +16,7 @@ from layoutx.spec.schema import holds
 from layoutx.spec.values import SAME, ValueMap
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Numbers:
     """One atom: what its stored numbers mean, in an array with a dimension for each of its axes.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations, islice, permutations, product
 from math import prod
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.lang.tree import Axis, Dim, Option, Product, Sum
 from layoutx.plan.plan import Array
 from layoutx.verify.relate.written import Leaf, Piece
@@ -18,7 +18,7 @@ SAMPLE = 600
 MOST_FITS = 64
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Order:
     """One arrangement of a tensor's leaves.
 

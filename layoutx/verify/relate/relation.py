@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
 from layoutx.empty import NOTHING
+from layoutx.frozen import frozen
 from layoutx.verify.relate.found import Found
 
 SAME = "same"  # as the registry says, bit for bit
@@ -23,7 +23,7 @@ FINE = (SAME, ROUNDED, SPLIT)
 EXPLAINED = (*FINE, LAYOUT, VALUES, ELSEWHERE)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TensorRelation:
     """How one tensor of the target is made from the source.
 

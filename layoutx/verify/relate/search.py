@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.verify.relate.change import UNCHANGED, Change
 from layoutx.verify.relate.found import Found, difference
@@ -21,7 +22,7 @@ LARGEST_AGAIN = 1 << 20  # elements of a tensor that is looked through again wit
 MOST_WRONG = 0.1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Lines:
     """Values on lines through one atom: for each axis an array (line, index), and the bases that they go through."""
 

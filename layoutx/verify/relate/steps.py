@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 
 HOLE = np.iinfo(np.int64).min
 MOST_DIGITS = 5
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Run:
     """One digit of an axis: its length, and the step in elements (negative: stored back to front)."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.spec.bound import Atom, BoundForm, BoundTensor
 from layoutx.spec.schema import choose
@@ -20,7 +20,7 @@ from layoutx.verify.relate.telling import changed, differences, label_orders
 from layoutx.verify.relate.written import Written, piece_of, written
 
 
-@dataclass(frozen=True)
+@frozen
 class Layer:
     """What all tensors of a layer are judged by.
 

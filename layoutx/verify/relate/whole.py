@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from layoutx.empty import NOTHING
+from layoutx.frozen import frozen
 from layoutx.verify.relate.loose import LooseRelation
 from layoutx.verify.relate.relation import EXPLAINED, TensorRelation
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LayerRelation:
     """One pair of layers.
 
@@ -54,7 +54,7 @@ class LayerRelation:
         }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@frozen
 class Whole:
     """Two files.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
 from layoutx.empty import NOTHING
+from layoutx.frozen import frozen
 from layoutx.lang.show import show_dims
 from layoutx.lang.sizes import extent
 from layoutx.lang.tree import Axis, Dim, Option, Product, Sum, Unit
@@ -17,7 +18,7 @@ SHUFFLED = "shuffled_"
 _COPY = re.compile(r"#\d+")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Leaf:
     """One axis (or one digit of it) of a piece: its length and its step."""
 
@@ -27,7 +28,7 @@ class Leaf:
     reversed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Piece:
     """One atom in a tensor: role and labels still to be told, its lowest position, its leaves of length > 1."""
 
@@ -43,7 +44,7 @@ class Piece:
         return prod(leaf.size for leaf in self.leaves)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Written:
     """A layout found.
 

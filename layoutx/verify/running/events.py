@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.verify.recording import Call
 from layoutx.verify.running.nested import Arguments, IsTensor, arguments, flattened
 from layoutx.verify.running.untouched import changed
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Event:
     """One call of one layer that has ended; `given` says how it was called."""
 

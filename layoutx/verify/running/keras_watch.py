@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.verify.running.events import Event
 from layoutx.verify.running.nested import Arguments, Place, arguments, flattened
@@ -18,7 +19,7 @@ from layoutx.verify.running.untouched import changed
 ATTENTION = ("MultiHeadAttention", "GroupedQueryAttention", "GroupQueryAttention")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Known:
     """A layer with the way in which it is called alone.
 

@@ -6,17 +6,19 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from layoutx.frozen import frozen
+
 IsTensor = Callable[[Any], bool]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """Where tensor number `index` stood."""
 
     index: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@frozen
 class Arguments:
     """What one call was given.
 

@@ -15,6 +15,7 @@ from layoutx.files.blob import reading
 from layoutx.files.onnx_file import STRING, dtype_of, label, need_onnx, opset_of, tensors_in
 from layoutx.files.open import open_store
 from layoutx.files.store import Store, Tensor
+from layoutx.frozen import frozen
 from layoutx.model.onnx_model import opened, shapes_of
 from layoutx.model.onnx_nodes import RECURRENT
 from layoutx.model.onnx_parts import Parts, parts_of
@@ -35,7 +36,7 @@ from layoutx.verify.running.onnx_graph import (
 STATES = ("", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")  # input slots of RNN, GRU and LSTM
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Step:
     """A layer's nodes: one, or a product, the Add of its bias and what stands between them."""
 

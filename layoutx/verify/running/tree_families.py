@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from layoutx.errors import UsageError
+from layoutx.frozen import frozen
 from layoutx.model.jax_program import at_inference
 from layoutx.model.tree import family, head
 from layoutx.plan.plan import Array
@@ -29,7 +29,7 @@ from layoutx.verify.running.tree_jax import (
 Result = tuple[tuple[Array, ...], list[Event], dict[str, Any]]  # outputs, calls, modules that only the run knows
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Family:
     """One framework.
 

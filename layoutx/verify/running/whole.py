@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from layoutx.errors import LayoutxError, UsageError
+from layoutx.frozen import frozen
 from layoutx.model.keras_live import is_keras
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
@@ -18,7 +18,7 @@ from layoutx.verify.plain import is_torch
 from layoutx.verify.running.opened import Runner, opened
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Function:
     """A runner as a function of arrays, in the model's own dtype: what `compare_models` calls."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from statistics import median
 
+from layoutx.frozen import frozen
 from layoutx.verify.stats.finding import NOTE, SUSPECT, Finding
 
 CHAIN = 4  # layers in a row without a normalisation between them
@@ -13,7 +13,7 @@ FAR = 1e3
 OUTLIER = 100.0
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Gain:
     """One layer with a kernel, or a normalisation (`gain` None).
 

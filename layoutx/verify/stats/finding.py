@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
+
+from layoutx.frozen import frozen
 
 WRONG, SUSPECT, NOTE = "wrong", "suspect", "note"
 LEVELS = (WRONG, SUSPECT, NOTE)
 MOST = 6
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Finding:
     """One finding.
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from layoutx.frozen import frozen
 from layoutx.lang.tree import Axis, Spread, Sum
 from layoutx.plan.plan import Array
 from layoutx.spec.bound import BoundForm
@@ -18,7 +18,7 @@ from layoutx.verify.data import data_order
 from layoutx.verify.roles import roles
 
 
-@dataclass(frozen=True)
+@frozen
 class Look:
     """One layer.
 
@@ -49,7 +49,7 @@ class Look:
         return f"{axis} {labels[at]}" if at < len(labels) else f"{axis} {at}"
 
 
-@dataclass(frozen=True)
+@frozen
 class Matrix:
     """A role as matrices from what comes in to what goes out.
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from layoutx.files.store import Tensor
+from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 
 SLAB = 1 << 16  # numbers that are widened to float64 at a time
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Numbers:
     """One tensor; mean, std, min, max and norm are of its finite numbers (nan where there are none).
 
