@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from math import prod
+from operator import mul
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ ENOUGH = 64  # elements of a run; shorter ones go on over the next axis
 LEAST = 4  # elements of a run, below which there is no matrix to turn
 CALL = 1 << 14  # elements of a box, below which what a call costs is no longer little
 WIDE = 16  # elements of a source run, below which NumPy is as fast where it is at its best
+FEW = 1 << 17  # elements of a matrix, below which it is so too: calling BLAS takes 10 µs
 
 
 @frozen
@@ -74,7 +76,8 @@ def turn(shape: tuple[int, ...], to: tuple[int, ...], of: tuple[int, ...], align
     along = len(columns) == 1 and _fits(column.to, lines)
     before = None if near else _scratch(rows, columns, box)
     behind = None if along else _scratch(columns, rows, box)
-    if prod(box) < CALL or ((behind is not None or runs < WIDE) and at_best(axes, WIDTH)):
+    slow = behind is not None or runs < WIDE or (before is None and prod(shape) < FEW)
+    if prod(box) < CALL or (slow and at_best(axes, WIDTH)):
         return None
     return Turn(plain, box, rows, columns, before, behind)
 
@@ -86,6 +89,8 @@ def move(found: Turn, call: Transpose, to: Array, of: Array, todo: Iterable[Star
         todo: where the boxes begin; several threads may share one iterator.
         buffer: scratch memory of this thread alone, of `found.nbytes` or more.
     """
+    if found.before is None and found.behind is None:
+        return _straight(found, call, to, of, todo)
     split = found.before.nbytes(found.box) if found.before else 0
     before = found.before.view(buffer[:split], found.box, to.dtype) if found.before else None
     behind = found.behind.view(buffer[split:], found.box, to.dtype) if found.behind else None
@@ -105,6 +110,20 @@ def move(found: Turn, call: Transpose, to: Array, of: Array, todo: Iterable[Star
             return False
         if behind is not None:
             np.copyto(target, taken)
+    return True
+
+
+def _straight(found: Turn, call: Transpose, to: Array, of: Array, todo: Iterable[Start]) -> bool:
+    """The same where no box waits: addresses alone, for a view of each box costs more than a small box takes."""
+    (row,), (column,) = found.rows, found.columns
+    target, source, sizes = _at(to), _at(of), (found.box[row], found.box[column])
+    lines, runs = to.shape[row], to.shape[column]
+    pitch, step = of.strides[row] // WIDTH, to.strides[column] // WIDTH
+    for start in todo:
+        height, width = min(sizes[0], lines - start[row]), min(sizes[1], runs - start[column])
+        given = source + sum(map(mul, start, of.strides))
+        if not call(height, width, given, pitch, target + sum(map(mul, start, to.strides)), step):
+            return False
     return True
 
 

@@ -15,7 +15,7 @@ def small_boxes() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"ROWS": 7, "COLUMNS": 24, "BOX": 480, "FEW": 2, "SHORT": 4, "WAYS": 0, "NEAR": 0}.items():
             patch.setattr(tiles, name, value)
-        for name, value in {"BOX": 480, "LONG": 7, "ENOUGH": 5, "LEAST": 2, "CALL": 0, "WIDE": 0}.items():
+        for name, value in {"BOX": 480, "LONG": 7, "ENOUGH": 5, "LEAST": 2, "CALL": 0, "WIDE": 0, "FEW": 0}.items():
             patch.setattr(turns, name, value)
         patch.setattr(strided, "SMALL", 0)
         patch.setattr(strided, "SHARED", 1000)

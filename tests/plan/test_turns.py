@@ -110,6 +110,14 @@ def test_real_limits(name: str, shift: int) -> None:
     same(to, of, 3)
 
 
+def test_a_matrix_in_the_cache_is_left_to_numpy() -> None:
+    """Where NumPy's loop has full speed, a call of BLAS pays from 512 kB on; where strides collide, sooner."""
+    for size, turned in ((300, False), (400, True), (256, True)):
+        to, of = room((size, size), 4), numbered((size, size), 4).T
+        assert (strided.turn(to, of) is not None) == turned
+        same(to, of)
+
+
 def test_bits_that_would_be_lost_are_left_to_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     """One signalling NaN somewhere: all of the copy is made again, without BLAS."""
     of = np.ones((1100, 2100), "u4")
