@@ -1,6 +1,6 @@
 """What a conversion costs beside `cp` and the scripts that people write: ratios, peak anonymous memory, verdicts.
 
-python scripts/bench.py                    all kinds and sizes, about a quarter of an hour
+python scripts/bench.py                    all kinds and sizes, about half an hour
 python scripts/bench.py --quick            50 MB, under 40 seconds
 python scripts/bench.py --all --dask --write docs/performance.md
 

@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "scripts"))
 from benching import contenders as who  # noqa: E402
+from benching import hot  # noqa: E402
 from benching.agreed import differences, held  # noqa: E402
 from benching.figures import Figure  # noqa: E402
 from benching.kinds import KINDS, Model, many_small  # noqa: E402
@@ -126,6 +127,35 @@ def test_a_missing_tensor_and_another_shape_are_noticed(tmp_path: Path) -> None:
     assert differences(one, written("two.safetensors", {"a": whole, "b": whole})) == ["b is in one file only"]
     turned = written("three.safetensors", {"a": {**whole, "shape": [3, 2]}})
     assert differences(one, turned) == ["a: F32 (2, 3), F32 (3, 2)"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_memory_is_taken_before_large_sources_and_freed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hot, "LARGE", 16 << 20)
+    monkeypatch.setattr(hot, "HELD", 0.5)
+
+    def held() -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
+
+    begun, seen = held(), []
+    monkeypatch.setattr(hot.time, "sleep", lambda seconds: seen.append((seconds, held())))
+    assert hot.heat(8 << 20) == 0
+    assert not seen
+    if not (taken := hot.heat(64 << 20)):
+        pytest.skip("Linux before 5.14 has no MADV_POPULATE_WRITE")
+    assert taken == 160 << 20
+    assert seen[0][0] == 0.5
+    assert seen[0][1] - begun > 150 << 20
+    assert held() - begun < 8 << 20
+
+
+def test_no_more_memory_is_taken_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hot, "HELD", 0)
+    monkeypatch.setattr(hot, "available", lambda: 8 << 20)
+    assert hot.heat(2 << 30) in (0, 4 << 20)
+    monkeypatch.setattr(hot, "available", lambda: 0)
+    assert hot.heat(2 << 30) == 0
 
 
 def test_a_contender_that_fails_says_why() -> None:

@@ -12,6 +12,7 @@ from random import Random
 
 from benching.agreed import differences
 from benching.contenders import CP, Contender
+from benching.hot import heat
 from benching.measured import FailedError, Taken, taken
 
 Tell = Callable[[str], None]
@@ -59,7 +60,8 @@ def session(
 ) -> Session:
     """Run the contenders on a source, so many rounds, each but the first in an order of its own.
 
-    Who always ran after the same other one would always find the memory that this one left.
+    Who always ran after the same other one would always find the memory that this one left; for large sources, memory
+    is taken and freed before each run.
 
     Args:
         reference: the file that every output of layoutx has to equal; where it does not exist, the first output of a
@@ -77,6 +79,7 @@ def session(
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir()
             path = out / f"out{one.ending}"
+            heat(source.stat().st_size)
             try:
                 found[one.name].append(taken(one.command(source, path), one.tells, one.helpers))
             except FailedError as error:
