@@ -35,7 +35,7 @@ def frozen(cls: type[T]) -> type[T]:
     A method that the class defines itself stays. `InitVar` is not understood.
     """
     if cls.__doc__ is None:
-        cls.__doc__ = cls.__name__  # else dataclasses imports inspect, to write the signature there
+        cls.__doc__ = cls.__name__  # else dataclasses works the signature out, to write it there
     made = _slotted(cls)
     own = fields(made)  # type: ignore[arg-type]
     for name, method in _methods(made, own).items():
