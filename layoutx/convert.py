@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import UsageError
@@ -46,6 +45,9 @@ from layoutx.report import Report, report_of
 from layoutx.show.progress import reported
 from layoutx.spec.memo import uncollected
 from layoutx.spec.registry import Registry, registry
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor  # it loads logging, which a small conversion does not need
 
 
 @reported

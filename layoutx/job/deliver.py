@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from layoutx.errors import LayoutxError, UsageError
 from layoutx.files.certificate import check_checksum
@@ -37,6 +37,9 @@ from layoutx.move.moves import Move
 from layoutx.move.place import Place
 from layoutx.move.pool import carry_out, jobs_of
 from layoutx.spec.memo import uncollected
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 ROOM = 64  # bytes for each layer and tensor of whose exactness the certificate may say more than is known before
 Certified = Callable[[Moved], Mapping[str, str]]

@@ -5,7 +5,6 @@ What was finished before a stop is known by its checksums, and is not made again
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -148,6 +147,8 @@ def digest_of(moves: Iterable[Move], most: int, metadata: Mapping[str, str]) -> 
     Raises:
         UsageError: tensors that lie in no file.
     """
+    import hashlib  # it loads OpenSSL, for outputs in shards alone
+
     digest = hashlib.sha256(repr((most, sorted(metadata.items()))).encode())
     files: dict[Path, str] = {}
     for move in moves:

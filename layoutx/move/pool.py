@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import field
 from pathlib import Path
 from threading import Condition, Event, Lock
@@ -222,6 +221,8 @@ def threads(one: Callable[[Unit], int], queue: Iterator[Unit], jobs: int, begin:
             done[0] += one(unit)
             _say(done[0] - begin, done[0], many, began)
         return
+    from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait  # it loads logging: not for a small output
+
     with ThreadPoolExecutor(jobs, "layoutx") as pool:
         try:
             began = monotonic()
