@@ -377,14 +377,6 @@ def test_what_is_no_executor_and_what_needs_no_shards(source, tmp_path):
         converted(source, tmp_path / "out", executor=executor)
 
 
-def test_ray(source, wanted, tmp_path):
-    pytest.importorskip("ray")
-    from layoutx.job.engines import ray_executor
-
-    with ray_executor("local") as executor:
-        same(converted(source, tmp_path / "out", executor=executor), wanted)
-
-
 def test_a_worker_of_another_process_says_what_layoutx_says(source, tmp_path):
     """A folder that only the caller has."""
     with spawned() as executor:
