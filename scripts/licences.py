@@ -26,6 +26,7 @@ PERMISSIVE = {"MIT", "BSD", "BSD-2-Clause", "BSD-3-Clause", "Apache-2.0", "0BSD"
 WORDS = {
     "Apache Software License": "Apache-2.0",
     "Apache License 2.0": "Apache-2.0",
+    "Apache 2.0": "Apache-2.0",
     "MIT License": "MIT",
     "BSD License": "BSD",
     "3-Clause BSD License": "BSD-3-Clause",
