@@ -111,6 +111,7 @@ def _texts(model: Any) -> Iterator[object]:
         for node in graph.node:
             yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
             yield from (attribute.name for attribute in node.attribute)
+            yield from (entry.value for entry in node.metadata_props if entry.key.startswith("pkg."))
         for info in (*getattr(graph, "value_info", ()), *graph.input, *graph.output):
             yield getattr(info, "name", info)
 

@@ -25,7 +25,8 @@ from layoutx.spec.registry import Registry
 
 Model = Keyed | ModelRecord
 UNFOLDED = (
-    "export it with its batch norms: torch.onnx.export(..., training=TrainingMode.PRESERVE, do_constant_folding=False)"
+    "export it with its batch norms: torch.onnx.export(..., optimize=False), or by the exporter before it, "
+    "torch.onnx.export(..., dynamo=False, training=TrainingMode.PRESERVE, do_constant_folding=False)"
 )
 WHY = "exporters multiply a batch norm into the kernel and bias of the convolution before it (torch does in eval mode)"
 

@@ -9,7 +9,7 @@ from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
 from layoutx.model.onnx_consts import Const
 from layoutx.model.onnx_heads import Branch, Graph, Shape, head, of_shapes, place
-from layoutx.model.onnx_names import scope_of
+from layoutx.model.onnx_names import scope
 from layoutx.model.onnx_nodes import attributes
 from layoutx.model.record import LayerRecord
 
@@ -59,7 +59,7 @@ def _around(graph: Graph, softmax: int) -> Found | None:
         return None
     three = [b for b in branches if b is not None]
     products = [*dict.fromkeys(b.product for b in three), out]
-    scopes = {scope_of(graph.nodes[i].name, graph.nodes[i].op_type) for i in products}
+    scopes = {scope(graph.nodes[i]) for i in products}
     if len(scopes) != 1 or "" in scopes or any(graph.owner[i] not in graph.records for i in products):
         return None
     return _found(graph, three, out, next(iter(scopes)))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from layoutx.files.onnx_file import bodies, label
+from layoutx.files.onnx_file import bodies, label, need_onnx
 from layoutx.files.store import Store, Tensor
 from layoutx.frozen import frozen
 from layoutx.model.onnx_fold import Folding
@@ -91,6 +91,12 @@ def constants(
         if node.op_type == "Constant" and node.output:
             found[node.output[0]] = _constant(node, store, prefix, folding)
             continue
+        if (
+            node.op_type == "CastLike" and node.input[0] in found and node.output
+        ):  # the same numbers, in the data's dtype
+            found[node.output[0]] = found[node.input[0]]
+            folding.makers[node.output[0]] = need_onnx().helper.make_node("Identity", node.input[:1], node.output)
+            continue
         given = [name for name in node.input if name]
         if not given or not all(name in found for name in given) or node.op_type in RANDOM:
             continue
@@ -138,6 +144,8 @@ def _made(
     that were equal when it ran (all norms of an untrained model), and gives the others' names to Identities.
     """
     first = given[0]
+    if node.op_type in ("Shape", "Size"):
+        return Const(fold=fold)
     tensors = tuple({t.name: t for const in given for t in const.tensors}.values())
     lost = next((const.through for const in given if const.through), "")
     if lost:

@@ -62,9 +62,11 @@ def _walk(walk: Walk, graph: Any) -> None:
 
 
 def _through(walk: Walk, graph: Any, record: str, span: Sequence[int]) -> Value:
-    """What a layer of many nodes gives: the dimensions of the queries that it is given, the last one new."""
+    """What a layer of many nodes gives: the dimensions that it is given; an attention gives a new last one."""
     flow, first, last = walk.flow, graph.node[span[0]], graph.node[span[-1]]
     given = next((flow.values.get(n, Value()) for n in first.input if n and n not in walk.parts.consts), Value())
+    if walk.parts.records[record].class_name != "MultiheadAttention":
+        return Value(given.dims, (record,), given.lost)
     width = (flow.shapes.get(last.output[0]) or (None,))[-1]
     dims = None if given.dims is None else (*given.dims[:-1], (flow.axis("n", record, width),))
     return Value(dims, (record,), given.lost)
@@ -84,9 +86,10 @@ def _inputs(flow: Flow, graph: Any) -> None:
 def _node(walk: Walk, node: Any, record: str) -> None:
     flow = walk.flow
     ins = [flow.values.get(n, Value()) for n in node.input if n and n not in walk.parts.consts]
-    if node.op_type in MAPS and ins and ins[0].dims is not None:
-        read_map(flow, ins[0].dims)
     found = walk.parts.records.get(record)
+    reads = {node.op_type} if found is None else {node.op_type, found.class_name}
+    if reads & MAPS and ins and ins[0].dims is not None:
+        read_map(flow, ins[0].dims)
     if found is not None and found.form:
         first = ins[:1] if node.op_type in RECURRENT else ins  # the states are zeros of a shape that is asked for
         flow.fed.setdefault(record, []).extend(m for v in first for m in v.makers)

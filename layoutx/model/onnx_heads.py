@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 from layoutx.frozen import frozen
 from layoutx.model.onnx_consts import Const
-from layoutx.model.onnx_nodes import attributes
+from layoutx.model.onnx_nodes import asks, attributes
 from layoutx.model.record import LayerRecord
 
 Shape = tuple[int | None, ...] | None
@@ -28,8 +29,8 @@ class Graph:
     shapes: Mapping[str, Shape]
 
     def reads(self, value: str) -> list[int]:
-        """Who reads a value, without those that only ask for its shape."""
-        return [i for i in self.readers.get(value, ()) if i < 0 or self.nodes[i].op_type not in ("Shape", "Size")]
+        """Who reads a value, without those that only ask for its shape or dtype."""
+        return [i for i in self.readers.get(value, ()) if i < 0 or not asks(self.nodes[i], value)]
 
     def data(self, node: Any) -> list[str]:
         """The inputs that are neither stored nor computed from shapes."""
@@ -48,7 +49,7 @@ def of_shapes(nodes: Sequence[Any], consts: Mapping[str, Const]) -> frozenset[st
     """Values that depend on sizes alone."""
     found: set[str] = set()
     for node in nodes:
-        given = [name for name in node.input if name]
+        given = [name for name in (node.input[:1] if node.op_type == "CastLike" else node.input) if name]
         if node.op_type in ("Shape", "Size") or (given and all(n in found or n in consts for n in given)):
             found.update(node.output)
     return frozenset(found)
@@ -76,12 +77,19 @@ def _stacked(graph: Graph, branch: Branch, width: int, many: int) -> bool:
 
 
 def head(graph: Graph, branch: Branch) -> int | None:
-    """The size of a head: the last dimension that the nearest Reshape makes."""
-    for at, _ in branch.path:
-        if graph.nodes[at].op_type == "Reshape":
-            shape = _shape(graph, graph.nodes[at].input[1])
-            return shape[-1] if shape and shape[-1] > 0 else None
+    """The size of a head: the last dimension that the nearest Reshape makes; the last but one where a turn precedes."""
+    nodes = [graph.nodes[at] for at, _ in branch.path]
+    for node, before in zip_longest(nodes, nodes[1:]):
+        if node.op_type == "Reshape":
+            shape = _shape(graph, node.input[1])[-2 if before is not None and _turns_last(before) else -1 :]
+            return shape[0] if shape and shape[0] > 0 else None
     return None
+
+
+def _turns_last(node: Any) -> bool:
+    """Whether it exchanges the last two dimensions, and nothing else."""
+    perm = attributes(node).get("perm", ()) if node.op_type == "Transpose" else ()
+    return len(perm) > 1 and list(perm) == [*range(len(perm) - 2), len(perm) - 1, len(perm) - 2]
 
 
 def _shape(graph: Graph, value: str) -> list[int]:

@@ -14,6 +14,9 @@ _TORCH = re.compile(r"^(?P<stem>.+)\.(weight|bias|running_mean|running_var|\w+_[
 _KERAS = re.compile(r"^(?P<stem>.+)/(kernel|bias|gamma|beta|moving_mean|moving_variance|embeddings|recurrent_kernel)\b")
 _MADE = re.compile(r"^(onnx::|_v_|val_)")  # names that torch's exporters make for folded constants
 
+SCOPES = "pkg.torch.onnx.name_scopes"
+_QUOTED = re.compile(r"'([^']*)'")
+
 
 def name_of(node: Any, tensors: Mapping[str, Tensor], position: int, taken: Collection[str], prefix: str = "") -> str:
     """The layer's name, one that no other layer has.
@@ -23,7 +26,7 @@ def name_of(node: Any, tensors: Mapping[str, Tensor], position: int, taken: Coll
     layer has the name already (tied weights), the next best is taken. `prefix` says in whose body the node lies.
     """
     names = [tensor.name for tensor in tensors.values()]
-    said = [scope_of(node.name, node.op_type), _stem(names, _KERAS).rpartition("/")[2]]
+    said = [scope(node), _stem(names, _KERAS).rpartition("/")[2]]
     own = [name for name in said if name] or [str(node.name).strip("/") or f"{node.op_type.lower()}_{position}"]
     found = [*filter(None, [_stem(names, _TORCH)]), *(prefix + name for name in own)]
     return next((name for name in found if name not in taken), "") or unique(found[0], taken)
@@ -35,6 +38,23 @@ def _stem(names: Iterable[str], pattern: re.Pattern[str]) -> str:
         if match:
             return match["stem"]
     return ""
+
+
+def scope(node: Any) -> str:
+    """The module that a node was written for, as is told beside it, or as its own name says."""
+    beside = told(node)
+    return scope_of(node.name, node.op_type) if beside is None else beside
+
+
+def told(node: Any) -> str | None:
+    """The module's path that torch's new exporter writes beside a node, "" for the outermost; None where there is none.
+
+    torch 2.13 torch/onnx/_internal/exporter/_core.py: the path of each module from the outermost on, then the operator.
+    """
+    for entry in getattr(node, "metadata_props", ()):
+        if entry.key == SCOPES:
+            return "".join(_QUOTED.findall(entry.value)[-2:-1])
+    return None
 
 
 def scope_of(name: str, op: str) -> str:

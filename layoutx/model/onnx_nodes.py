@@ -37,6 +37,7 @@ PLAIN = frozenset(
 INTEGER = frozenset(("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm", "MatMulIntegerToFloat"))
 DOMAINS = ("", "ai.onnx")
 FIRST = "the weight is the first operand"
+NO_BIAS = {"Conv": "B", "ConvTranspose": "B", "Gemm": "C"}  # where zeros that the graph spreads are none
 NEUTRAL = {"strides": 1, "dilations": 1, "pads": 0}
 
 
@@ -87,6 +88,8 @@ def _slotted(node: Any, given: Mapping[int, Const], opset: int, rank: int | None
     tensors: dict[str, Tensor] = {}
     for i in wanted:
         const = given[i]
+        if slots[i] in NO_BIAS.get(node.op_type, "") and _spread_zero(const):
+            continue
         tensor = const.tensor if i == wanted[0] and turned else const.value
         if tensor is None:
             through = const.through or "an operator that ONNX's own tools do not compute"
@@ -95,7 +98,7 @@ def _slotted(node: Any, given: Mapping[int, Const], opset: int, rank: int | None
     states = [given[i] for i, slot in enumerate(slots) if slot == "?" and i in given]
     if any(not _zero(const) for const in states):
         return refused([*held, *states], "it starts from a stored state that is not zero")
-    return _noted(_formed(node, tensors, turned, opset, rank))
+    return noted(_formed(node, tensors, turned, opset, rank))
 
 
 def _first(const: Const) -> Reading:
@@ -104,7 +107,7 @@ def _first(const: Const) -> Reading:
     if tensor is None or len(tensor.shape) != 2:
         return refused([const], f"{FIRST}, {const.through or 'and no matrix'}")
     how = f"{FIRST}: it is multiplied with the rows of its input"
-    return _noted(Reading("onnx.Gemm", {"transB": 0 if const.turned else 1}, {"B": tensor}, how))
+    return noted(Reading("onnx.Gemm", {"transB": 0 if const.turned else 1}, {"B": tensor}, how))
 
 
 def flat(tensor: Tensor) -> Tensor:
@@ -112,6 +115,11 @@ def flat(tensor: Tensor) -> Tensor:
     if len(tensor.shape) == 1:
         return tensor
     return replace(tensor, shape=(tensor.size,), read=lambda: tensor.read().reshape(-1))
+
+
+def _without_batch(tensor: Tensor) -> Tensor:
+    """The same numbers without the first dimension: torch's new exporter writes slopes as (1, channels, 1, 1)."""
+    return replace(tensor, shape=tensor.shape[1:], read=lambda: tensor.read()[0])
 
 
 def _formed(node: Any, tensors: dict[str, Tensor], turned: bool, opset: int, rank: int | None) -> Reading:
@@ -139,6 +147,8 @@ def _formed(node: Any, tensors: dict[str, Tensor], turned: bool, opset: int, ran
             return _plainly(tensors, "it uses the statistics of the batch (opset 6 without is_test)")
         config = {"training_mode": int(len([x for x in node.output if x]) > 1), **config}
     if op == "PRelu":
+        if opset >= 7 and rank is not None and first.shape[:1] == (1,) and len(first.shape) == rank:
+            tensors["slope"] = first = _without_batch(first)
         if first.size > 1 and opset >= 7 and rank is not None and len(first.shape) != rank - 1:
             return _plainly(tensors, f"a slope of shape {first.shape} does not go with the channels")
         config["rank"] = len(first.shape) - 1
@@ -147,7 +157,7 @@ def _formed(node: Any, tensors: dict[str, Tensor], turned: bool, opset: int, ran
     return Reading(f"onnx.{op}", config, tensors)
 
 
-def _noted(reading: Reading) -> Reading:
+def noted(reading: Reading) -> Reading:
     """The reading with which of its tensors the graph computes, and how."""
     ways: dict[str, list[str]] = {}
     for slot, tensor in reading.tensors.items():
@@ -175,7 +185,12 @@ def attributes(node: Any) -> dict[str, Any]:
 def _value(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    return float(str(np.float32(value))) if isinstance(value, float) else value
+    return short(value) if isinstance(value, float) else value
+
+
+def short(value: float) -> float:
+    """The shortest number that float32 rounds so: 0.00001, which a file holds as 9.999999747378752e-06."""
+    return float(str(np.float32(value)))
 
 
 def refused(consts: list[Const], why: str) -> Reading:
@@ -187,6 +202,11 @@ def _plainly(tensors: Mapping[str, Tensor], why: str) -> Reading:
     return Reading("", {}, {t.name: t for t in tensors.values()}, why)
 
 
+def asks(node: Any, value: str) -> bool:
+    """Whether a node reads the shape or the dtype of a value, and none of its numbers."""
+    return node.op_type in ("Shape", "Size") or (node.op_type == "CastLike" and node.input[0] != value)
+
+
 def _state(const: Const) -> bool:
     """Whether it is what an unrolled layer begins with: zeros that the graph itself writes down or computes."""
     return (const.literal or const.fold is not None) and _zero(const)
@@ -194,3 +214,8 @@ def _state(const: Const) -> bool:
 
 def _zero(const: Const) -> bool:
     return not const.tensors or (const.tensor is not None and not np.any(const.tensor.read()))
+
+
+def _spread_zero(const: Const) -> bool:
+    """Whether the graph makes zeros of one number: torch's new exporter does so for a bias that there is not."""
+    return const.fold is not None and all(t.size == 1 for t in const.tensors) and _zero(const)

@@ -13,11 +13,12 @@ from layoutx.model.onnx_attention import attentions
 from layoutx.model.onnx_bias import with_bias
 from layoutx.model.onnx_consts import Const, constants, names_read
 from layoutx.model.onnx_fold import Folding
-from layoutx.model.onnx_names import name_of, unique
+from layoutx.model.onnx_names import name_of, told, unique
 from layoutx.model.onnx_nodes import RECURRENT, Reading, read_node
 from layoutx.model.onnx_standard import standard
 from layoutx.model.onnx_table import FORM as TABLE
 from layoutx.model.onnx_table import table
+from layoutx.model.onnx_written import norms
 from layoutx.model.record import LayerRecord
 
 ALSO_READ = "is also read by"
@@ -64,8 +65,10 @@ def parts_of(graph: Any, store: Store, shapes: Mapping[str, Shape], opset: int) 
 def _parts(model: _Model, graph: Any, prefix: str, outer: Mapping[str, Const], folding: Folding) -> Parts:
     parts = Parts(model.records, consts=constants(graph, model.store, prefix, outer, folding))
     readers = readers_of(graph)
+    written = {norm.span[0]: norm for norm in norms(graph.node, parts.consts, readers, model.shapes)}
+    rest = {i for norm in written.values() for i in norm.span[1:]}
     for i, node in enumerate(graph.node):
-        if i in parts.fused or (node.output and node.output[0] in parts.consts):
+        if i in parts.fused or i in rest or (node.output and node.output[0] in parts.consts):
             continue
         for attribute in node.attribute:
             for body in bodies(attribute):
@@ -73,6 +76,11 @@ def _parts(model: _Model, graph: Any, prefix: str, outer: Mapping[str, Const], f
                 found = _parts(model, body, inside, parts.consts, folding.inner())
                 parts.inner.setdefault(i, []).append((body, found))
         reading = None
+        if i in written:
+            reading = written[i].reading
+            parts.owner[i] = name = _called(parts, model, node, i, reading, prefix)
+            parts.spans.setdefault(name, []).append(written[i].span)
+            continue
         both = standard(graph, node, parts.consts, readers, model.shapes)
         if both is not None:
             reading, passed = both
@@ -85,13 +93,22 @@ def _parts(model: _Model, graph: Any, prefix: str, outer: Mapping[str, Const], f
         if reading.form:
             reading, passed = with_bias(graph, node, reading, parts.consts, readers, model.shapes)
             parts.fused |= passed
-        key = (reading.form, repr(sorted(reading.config.items())), *(t.name for t in reading.tensors.values()))
-        if key not in model.same:
-            model.same[key] = _add(parts, node, i, reading, prefix)
-        parts.owner[i] = model.same[key]
+        parts.owner[i] = _called(parts, model, node, i, reading, prefix)
     _attended(graph, parts, readers, model.shapes)
     _others(graph, parts, prefix)
     return parts
+
+
+def _called(parts: Parts, model: _Model, node: Any, i: int, reading: Reading, prefix: str) -> str:
+    """The record of a layer, which is an older one where the same weights are used again.
+
+    Torch's new exporter keeps one of several equal tensors (the norms of an untrained model), and names the modules.
+    """
+    own = (t.name for t in reading.tensors.values())
+    key = (reading.form, repr(sorted(reading.config.items())), told(node) or "", *own)
+    if key not in model.same:
+        model.same[key] = _add(parts, node, i, reading, prefix)
+    return model.same[key]
 
 
 def _attended(graph: Any, parts: Parts, readers: Mapping[str, list[int]], shapes: Mapping[str, Shape]) -> None:
@@ -128,9 +145,10 @@ def _others(graph: Any, parts: Parts, prefix: str) -> None:
     for name, record in parts.records.items():
         for tensor in record.tensors.values() if record.form else ():
             owners.setdefault(tensor.name, []).append(name)
+    inside = {i for own in parts.spans.values() for span in own for i in span}
     for i, node in enumerate(graph.node):
         formed = i in parts.owner and parts.records[parts.owner[i]].form
-        if formed or i in parts.fused or (node.output and node.output[0] in parts.consts):
+        if formed or i in parts.fused or i in inside or (node.output and node.output[0] in parts.consts):
             continue
         for value in node.input:
             const = parts.consts.get(value)

@@ -1,0 +1,45 @@
+"""ONNX files run by onnxruntime, and emptied ones as templates, for tests that compare a conversion's outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import numpy_helper
+
+Array = np.ndarray
+
+
+def emptied(path: Path) -> Path:
+    """The same model with its weights zero: what is right afterwards was written.
+
+    Shapes, single numbers and rows of ones are no weights: a norm that is spelled out is known by them.
+    """
+    model = onnx.load(path)
+    for proto in model.graph.initializer:
+        array = numpy_helper.to_array(proto)
+        if array.dtype.kind == "f" and array.size > 1 and (array != 1).any():
+            proto.CopyFrom(numpy_helper.from_array(np.zeros_like(array), proto.name))
+    out = path.with_name(f"empty-{path.name}")
+    out.write_bytes(model.SerializeToString())
+    return out
+
+
+def run(path: Path, *inputs: Any) -> Array:
+    """What onnxruntime gives."""
+    quiet = ort.SessionOptions()
+    quiet.log_severity_level = 3
+    session = ort.InferenceSession(str(path), quiet, providers=["CPUExecutionProvider"])
+    names = [given.name for given in session.get_inputs()]
+    return session.run(None, dict(zip(names, map(np.asarray, inputs), strict=True)))[0]
+
+
+def apart(found: Any, wanted: Any) -> float:
+    """Largest difference, relative to the largest value."""
+    found, wanted = np.asarray(found), np.asarray(wanted)
+    assert found.shape == wanted.shape
+    assert np.abs(wanted).max() > 0.01
+    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
