@@ -24,7 +24,8 @@ def with_bias(
 ) -> tuple[Reading, dict[int, str]]:
     """The layer with the Add that alone reads its product, where that adds one stored number an output.
 
-    Identities, and for a matrix product Reshapes that keep the outputs last (tf's Tensordot), may lie between.
+    Identities may lie between, for a matrix product Reshapes that keep the outputs last (tf's Tensordot), and for a
+    convolution over one axis the Squeeze of another one (`onnx_thin`).
 
     Returns:
         The layer, and the nodes that belong to it (position -> the input that is data); none where there is no bias.
@@ -46,7 +47,8 @@ def with_bias(
             break
         last = (shapes.get(after.output[0]) or (None,))[-1] if after.output else None
         kept = after.op_type == "Reshape" and op in ("MatMul", "Gemm") and after.input[0] == value and last == count
-        if not kept and after.op_type != "Identity":
+        thin = after.op_type == "Squeeze" and op.startswith("Conv") and reading.config.get("rank") == 1
+        if not kept and not thin and after.op_type != "Identity":
             return reading, {}
         value = after.output[0]
     other = [name for name in after.input if name != value]

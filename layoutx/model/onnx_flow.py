@@ -48,7 +48,7 @@ def _walk(walk: Walk, graph: Any) -> None:
     for i, node in enumerate(graph.node):
         if node.output and node.output[0] in parts.consts:
             continue
-        if i in parts.fused and node.op_type != "Reshape":
+        if i in parts.fused and node.op_type not in ("Reshape", "Squeeze"):
             flow.values[node.output[0]] = flow.values.get(parts.fused[i], Value())
             continue
         if i not in parts.inner:

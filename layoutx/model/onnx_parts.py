@@ -18,6 +18,7 @@ from layoutx.model.onnx_nodes import RECURRENT, Reading, read_node
 from layoutx.model.onnx_standard import standard
 from layoutx.model.onnx_table import FORM as TABLE
 from layoutx.model.onnx_table import table
+from layoutx.model.onnx_thin import thinned
 from layoutx.model.onnx_written import norms
 from layoutx.model.record import LayerRecord
 
@@ -66,6 +67,7 @@ def _parts(model: _Model, graph: Any, prefix: str, outer: Mapping[str, Const], f
     parts = Parts(model.records, consts=constants(graph, model.store, prefix, outer, folding))
     readers = readers_of(graph)
     written = {norm.span[0]: norm for norm in norms(graph.node, parts.consts, readers, model.shapes)}
+    makers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
     rest = {i for norm in written.values() for i in norm.span[1:]}
     for i, node in enumerate(graph.node):
         if i in parts.fused or i in rest or (node.output and node.output[0] in parts.consts):
@@ -91,6 +93,7 @@ def _parts(model: _Model, graph: Any, prefix: str, outer: Mapping[str, Const], f
         if reading is None:
             continue
         if reading.form:
+            reading = thinned(graph.node, node, reading, makers, readers)
             reading, passed = with_bias(graph, node, reading, parts.consts, readers, model.shapes)
             parts.fused |= passed
         parts.owner[i] = _called(parts, model, node, i, reading, prefix)

@@ -76,9 +76,118 @@ def test_a_layer_norm_over_two_axes(tmp_path: Path) -> None:
     assert (one.form, one.config["axis"], one.tensors["Scale"].shape) == ("onnx.LayerNormalization", -2, (3, 7))
 
 
+def test_differences_to_another_mean_leave_an_rms_norm(tmp_path: Path) -> None:
+    nodes = [node("ReduceMean", "x", "m", axes=[1]), *LAYER[1:-1], node("Identity", "z", "y")]
+    assert found(tmp_path, nodes) == [RMS_NORM]
+
+
 def test_an_rms_norm(tmp_path: Path) -> None:
     nodes = [node("Pow", "x two", "q"), MEAN, *ROOT, node("Div", "x s", "n"), node("Mul", "n w", "y")]
     assert found(tmp_path, nodes) == [RMS_NORM]
+
+
+FACTOR = [node("Reciprocal", "s", "r"), node("Mul", "r w", "f"), node("Mul", "x f", "t")]
+TENSORFLOW = [node("Neg", "m", "k"), *CENTRED[1:], SQUARES, MEAN, *ROOT, *FACTOR]
+SHIFT = [node("Mul", "k f", "u"), node("Add", "u b", "l"), node("Add", "t l", "y")]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "shape"),
+    [
+        ([CENTRED[0], *TENSORFLOW, *SHIFT], (2, 3, 7)),
+        ([node("GlobalAveragePool", "x", "m"), *TENSORFLOW, *SHIFT], (2, 3, 7)),
+        (
+            [CENTRED[0], *TENSORFLOW[1:], node("Mul", "m f", "u"), node("Sub", "b u", "l"), node("Add", "l t", "y")],
+            (3, 7),
+        ),
+    ],
+)
+def test_a_layer_norm_as_tensorflow_writes_it(tmp_path: Path, nodes: Nodes, shape: tuple[int, ...]) -> None:
+    assert found(tmp_path, nodes, shape, w=(1, 1, 7), b=(1, 1, 7)) == [LAYER_NORM]
+
+
+def test_an_rms_norm_as_tensorflow_writes_it(tmp_path: Path) -> None:
+    nodes = [node("Mul", "x x", "q"), MEAN, *ROOT, *FACTOR[:2], node("Mul", "f x", "y")]
+    assert found(tmp_path, nodes) == [RMS_NORM]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        [node("Mul", "k f", "u"), node("Sub", "u b", "l"), node("Add", "t l", "y")],
+        [node("Mul", "k f", "u"), node("Add", "u b", "l"), node("Sub", "t l", "y")],
+        [node("Mul", "s f", "u"), node("Add", "u b", "l"), node("Add", "t l", "y")],
+        [node("Add", "t b", "y")],
+    ],
+)
+def test_what_only_begins_as_tensorflow_writes_a_norm(tmp_path: Path, end: Nodes) -> None:
+    forms = [form for form, *_ in found(tmp_path, [CENTRED[0], *TENSORFLOW, *end])]
+    assert not {"onnx.LayerNormalization", "onnx.RMSNormalization"} & set(forms)
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        [node("Sub", "p i", "x")],
+        [node("Div", "p i", "x")],
+        [node("Div", "one p", "x")],
+        [node("Reciprocal", "p", "x")],
+        [node("Pow", "p half", "x")],
+        [node("Sqrt", "p", "x")],
+        [node("Add", "p eps", "c"), node("Sqrt", "c", "x")],
+        [node("ReduceMean", "p", "c", axes=[-1]), node("Sub", "i c", "x")],
+        [node("Cast", "p", "c", to=11), node("Cast", "c", "x", to=1)],
+        [node("Reshape", "p to", "x")],
+    ],
+)
+@pytest.mark.parametrize("norm", ["layer", "rms", "tensorflow"])
+def test_what_a_norm_reads_is_no_part_of_it(tmp_path: Path, before: Nodes, norm: str) -> None:
+    """Differences, quotients and roots that are normalised: the same operators as in the norm."""
+    rms = [node("Pow", "x two", "q"), MEAN, *ROOT, node("Div", "x s", "n"), node("Mul", "n w", "y")]
+    nodes = {"layer": LAYER, "rms": rms, "tensorflow": [CENTRED[0], *TENSORFLOW, *SHIFT]}[norm]
+    first = [node("Relu", "x", "p"), node("Tanh", "x", "i")]
+    inside = [*first, *(_renamed(one, {"x": "xx"}) for one in before), *(_renamed(one, {"x": "xx"}) for one in nodes)]
+    wanted = RMS_NORM if norm == "rms" else LAYER_NORM
+    assert found(tmp_path, inside, to=np.array([2, 3, 7])) == [wanted]
+
+
+def _renamed(one: Any, names: dict[str, str]) -> Any:
+    """The same node with other names; p and i are what goes in."""
+    made = type(one)()
+    made.CopyFrom(one)
+    del made.input[:], made.output[:]
+    made.input.extend(names.get(name, name) for name in one.input)
+    made.output.extend(names.get(name, name) for name in one.output)
+    return made
+
+
+THIN = [
+    node("Unsqueeze", "x at", "u"),
+    node("Conv", "u w", "c", strides=[1, 2], dilations=[1, 1], kernel_shape=[1, 3], pads=[0, 1, 0, 2]),
+    node("Squeeze", "c at", "s"),
+    node("Add", "s b", "y"),
+]
+
+
+def test_a_convolution_over_one_axis_that_is_written_as_one_over_two(tmp_path: Path) -> None:
+    held = {"at": np.array([2]), "w": (5, 3, 1, 3), "b": (1, 5, 1)}
+    (one,) = layers(tmp_path, THIN, (2, 3, 11), **held)
+    assert (one.form, one.tensors["W"].shape, one.tensors["B"].shape) == ("onnx.Conv", (5, 3, 3), (5,))
+    assert {key: one.config[key] for key in ("rank", "strides", "kernel_shape", "pads")} == {
+        "rank": 1,
+        "strides": [2],
+        "kernel_shape": [3],
+        "pads": [1, 2],
+    }
+
+
+@pytest.mark.parametrize("change", [{"strides": [2, 2]}, {"pads": [1, 0, 0, 0]}])
+def test_a_convolution_that_moves_along_both_axes(tmp_path: Path, change: dict[str, Any]) -> None:
+    said = {"strides": [1, 2], "kernel_shape": [1, 3], "pads": [0, 1, 0, 2], **change}
+    nodes = [THIN[0], node("Conv", "u w", "c", **said), node("ReduceMean", "c", "s", axes=[2], keepdims=0)]
+    nodes += [node("Identity", "s", "y")]
+    (one,) = layers(tmp_path, nodes, (2, 3, 11), at=np.array([2]), w=(5, 3, 1, 3))
+    assert one.config["rank"] == 2
 
 
 GROUPED = [
@@ -124,7 +233,6 @@ def test_what_is_no_group_norm(tmp_path: Path, other: dict[str, Any]) -> None:
     "nodes",
     [
         [*LAYER[:3], node("ReduceMean", "q", "v", axes=[1]), *LAYER[4:]],  # the variance of other numbers
-        [node("ReduceMean", "x", "m", axes=[1]), *LAYER[1:]],
         [*LAYER[:2], node("Pow", "d half", "q"), *LAYER[3:]],
         [*LAYER[:2], node("Pow", "x two", "q"), *LAYER[3:]],
         [*LAYER[:6], node("Div", "x s", "n"), *LAYER[7:]],
