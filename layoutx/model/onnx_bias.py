@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 from layoutx.files.store import Tensor
@@ -45,8 +46,8 @@ def with_bias(
         passed[at[0]] = value
         if after.op_type == "Add":
             break
-        last = (shapes.get(after.output[0]) or (None,))[-1] if after.output else None
-        kept = after.op_type == "Reshape" and op in ("MatMul", "Gemm") and after.input[0] == value and last == count
+        last = _lasting(shapes.get(after.output[0]) or (), count) if after.output else ()
+        kept = after.op_type == "Reshape" and op in ("MatMul", "Gemm") and after.input[0] == value and bool(last)
         thin = after.op_type == "Squeeze" and op.startswith("Conv") and reading.config.get("rank") == 1
         if not kept and not thin and after.op_type != "Identity":
             return reading, {}
@@ -58,6 +59,16 @@ def with_bias(
         return reading, {}
     config = {**reading.config, "beta": 1.0} if "beta" in reading.config else reading.config
     return replace(reading, config=config, tensors={**reading.tensors, slot: bias}), passed
+
+
+def _lasting(shape: Sequence[int | None], count: int) -> tuple[int, ...]:
+    """The last dimensions that hold the outputs: all in one, or taken apart (the heads of Keras' EinsumDense)."""
+    found: tuple[int, ...] = ()
+    for size in reversed(shape):
+        if size is None or prod(found) >= count:
+            break
+        found = (size, *found)
+    return found if prod(found) == count else ()
 
 
 def _outputs(op: str, reading: Reading) -> int:
@@ -74,6 +85,8 @@ def _bias(given: Tensor | None, op: str, reading: Reading, count: int, shape: Sh
     rank = len(next(iter(reading.tensors.values())).shape) if op.startswith("Conv") else 2
     if len(given.shape) > max(rank, len(shape or ())):
         return None
+    if op in ("MatMul", "Gemm") and len(given.shape) > 1 and given.shape == _lasting(shape or (), count):
+        return flat(given)
     rows = reading.note.startswith(FIRST)
     at = 1 - rank if op.startswith("Conv") else -2 if rows else -1
     if len(given.shape) < -at or given.shape[at] != count:

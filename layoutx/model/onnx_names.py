@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -18,15 +18,18 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 _QUOTED = re.compile(r"'([^']*)'")
 
 
-def name_of(node: Any, tensors: Mapping[str, Tensor], position: int, taken: Collection[str], prefix: str = "") -> str:
-    """The layer's name, one that no other layer has.
+def name_of(
+    nodes: Sequence[Any], tensors: Mapping[str, Tensor], position: int, taken: Collection[str], prefix: str = ""
+) -> str:
+    """The name of a layer of one or several nodes, one that no other layer has.
 
     torch keeps `fc1.weight` as an initializer's name, unless it folds it; the node is then "/net/net.0/Conv". tf2onnx
     and keras2onnx call the node `model/dense/MatMul` or `dense`, numbered nodes (`Conv_3`) say nothing. Where another
     layer has the name already (tied weights), the next best is taken. `prefix` says in whose body the node lies.
     """
+    node = nodes[0]
     names = [tensor.name for tensor in tensors.values()]
-    said = [scope(node), _stem(names, _KERAS).rpartition("/")[2]]
+    said = [scope_of_all(nodes), _stem(names, _KERAS).rpartition("/")[2]]
     own = [name for name in said if name] or [str(node.name).strip("/") or f"{node.op_type.lower()}_{position}"]
     found = [*filter(None, [_stem(names, _TORCH)]), *(prefix + name for name in own)]
     return next((name for name in found if name not in taken), "") or unique(found[0], taken)
@@ -44,6 +47,16 @@ def scope(node: Any) -> str:
     """The module that a node was written for, as is told beside it, or as its own name says."""
     beside = told(node)
     return scope_of(node.name, node.op_type) if beside is None else beside
+
+
+def scope_of_all(nodes: Sequence[Any]) -> str:
+    """The module that several nodes were written for: `ln` of "model/ln/moments/mean" and "model/ln/add_1"."""
+    first = scope(nodes[0])
+    paths = [str(node.name).split("/") for node in nodes if node.name]
+    if len(paths) < 2 or told(nodes[0]) is not None or not all(paths[0][0] and path[0] for path in paths):
+        return first
+    shared = [parts[0] for parts in zip(*paths, strict=False) if len(set(parts)) == 1]
+    return shared[-1].replace(":", "_") if shared else first
 
 
 def told(node: Any) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -80,7 +80,8 @@ def _parts(model: _Model, graph: Any, prefix: str, outer: Mapping[str, Const], f
         reading = None
         if i in written:
             reading = written[i].reading
-            parts.owner[i] = name = _called(parts, model, node, i, reading, prefix)
+            nodes = [graph.node[at] for at in written[i].span]
+            parts.owner[i] = name = _called(parts, model, nodes, i, reading, prefix)
             parts.spans.setdefault(name, []).append(written[i].span)
             continue
         both = standard(graph, node, parts.consts, readers, model.shapes)
@@ -96,21 +97,21 @@ def _parts(model: _Model, graph: Any, prefix: str, outer: Mapping[str, Const], f
             reading = thinned(graph.node, node, reading, makers, readers)
             reading, passed = with_bias(graph, node, reading, parts.consts, readers, model.shapes)
             parts.fused |= passed
-        parts.owner[i] = _called(parts, model, node, i, reading, prefix)
+        parts.owner[i] = _called(parts, model, [node], i, reading, prefix)
     _attended(graph, parts, readers, model.shapes)
     _others(graph, parts, prefix)
     return parts
 
 
-def _called(parts: Parts, model: _Model, node: Any, i: int, reading: Reading, prefix: str) -> str:
+def _called(parts: Parts, model: _Model, nodes: Sequence[Any], i: int, reading: Reading, prefix: str) -> str:
     """The record of a layer, which is an older one where the same weights are used again.
 
     Torch's new exporter keeps one of several equal tensors (the norms of an untrained model), and names the modules.
     """
     own = (t.name for t in reading.tensors.values())
-    key = (reading.form, repr(sorted(reading.config.items())), told(node) or "", *own)
+    key = (reading.form, repr(sorted(reading.config.items())), told(nodes[0]) or "", *own)
     if key not in model.same:
-        model.same[key] = _add(parts, node, i, reading, prefix)
+        model.same[key] = _add(parts, nodes, i, reading, prefix)
     return model.same[key]
 
 
@@ -131,12 +132,12 @@ def _attended(graph: Any, parts: Parts, readers: Mapping[str, list[int]], shapes
         parts.spans[name] = [found.span]
 
 
-def _add(parts: Parts, node: Any, i: int, reading: Reading, prefix: str) -> str:
-    name = name_of(node, reading.tensors, i, parts.records, prefix)
+def _add(parts: Parts, nodes: Sequence[Any], i: int, reading: Reading, prefix: str) -> str:
+    name = name_of(nodes, reading.tensors, i, parts.records, prefix)
     if reading.form == TABLE:  # torch's own name of the parameter
-        (stored,) = {t.name: t for n in node.input if n in parts.consts for t in parts.consts[n].tensors}
+        (stored,) = {t.name: t for n in nodes[0].input if n in parts.consts for t in parts.consts[n].tensors}
         name = unique(stored, parts.records)
-    class_name = reading.form.removeprefix("onnx.") or node.op_type
+    class_name = reading.form.removeprefix("onnx.") or nodes[0].op_type
     config = dict(reading.config)
     parts.records[name] = LayerRecord(name, class_name, reading.form, config, reading.tensors, note=reading.note)
     return name

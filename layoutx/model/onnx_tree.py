@@ -89,9 +89,11 @@ class Tree:
             )
             if squares is None or not twice:
                 return None
+            before = len(self.seen)
             taken = self.mean(squares.input[0])
             if taken is not None and taken[1] == mean[1]:
                 return Root(taken[0], mean[1], True, eps)
+            del self.seen[before:]
             return Root(squares.input[0], mean[1], False, eps)
         return None
 
@@ -106,7 +108,7 @@ class Tree:
 
     @forgetful
     def averaged(self, value: str) -> tuple[str, tuple[int, ...]] | None:
-        """What a ReduceMean averages and over which axes, counted from the end: the last ones, which stay as ones."""
+        """What a ReduceMean averages, and over which axes, counted from the end; they stay as ones."""
         node = self.node(value, "ReduceMean", "GlobalAveragePool")
         if node is None:
             return None
@@ -119,7 +121,7 @@ class Tree:
             axes = None if given is None else [int(n) for n in given.read().reshape(-1)]
         rank = len(self.shapes.get(node.input[0]) or ())
         counted = tuple(sorted(a - rank if a >= 0 and rank else a for a in axes or ()))
-        if not counted or counted != tuple(range(-len(counted), 0)) or not said.get("keepdims", 1):
+        if not counted or counted[-1] >= 0 or not said.get("keepdims", 1):
             return None
         return node.input[0], counted
 

@@ -72,10 +72,7 @@ class _Search(Tree):
 
     def _shifted(self, at: int, scale: Tensor, root: Root) -> Norm | None:
         """As TensorFlow writes it: x * r + (beta - mean * r), with r = scale / sqrt(variance + eps)."""
-        rank = len(root.axes)
         factor = self.nodes[at].output[0]
-        if (flattened := _flattened(scale, rank, "")) is None:
-            return None
         times: dict[str, int] = {}
         for i in self.reads(factor):
             if i < 0 or self.nodes[i].op_type != "Mul" or list(self.nodes[i].input).count(factor) != 1:
@@ -87,14 +84,36 @@ class _Search(Tree):
         if not x or len(means) != int(root.centred):
             return None
         self.seen.extend(times.values())
-        bias = self._joined(times[x], times[means[0]], means[0], root, rank) if means else None
-        span = tuple(sorted(set(self.seen)))
-        if (means and bias is None) or not self._alone(span) or root.of not in self.nodes[span[0]].input:
+        beta = self._joined(times[x], times[means[0]], means[0], root) if means else None
+        if means and beta is None:
             return None
-        op = "LayerNormalization" if root.centred else "RMSNormalization"
-        return _norm(op, {"axis": -rank, "epsilon": root.eps}, flattened, bias, span)
+        if _last(root.axes):
+            rank, of = len(root.axes), root.of
+            op = "LayerNormalization" if root.centred else "RMSNormalization"
+            config: dict[str, Any] = {"axis": -rank, "epsilon": root.eps}
+        elif beta is not None and root.axes == (*range(1 - len(scale.shape), -2), -1):
+            rank, of = 2, self._around(root.of, max(self.seen))
+            op = "GroupNormalization"
+            config = {"num_groups": scale.shape[-2], "epsilon": root.eps, "since_version": 21}
+        else:
+            return None
+        own, bias = _flattened(scale, rank, ""), None if beta is None else _flattened(beta, rank, "")
+        span = tuple(sorted(set(self.seen)))
+        if own is None or (beta is not None and bias is None) or not of:
+            return None
+        if op == "GroupNormalization":  # (groups, channels of each)
+            own, bias = flat(own), bias and flat(bias)
+        return _norm(op, config, own, bias, span) if self._alone(span) and of in self.nodes[span[0]].input else None
 
-    def _joined(self, scaled: int, shift: int, mean: str, root: Root, rank: int) -> Tensor | None:
+    def _around(self, value: str, last: int) -> str:
+        """What Keras takes apart into groups before a group norm and puts together after it; "" if it does not."""
+        before, after = self.node(value, "Reshape"), self.reads(self.nodes[last].output[0])
+        if before is None or len(after) != 1 or after[0] < 0 or self.nodes[after[0]].op_type != "Reshape":
+            return ""
+        self.seen.append(after[0])
+        return str(before.input[0])
+
+    def _joined(self, scaled: int, shift: int, mean: str, root: Root) -> Tensor | None:
         """The beta of `scaled + (beta - shift)`, or of `scaled + (beta + shift)` where the mean is negative already."""
         negative = self.node(mean, "Neg")
         found = self.averaged(negative.input[0] if negative is not None else mean)
@@ -114,7 +133,7 @@ class _Search(Tree):
         if self.nodes[last[0]].op_type != "Add" or set(self.nodes[last[0]].input) != both:
             return None
         self.seen.extend((after[0], last[0]))
-        return _flattened(beta, rank, "")
+        return beta
 
     def _bias(self, at: int, scale: Tensor, rank: int, op: str) -> Tensor | None:
         """What the node after it adds, if that is as many numbers in the same place."""
@@ -136,7 +155,7 @@ class _Search(Tree):
             return None
         for one, other in (tuple(node.input), tuple(reversed(node.input))):
             root = self.root(other) if node.op_type == "Div" else self.inverse(other)
-            if root is not None:
+            if root is not None and _last(root.axes):
                 mean = self.mean(one) if root.centred else None
                 of = one if not root.centred else mean[0] if mean else ""
                 if self.plain(of) != self.plain(root.of) or (mean and mean[1] != root.axes):
@@ -184,6 +203,11 @@ def _norm(op: str, config: Mapping[str, Any], scale: Tensor, bias: Tensor | None
         return None
     tensors = {names[0]: scale} if bias is None else {names[0]: scale, names[1]: bias}
     return Norm(noted(Reading(f"onnx.{op}", config, tensors)), span)
+
+
+def _last(axes: Sequence[int]) -> bool:
+    """Whether they are the last axes of all."""
+    return list(axes) == list(range(-len(axes), 0))
 
 
 def _flattened(tensor: Tensor, rank: int, op: str) -> Tensor | None:

@@ -34,6 +34,7 @@ MODELS: dict[str, tuple[tuple[int, ...], Callable[[], list[Any]]]] = {
     "RMS norm": (ROWS, lambda: normed(L.RMSNormalization())),
     "RMS norm of vectors": ((5,), lambda: normed(L.RMSNormalization())),
     "flattened": (MAPS, lambda: [L.Conv2D(5, 3), L.MaxPool2D(2), L.Flatten(), L.Dense(11)]),
+    "group norm": (MAPS, lambda: [L.Conv2D(6, 3), L.GroupNormalization(2), L.ReLU(), L.Conv2D(7, 3)]),
     "separable": (MAPS, lambda: [L.SeparableConv2D(6, 3), L.DepthwiseConv2D(3), L.Conv2DTranspose(5, 3)]),
     "times": (TIMES, lambda: [L.Conv1D(5, 3, activation="relu"), L.Conv1D(7, 3, padding="causal", dilation_rate=2)]),
     "times flattened": (TIMES, lambda: [L.Conv1D(5, 3, strides=2), L.MaxPool1D(2), L.Flatten(), L.Dense(11)]),
@@ -42,19 +43,31 @@ MODELS: dict[str, tuple[tuple[int, ...], Callable[[], list[Any]]]] = {
 }
 
 
+def attention() -> Any:
+    x = keras.Input((5, 14))
+    y = L.LayerNormalization()(L.Add()([x, L.MultiHeadAttention(2, 7)(x, x)]))
+    return keras.Model(x, L.Dense(3)(y))
+
+
+def built(name: str) -> Any:
+    if name == "attention":
+        return attention()
+    shape, layers = MODELS[name]
+    return keras.Sequential([keras.Input(shape), *layers()])
+
+
 def made(name: str) -> tuple[Any, np.ndarray]:
     """A model, trained as it were, and an input."""
-    shape, layers = MODELS[name]
     rng = np.random.default_rng(5)
     keras.utils.set_random_seed(5)
-    model = keras.Sequential([keras.Input(shape), *layers()])
+    model = built(name)
     for one in model.variables:
         if one.dtype == "float32":
             drawn = (
                 rng.uniform(0.5, 1.5, one.shape) if one.path.endswith("variance") else rng.normal(size=one.shape) * 0.4
             )
             one.assign(drawn.astype("float32"))
-    return model, rng.normal(size=(2, *shape)).astype("float32")
+    return model, rng.normal(size=(2, *model.input_shape[1:])).astype("float32")
 
 
 def exported(model: Any, x: np.ndarray, path: Path) -> Path:
@@ -63,18 +76,19 @@ def exported(model: Any, x: np.ndarray, path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*MODELS, "attention"])
 def test_an_export_goes_back_into_its_model(name: str, tmp_path: Path) -> None:
     model, x = made(name)
     path = exported(model, x, tmp_path / "m.onnx")
-    shape, layers = MODELS[name]
-    fresh = keras.Sequential([keras.Input(shape), *layers()])
-    port(path, fresh)
+    port(path, fresh := built(name))
     for one, other in zip(model.get_weights(), fresh.get_weights(), strict=True):
         assert one.tobytes() == other.tobytes()
 
 
-@pytest.mark.parametrize("name", ["dense over rows", "layer norm", "RMS norm", "separable", "times", "times flattened"])
+@pytest.mark.parametrize(
+    "name",
+    ["dense over rows", "layer norm", "RMS norm", "group norm", "separable", "times", "times flattened", "attention"],
+)
 def test_weights_into_the_export_of_another_training(name: str, tmp_path: Path) -> None:
     model, x = made(name)
     template = emptied(exported(model, x, tmp_path / "m.onnx"))
