@@ -26,7 +26,8 @@ from layoutx.spec.registry import Registry
 Model = Keyed | ModelRecord
 UNFOLDED = (
     "export it with its batch norms: torch.onnx.export(..., optimize=False), or by the exporter before it, "
-    "torch.onnx.export(..., dynamo=False, training=TrainingMode.PRESERVE, do_constant_folding=False)"
+    "torch.onnx.export(..., dynamo=False, training=TrainingMode.PRESERVE, do_constant_folding=False); "
+    "or take the weights from the model's own file, not from the export"
 )
 WHY = "exporters multiply a batch norm into the kernel and bias of the convolution before it (torch does in eval mode)"
 

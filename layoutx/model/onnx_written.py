@@ -66,7 +66,8 @@ class _Search(Tree):
         span = tuple(sorted(set(self.seen)))
         if not self._alone(span) or of not in self.nodes[span[0]].input:
             return None
-        if op == "GroupNormalization" and (bias is None or scale.size % config["num_groups"]):
+        groups = int(config.get("num_groups", 1))
+        if op == "GroupNormalization" and (bias is None or not groups or scale.size % groups):
             return None
         return _norm(op, config, scale, bias, span)
 
@@ -181,8 +182,8 @@ class _Search(Tree):
             pairs = zip(before, after, strict=False)
             if len(before) != len(after) or any(None not in (n, m) and n != m for n, m in pairs):
                 return None
-        groups = self.consts[inner.input[1]].value
-        config = {"num_groups": groups.size if groups else 0, "epsilon": attributes(inner).get("epsilon", 1e-5)}
+        ones = self.consts[inner.input[1]].value
+        config = {"num_groups": ones.size if ones else 0, "epsilon": attributes(inner).get("epsilon", 1e-5)}
         return first.input[0], (), "GroupNormalization", {**config, "since_version": 21}
 
     def _rank(self, value: str, scale: Tensor) -> int:

@@ -16,6 +16,7 @@ NAMED: Mapping[str, tuple[str, ...]] = {"keras": ("valid", "same", "causal"), "t
 NEUTRAL: tuple[Any, ...] = (None, False, "linear", "valid", "concat", 1, (), 0)
 
 
+EPSILON = 2.0**-23  # of float32
 CALLED = ("causal",)  # decided by each call of a layer, unless the layer itself always does it
 
 
@@ -29,6 +30,8 @@ def carry(source: BoundForm, target: BoundForm) -> list[str]:
         if name in SHAPES or name in CALLED or (name == "output_padding" and source.settings.get("padding") == "same"):
             continue  # told by the sizes; or part of the rule for padding="same"
         value = _plain(value)
+        if name == "eps" and value is None:
+            lines += _machine(source, target)
         if value is None or (name == "output_padding" and _zero(value)):
             continue  # what a zero means beside a default that is no number is told with the padding
         if name == "padding":
@@ -49,6 +52,19 @@ def carry(source: BoundForm, target: BoundForm) -> list[str]:
             lines.append(_line(there, wanted, current, source, name, target))
     lines += time_first(source, target)
     return lines + [line for name in CALLED if (line := _called(name, source, target))]
+
+
+def _machine(source: BoundForm, target: BoundForm) -> list[str]:
+    """An eps of None is the machine epsilon of what is computed with (torch 2.13 RMSNorm): told as that of float32."""
+    there = reading_of(target, "eps")
+    current = None if there is None else _plain(target.config.get(there.config))
+    if there is None or current in (None, EPSILON):
+        return []
+    has = (
+        f"{target.form.framework}'s default is" if target.form.config.get(there.config) == current else "the target has"
+    )
+    said = f"{source.form.framework}'s None is the machine epsilon of float32"
+    return [f"{there.config}={_show(EPSILON)} ({said}); {has} {_show(current)}"]
 
 
 def _called(name: str, source: BoundForm, target: BoundForm) -> str:

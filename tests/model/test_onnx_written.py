@@ -219,6 +219,7 @@ def test_a_group_norm(tmp_path: Path) -> None:
     [
         {"ones": np.array([1, 2], "f4")},
         {"zeros": np.array([0, 2], "f4")},
+        {"ones": np.ones(0, "f4"), "zeros": np.zeros(0, "f4")},
         {"w": (5, 1, 1), "b": (5, 1, 1)},
         {"w": (1, 1, 4), "b": (1, 1, 4)},
     ],

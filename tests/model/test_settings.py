@@ -151,3 +151,16 @@ def test_a_same_that_engines_read_differently_is_told() -> None:
     assert any("engines differ" in line for line in said("onnx.ConvTranspose", "torch.ConvTranspose2d", config))
     config["strides"] = [2, 2]
     assert not any("engines differ" in line for line in said("onnx.ConvTranspose", "torch.ConvTranspose2d", config))
+
+
+def test_an_eps_of_none_is_a_number_in_the_other_framework() -> None:
+    found = lx.plan("torch.RMSNorm", "keras.RMSNormalization", sizes={"features": 7})
+    assert carry(found.source, found.target) == [
+        "epsilon=1.1920928955078125e-07 (torch's None is the machine epsilon of float32); keras's default is 1e-06"
+    ]
+    same = lx.plan(
+        "torch.RMSNorm", "keras.RMSNormalization", sizes={"features": 7}, target_config={"epsilon": 2.0**-23}
+    )
+    assert carry(same.source, same.target) == []
+    own = lx.plan("torch.RMSNorm", "flax.RMSNorm", sizes={"features": 7}, config={"eps": 1e-6})
+    assert carry(own.source, own.target) == []

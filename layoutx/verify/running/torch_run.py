@@ -170,9 +170,16 @@ def _copied(model: Any) -> Any:
 
 
 def doubled(model: Any) -> Any:
-    """The copy with float64 parameters, buffers, and tensors kept as plain attributes."""
+    """The copy with float64 parameters, buffers, and tensors kept as plain attributes.
+
+    An eps of None means the machine epsilon of the dtype (torch 2.13 RMSNorm): that of the model's own is kept.
+    """
     import torch
 
+    for module in model.modules():
+        weight = getattr(module, "weight", None)
+        if getattr(module, "eps", 0.0) is None and isinstance(weight, torch.Tensor) and weight.is_floating_point():
+            module.eps = torch.finfo(weight.dtype).eps
     model = model.double()
     for module in model.modules():
         for key, value in vars(module).items():

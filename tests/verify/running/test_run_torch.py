@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from layoutx.errors import ModelError, UsageError
 from layoutx.verify.recording import Recording
 from layoutx.verify.running import Runner, opened
+from layoutx.verify.running.torch_run import doubled
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -261,3 +263,15 @@ def test_an_exported_program_runs_by_its_modules(from_file: bool, tmp_path: Any)
         np.testing.assert_allclose(call.outputs[0], other.outputs[0], rtol=0, atol=1e-12)
     assert [call.layer for call in found.calls][-1] == ""
     alone_as_recorded(runner, found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_an_eps_of_none_stays_that_of_the_models_own_dtype(dtype: Any) -> None:
+    module = nn.Sequential(nn.RMSNorm(5, dtype=dtype), nn.RMSNorm(5, eps=0.25, dtype=dtype))
+    copy = doubled(deepcopy(module))
+    assert [norm.eps for norm in copy] == [torch.finfo(dtype).eps, 0.25]
+    assert [norm.eps for norm in module] == [None, 0.25]
+    x = 1e-4 * torch.arange(1.0, 6.0)
+    if dtype == torch.float32:
+        np.testing.assert_allclose(copy(x.double()).detach().numpy(), module(x).detach().numpy(), rtol=1e-5)
+        assert abs(nn.RMSNorm(5).double()(x.double()) - copy[0](x.double())).max() > 0.1
