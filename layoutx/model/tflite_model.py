@@ -12,7 +12,13 @@ from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.tflite_flow import wired
 from layoutx.model.tflite_layers import MAIN, Graph, called, graph_of, layer_name, read_operator
 
-OUT = {"TRANSPOSE_CONV": 0, "CONV_2D": 0, "DEPTHWISE_CONV_2D": -1, "CONV_3D_TRANSPOSE": -2}  # the kernel's axis out
+OUT = {  # the axis of the kernel that is its outputs
+    "TRANSPOSE_CONV": 0,
+    "CONV_2D": 0,
+    "DEPTHWISE_CONV_2D": -1,
+    "CONV_3D_TRANSPOSE": -2,
+    "FULLY_CONNECTED": 0,
+}
 ADD, THROUGH = "0", ("22", "43", "37")  # RESHAPE, SQUEEZE, BATCH_TO_SPACE_ND
 
 
@@ -60,7 +66,7 @@ def _records(graph: Graph) -> tuple[dict[str, LayerRecord], dict[int, str], dict
 
 
 def _bias_after(graph: Graph, at: int, tensors: Mapping[str, Tensor]) -> tuple[int, str, str] | None:
-    """The ADD that is the bias of a convolution without one, or with zeros: its position, the slot of the constant
+    """The ADD that is the bias of a product without one, or with zeros: its position, the slot of the constant
     and the value that it adds to."""
     op = graph.operators[at]
     if op.name not in OUT:

@@ -14,6 +14,7 @@ from tf_parts import RNG, filled, nonzero
 from layoutx.convert import convert
 from layoutx.errors import LayoutxError
 from layoutx.inspect import inspect
+from layoutx.port import port
 
 pytest.importorskip("tf_keras", reason="the models are those of tf_keras")
 
@@ -150,3 +151,18 @@ def test_damaged_files_are_errors_of_layoutx(lite_cnn: Path, tmp_path: Path) -> 
         except LayoutxError:
             outcomes.append("refused")
     assert set(outcomes) == {"read", "refused"}
+
+
+def test_a_dense_layer_over_rows_goes_back_into_its_model(tmp_path: Path) -> None:
+    """Its bias is added after the Reshape that puts the rows together again."""
+    import tf_keras
+
+    layers = tf_keras.layers
+
+    def built() -> Any:
+        return tf_keras.Sequential([layers.Input((4, 5)), layers.Dense(7, "relu"), layers.Dense(3)])
+
+    model, fresh = nonzero(built()), built()
+    port(lite(model, tmp_path / "rows.tflite"), fresh)
+    for one, other in zip(model.get_weights(), fresh.get_weights(), strict=True):
+        assert one.tobytes() == other.tobytes()
