@@ -91,9 +91,7 @@ def constants(
         if node.op_type == "Constant" and node.output:
             found[node.output[0]] = _constant(node, store, prefix, folding)
             continue
-        if (
-            node.op_type == "CastLike" and node.input[0] in found and node.output
-        ):  # the same numbers, in the data's dtype
+        if node.op_type == "CastLike" and node.input[0] in found and node.output:  # only its dtype is the data's
             found[node.output[0]] = found[node.input[0]]
             folding.makers[node.output[0]] = need_onnx().helper.make_node("Identity", node.input[:1], node.output)
             continue

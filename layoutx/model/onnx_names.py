@@ -13,7 +13,6 @@ from layoutx.files.store import Tensor
 _TORCH = re.compile(r"^(?P<stem>.+)\.(weight|bias|running_mean|running_var|\w+_[ih]h_l\d+(_reverse)?)$")
 _KERAS = re.compile(r"^(?P<stem>.+)/(kernel|bias|gamma|beta|moving_mean|moving_variance|embeddings|recurrent_kernel)\b")
 _MADE = re.compile(r"^(onnx::|_v_|val_)")  # names that torch's exporters make for folded constants
-
 SCOPES = "pkg.torch.onnx.name_scopes"
 _QUOTED = re.compile(r"'([^']*)'")
 
