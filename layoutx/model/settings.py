@@ -14,9 +14,7 @@ SHAPES = ("axis", "heads", "groups", "shared_axes", "equation")  # told by the l
 # frameworks whose layers pad by name alone, spelled as layoutx does
 NAMED: Mapping[str, tuple[str, ...]] = {"keras": ("valid", "same", "causal"), "tf1": ("valid", "same")}
 NEUTRAL: tuple[Any, ...] = (None, False, "linear", "valid", "concat", 1, (), 0)
-
-
-EPSILON = 2.0**-23  # of float32
+EPSILON = 2.0**-23  # of float32: what an eps of None is there (torch 2.13 RMSNorm)
 CALLED = ("causal",)  # decided by each call of a layer, unless the layer itself always does it
 
 
@@ -29,9 +27,7 @@ def carry(source: BoundForm, target: BoundForm) -> list[str]:
     for name, value in source.settings.items():
         if name in SHAPES or name in CALLED or (name == "output_padding" and source.settings.get("padding") == "same"):
             continue  # told by the sizes; or part of the rule for padding="same"
-        value = _plain(value)
-        if name == "eps" and value is None:
-            lines += _machine(source, target)
+        value = EPSILON if name == "eps" and value is None else _plain(value)
         if value is None or (name == "output_padding" and _zero(value)):
             continue  # what a zero means beside a default that is no number is told with the padding
         if name == "padding":
@@ -47,24 +43,11 @@ def carry(source: BoundForm, target: BoundForm) -> list[str]:
             continue
         wanted = spelled(value, there)
         current = _plain(target.config.get(there.config))
-        unsaid = current is None and _neutral(value)  # strides=None of flax is 1
+        unsaid = current is None and (_neutral(value) or value == EPSILON)  # strides=None of flax is 1
         if _expanded(wanted) != _expanded(current) and not unsaid:
             lines.append(_line(there, wanted, current, source, name, target))
     lines += time_first(source, target)
     return lines + [line for name in CALLED if (line := _called(name, source, target))]
-
-
-def _machine(source: BoundForm, target: BoundForm) -> list[str]:
-    """An eps of None is the machine epsilon of what is computed with (torch 2.13 RMSNorm): told as that of float32."""
-    there = reading_of(target, "eps")
-    current = None if there is None else _plain(target.config.get(there.config))
-    if there is None or current in (None, EPSILON):
-        return []
-    has = (
-        f"{target.form.framework}'s default is" if target.form.config.get(there.config) == current else "the target has"
-    )
-    said = f"{source.form.framework}'s None is the machine epsilon of float32"
-    return [f"{there.config}={_show(EPSILON)} ({said}); {has} {_show(current)}"]
 
 
 def _called(name: str, source: BoundForm, target: BoundForm) -> str:
@@ -92,6 +75,8 @@ def reading_of(bound: BoundForm, setting: str) -> Reading | None:
 def _line(there: Reading, wanted: Any, current: Any, source: BoundForm, name: str, target: BoundForm) -> str:
     reading = reading_of(source, name)
     text = f"{there.config}={_show(wanted)}"
+    if wanted == EPSILON and source.settings.get(name) is None:
+        text += f" ({source.form.framework}'s None is the machine epsilon of float32)"
     if reading is not None and there.complement != reading.complement:
         text += f" ({source.form.framework} {reading.config}={_show(source.config.get(reading.config))})"
     if target.form.config.get(there.config) == current:
