@@ -59,7 +59,8 @@ def ray_executor(address: str) -> Iterator[Executor]:
             _check_answers(address)
             ray.init(address=address, log_to_driver=False, logging_level="error")
         except (OSError, ValueError, RuntimeError) as error:
-            if "Unauthenticated" in _causes(error) or "AuthToken" in _causes(error):
+            said = _causes(error)
+            if "Unauthenticated" in said or "AuthToken" in said:
                 raise UsageError(
                     f"the Ray cluster at {address} asks for a token",
                     do="copy ~/.ray/auth_token of its head to this machine, and set RAY_AUTH_MODE=token",
@@ -85,24 +86,25 @@ class RayExecutor(Executor):
         """Of the cluster that this process is connected to."""
         import ray
 
+        self._task = ray.remote(_called).options(max_retries=2)
         cores = int(ray.cluster_resources().get("CPU", 1))
         self._threads = ThreadPoolExecutor(max(LEAST, 2 * cores), "layoutx-ray")
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Give a call to a worker."""
-        return self._threads.submit(_answer, fn, args, kwargs)
+        return self._threads.submit(_answer, self._task, fn, args, kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls."""
         self._threads.shutdown(wait, cancel_futures=cancel_futures)
 
 
-def _answer(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _answer(task: Any, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What a task gives; an error of layoutx as it was raised, without Ray's traceback in its text."""
     import ray
 
     try:
-        return ray.get(ray.remote(_called).options(max_retries=2).remote(fn, args, kwargs))
+        return ray.get(task.remote(fn, args, kwargs))
     except ray.exceptions.RayTaskError as error:
         raise (error.cause if isinstance(error.cause, LayoutxError) else error) from None
 

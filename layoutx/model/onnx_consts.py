@@ -113,6 +113,14 @@ def _of_nothing(node: Any, found: Mapping[str, Const]) -> bool:
     return value is not None and not np.any(value.read())
 
 
+def small_ints(const: Const | None) -> list[int] | None:
+    """The whole numbers of a value that is a shape, axes or an index; None of anything else."""
+    tensor = const.value if const is not None else None
+    if tensor is None or tensor.dtype.kind not in "iu" or tensor.size > 16:
+        return None
+    return [int(n) for n in tensor.read().reshape(-1)]
+
+
 def names_read(graph: Any) -> Iterator[str]:
     """Every value that the nodes of a graph and of its bodies read, and the graph's outputs, each time it is read."""
     for node in graph.node:

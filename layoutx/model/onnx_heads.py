@@ -7,7 +7,7 @@ from itertools import zip_longest
 from typing import Any
 
 from layoutx.frozen import frozen
-from layoutx.model.onnx_consts import Const
+from layoutx.model.onnx_consts import Const, small_ints
 from layoutx.model.onnx_nodes import asks, attributes
 from layoutx.model.record import LayerRecord
 
@@ -144,8 +144,4 @@ def _empty(graph: Graph, value: str) -> bool:
 
 
 def _ints(graph: Graph, value: str) -> list[int] | None:
-    const = graph.consts.get(value)
-    tensor = const.value if const is not None else None
-    if tensor is None or tensor.dtype.kind not in "iu" or tensor.size > 16:
-        return None
-    return [int(n) for n in tensor.read().reshape(-1)]
+    return small_ints(graph.consts.get(value))

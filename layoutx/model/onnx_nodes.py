@@ -112,14 +112,14 @@ def _first(const: Const) -> Reading:
 
 def flat(tensor: Tensor) -> Tensor:
     """The same numbers as a vector."""
-    if len(tensor.shape) == 1:
+    return shaped(tensor, (tensor.size,))
+
+
+def shaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The same numbers in another shape."""
+    if tensor.shape == shape:
         return tensor
-    return replace(tensor, shape=(tensor.size,), read=lambda: tensor.read().reshape(-1))
-
-
-def _without_batch(tensor: Tensor) -> Tensor:
-    """The same numbers without the first dimension: torch's new exporter writes slopes as (1, channels, 1, 1)."""
-    return replace(tensor, shape=tensor.shape[1:], read=lambda: tensor.read()[0])
+    return replace(tensor, shape=shape, read=lambda: tensor.read().reshape(shape))
 
 
 def _formed(node: Any, tensors: dict[str, Tensor], turned: bool, opset: int, rank: int | None) -> Reading:
@@ -148,7 +148,7 @@ def _formed(node: Any, tensors: dict[str, Tensor], turned: bool, opset: int, ran
         config = {"training_mode": int(len([x for x in node.output if x]) > 1), **config}
     if op == "PRelu":
         if opset >= 7 and rank is not None and first.shape[:1] == (1,) and len(first.shape) == rank:
-            tensors["slope"] = first = _without_batch(first)
+            tensors["slope"] = first = shaped(first, first.shape[1:])  # (1, channels, 1, 1) of torch's new exporter
         if first.size > 1 and opset >= 7 and rank is not None and len(first.shape) != rank - 1:
             return _plainly(tensors, f"a slope of shape {first.shape} does not go with the channels")
         config["rank"] = len(first.shape) - 1

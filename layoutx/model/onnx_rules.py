@@ -117,7 +117,7 @@ def carried(flow: Flow, dims: Sequence[Dim], made: Sequence[Dim]) -> None:
 
 def _reduce(flow: Flow, node: Any, ins: Sequence[Value], out: Shape, said: Mapping[str, Any], ints: Ints) -> Dims:
     dims = ins[0].dims if ins else None
-    axes = _axes(node, said, ints)
+    axes = axes_of(node, said, ints)
     if dims is None or axes is None:
         return flow.fresh(out, node.name) if out is not None and len(out) < 3 else None
     gone = {a % len(dims) for a in axes} or set(range(len(dims)))
@@ -126,7 +126,7 @@ def _reduce(flow: Flow, node: Any, ins: Sequence[Value], out: Shape, said: Mappi
     return tuple(one[i] if i in gone else d for i, d in enumerate(dims) if keep or i not in gone)
 
 
-def _axes(node: Any, said: Mapping[str, Any], ints: Ints) -> list[int] | None:
+def axes_of(node: Any, said: Mapping[str, Any], ints: Ints) -> list[int] | None:
     """The attribute `axes`, which is an input in later opsets; [] where it is left out."""
     if "axes" in said:
         return list(said["axes"])
@@ -134,7 +134,7 @@ def _axes(node: Any, said: Mapping[str, Any], ints: Ints) -> list[int] | None:
 
 
 def _squeeze(flow: Flow, node: Any, ins: Sequence[Value], out: Shape, said: Mapping[str, Any], ints: Ints) -> Dims:
-    dims, axes = ins[0].dims if ins else None, _axes(node, said, ints)
+    dims, axes = ins[0].dims if ins else None, axes_of(node, said, ints)
     if dims is None or axes is None:
         return None
     gone = {a % len(dims) for a in axes} or {i for i, d in enumerate(dims) if size_of(d) == 1}
@@ -142,7 +142,7 @@ def _squeeze(flow: Flow, node: Any, ins: Sequence[Value], out: Shape, said: Mapp
 
 
 def _unsqueeze(flow: Flow, node: Any, ins: Sequence[Value], out: Shape, said: Mapping[str, Any], ints: Ints) -> Dims:
-    dims, axes = ins[0].dims if ins else None, _axes(node, said, ints)
+    dims, axes = ins[0].dims if ins else None, axes_of(node, said, ints)
     if dims is None or not axes:
         return None
     made, rank = list(dims), len(dims) + len(axes)

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from layoutx.files.store import Tensor
-from layoutx.model.onnx_nodes import Reading
+from layoutx.model.onnx_nodes import Reading, shaped
 
 FORMS = ("onnx.Conv", "onnx.ConvTranspose")
 LISTS = ("strides", "dilations", "kernel_shape", "output_padding", "output_shape")
-BETWEEN = ("Transpose", "Identity", "Add", "Pad")  # what lies between the convolution and the axis that comes and goes
+BEFORE = ("Transpose", "Identity", "Pad")  # what lies between the convolution and the axis that comes and goes
+AFTER = (*BEFORE, "Add")
+NEAR = 4  # of those in a row
 
 
 def thinned(
@@ -39,19 +40,15 @@ def thinned(
             config[key] = [n for i, n in enumerate(config[key]) if i != at]
     if "pads" in config:
         config["pads"] = [n for i, n in enumerate(pads) if i % 2 != at]
-    return replace(reading, config={**config, "rank": 1}, tensors={**reading.tensors, "W": _without(kernel, 2 + at)})
-
-
-def _without(tensor: Tensor, axis: int) -> Tensor:
-    shape = tensor.shape[:axis] + tensor.shape[axis + 1 :]
-    return replace(tensor, shape=shape, read=lambda: tensor.read().reshape(shape))
+    thin = shaped(kernel, kernel.shape[: 2 + at] + kernel.shape[3 + at :])
+    return replace(reading, config={**config, "rank": 1}, tensors={**reading.tensors, "W": thin})
 
 
 def _comes(nodes: Sequence[Any], value: str, makers: Mapping[str, int]) -> bool:
     """Whether an axis is put in shortly before."""
-    for _ in range(len(BETWEEN)):
+    for _ in range(NEAR):
         at = makers.get(value, -1)
-        if at < 0 or nodes[at].op_type not in ("Transpose", "Identity", "Pad"):
+        if at < 0 or nodes[at].op_type not in BEFORE:
             break
         value = nodes[at].input[0]
     at = makers.get(value, -1)
@@ -60,14 +57,14 @@ def _comes(nodes: Sequence[Any], value: str, makers: Mapping[str, int]) -> bool:
 
 def _goes(nodes: Sequence[Any], value: str, readers: Mapping[str, Sequence[int]]) -> bool:
     """Whether an axis is taken out shortly after."""
-    for _ in range(len(BETWEEN) + 1):
+    for _ in range(NEAR + 1):
         after = readers.get(value, ())
         if len(after) != 1 or after[0] < 0:
             return False
         node = nodes[after[0]]
         if node.op_type == "Squeeze":
             return True
-        if node.op_type not in BETWEEN:
+        if node.op_type not in AFTER:
             return False
         value = node.output[0]
     return False

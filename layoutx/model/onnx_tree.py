@@ -10,8 +10,9 @@ import numpy as np
 
 from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
-from layoutx.model.onnx_consts import Const
+from layoutx.model.onnx_consts import Const, small_ints
 from layoutx.model.onnx_nodes import DOMAINS, asks, attributes, short
+from layoutx.model.onnx_rules import axes_of
 
 PASSES = ("Cast", "Identity")
 MOST = 9  # of those in a row
@@ -113,13 +114,11 @@ class Tree:
         if node is None:
             return None
         said = attributes(node)
-        axes = said.get("axes")
-        if node.op_type == "GlobalAveragePool":  # tf2onnx: of (batch, rows, features)
-            axes = list(range(2 - len(self.shapes.get(node.input[0]) or ()), 0))
-        if axes is None and len(node.input) > 1 and node.input[1] in self.consts:
-            given = self.consts[node.input[1]].value
-            axes = None if given is None else [int(n) for n in given.read().reshape(-1)]
         rank = len(self.shapes.get(node.input[0]) or ())
+        if node.op_type == "GlobalAveragePool":  # tf2onnx: of (batch, rows, features)
+            axes: list[int] | None = list(range(2 - rank, 0))
+        else:
+            axes = axes_of(node, said, lambda name: small_ints(self.consts.get(name)))
         counted = tuple(sorted(a - rank if a >= 0 and rank else a for a in axes or ()))
         if not counted or counted[-1] >= 0 or not said.get("keepdims", 1):
             return None

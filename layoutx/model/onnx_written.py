@@ -7,14 +7,13 @@ norm out themselves in any opset.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from math import prod
 from typing import Any
 
 from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
 from layoutx.model.onnx_consts import Const
-from layoutx.model.onnx_nodes import DOMAINS, Reading, attributes, flat, noted
+from layoutx.model.onnx_nodes import DOMAINS, Reading, attributes, flat, noted, shaped
 from layoutx.model.onnx_tree import Root, Shape, Tree, forgetful
 
 
@@ -198,9 +197,9 @@ class _Search(Tree):
 
 
 def _norm(op: str, config: Mapping[str, Any], scale: Tensor, bias: Tensor | None, span: tuple[int, ...]) -> Norm | None:
-    """The layer, where its form has a bias or none was found."""
+    """The layer, where the bias is as many numbers of the same dtype, or none was found."""
     names = {"LayerNormalization": ("Scale", "B"), "GroupNormalization": ("scale", "bias")}.get(op, ("scale", ""))
-    if bias is not None and (not names[1] or (bias.shape, bias.dtype) != (scale.shape, scale.dtype)):
+    if bias is not None and (bias.shape, bias.dtype) != (scale.shape, scale.dtype):
         return None
     tensors = {names[0]: scale} if bias is None else {names[0]: scale, names[1]: bias}
     return Norm(noted(Reading(f"onnx.{op}", config, tensors)), span)
@@ -221,7 +220,4 @@ def _flattened(tensor: Tensor, rank: int, op: str) -> Tensor | None:
         return None
     if op == "GroupNormalization":
         return flat(tensor) if shape[-rank] == tensor.size else None
-    own = shape[-rank:]
-    if prod(own) != tensor.size or (rank > len(tensor.shape)):
-        return None
-    return tensor if tensor.shape == own else replace(tensor, shape=own, read=lambda: tensor.read().reshape(own))
+    return shaped(tensor, shape[-rank:]) if rank <= len(tensor.shape) else None

@@ -32,17 +32,6 @@ spawned = partial(ProcessPoolExecutor, 2, mp_context=get_context("spawn"))
 forked = partial(ProcessPoolExecutor, 2, mp_context=get_context("fork"))
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    return checkpoint(tmp_path_factory.mktemp("source") / "m.safetensors")
-
-
-@pytest.fixture(scope="module")
-def wanted(source, tmp_path_factory):
-    """What one process gives."""
-    return converted(source, tmp_path_factory.mktemp("wanted") / "out")
-
-
 class Unreliable(Executor):
     """Does calls at once; `fails` says for each call, by its number, what happens instead."""
 

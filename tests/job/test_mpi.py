@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from cluster import checkpoint, converted, files, same
+from cluster import files, same
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
@@ -60,14 +60,9 @@ def run(tmp_path, source, refuse=""):
     return done.stdout.splitlines()
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    return checkpoint(tmp_path_factory.mktemp("source") / "m.safetensors")
-
-
-def test_mpi(tmp_path, source):
+def test_mpi(tmp_path, source, wanted):
     assert run(tmp_path, source) == ["1024 2"]
-    same(files(tmp_path / "out"), converted(source, tmp_path / "wanted"))
+    same(files(tmp_path / "out"), wanted)
 
 
 def test_what_a_worker_refuses_is_said_as_layoutx_says_it(tmp_path, source):

@@ -14,22 +14,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from cluster import checkpoint, converted, files, same
+from cluster import converted, files, same
 
 from layoutx.errors import ConversionError, UsageError
 from layoutx.job import executors, shards
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-    return checkpoint(tmp_path_factory.mktemp("source") / "m.safetensors")
-
-
-@pytest.fixture(scope="module")
-def wanted(source, tmp_path_factory):
-    return converted(source, tmp_path_factory.mktemp("wanted") / "out")
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ def test_an_export_goes_back_into_its_model(name: str, tmp_path: Path) -> None:
 )
 def test_weights_into_the_export_of_another_training(name: str, tmp_path: Path) -> None:
     model, x = made(name)
-    template = emptied(exported(model, x, tmp_path / "m.onnx"))
+    template = emptied(exported(model, x, tmp_path / "m.onnx"), spelled=True)
     model.save(tmp_path / "m.keras")
     convert(tmp_path / "m.keras", tmp_path / "out.onnx", to="onnx", like=template)
     found = run(tmp_path / "out.onnx", x)

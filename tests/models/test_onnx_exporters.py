@@ -182,7 +182,7 @@ def test_a_state_dict_into_the_export_of_another_training(name: str, how: str, t
     if how == "opset 14" and name not in OLD:
         pytest.skip("the exporter before cannot export it")
     module, x = made(name)
-    template = emptied(exported(module, x, tmp_path / "m.onnx", how))
+    template = emptied(exported(module, x, tmp_path / "m.onnx", how), spelled=True)
     torch.save(module.state_dict(), tmp_path / "m.pt")
     convert(tmp_path / "m.pt", tmp_path / "out.onnx", to="onnx", like=template)
     found = run(tmp_path / "out.onnx", x.numpy())
