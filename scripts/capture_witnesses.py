@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
         captured = []
         for plan in plans:
             try:
-                captured.append(capture(plan))
+                captured.append(capture(plan, reg.form(plan.form).runs))
             except LayoutxError as error:
                 problems.append(f"{name}: {plan.form} {dict(plan.config)}\n    {error}")
         many += len(captured)
@@ -89,14 +89,14 @@ def framework(plan: Plan) -> str:
     return "tf_keras" if plan.config.get("version") == 2 else plan.form.partition(".")[0]
 
 
-def capture(plan: Plan) -> Case:
-    """Run the real layer on weights and inputs that the case's own name seeds."""
+def capture(plan: Plan, real: str) -> Case:
+    """Run the real layer, of the form `real`, on weights and inputs that the case's own name seeds."""
     name = framework(plan)
     version = live.available(name).partition("+")[0]  # 2.13.0, whether or not built for a GPU
     if not version:
         raise LayoutxError(f"{name} is not installed", do="witnesses of all frameworks are captured together")
     config = {key: value for key, value in plan.config.items() if not key.startswith("_")}
-    shapes = list(plan.tensors.items()) if plan.tensors is not None else live.describe(plan.form, config, plan.inputs)
+    shapes = list(plan.tensors.items()) if plan.tensors is not None else live.describe(real, config, plan.inputs)
     rng = np.random.default_rng(zlib.crc32(f"{plan.form} {json.dumps(dict(plan.config))} {plan.inputs}".encode()))
     tensors = {key: values(rng, key, shape) for key, shape in shapes}
     for key in tensors:
@@ -106,10 +106,10 @@ def capture(plan: Plan) -> Case:
         inputs = {key: rng.integers(0, plan.vocab, shape) for key, shape in plan.inputs.items()}
     else:
         inputs = {key: values(rng, key, shape) for key, shape in plan.inputs.items()}
-    dtype = live.precision(plan.form, config, plan.dtype)
-    outputs = live.run(plan.form, config, tensors, inputs, dtype)
+    dtype = live.precision(real, config, plan.dtype)
+    outputs = live.run(real, config, tensors, inputs, dtype)
     if name == "onnx" and dtype == "float64":  # that was the evaluator of the onnx package: onnxruntime must agree
-        single = live.run(plan.form, config, tensors, inputs, "float32")
+        single = live.run(real, config, tensors, inputs, "float32")
         if max(apart(outputs, single).values()) > SAME["float32"]:
             raise VerificationError(f"onnxruntime and the reference evaluator disagree on {plan.form} {config}")
     return Case(plan.form, dict(plan.config), dict(plan.refine), tensors, inputs, outputs, name, version, dtype)

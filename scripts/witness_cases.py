@@ -233,6 +233,12 @@ def torch(form: str, x: Shape, refine: Mapping[str, str] | None = None, vocab: i
 def torch_plain() -> Iterator[Plan]:
     yield torch("Linear", (2, 7), in_features=7, out_features=5)
     yield torch("Linear", (2, 7), in_features=7, out_features=5, bias=False)
+    yield torch("Linear.Pointwise", (2, 7), in_features=7, out_features=5)
+    yield torch("Linear.Pointwise", (2, 5, 3, 7), in_features=7, out_features=5, bias=False)
+    for rank in (1, 2, 3):
+        sizes = {"in_channels": 7, "out_channels": 11, "kernel_size": 1}
+        yield torch(f"Conv{rank}d.Pointwise", (2, 7, *(1,) * rank), **sizes)
+        yield torch(f"Conv{rank}d.Pointwise", (2, 7, *(5, 3, 2)[:rank]), **sizes, bias=False)
     yield torch("Embedding", (5,), vocab=11, num_embeddings=11, embedding_dim=3)
     yield torch("Embedding", (5,), vocab=11, num_embeddings=11, embedding_dim=3, padding_idx=2)
     yield torch("PReLU", (2, 5), num_parameters=5)
@@ -355,6 +361,9 @@ def onnx_plain() -> Iterator[Plan]:
     yield onnx("Gemm", (2, 7), {"B": (7, 5), "C": (5,)})
     yield onnx("Gemm", (2, 7), {"B": (5, 7), "C": (5,)}, transB=1)
     yield onnx("Gemm", (2, 7), {"B": (5, 7)}, transB=1)
+    yield onnx("Gemm.Pointwise", (2, 7), {"B": (7, 5), "C": (5,)})
+    yield onnx("Gemm.Pointwise", (2, 7), {"B": (5, 7), "C": (5,)}, transB=1)
+    yield onnx("MatMul.Pointwise", (2, 5, 3, 7), {"B": (7, 5), "bias": (5,)})
     yield onnx("MatMul", (2, 7), {"B": (7, 5), "bias": (5,)})
     yield onnx("MatMul", (2, 7), {"B": (7, 5)})
     yield onnx("Gather", (5,), {"data": (11, 3)}, vocab=11)

@@ -30,6 +30,8 @@ def flax(form: str, x: Shape, refine: Mapping[str, str] | None = None, vocab: in
 def plain() -> Iterator[Plan]:
     yield flax("Dense", (2, 7), features=5)
     yield flax("Dense", (2, 7), features=5, use_bias=False)
+    yield flax("Dense.Pointwise", (2, 7), features=5)
+    yield flax("Dense.Pointwise", (2, 5, 3, 7), features=5, use_bias=False)
     yield flax("DenseGeneral", (2, 7), features=5)
     yield flax("DenseGeneral", (2, 7), {"output": "out_0 out_1"}, features=[3, 11])
     both = {"input": "in_0 in_1", "output": "out_0 out_1"}

@@ -26,6 +26,8 @@ def nnx(form: str, x: Shape, refine: Mapping[str, str] | None = None, vocab: int
 def plain() -> Iterator[Plan]:
     yield nnx("Linear", (2, 7), in_features=7, out_features=5)
     yield nnx("Linear", (2, 7), in_features=7, out_features=5, use_bias=False)
+    yield nnx("Linear.Pointwise", (2, 7), in_features=7, out_features=5)
+    yield nnx("Linear.Pointwise", (2, 5, 3, 7), in_features=7, out_features=5, use_bias=False)
     yield nnx("LinearGeneral", (2, 7), in_features=7, out_features=5)
     yield nnx("LinearGeneral", (2, 7), {"output": "out_0 out_1"}, in_features=7, out_features=[3, 11])
     both = {"input": "in_0 in_1", "output": "out_0 out_1"}

@@ -14,7 +14,7 @@ from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.torch_flow import followed
 from layoutx.model.torch_trace import traced
 from layoutx.plan.plan import Array
-from layoutx.verify.models import LENGTHS, arrangements, vocabularies
+from layoutx.verify.models import arrangements, sized, vocabularies
 from layoutx.verify.plain import is_torch
 
 Model = Keyed | ModelRecord
@@ -74,7 +74,7 @@ def _probes(model: Model) -> list[Array]:
         shape = shape_of(record.config, {})
         if shape is None:
             return []
-        sizes = [3, *(LENGTHS[i % 3] if n is None else n for i, n in enumerate(shape))]
+        sizes = [3, *sized(shape)]
         limit = limits.get(record.name)
         whole = limit or "int" in str(record.config.get("dtype", ""))
         found.append(rng.integers(0, limit or 2, sizes) if whole else rng.normal(size=sizes).astype("float32"))

@@ -122,9 +122,17 @@ def candidates(
 def _candidates(
     layer: Layer, keyed: Keyed, registry: Registry, values: Mapping[str, Any], index: Index
 ) -> list[Candidate]:
+    kind = layer.bound.kind.name
+    usual = _held(layer, keyed, forms_for(kind, keyed, registry), values, index)
+    return usual or _held(layer, keyed, registry.read_another_way(kind, keyed.framework), values, index)
+
+
+def _held(
+    layer: Layer, keyed: Keyed, forms: Sequence[Form], values: Mapping[str, Any], index: Index
+) -> list[Candidate]:
     best: dict[tuple[str, ...], Candidate] = {}
     layouts: dict[tuple[str, ...], tuple[str, ...]] = {}
-    for form in forms_for(layer.bound.kind.name, keyed, registry):
+    for form in forms:
         switched = switches(form)
         for way in index.stored(layer, form, keyed):
             first, shape = next(iter(way.shapes.items()))
@@ -133,13 +141,13 @@ def _candidates(
                 known = keyed.modules.get(prefix)
                 if form.by_class and (known is None or known.form != form.name):
                     continue  # fitting names and shapes are no reason
-                if known is not None and known.form and known.form != form.name and not form.modules:
+                if known is not None and known.form and known.form != form.runs and not form.modules:
                     continue
                 if any(keyed.tensors[names[n]].shape != shape for n, shape in way.shapes.items()):
                     continue
                 where = names.values() if form.modules else (prefix,)  # a composite may be found by two paths
                 key = (*where, *map(str, way.instance.values()))
-                live = dict(known.config) if known is not None and known.form == form.name else {}
+                live = dict(known.config) if known is not None and known.form == form.runs else {}
                 said = {k: v for k, v in _said(values, layer, prefix).items() if k in form.config}
                 if any(k in switched and {**form.config, **way.config}[k] != v for k, v in said.items()):
                     continue

@@ -31,7 +31,7 @@ _ways: Memo[tuple[Form, ...]] = Memo()
 
 def _ways_of(kind: Kind, framework: str) -> tuple[Form, ...]:
     """The framework's own forms, then the modules of layoutx; () where there are none of these."""
-    forms = [form for form in kind.forms.values() if form.framework == framework]
+    forms = [form for form in kind.forms.values() if form.framework == framework and not form.of]
     forms = [form for form in forms if not form.by_class or form.import_name.startswith("layoutx.")]  # no Theano
     modules = any(form.by_class for form in forms)
     return tuple(sorted(forms, key=lambda form: form.by_class)) if modules else ()

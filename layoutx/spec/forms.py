@@ -13,7 +13,7 @@ from layoutx.spec.strict import Lines
 from layoutx.spec.values import OPERATIONS, MapSpec
 
 _FORM_KEYS = (
-    "about", "source", "rank", "by_class", "extends", "config", "ignore", "sizes", "only", "pin", "equal", "same",
+    "about", "source", "rank", "by_class", "of", "extends", "config", "ignore", "sizes", "only", "pin", "equal", "same",
     "maps", "names", "each", "modules", "require", "facts", "settings", "calls", "data", "tensors", "history",
     "formula", "why",
 )  # fmt: skip
@@ -93,6 +93,7 @@ def _form(kind: str, name: str, rank: int | None, body: Lines, place: Place, lin
         source=place.text(body, "source"),
         rank=rank,
         by_class=place.flag(body, "by_class"),
+        of=sub.name(place.text(body, "of")),
         config=dict(place.mapping(body, "config")),
         ignore=frozenset(place.words(body.get("ignore"), body.lines.get("ignore", line))),
         sizes=_sizes(place.mapping(body, "sizes"), place),

@@ -137,7 +137,7 @@ def names_of(registry: Registry) -> Names:
         words = {re.split(r"[./]", spec.name)[-1] for spec in form.tensors if spec.name}
         last.setdefault(form.framework, set()).update(words)
     return Names(
-        {form.name: every_name(kind, form) for kind, form in forms if not form.by_class},
+        {form.name: every_name(kind, form) for kind, form in forms if not form.by_class and not form.of},
         {framework: frozenset(words) for framework, words in last.items()},
     )
 

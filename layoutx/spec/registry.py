@@ -74,6 +74,10 @@ class Registry:
         forms = self.kinds[kind].forms
         return _forms.get((forms,), key_of(framework, by_class), lambda: _forms_of(forms, framework, by_class))
 
+    def read_another_way(self, kind: str, framework: str) -> tuple[Form, ...]:
+        """The forms of a kind that are classes of another one: what a layer without a place may have become."""
+        return tuple(f for f in self.kinds[kind].forms.values() if f.of and f.framework == framework)
+
     def framework(self, name: str) -> Framework:
         """What holds for all forms of a framework."""
         return self.frameworks.get(name, Framework(name))
@@ -89,7 +93,8 @@ _named: Memo[Names] = Memo()
 
 
 def _forms_of(forms: Mapping[str, Form], framework: str, by_class: bool) -> tuple[Form, ...]:
-    return tuple(f for f in forms.values() if f.framework == framework and (by_class or not f.by_class))
+    own = (f for f in forms.values() if f.framework == framework and not f.of)
+    return tuple(f for f in own if by_class or not f.by_class)
 
 
 def builtin_folder() -> Path:

@@ -110,6 +110,8 @@ class Form:
     """How one framework stores a kind. Field by field as documented in docs/design.md, part 4.
 
     `by_class`: only its class, or the user's word, leads to it; tensors of fitting names and shapes never do.
+    `of`: the form, of another kind, whose class this one reads another way (a Linear as a convolution of one position);
+    no tensors lead to it, only a layer for which nothing else is there.
     `formula`: what the layer computes, in its own tensors' names; what stands in square brackets is left out where the
     layer lacks a tensor that it names. `why`: why the tensors lie as they do.
     """
@@ -120,6 +122,7 @@ class Form:
     source: str = ""
     rank: int | None = None
     by_class: bool = False
+    of: str = ""
     config: Mapping[str, Any] = NOTHING
     ignore: frozenset[str] = frozenset()
     sizes: tuple[tuple[str, Dim | tuple[Dim, ...]], ...] = ()
@@ -149,9 +152,14 @@ class Form:
         return self.name.split(".", 1)[0]
 
     @property
+    def runs(self) -> str:
+        """The form under whose name the real layer goes: its own, or that of the class that it reads another way."""
+        return self.of or self.name
+
+    @property
     def class_name(self) -> str:
-        """The part after the first dot."""
-        return self.name.split(".", 1)[1]
+        """The part after the first dot, of the class itself."""
+        return self.runs.split(".", 1)[1]
 
     @property
     def import_name(self) -> str:

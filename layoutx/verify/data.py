@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from layoutx.lang.parse import parse_dims
 from layoutx.lang.place import place, shape_of
 from layoutx.lang.show import show_dims
 from layoutx.lang.sizes import Equation, solve
-from layoutx.lang.tree import Axis, Dim, Layout, Option, Product, Sum, walk
+from layoutx.lang.tree import Axis, Dim, Layout, Option, Product, Spread, Sum, walk
 from layoutx.plan.plan import Array
 from layoutx.plan.views import view
 from layoutx.spec.bound import BoundForm
@@ -133,6 +134,45 @@ def canonical_data(kind: str) -> dict[str, tuple[Dim, ...]]:
 def data_order(bound: BoundForm) -> dict[str, tuple[Dim, ...]]:
     """Axis orders of inputs and outputs; a form of one step (a cell) is run over time, in canonical order."""
     return dict(bound.data) if "y" in bound.data else canonical_data(bound.kind.name)
+
+
+def orders(bound: BoundForm) -> tuple[dict[str, tuple[Dim, ...]], dict[str, tuple[Dim, ...]]]:
+    """The canonical orders, and the form's own; with positions where a class of another kind has them."""
+    order, native = canonical_data(bound.kind.name), data_order(bound)
+    if not bound.form.of:
+        return order, native
+    return {n: _with_positions(dims) if _spread(native.get(n, ())) else dims for n, dims in order.items()}, native
+
+
+def taken(bound: BoundForm, name: str, array: Array, lead: Sequence[int] = ()) -> Array:
+    """Canonical data with as many positions as the layer's class takes, where another class has more or fewer.
+
+    A torch.Conv2d in the place of a Dense takes (batch, 1, 1, input) for (batch, input), an onnx.Gemm in the place of a
+    convolution the rows of all positions. `lead`: the axes that are one with the batch, where the rows stood in a map.
+    """
+    dims, rank, width = data_order(bound).get(name, ()), bound.form.rank, array.shape[-1]
+    if not _spread(dims):
+        return array.reshape(prod(array.shape[:-1]), width) if array.ndim > len(dims) == 2 else array
+    if rank is None or array.ndim != 2 or len(dims) != 3:
+        return array
+    places = tuple(lead) if prod(lead) == len(array) and len(lead) > 1 else array.shape[:1]
+    extra = max(len(places) - 1 - rank, 0)
+    first, rest = prod(places[: extra + 1]), places[extra + 1 :]
+    return array.reshape(first, *rest, *(1,) * (rank - len(rest)), width)
+
+
+def shaped(found: Mapping[str, Array], lead: Sequence[int]) -> dict[str, Array]:
+    """Canonical outputs with the positions of the data that they were made of, where their class has more or fewer."""
+    many = prod(lead)
+    return {n: a.reshape(*lead, a.shape[-1]) if prod(a.shape[:-1]) == many else a for n, a in found.items()}
+
+
+def _spread(dims: Sequence[Dim]) -> bool:
+    return any(isinstance(dim, Spread) for dim in dims)
+
+
+def _with_positions(dims: tuple[Dim, ...]) -> tuple[Dim, ...]:
+    return dims if _spread(dims) else (dims[0], Spread(), *dims[1:])
 
 
 def data_sizes(bound: BoundForm) -> dict[str, int]:

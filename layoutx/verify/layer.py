@@ -13,7 +13,7 @@ from layoutx.spec.bind import bind
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.expand import axis_names, expand
 from layoutx.spec.schema import Reading, choose
-from layoutx.verify.data import canonical_data, data_order, data_sizes, rearrange
+from layoutx.verify.data import data_sizes, orders, rearrange, shaped, taken
 from layoutx.verify.probe import spatial_rank, whole_sizes
 
 STATED = ("batch_first", "version")  # the runners have their own defaults for these
@@ -46,22 +46,23 @@ def run_live(
 
     first, tensors = _first_instance(bound, tensors)
     config = {**live_config(first, settings, refine), **keywords}
-    dtype = precision(bound.form.name, config, dtype)
-    order, native = canonical_data(bound.kind.name), data_order(bound)
+    dtype = precision(bound.form.runs, config, dtype)
+    order, native = orders(bound)
     labels, sizes = dict(bound.labels), data_sizes(bound)
     data = {}
     for name, array in probe.items():
+        given = taken(bound, name, array) if bound.form.of else array
         data[name] = rearrange(
-            array, order[name], native[name], sizes, labels=labels, refine_here=last, refine_there=refine
+            given, order[name], native[name], sizes, labels=labels, refine_here=last, refine_there=refine
         )
-    found = run(bound.form.name, config, tensors, data, dtype)
+    found = run(bound.form.runs, config, tensors, data, dtype)
     outputs = {}
     for name, array in found.items():
         if name in order and name in native:
             outputs[name] = rearrange(
                 array, native[name], order[name], sizes, labels=labels, refine_here=refine, refine_there=last
             )
-    return outputs, dtype
+    return shaped(outputs, probe["x"].shape[:-1]) if bound.form.of else outputs, dtype
 
 
 def _first_instance(bound: BoundForm, tensors: Mapping[str, Array]) -> tuple[BoundForm, dict[str, Array]]:

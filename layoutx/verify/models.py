@@ -20,7 +20,9 @@ from layoutx.verify.plain import called, is_torch, outputs_of, said
 
 # float64 is not tighter: TensorFlow rounds some constants to float32 (gelu's root of 2, 1/sqrt(head_dim) of attention)
 RELATIVE = {"float64": 1e-7, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
-LENGTHS = (7, 11, 13)
+LENGTHS = (7, 11, 13)  # of axes that a model leaves open
+# of maps and volumes: a deep network halves them five times, and Keras pads those of unknown size as if they were even
+WIDE = {4: (64, 96, 32), 5: (16, 32, 8)}
 
 
 def compare_models(source: Any, target: Any, model: Keyed | ModelRecord, inputs: Any = None) -> EndToEnd:
@@ -132,7 +134,7 @@ def probes(model: Any, record: Keyed | ModelRecord) -> list[Array]:
     limits, ends = vocabularies(record), ends_of(model)
     found = []
     for tensor in getattr(model, "inputs", None) or []:
-        shape = [3, *(LENGTHS[i % 3] if n is None else int(n) for i, n in enumerate(tensor.shape[1:]))]
+        shape = [3, *sized(tensor.shape[1:])]
         name = str(tensor.name).split(":")[0]
         dtype = str(getattr(tensor.dtype, "name", tensor.dtype))
         limit = limits.get(name) or (limits.get("") if len(model.inputs) == 1 else None)
@@ -144,6 +146,12 @@ def probes(model: Any, record: Keyed | ModelRecord) -> list[Array]:
         if value is not None and found[-1].ndim > 1 and limit != 1:
             found[-1] = ended(found[-1], value)
     return found
+
+
+def sized(shape: Sequence[int | None]) -> list[int]:
+    """A shape without its batch, with a length for each axis that the model leaves open (None)."""
+    lengths = WIDE.get(len(shape) + 1, LENGTHS)
+    return [lengths[i % 3] if n is None else int(n) for i, n in enumerate(shape)]
 
 
 def vocabularies(record: Keyed | ModelRecord) -> dict[str, int]:

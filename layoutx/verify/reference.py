@@ -10,7 +10,7 @@ import numpy as np
 from layoutx.empty import NOTHING
 from layoutx.plan.plan import Array
 from layoutx.spec.bound import BoundForm
-from layoutx.verify.data import canonical_data, data_order, data_sizes, rearrange
+from layoutx.verify.data import data_sizes, orders, rearrange
 from layoutx.verify.forward import forward
 from layoutx.verify.forward.activations import activation
 from layoutx.verify.roles import as_float, roles
@@ -61,7 +61,7 @@ def canonically(
     bound: BoundForm, x: Mapping[str, Array], stored: Mapping[str, str] = NOTHING, last: Mapping[str, str] = NOTHING
 ) -> dict[str, Array]:
     """Inputs in the framework's own order -> in canonical order; `stored`, `last`: dims of refined axes on each."""
-    order, native = canonical_data(bound.kind.name), data_order(bound)
+    order, native = orders(bound)
     return {
         name: rearrange(array, native[name], order[name], data_sizes(bound),
                         labels=bound.labels, refine_here=stored, refine_there=last)
@@ -73,7 +73,7 @@ def natively(
     bound: BoundForm, found: Mapping[str, Array], stored: Mapping[str, str] = NOTHING, last: Mapping[str, str] = NOTHING
 ) -> dict[str, Array]:
     """Outputs in canonical order -> as the framework gives them, two directions merged where it merges them."""
-    order, native = canonical_data(bound.kind.name), data_order(bound)
+    order, native = orders(bound)
     merge = MERGES.get(str(bound.settings.get("merge_mode")))
     outputs = {}
     for name, array in found.items():

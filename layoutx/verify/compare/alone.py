@@ -14,7 +14,7 @@ from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.verify.compare.apart import apart
 from layoutx.verify.compare.begun import MASK, STEPS, counted
-from layoutx.verify.compare.named import Named, named_outputs, native
+from layoutx.verify.compare.named import Named, beside, named_outputs, native
 from layoutx.verify.compare.outputs import alike, own_activation
 from layoutx.verify.compare.pairs import Couple, Half
 from layoutx.verify.compare.states import directions, stack_place
@@ -197,7 +197,7 @@ def _arguments(
 
 
 def _named(couple: Couple, arrays: Sequence[Array], x: Mapping[str, Array]) -> dict[str, Array]:
-    return named_outputs(couple.target.bound, arrays, x, couple.target.refine, couple.last)
+    return beside(couple, x, named_outputs(couple.target.bound, arrays, x, couple.target.refine, couple.last))
 
 
 def with_weights(

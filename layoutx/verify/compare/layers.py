@@ -14,7 +14,7 @@ from layoutx.verify.compare.apart import Apart, apart, where, worst
 from layoutx.verify.compare.calls import call_of, count, position
 from layoutx.verify.compare.limits import FAIL, OK, OPEN, coarsest, verdict
 from layoutx.verify.compare.masked import counting, masks_of
-from layoutx.verify.compare.named import Named, axis_words
+from layoutx.verify.compare.named import Named, axis_words, met
 from layoutx.verify.compare.outputs import applied, shared
 from layoutx.verify.compare.pairs import Check, Couple, rounds
 from layoutx.verify.compare.rounded import computed_in, rounding
@@ -112,7 +112,7 @@ def _call(couple: Couple, runs: Runs, number: int, problem: str) -> Looked:
         here = named_in(source, call, last, runs.sources)
     except LayoutxError as error:
         return _raw(couple, runs, call, template, problem, error)
-    there = _named_there(couple, template, runs)
+    there = _named_there(couple, here, template, runs)
     link = _link(couple, runs, number, here, there)
     try:
         own = trial(couple, here, there, template, runs.layer)
@@ -125,12 +125,12 @@ def _call(couple: Couple, runs: Runs, number: int, problem: str) -> Looked:
     return Looked(tuple(checks), link, suspects)
 
 
-def _named_there(couple: Couple, template: Call | None, runs: Runs) -> Named | None:
+def _named_there(couple: Couple, here: Named, template: Call | None, runs: Runs) -> Named | None:
     """The target's own call by name; None where its arrays do not have the axes that its form says."""
     if template is None:
         return None
     try:
-        return named_in(couple.target, template, couple.last, runs.targets)
+        return met(couple, here, named_in(couple.target, template, couple.last, runs.targets))
     except LayoutxError:
         return None
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import prod
 
 import numpy as np
 
@@ -13,8 +15,9 @@ from layoutx.lang.tree import Axis, Dim, Product, Spread
 from layoutx.plan.plan import Array
 from layoutx.spec.bound import BoundForm
 from layoutx.verify.compare.begun import MASK, begun, counted
+from layoutx.verify.compare.pairs import Couple
 from layoutx.verify.compare.states import RECURRENT, derived, directions, outputs_of, stack_place
-from layoutx.verify.data import canonical_data, data_order, data_sizes, rearrange
+from layoutx.verify.data import canonical_data, data_sizes, orders, rearrange, shaped, taken
 from layoutx.verify.probe import INPUTS
 from layoutx.verify.recording import Call
 
@@ -111,6 +114,20 @@ def named_outputs(
     return found if merged or kind == "conv_lstm" else derived(found, directions(bound), _turned(bound))
 
 
+def beside(couple: Couple, inputs: Mapping[str, Array], there: Mapping[str, Array]) -> dict[str, Array]:
+    """The target's arrays with the positions of the source's, where one's class is read another way (a Linear as a
+    convolution): a map of one position and a row are the same numbers in the same order.
+    """
+    read = couple.source.bound.form.of or couple.target.bound.form.of
+    return shaped(there, inputs["x"].shape[:-1]) if read and "x" in inputs else dict(there)
+
+
+def met(couple: Couple, here: Named, there: Named) -> Named:
+    """The target's own call, its arrays as `beside` gives them."""
+    inputs, outputs = (beside(couple, here.inputs, arrays) for arrays in (there.inputs, there.outputs))
+    return replace(there, inputs=inputs, outputs=outputs)
+
+
 def _turned(bound: BoundForm) -> bool:
     return bool(bound.settings.get("go_backwards"))
 
@@ -123,12 +140,12 @@ def ordered(
     Raises:
         SizeError: it does not have the axes that the form says.
     """
-    native, order = data_order(bound).get(name), canonical_data(bound.kind.name).get(name)
+    order, native = (found.get(name) for found in orders(bound))
     if native is None or order is None:
         raise SizeError(f"{bound.form.name} does not say which axes its {name} has")
     error: LayoutxError | None = None
     for many in range(_fewest(bound, native, array), array.ndim + 1):
-        merged = array.reshape(-1, *array.shape[many:]) if many > 1 else array
+        merged = array.reshape(prod(array.shape[:many]), *array.shape[many:]) if many > 1 else array
         try:
             found = rearrange(
                 merged, native, order, data_sizes(bound), labels=_labels(bound), refine_here=stored, refine_there=last
@@ -149,13 +166,20 @@ def native(
     last: Mapping[str, str] = NOTHING,
 ) -> Array:
     """One canonical array in the framework's own order; lead: what the batch is split into again, if that fits."""
-    order, wanted, sizes = canonical_data(bound.kind.name), data_order(bound), data_sizes(bound)
+    (order, wanted), sizes = orders(bound), data_sizes(bound)
     array = array[:, ::-1] if name == "x" and _turned(bound) else array
+    whole = taken(bound, name, array, lead)
     found = rearrange(
-        array, order[name], wanted[name], sizes, labels=_labels(bound), refine_here=last, refine_there=stored
+        whole, order[name], wanted[name], sizes, labels=_labels(bound), refine_here=last, refine_there=stored
     )
     first = wanted[name][0]
-    if len(lead) > 1 and isinstance(first, Axis) and first.name == "batch" and int(np.prod(lead)) == found.shape[0]:
+    if (
+        len(lead) > 1
+        and whole is array
+        and isinstance(first, Axis)
+        and first.name == "batch"
+        and int(np.prod(lead)) == found.shape[0]
+    ):
         found = found.reshape(*lead, *found.shape[1:])
     return np.ascontiguousarray(found)
 

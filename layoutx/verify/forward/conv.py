@@ -17,6 +17,7 @@ def conv(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, A
     """Cross-correlation: y[p] = sum over kernel positions k of x[p * stride + k * dilation - padding] kernel[k].
 
     kernel (group, out, in, ...), bias (group, out) or absent; x (batch, ..., group*in) -> y (batch, ..., group*out).
+    A kernel without positions meets each of the data's.
     Settings `strides`, `dilation` (one integer an axis, default 1) and `padding`: "valid", "same" (the odd
     element at the end, TensorFlow), "causal" (all of it in front), (lo, hi) pairs; also one integer an axis for both
     ends, or ONNX pads, all lo and then all hi. None or left out: 1, 1 and no padding.
@@ -31,6 +32,8 @@ def conv(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, A
             "x": (data, "batch space... group*in"),
         },
     )
+    if kernel.ndim == 3:  # of one position, which says nothing of the data's rank: a Linear in its place
+        kernel = kernel.reshape(*kernel.shape, *(1,) * (data.ndim - 2))
     _same_rank("conv", kernel.ndim - 3, data)
     y = correlate(data, kernel, settings)
     y = y if bias is None else y + bias
@@ -94,7 +97,7 @@ def correlate(data: Array, kernel: Array, settings: Facts) -> Array:
     pads = _conv_pads(_given(settings, "padding", 0), space, reach, strides)
     padded = np.pad(data, [(0, 0), *pads, (0, 0)])
     lengths = [(n - r) // s + 1 for n, r, s in zip(padded.shape[1:-1], reach, strides, strict=True)]
-    if min(lengths) < 1:
+    if min(lengths, default=1) < 1:
         raise SizeError(f"conv: the padded x {padded.shape[1:-1]} is shorter than the kernel's reach {tuple(reach)}")
     grouped = padded.reshape(*padded.shape[:-1], kernel.shape[0], kernel.shape[2])
     y = np.zeros((data.shape[0], *lengths, *kernel.shape[:2]), common_dtype(data, kernel))

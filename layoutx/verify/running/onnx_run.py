@@ -20,7 +20,7 @@ from layoutx.model.onnx_model import opened, shapes_of
 from layoutx.model.onnx_nodes import RECURRENT
 from layoutx.model.onnx_parts import Parts, parts_of
 from layoutx.plan.plan import Array
-from layoutx.verify.models import LENGTHS, RELATIVE
+from layoutx.verify.models import RELATIVE, sized
 from layoutx.verify.recording import Call, Recording
 from layoutx.verify.running.given import Inputs, cannot_run, layer_fails, listed, no_layer, resolved, said
 from layoutx.verify.running.onnx_graph import (
@@ -69,7 +69,8 @@ class OnnxRunner:
             kind = info.type.tensor_type
             if not kind.HasField("shape"):
                 return ()
-            sizes = [d.dim_value or (LENGTHS[i % 3] if i else 3) for i, d in enumerate(kind.shape.dim)]
+            dims = [d.dim_value or None for d in kind.shape.dim]
+            sizes = [*(n or 3 for n in dims[:1]), *sized(dims[1:])]
             dtype = dtype_of(kind.elem_type) or np.dtype("float32")
             if dtype.kind in "iub":
                 found.append(rng.integers(0, min(rows, default=2), sizes).astype(dtype))
