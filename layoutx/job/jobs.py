@@ -100,6 +100,7 @@ class LayerJob:
         reason: how the pairing came about; "" where the target takes the source's names.
         refine: axis -> its dims on the target's side; last: in the order of the NumPy reference.
         told: config keys of the source that the user said.
+        allowed: what whoever asked for this layer's plan has consented to with that.
     """
 
     record: LayerRecord
@@ -110,6 +111,7 @@ class LayerJob:
     refine: Mapping[str, str] = NOTHING
     last: Mapping[str, str] = NOTHING
     told: frozenset[str] = frozenset()
+    allowed: frozenset[str] = frozenset()
 
 
 @frozen
