@@ -100,7 +100,7 @@ class LayerJob:
         reason: how the pairing came about; "" where the target takes the source's names.
         refine: axis -> its dims on the target's side; last: in the order of the NumPy reference.
         told: config keys of the source that the user said.
-        allowed: what whoever asked for this layer's plan has consented to with that.
+        allowed: what the user has consented to for this layer by asking for its plan, beside `Options.allow`.
     """
 
     record: LayerRecord
