@@ -122,11 +122,12 @@ def run(flow: Flow, graph: Graph, prefix: str, given: Sequence[Value] | None) ->
     at = {ref.layer: i for i, ref in enumerate(graph.inputs)}
     pending = [(node, i, call) for node in graph.layers for i, call in enumerate(node.calls or ((),))]
     while pending:
-        waiting = []
+        waiting, left = [], list[str]()
         for node, i, call in pending:
             args = [_value(flow, values, feed, graph, ref) for ref in call]
             if any(a is None for a in args):
                 waiting.append((node, i, call))
+                left += [a.maker for a in args if a is not None]
                 continue
             known = [a for a in args if a is not None]
             if not call and node.name in at and feed is not None:
@@ -136,6 +137,7 @@ def run(flow: Flow, graph: Graph, prefix: str, given: Sequence[Value] | None) ->
                 [_as_said(flow, graph, node, prefix + node.name, made[0])] if len(made) == 1 else made
             )
         if len(waiting) == len(pending):
+            flow.readers.note(ELSE, left)
             break  # a cycle, or a layer that the wiring leaves out: nothing more can be followed
         pending = waiting
     outputs = [_value(flow, values, feed, graph, ref) for ref in graph.outputs]
