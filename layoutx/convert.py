@@ -104,8 +104,9 @@ def convert(
         specs: more spec folders.
         live: compute the proof with the target's framework where it is installed.
         from_: whose names a file of named tensors holds ("flax", "mlx", ...), where it does not say.
-        materialise: compute the weights that are stored as weight_norm or spectral_norm parts, and fold the batch
-            norms that an ONNX target has folded into its convolutions; rounded once.
+        materialise: compute the weights that are stored as weight_norm or spectral_norm parts, fold the batch norms
+            that an ONNX target has folded into its convolutions, and take a bias that the target's layer has no place
+            for off the mean of the batch norm after it; rounded once.
         values: config values that the file does not say: {"release": "1.0.5"} for all layers that read it,
             {"up.transpose_kernel": True} for one, {"block*.num_groups": 4} for those of a pattern.
         map: a mapping file that `layoutx match` wrote; what is given beside it counts before it.

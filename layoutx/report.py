@@ -179,6 +179,7 @@ def _results(job: Job, moved: Moved) -> list[tuple[LayerJob, Result]]:
 
 def _certified(layer: LayerLine) -> dict[str, Any]:
     proof = layer.proof
+    sums = {t.key: t.text for t in layer.tensors if t.exactness == str(Exactness.ROUNDS) and len(t.sources) > 1}
     forward = {"method": proof.method, "largest": proof.largest, "scale": proof.scale, "dtype": proof.dtype}
     return {
         "name": layer.name,
@@ -187,6 +188,7 @@ def _certified(layer: LayerLine) -> dict[str, Any]:
         "spec": layer.digest,
         "exactness": layer.exactness,
         "tensors": {t.key: t.exactness for t in layer.tensors},
+        **({"sums": sums} if sums else {}),
         "round_trip": proof.round_trip,
         "forward": forward if proof.method else {"note": proof.note},
         "witness": dict(layer.witness),

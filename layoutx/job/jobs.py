@@ -100,6 +100,7 @@ class LayerJob:
         reason: how the pairing came about; "" where the target takes the source's names.
         refine: axis -> its dims on the target's side; last: in the order of the NumPy reference.
         told: config keys of the source that the user said.
+        allowed: what the user has consented to for this layer by asking for its plan, beside `Options.allow`.
     """
 
     record: LayerRecord
@@ -110,6 +111,7 @@ class LayerJob:
     refine: Mapping[str, str] = NOTHING
     last: Mapping[str, str] = NOTHING
     told: frozenset[str] = frozenset()
+    allowed: frozenset[str] = frozenset()
 
 
 @frozen

@@ -100,7 +100,7 @@ def settle(job: Job, moves: Moves, told: Mapping[str, Told], moved: Moved, optio
             rounded.add(layer)
     for layer in sorted(rounded):
         try:
-            consent(layers[layer].plan, moved.results[layer], options.allow)
+            consent(layers[layer].plan, moved.results[layer], options.allow | layers[layer].allowed)
         except LayoutxError as error:
             problems.append(error.at(layers[layer].record.place))
     raise_all(problems, f"{len(problems)} layers were not converted")

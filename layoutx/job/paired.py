@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from layoutx.errors import LayoutxError, UsageError, raise_all
+from layoutx.job.absorbed import absorbed
 from layoutx.job.agreed import refine_there
 from layoutx.job.jobs import Job, LayerJob, Options, covers, job_of, layers_for
 from layoutx.job.joint import joint, oriented, records_of, tells_more
@@ -43,7 +44,8 @@ def plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registry
     if "onnx" in (source.framework, target.framework):
         check_unrolled(source, target, registry)
         source = with_norms_folded(source, target, registry, options)
-    return owned(_plan_pair(source, target, registry, options), target)
+    job = owned(_plan_pair(source, target, registry, options), target)
+    return absorbed(job, source, target, options)
 
 
 def _plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registry: Registry, options: Options) -> Job:

@@ -101,7 +101,7 @@ def _observed(layer: LayerJob, options: Options, moved: Moved) -> None:
     guarded = {step.source for step in layer.plan.steps if isinstance(step, Guard)}
     flat = {name: memory(layer.plan.source.tensor(name), layer.sources[name].read()) for name in guarded}
     result = Result({}, guards=guards_of(layer.plan, flat) if flat else [], derived=derived_of(layer))
-    consent(layer.plan, result, options.allow)
+    consent(layer.plan, result, options.allow | layer.allowed)
     moved.results[layer.record.name] = result
     moved.proofs[layer.record.name] = unproved(layer, result)
 
@@ -133,7 +133,7 @@ def carry(
     """
     source = {name: tensor.read() for name, tensor in layer.sources.items()}
     result = run_plan(layer.plan, source, plain=taken is not None)  # the fast way is held to it afterwards
-    consent(layer.plan, result, options.allow)
+    consent(layer.plan, result, options.allow | layer.allowed)
     name = layer.record.name
     moved.results[name] = result
     result.derived.update(derived_of(layer))

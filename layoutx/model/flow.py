@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from layoutx.frozen import frozen
 from layoutx.model.axes import Axis, Dim, State, Use, expand
 from layoutx.model.pieces import pieces
+from layoutx.model.readers import Readers
 from layoutx.model.record import LayerRecord, Piece
 
 
@@ -33,6 +34,7 @@ class Flow:
     parents: dict[int, Axis] = field(default_factory=dict)
     ranks: dict[str, int] = field(default_factory=dict)
     made: dict[int, tuple[Piece, ...]] = field(default_factory=dict)
+    readers: Readers = field(default_factory=Readers)
     count: int = 0
 
     def axis(self, letter: str, origin: str, size: int | None) -> Axis:

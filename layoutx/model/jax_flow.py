@@ -10,10 +10,12 @@ from layoutx.model.axes import Dim
 from layoutx.model.jax_ops import Dims, alike, picked, product, ruled, window
 from layoutx.model.jax_program import Traced
 from layoutx.model.onnx_axes import Flow, Value, finished
+from layoutx.model.readers import ELSE
 from layoutx.model.record import LayerRecord, Refinement
 
 INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # the body of a function that is called in place
 LOOPS = ("while", "cond", "scan")
+UNTOUCHED = ("convert_element_type", "copy")
 NORMS = {"BatchNorm": "channel", "PReLU": "channel", "LayerNorm": "features", "RMSNorm": "features"}
 TURNED = "its map is flattened in the order that is not its framework's own, and stays so"
 
@@ -57,6 +59,8 @@ def followed(
             walk.flow.inputs |= {axis.id for d in dims[1:] for axis in d}
             given.append(dims)
     _body(walk, jaxpr)
+    made = [walk.values[v].of for v in jaxpr.outvars if not _literal(v) and v in walk.values]
+    walk.flow.readers.note(ELSE, made)
     for dims in given:  # no layer has told where its channels are
         if {axis.id for d in dims[1:] for axis in d} <= walk.flow.inputs:
             walk.flow.inputs -= {axis.id for d in dims[1:] for axis in d}
@@ -152,13 +156,16 @@ def _op(walk: _Walk, eqn: Any, name: str) -> None:
     path = weights[0].rpartition(".")[0] if weights else None
     if path is not None:
         flow.fed.setdefault(path, []).extend(maker for value in data for maker in value.makers)
+    same = data[0].of if path is None and name in UNTOUCHED and len(data) == 1 else path or ELSE
+    if same == (path or ELSE):
+        walk.flow.readers.note(same, [value.of for value in data])
     made = _made(walk, eqn, name, path, known)
     makers = (path,) if path is not None else tuple(dict.fromkeys(m for value in data for m in value.makers))
     lost = next((value.lost for value in data if value.dims is None and value.lost), "") or name
     for at, out in enumerate(eqn.outvars):
         dims = made[at] if at < len(made) else None
         dims = dims if dims is not None else _plain(flow, tuple(out.aval.shape), data)
-        walk.set(out, Value(dims, makers, "" if dims is not None else lost))
+        walk.set(out, Value(dims, makers, "" if dims is not None else lost, same))
 
 
 def _plain(flow: Flow, shape: tuple[int, ...], data: Sequence[Value]) -> Dims:

@@ -9,6 +9,7 @@ from layoutx.frozen import frozen
 from layoutx.model.axes import Axis, Cat, Dim, Item, Use, axes_in, refinement, same_order
 from layoutx.model.onnx_sizes import Size
 from layoutx.model.pieces import pieces
+from layoutx.model.readers import ELSE, Readers
 from layoutx.model.record import LayerRecord, Piece, Refinement
 
 Shape = tuple[int | None, ...] | None
@@ -20,12 +21,14 @@ KEEPS_LAST = "in a model that keeps channels last"
 class Value:
     """One value on its way, with its batch axis: dims in the graph's own order, None where they were lost.
 
-    `makers` are the records that it comes from through nodes without weights; `lost` says where the dims ended.
+    `makers` are the records that it comes from through nodes without weights; `lost` says where the dims ended; `of`
+    is the record whose output it is, just as it came.
     """
 
     dims: tuple[Dim, ...] | None = None
     makers: tuple[str, ...] = ()
     lost: str = ""
+    of: str = ""
 
 
 @dataclass(slots=True)
@@ -53,6 +56,7 @@ class Flow:
     fed: dict[str, list[str]] = field(default_factory=dict)
     sizes: dict[str, list[Size]] = field(default_factory=dict)
     last: bool = False
+    readers: Readers = field(default_factory=Readers)
     count: int = 0
 
     def axis(self, letter: str, origin: str, size: int | None) -> Axis:
@@ -77,7 +81,12 @@ class Flow:
         self.channels.add(axes[0].id)
 
     def use(self, record: str, axis: str, value: Value, dims: Sequence[Dim], total: int | None) -> None:
-        """Remembers what one axis of a record's weights meets."""
+        """Remembers what one axis of a record's weights meets.
+
+        Where a norm's channels are another axis than what the layer before has made, it does not read that one alone.
+        """
+        if axis == "channel" and value.of and dims and not any(a.origin == value.of for a in axes_in(dims[0])):
+            self.readers.note(ELSE, [value.of])
         self.uses.setdefault(record, {}).setdefault(axis, []).append((value, tuple(dims), total))
 
 
@@ -160,7 +169,8 @@ def _finished(flow: Flow, record: LayerRecord, letters: Mapping[int, str]) -> La
         elif found[0] is not None:
             refine[axis] = found[0]
     inputs = tuple(n for n in dict.fromkeys(flow.fed.get(record.name, [])) if n != record.name)
-    return replace(record, refine=refine, inputs=inputs, note="; ".join(notes), pieces=_pieces(flow, record, letters))
+    made, alone = _pieces(flow, record, letters), flow.readers.alone(record.name)
+    return replace(record, refine=refine, inputs=inputs, note="; ".join(notes), pieces=made, alone=alone)
 
 
 def _pieces(flow: Flow, record: LayerRecord, letters: Mapping[int, str]) -> dict[str, tuple[Piece, ...]]:

@@ -13,6 +13,7 @@ from layoutx.model.onnx_nodes import RECURRENT, attributes
 from layoutx.model.onnx_parts import Parts
 from layoutx.model.onnx_rules import MAPS, SAME, rule_of, spatial
 from layoutx.model.onnx_sizes import sizes_of
+from layoutx.model.readers import ELSE
 from layoutx.model.record import LayerRecord
 
 SMALL = 64  # a shape, axes or an index: more numbers are no such thing
@@ -39,6 +40,7 @@ def wired(graph: Any, parts: Parts, shapes: Mapping[str, Shape]) -> list[LayerRe
     flow = Flow(shapes=shapes)
     _inputs(flow, graph)
     _walk(Walk(flow, parts), graph)
+    _given(flow, graph)
     return finished(flow, parts.records.values())
 
 
@@ -58,7 +60,13 @@ def _walk(walk: Walk, graph: Any) -> None:
         for body, inside in parts.inner.get(i, ()):
             flow.values |= entered(flow, node, body, parts.consts)
             _walk(Walk(flow, inside), body)
+            _given(flow, body)
             flow.values |= left(flow, node, body)
+
+
+def _given(flow: Flow, graph: Any) -> None:
+    """What a graph gives is read by whoever has run it."""
+    flow.readers.note(ELSE, [flow.values.get(info.name, Value()).of for info in graph.output])
 
 
 def _through(walk: Walk, graph: Any, record: str, span: Sequence[int]) -> Value:
@@ -66,7 +74,7 @@ def _through(walk: Walk, graph: Any, record: str, span: Sequence[int]) -> Value:
     flow, first, last = walk.flow, graph.node[span[0]], graph.node[span[-1]]
     given = next((flow.values.get(n, Value()) for n in first.input if n and n not in walk.parts.consts), Value())
     if walk.parts.records[record].class_name != "MultiheadAttention":
-        return Value(given.dims, (record,), given.lost)
+        return Value(given.dims, (record,), given.lost, record)
     width = (flow.shapes.get(last.output[0]) or (None,))[-1]
     dims = None if given.dims is None else (*given.dims[:-1], (flow.axis("n", record, width),))
     return Value(dims, (record,), given.lost)
@@ -87,6 +95,9 @@ def _node(walk: Walk, node: Any, record: str) -> None:
     flow = walk.flow
     ins = [flow.values.get(n, Value()) for n in node.input if n and n not in walk.parts.consts]
     found = walk.parts.records.get(record)
+    same = ins[0].of if found is None and node.op_type == "Identity" and len(ins) == 1 else record
+    if same == record:
+        flow.readers.note(record, [value.of for value in ins])
     reads = {node.op_type} if found is None else {node.op_type, found.class_name}
     if reads & MAPS and ins and ins[0].dims is not None:
         read_map(flow, ins[0].dims)
@@ -106,7 +117,7 @@ def _node(walk: Walk, node: Any, record: str) -> None:
     for k, name in enumerate(node.output):
         dims = made[k] if k < len(made) else None
         lost = next((v.lost for v in ins[:1] if v.dims is None and v.lost), "") or f"{node.op_type} {node.name}".strip()
-        flow.values[name] = Value(dims, makers, "" if dims is not None else lost)
+        flow.values[name] = Value(dims, makers, "" if dims is not None else lost, same)
 
 
 def read_map(flow: Flow, dims: Sequence[Dim]) -> None:

@@ -67,6 +67,8 @@ class LayerRecord:
         refine: axis name -> Refinement.
         pieces: axis name -> what it is made of, end to end, as the model's own framework lays it.
         inputs: names of the records that feed this one, in order; () where wiring is unknown.
+        alone: the record whose output this one reads just as it comes, and nobody else does; "" where there is none,
+            or nobody knows.
         note: why the form was chosen where the config did not say, or why there is none.
     """
 
@@ -80,6 +82,7 @@ class LayerRecord:
     inputs: tuple[str, ...] = ()
     note: str = ""
     pieces: Mapping[str, tuple[Piece, ...]] = field(default=NOTHING, compare=False)
+    alone: str = field(default="", compare=False)
 
     @property
     def place(self) -> str:

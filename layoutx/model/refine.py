@@ -14,6 +14,7 @@ from layoutx.model.keras_leaves import cells_of
 from layoutx.model.keras_rules import CODE, rule_of, untold
 from layoutx.model.keras_slots import stock
 from layoutx.model.keras_uses import consume
+from layoutx.model.readers import ELSE
 from layoutx.model.record import LayerRecord, Piece, Refinement
 from layoutx.model.wiring import Ref
 
@@ -96,6 +97,7 @@ def _finished(flow: Flow, record: LayerRecord) -> LayerRecord:
         tuple(dict.fromkeys(flow.inputs.get(record.name, ()))),
         "; ".join(notes),
         _pieces(flow, own, flow.seen.get(record.name, {})) or NOTHING,
+        flow.readers.alone(record.name),
     )
 
 
@@ -120,11 +122,12 @@ def run(flow: Flow, graph: Graph, prefix: str, given: Sequence[Value] | None) ->
     at = {ref.layer: i for i, ref in enumerate(graph.inputs)}
     pending = [(node, i, call) for node in graph.layers for i, call in enumerate(node.calls or ((),))]
     while pending:
-        waiting = []
+        waiting, left = [], list[str]()
         for node, i, call in pending:
             args = [_value(flow, values, feed, graph, ref) for ref in call]
             if any(a is None for a in args):
                 waiting.append((node, i, call))
+                left += [a.maker for a in args if a is not None]
                 continue
             known = [a for a in args if a is not None]
             if not call and node.name in at and feed is not None:
@@ -134,9 +137,12 @@ def run(flow: Flow, graph: Graph, prefix: str, given: Sequence[Value] | None) ->
                 [_as_said(flow, graph, node, prefix + node.name, made[0])] if len(made) == 1 else made
             )
         if len(waiting) == len(pending):
+            flow.readers.note(ELSE, left)
             break  # a cycle, or a layer that the wiring leaves out: nothing more can be followed
         pending = waiting
     outputs = [_value(flow, values, feed, graph, ref) for ref in graph.outputs]
+    if given is None:
+        flow.readers.note(ELSE, [v.maker for v in outputs if v is not None])
     return [v if v is not None else Value(State(blocked=f'"{graph.name}"')) for v in outputs]
 
 
@@ -202,13 +208,17 @@ def input_state(flow: Flow, shape: Sequence[int | None] | None, origin: str) -> 
 def _call(flow: Flow, node: Node, name: str, args: list[Value], call: Sequence[Ref]) -> list[Value]:
     """One call of one layer: what comes out, and what its record's axes turn out to be."""
     if node.inner is not None and node.inner.layers:
-        return run(flow, node.inner, f"{name}/", args or None) if node.inner.wired else [Value(untold(node))]
+        if node.inner.wired:
+            return run(flow, node.inner, f"{name}/", args or None)
+        flow.readers.note(ELSE, [a.maker for a in args])
+        return [Value(untold(node))]
     wrapped, kind = node.part("layer"), stock(node)
     if kind == "TimeDistributed" and wrapped is not None and args:
         return _distributed(flow, node, wrapped, name, args)
     if kind == "SpectralNormalization" and wrapped is not None:
         return _call(flow, replace(wrapped, name=node.name), name, args, call)
     own = _records(flow, node, name)
+    flow.readers.note(own[0] if own else ELSE, [a.maker for a in args])
     for target in own[:1]:
         flow.inputs.setdefault(target, []).extend([a.maker for a in args if a.maker])
     if kind == "InputLayer":

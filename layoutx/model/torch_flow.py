@@ -13,6 +13,7 @@ from layoutx.model.followed import AXES
 from layoutx.model.onnx_axes import Flow, Shape, Value, finished
 from layoutx.model.onnx_flow import read_map
 from layoutx.model.onnx_rules import spatial
+from layoutx.model.readers import ELSE
 from layoutx.model.record import LayerRecord
 from layoutx.model.torch_ops import MAPS, PARTS, SUMS, ruled
 from layoutx.model.torch_program import Op, Program
@@ -21,6 +22,7 @@ LINEAR = ("linear", "nondynamicallyquantizablelinear", "addmm", "mm")
 CONVS = frozenset(f"conv{kind}{n}d" for kind in ("", "transpose") for n in (1, 2, 3)) | {"convolution"}
 RECURRENT = ("lstm", "gru", "rnn", "rnntanh", "rnnrelu")
 TURNED = ("t", "transpose", "permute", "to", "clone", "detach", "alias")  # a weight on its way to its operation
+UNTOUCHED = ("identity", "to", "clone", "detach", "contiguous", "alias")
 NORMS = ("batchnorm", "batchnorm1d", "nativebatchnormlegitnotraining", "nativebatchnorm", "prelu", "syncbatchnorm")
 LAST_NORMS = ("layernorm", "nativelayernorm", "rmsnorm")
 # an axis lost in an operation that is not known, as `finished` says it; other notes say what is doubtful
@@ -65,6 +67,7 @@ def followed(program: Program, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
             flow.inputs |= {a.id for d in dims[1:] for a in d}
     for op in program.ops:
         _op(walk, op)
+    flow.readers.note(ELSE, [flow.values[name].of for name in program.outputs if name in flow.values])
     records = (LayerRecord(path, walk.classes.get(path, "")) for path in flow.fed)
     return {record.name: record for record in finished(flow, records)}
 
@@ -112,6 +115,9 @@ def _op(walk: _Walk, op: Op) -> None:
     if path is not None:
         flow.fed.setdefault(path, []).extend(m for v in ins for m in v.makers)
         walk.classes.setdefault(path, op.stack[-1][1].rpartition(".")[2] if op.stack else "")
+    same = ins[0].of if path is None and op.name in UNTOUCHED and len(ins) == 1 else path or ELSE
+    if same == (path or ELSE):
+        flow.readers.note(same, [value.of for value in ins])
     made = _made(walk, op, path, ins)
     makers = (path,) if path is not None else tuple(dict.fromkeys(m for v in ins for m in v.makers))
     lost = next((v.lost for v in ins[:1] if v.dims is None and v.lost), "") or op.name
@@ -120,7 +126,7 @@ def _op(walk: _Walk, op: Op) -> None:
         if dims is None and op.name in PARTS:
             dims = ruled(flow, op, ins, flow.shapes.get(name))
         dims = dims if dims is not None else _vector(flow, name, ins)
-        flow.values[name] = Value(dims, makers, "" if dims is not None else lost)
+        flow.values[name] = Value(dims, makers, "" if dims is not None else lost, same)
     if op.whole and op.name in RECURRENT:
         y, *states = [Value(dims, makers, "" if dims is not None else lost) for dims in (*made, None, None)[:3]]
         walk.parts[op.outputs[0]] = [y, states if op.name == "lstm" else states[0]]

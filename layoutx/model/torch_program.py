@@ -58,12 +58,14 @@ class Program:
         weights: value name -> the name in the state dict.
         inputs: names of the model's own inputs.
         shapes: value name -> its sizes, where they are known.
+        outputs: names of what it gives.
     """
 
     ops: tuple[Op, ...]
     weights: Mapping[str, str]
     inputs: tuple[str, ...]
     shapes: Mapping[str, tuple[Size, ...]] = NOTHING
+    outputs: tuple[str, ...] = ()
 
 
 def _refs(value: Any) -> Iterator[Ref]:
@@ -107,7 +109,8 @@ def of_file(document: Mapping[str, Any]) -> Program:
         stack = _json_stack(node.get("metadata", {}).get("nn_module_stack", ""))
         ops.append(Op(base(node["target"]), tuple(positional), named, outputs, stack))
     shapes = {name: tuple(map(_json_size, one["sizes"])) for name, one in graph["tensor_values"].items()}
-    return Program(tuple(ops), weights, tuple(inputs), shapes)
+    given = tuple(ref.name for one in graph.get("outputs", ()) for ref in _refs(_json_value(one)))
+    return Program(tuple(ops), weights, tuple(inputs), shapes, given)
 
 
 def _json_value(argument: Mapping[str, Any]) -> Any:
@@ -143,7 +146,8 @@ def of_export(program: Any) -> Program:
         if hasattr(node.meta.get("val"), "shape"):
             shapes[node.name] = tuple(n if type(n) is int else str(n) for n in node.meta["val"].shape)
     inputs = tuple(name for name in signature.user_inputs if isinstance(name, str))
-    return Program(tuple(_ops(program.graph.nodes)), weights, inputs, shapes)
+    given = tuple(name for name in signature.user_outputs if isinstance(name, str))
+    return Program(tuple(_ops(program.graph.nodes)), weights, inputs, shapes, given)
 
 
 def _ops(nodes: Any) -> Iterator[Op]:

@@ -28,7 +28,8 @@ def traced(module: Any) -> Program | None:
     weights = {node.name: node.target for node in nodes if node.op == "get_attr"}
     inputs = tuple(node.name for node in nodes if node.op == "placeholder")
     ops = [_op(node, modules) for node in nodes if node.op.startswith("call_")]
-    return Program(tuple(ops), weights, inputs)
+    given = tuple(one.name for node in nodes if node.op == "output" for one in node.all_input_nodes)
+    return Program(tuple(ops), weights, inputs, outputs=given)
 
 
 def _op(node: Any, modules: dict[str, Any]) -> Op:

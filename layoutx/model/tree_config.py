@@ -102,7 +102,8 @@ def told(model: ModelRecord, keyed: Keyed, registry: Registry) -> ModelRecord:
 def _with_axes(record: LayerRecord, found: LayerRecord) -> LayerRecord:
     note = "; ".join(text for text in (record.note, found.note) if text)
     refine, pieces = {**record.refine, **found.refine}, {**record.pieces, **found.pieces}
-    return replace(record, refine=refine, pieces=pieces, inputs=record.inputs or found.inputs, note=note)
+    inputs, alone = record.inputs or found.inputs, record.alone or found.alone
+    return replace(record, refine=refine, pieces=pieces, inputs=inputs, note=note, alone=alone)
 
 
 def _told(record: LayerRecord, keyed: Keyed, registry: Registry) -> LayerRecord:

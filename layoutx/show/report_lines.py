@@ -39,6 +39,7 @@ class TensorLine:
         order: enumerated axes whose order changes, `gate i f c o → i o f c`; "" where none does.
         exactness: in the light of the values.
         fill: the value of a tensor that the source does not have; None for all others.
+        minus: those of the sources that are taken off.
     """
 
     name: str
@@ -48,13 +49,17 @@ class TensorLine:
     order: str
     exactness: str
     fill: float | None = None
+    minus: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
         """`kernel kh kw in out → out in kh kw`."""
         if self.fill is not None:
             return f"{self.name} = {self.fill:g}"
-        here = " + ".join(f"{name} {dims}".strip() for name, dims in self.sources.items())
+        here = ""
+        for name, dims in self.sources.items():
+            sign = "- " if name in self.minus else "+ " if here else ""
+            here = f"{here} {sign}{name} {dims}".strip()
         moved = list(self.sources.values()) != [self.dims]
         change = f" → {self.dims}" if moved and self.dims else ""
         return f"{here}{change}" + (f", {self.order}" if self.order else "")
@@ -145,6 +150,7 @@ def _tensor(plan: Plan, tensor: BoundTensor, key: str, result: Result) -> Tensor
     names += [term.source for s in steps if isinstance(s, Add) for term in s.terms]
     names = list(dict.fromkeys(names))
     fills = [s.value for s in steps if isinstance(s, Fill)]
+    terms = [term for s in steps if isinstance(s, Add) and len(s.terms) > 1 for term in s.terms]
     return TensorLine(
         name=tensor.name,
         key=key,
@@ -153,6 +159,7 @@ def _tensor(plan: Plan, tensor: BoundTensor, key: str, result: Result) -> Tensor
         order=" ".join(order_change(plan, tensor, names).split()),
         exactness=str(result.exactness(plan, tensor.name)),
         fill=fills[0] if fills and not names else None,
+        minus=tuple(dict.fromkeys(term.source for term in terms if term.negate)),
     )
 
 

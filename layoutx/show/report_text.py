@@ -67,6 +67,7 @@ def layer_dict(layer: LayerLine) -> dict[str, Any]:
                 "order": t.order,
                 "exactness": t.exactness,
                 "fill": t.fill,
+                "minus": list(t.minus),
             }
             for t in layer.tensors
         ],

@@ -9,18 +9,19 @@ from layoutx.verify.forward.shapes import Array, Arrays, Facts, common_dtype, ep
 
 
 def batch_norm(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, Array]:
-    """y = (x - mean) / sqrt(variance + eps) * gamma + beta, by channel.
+    """y = (x - mean - offset) / sqrt(variance + eps) * gamma + beta, by channel.
 
-    gamma, beta, mean, variance (channel), the first two may be absent; `count` is not used.
+    gamma, beta, mean, variance, offset (channel), all but mean and variance may be absent; `count` is not used.
     x (batch..., channel) -> y. Fact `statistics`: `running` (the stored ones), `batch` (of x itself, as torch does
     where track_running_stats=False); `eps_added_to`: `variance`, or `deviation` (its root, Keras 1.0.7 on Theano).
     Setting `eps`.
     """
     (data,) = need("batch_norm", x, "x")
-    vectors = {name: (roles.get(name), "channel") for name in ("gamma", "beta", "mean", "variance")}
+    vectors = {name: (roles.get(name), "channel") for name in ("gamma", "beta", "mean", "variance", "offset")}
     sizes_of("batch_norm", {**vectors, "x": (data, "batch... channel")})
     if _statistics("batch_norm", facts, "running", "batch") == "running":
         mean, variance = need("batch_norm", roles, "mean", "variance")
+        mean = mean + roles["offset"] if "offset" in roles else mean
     else:
         mean, variance = _moments(data, tuple(range(data.ndim - 1)))
     eps = epsilon("batch_norm", settings, common_dtype(data, variance))

@@ -63,10 +63,10 @@ def seen(module: Any, inputs: Sequence[Array]) -> Program | None:
         given = [tensor(array, kind, device) for array in inputs]
         names = tuple(found.name(one) for one in given)
         with calm(False), _watching(model, found):
-            model(*given)
+            made = tuple(found.name(one) for one in flattened(model(*given), is_tensor))
     except Exception:  # any code of the user's may run here
         return None
-    return Program(tuple(found.ops), weights, names, found.shapes)
+    return Program(tuple(found.ops), weights, names, found.shapes, made)
 
 
 @contextmanager
