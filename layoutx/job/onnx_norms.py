@@ -16,7 +16,6 @@ from layoutx.job.jobs import Options
 from layoutx.job.joint import records_of
 from layoutx.model.bindings import bind_record
 from layoutx.model.keyed import Keyed
-from layoutx.model.matching.wiring import INPUT, keyed_wires
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.plan.fit import fit
 from layoutx.plan.plan import Array
@@ -81,14 +80,15 @@ def norms_of(model: ModelRecord, registry: Registry, options: Options) -> int:
 def with_wires(model: Model, registry: Registry, options: Options) -> ModelRecord:
     """The model as records with `inputs`, of a live module as its wiring says."""
     found = records_of(model, registry, options)
-    wires = keyed_wires(model) if isinstance(model, Keyed) else None
-    if wires is None:
+    wires = model.wires() if isinstance(model, Keyed) and model.wires is not None else {}
+    if not any(way.maker for own in wires.values() for way in own):
         return found
     names = {record.name for record in found.layers}
-    layers = [
-        replace(r, inputs=tuple(n for n in wires.before.get(r.name, ()) if n != INPUT and n in names))
-        for r in found.layers
-    ]
+    layers = []
+    for record in found.layers:
+        ways = tuple(way for way in wires.get(record.name, ()) if way.maker in names or not way.maker)
+        inputs = tuple(dict.fromkeys(way.maker for way in ways if way.maker))
+        layers.append(replace(record, inputs=inputs, ways=ways))
     return replace(found, layers=tuple(layers))
 
 
@@ -165,7 +165,9 @@ def instead(model: ModelRecord, pairs: Sequence[Folded], made: Mapping[str, Laye
     for record in model.layers:
         if record.name not in gone:
             found = made.get(record.name, record)
-            layers.append(replace(found, inputs=tuple(gone.get(name, name) for name in record.inputs)))
+            ways = tuple(replace(way, maker=gone.get(way.maker, way.maker)) for way in record.ways)
+            inputs = tuple(gone.get(name, name) for name in record.inputs)
+            layers.append(replace(found, inputs=inputs, ways=ways))
     return replace(model, layers=tuple(layers))
 
 

@@ -11,7 +11,8 @@ from layoutx.model.jax_ops import Dims, alike, picked, product, ruled, window
 from layoutx.model.jax_program import Traced
 from layoutx.model.onnx_axes import Flow, Value, finished
 from layoutx.model.readers import ELSE
-from layoutx.model.record import LayerRecord, Refinement
+from layoutx.model.record import LayerRecord, Refinement, Way
+from layoutx.model.ways import kind_of, passed
 
 INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # the body of a function that is called in place
 LOOPS = ("while", "cond", "scan")
@@ -54,7 +55,7 @@ def followed(
     given = []
     for at, variable in enumerate(jaxpr.invars[count:]):
         dims = walk.flow.fresh(tuple(variable.aval.shape), f"input {at}" if at else "input")
-        walk.set(variable, Value(dims))
+        walk.set(variable, Value(dims, (Way(""),)))
         if dims is not None and len(dims) > 3:
             walk.flow.inputs |= {axis.id for d in dims[1:] for axis in d}
             given.append(dims)
@@ -92,7 +93,8 @@ def with_outer(found: Mapping[str, LayerRecord]) -> dict[str, LayerRecord]:
             refine: dict[str, Refinement] = {**record.refine, **have.refine}
             notes = dict.fromkeys(note for note in (have.note, record.note) if note)
             kept = tuple(dict.fromkeys((*have.inputs, *inputs)))
-            made[outer] = replace(have, refine=refine, inputs=kept, note="; ".join(notes))
+            ways = tuple(dict.fromkeys((*have.ways, *record.ways)))
+            made[outer] = replace(have, refine=refine, inputs=kept, note="; ".join(notes), ways=ways)
             outer = outer.rpartition(".")[0]
     return made
 
@@ -160,7 +162,8 @@ def _op(walk: _Walk, eqn: Any, name: str) -> None:
     if same == (path or ELSE):
         walk.flow.readers.note(same, [value.of for value in data])
     made = _made(walk, eqn, name, path, known)
-    makers = (path,) if path is not None else tuple(dict.fromkeys(m for value in data for m in value.makers))
+    came = [() if value is None else value.makers for value in known]
+    makers = (Way(path),) if path is not None else passed(kind_of(name), came)
     lost = next((value.lost for value in data if value.dims is None and value.lost), "") or name
     for at, out in enumerate(eqn.outvars):
         dims = made[at] if at < len(made) else None

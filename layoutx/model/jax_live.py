@@ -10,7 +10,7 @@ from typing import Any
 from layoutx.model.jax_inputs import variants
 from layoutx.model.jax_program import Traced, traced
 from layoutx.model.keyed import Keyed, Module
-from layoutx.model.record import LayerRecord
+from layoutx.model.record import LayerRecord, Way
 from layoutx.model.tree_config import Known, module_of
 
 CHANNELS = {"nnx": "last", "flax": "last", "equinox": "first"}
@@ -51,7 +51,7 @@ def with_program(keyed: Keyed, model: Any, leaves: Mapping[str, Any], known: Kno
 
         return with_outer(sure(flow()))
 
-    def wires() -> Mapping[str, tuple[str, ...]]:
-        return {path: record.inputs for path, record in flow().items()}
+    def wires() -> Mapping[str, tuple[Way, ...]]:
+        return {path: record.ways for path, record in flow().items()}
 
     return dataclasses.replace(keyed, modules=modules, wires=wires, axes=axes)

@@ -12,7 +12,7 @@ from layoutx.errors import LayoutxError, ModelError, raise_all
 from layoutx.files.notes import skipped_of, tied_names
 from layoutx.files.store import Store, Tensor
 from layoutx.frozen import frozen
-from layoutx.model.record import LayerRecord, ModelRecord, Refinement
+from layoutx.model.record import LayerRecord, ModelRecord, Refinement, Way
 from layoutx.model.spelling import cleaned
 from layoutx.spec.registry import Registry
 from layoutx.spec.schema import Form
@@ -42,8 +42,8 @@ class Keyed:
         modules: module path -> what is known of it; empty for a bare state dict.
         tied: full name -> the first name of the same tensor.
         leftover: the file's name of a tensor that is no weight -> why.
-        wires: gives module path -> the paths of the modules that feed it, where that can be told; not called
-            before somebody wants to know.
+        wires: gives module path -> the modules that feed it and how, where that can be told; not called before
+            somebody wants to know.
         axes: gives module path -> a record with what the axes of its weights are made of, likewise.
     """
 
@@ -53,7 +53,7 @@ class Keyed:
     tied: Mapping[str, str] = NOTHING
     store: Store | None = None
     leftover: Mapping[str, str] = NOTHING
-    wires: Callable[[], Mapping[str, tuple[str, ...]]] | None = field(default=None, compare=False, repr=False)
+    wires: Callable[[], Mapping[str, tuple[Way, ...]]] | None = field(default=None, compare=False, repr=False)
     axes: Callable[[], Mapping[str, LayerRecord]] | None = field(default=None, compare=False, repr=False)
 
     def distinct(self) -> Keyed:
@@ -154,7 +154,7 @@ def wired(keyed: Keyed, flow: Callable[[], Mapping[str, LayerRecord]]) -> Keyed:
 
         return sure(flow())
 
-    return replace(keyed, wires=lambda: {path: found.inputs for path, found in flow().items()}, axes=axes)
+    return replace(keyed, wires=lambda: {path: found.ways for path, found in flow().items()}, axes=axes)
 
 
 def _form_of(kind: type) -> str:
@@ -180,7 +180,17 @@ def keyed_view(model: ModelRecord) -> Keyed:
             kept = first.setdefault(tensor.name, full)
             if kept != full:
                 tied[full] = kept
-    return Keyed(model.framework, tensors, modules, tied, model.store)
+
+    def wires() -> Mapping[str, tuple[Way, ...]]:
+        from layoutx.model.matching.wiring import ways_of
+
+        return {n.replace("/", "."): tuple(map(_dotted, own)) for n, own in ways_of(model).items()}
+
+    return Keyed(model.framework, tensors, modules, tied, model.store, wires=wires)
+
+
+def _dotted(way: Way) -> Way:
+    return replace(way, maker=way.maker.replace("/", "."))
 
 
 def _left_out(module: Any, key: str) -> bool:

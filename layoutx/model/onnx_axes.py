@@ -10,7 +10,7 @@ from layoutx.model.axes import Axis, Cat, Dim, Item, Use, axes_in, refinement, s
 from layoutx.model.onnx_sizes import Size
 from layoutx.model.pieces import pieces
 from layoutx.model.readers import ELSE, Readers
-from layoutx.model.record import LayerRecord, Piece, Refinement
+from layoutx.model.record import LayerRecord, Piece, Refinement, Way
 
 Shape = tuple[int | None, ...] | None
 LETTERS: Mapping[int, str] = {1: "t", 2: "hw", 3: "dhw"}
@@ -21,12 +21,12 @@ KEEPS_LAST = "in a model that keeps channels last"
 class Value:
     """One value on its way, with its batch axis: dims in the graph's own order, None where they were lost.
 
-    `makers` are the records that it comes from through nodes without weights; `lost` says where the dims ended; `of`
-    is the record whose output it is, just as it came.
+    `makers` are the records that it comes from through nodes without weights, and how; `lost` says where the dims
+    ended; `of` is the record whose output it is, just as it came.
     """
 
     dims: tuple[Dim, ...] | None = None
-    makers: tuple[str, ...] = ()
+    makers: tuple[Way, ...] = ()
     lost: str = ""
     of: str = ""
 
@@ -53,7 +53,7 @@ class Flow:
     uses: dict[str, dict[str, list[tuple[Value, tuple[Dim, ...], int | None]]]] = field(
         default_factory=dict
     )  # by record
-    fed: dict[str, list[str]] = field(default_factory=dict)
+    fed: dict[str, list[Way]] = field(default_factory=dict)
     sizes: dict[str, list[Size]] = field(default_factory=dict)
     last: bool = False
     readers: Readers = field(default_factory=Readers)
@@ -168,9 +168,10 @@ def _finished(flow: Flow, record: LayerRecord, letters: Mapping[int, str]) -> La
             notes.append(f"{found[0]}, {KEEPS_LAST}" if flow.last else found[0])
         elif found[0] is not None:
             refine[axis] = found[0]
-    inputs = tuple(n for n in dict.fromkeys(flow.fed.get(record.name, [])) if n != record.name)
-    made, alone = _pieces(flow, record, letters), flow.readers.alone(record.name)
-    return replace(record, refine=refine, inputs=inputs, note="; ".join(notes), pieces=made, alone=alone)
+    ways = tuple(way for way in dict.fromkeys(flow.fed.get(record.name, [])) if way.maker != record.name)
+    inputs = tuple(dict.fromkeys(way.maker for way in ways if way.maker))
+    found = replace(record, refine=refine, inputs=inputs, note="; ".join(notes), ways=ways)
+    return replace(found, pieces=_pieces(flow, record, letters), alone=flow.readers.alone(record.name))
 
 
 def _pieces(flow: Flow, record: LayerRecord, letters: Mapping[int, str]) -> dict[str, tuple[Piece, ...]]:

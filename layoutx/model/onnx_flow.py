@@ -14,7 +14,8 @@ from layoutx.model.onnx_parts import Parts
 from layoutx.model.onnx_rules import MAPS, SAME, rule_of, spatial
 from layoutx.model.onnx_sizes import sizes_of
 from layoutx.model.readers import ELSE
-from layoutx.model.record import LayerRecord
+from layoutx.model.record import LayerRecord, Way
+from layoutx.model.ways import kind_of, passed
 
 SMALL = 64  # a shape, axes or an index: more numbers are no such thing
 
@@ -74,10 +75,10 @@ def _through(walk: Walk, graph: Any, record: str, span: Sequence[int]) -> Value:
     flow, first, last = walk.flow, graph.node[span[0]], graph.node[span[-1]]
     given = next((flow.values.get(n, Value()) for n in first.input if n and n not in walk.parts.consts), Value())
     if walk.parts.records[record].class_name != "MultiheadAttention":
-        return Value(given.dims, (record,), given.lost, record)
+        return Value(given.dims, (Way(record),), given.lost, record)
     width = (flow.shapes.get(last.output[0]) or (None,))[-1]
     dims = None if given.dims is None else (*given.dims[:-1], (flow.axis("n", record, width),))
-    return Value(dims, (record,), given.lost)
+    return Value(dims, (Way(record),), given.lost)
 
 
 def _inputs(flow: Flow, graph: Any) -> None:
@@ -86,14 +87,16 @@ def _inputs(flow: Flow, graph: Any) -> None:
         if given.name in own:
             continue
         dims = flow.fresh(flow.shapes.get(given.name), given.name)
-        flow.values[given.name] = Value(dims, (), "" if dims is not None else "the model's input of unknown rank")
+        lost = "" if dims is not None else "the model's input of unknown rank"
+        flow.values[given.name] = Value(dims, (Way(""),), lost)
         if dims is not None and len(dims) >= 4:
             flow.inputs |= {a.id for d in dims[1:] for a in d}
 
 
 def _node(walk: Walk, node: Any, record: str) -> None:
     flow = walk.flow
-    ins = [flow.values.get(n, Value()) for n in node.input if n and n not in walk.parts.consts]
+    every = [None if n in walk.parts.consts else flow.values.get(n, Value()) for n in node.input if n]
+    ins = [value for value in every if value is not None]
     found = walk.parts.records.get(record)
     same = ins[0].of if found is None and node.op_type == "Identity" and len(ins) == 1 else record
     if same == record:
@@ -113,7 +116,8 @@ def _node(walk: Walk, node: Any, record: str) -> None:
     made_sizes = sizes_of(node, flow.sizes, ins[0].dims if ins else None, walk.ints)
     if made_sizes:
         flow.sizes[node.output[0]] = made_sizes
-    makers = (record,) if found is not None else tuple(dict.fromkeys(m for v in ins for m in v.makers if not asks))
+    came = [() if v is None or asks else v.makers for v in every]
+    makers = (Way(record),) if found is not None else passed(kind_of(node.op_type), came)
     for k, name in enumerate(node.output):
         dims = made[k] if k < len(made) else None
         lost = next((v.lost for v in ins[:1] if v.dims is None and v.lost), "") or f"{node.op_type} {node.name}".strip()

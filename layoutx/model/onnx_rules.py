@@ -204,7 +204,8 @@ def _concat(flow: Flow, node: Any, ins: Sequence[Value], out: Shape, said: Mappi
 
 
 def _label(value: Value, dim: Dim) -> str:
-    return identifier(next(iter(value.makers), "") or next((a.origin for a in axes_in(dim)), "part") or "part")
+    maker = next((way.maker for way in value.makers if way.maker), "")
+    return identifier(maker or next((a.origin for a in axes_in(dim)), "part") or "part")
 
 
 def _global(flow: Flow, node: Any, ins: Sequence[Value], out: Shape, said: Mapping[str, Any], ints: Ints) -> Dims:

@@ -264,7 +264,8 @@ def _consecutive(form: Form, names: Sequence[str], keyed: Keyed) -> Iterator[tup
 
 def _chains(keyed: Keyed, count: int) -> Iterator[list[str]]:
     """Modules that feed each other and nobody else, wherever they are defined: lists of depthwise and of pointwise."""
-    before = {path: set(found) for path, found in (keyed.wires() if keyed.wires is not None else {}).items()}
+    wires = keyed.wires() if keyed.wires is not None else {}
+    before = {path: {way.maker for way in found if way.maker} for path, found in wires.items()}
     after: dict[str, list[str]] = {}
     for path, found in before.items():
         for other in found:

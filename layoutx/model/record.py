@@ -53,6 +53,23 @@ class Piece:
 
 
 @frozen
+class Way:
+    """How the output of a layer comes to one that reads it, through operations without weights.
+
+    Attributes:
+        maker: name of the record that made it; "" for an input of the model.
+        pooled: the windows that it went through, "avg" and "max".
+        at, of: which operand of a concatenation it is, those of nested ones counted through, and of how many; 0 of 1
+            where it is laid beside nothing.
+    """
+
+    maker: str
+    pooled: tuple[str, ...] = ()
+    at: int = 0
+    of: int = 1
+
+
+@frozen
 class LayerRecord:
     """One layer of a model, or one part of it that has a form of its own.
 
@@ -67,6 +84,7 @@ class LayerRecord:
         refine: axis name -> Refinement.
         pieces: axis name -> what it is made of, end to end, as the model's own framework lays it.
         inputs: names of the records that feed this one, in order; () where wiring is unknown.
+        ways: how each of them comes here, where operations without weights are no records of their own.
         alone: the record whose output this one reads just as it comes, and nobody else does; "" where there is none,
             or nobody knows.
         note: why the form was chosen where the config did not say, or why there is none.
@@ -82,6 +100,7 @@ class LayerRecord:
     inputs: tuple[str, ...] = ()
     note: str = ""
     pieces: Mapping[str, tuple[Piece, ...]] = field(default=NOTHING, compare=False)
+    ways: tuple[Way, ...] = field(default=(), compare=False)
     alone: str = field(default="", compare=False)
 
     @property

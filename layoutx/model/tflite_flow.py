@@ -12,8 +12,9 @@ from layoutx.frozen import frozen
 from layoutx.model.axes import Axis, Dim, size_of
 from layoutx.model.onnx_axes import LETTERS, Flow, Value, finished
 from layoutx.model.onnx_rules import rule_of
-from layoutx.model.record import LayerRecord
+from layoutx.model.record import LayerRecord, Way
 from layoutx.model.tflite_layers import MAIN, WIRING, Graph, called
+from layoutx.model.ways import kind_of, passed
 
 Dims = tuple[Dim, ...] | None
 SMALL = 64  # a permutation, axes or a shape: more numbers are no such thing
@@ -34,7 +35,8 @@ class Walk:
         """A value; one that nothing made is an input."""
         if name not in self.flow.values:
             dims = None if name in self.graph.maker else self.flow.fresh(self.graph.shapes.get(name), name)
-            self.flow.values[name] = Value(dims, (), "" if dims is not None else "the graph")
+            made = () if name in self.graph.maker else (Way(""),)
+            self.flow.values[name] = Value(dims, made, "" if dims is not None else "the graph")
             if dims is not None and len(dims) >= 4:
                 self.flow.inputs |= {a.id for d in dims[1:] for a in d if isinstance(a, Axis)}
         return self.flow.values[name]
@@ -90,7 +92,8 @@ def _operator(walk: Walk, op: Operator, owner: str) -> None:
         dims = _layer(walk, op, layer, ins[0] if ins else Value(), out)
     else:
         dims = _wiring(walk, op, ins, data, out)
-    makers = (owner,) if layer is not None else tuple(dict.fromkeys(m for v in ins for m in v.makers))
+    came = [() if name in walk.graph.consts else walk.value(name).makers for name in op.inputs.values()]
+    makers = (Way(owner),) if layer is not None else passed(kind_of(called(op)), came)
     kind = layer.class_name if layer is not None else called(op)
     lost = next((v.lost for v in ins[:1] if v.dims is None and v.lost), "") or kind
     for k, name in enumerate(op.outputs):

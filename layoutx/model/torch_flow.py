@@ -14,9 +14,10 @@ from layoutx.model.onnx_axes import Flow, Shape, Value, finished
 from layoutx.model.onnx_flow import read_map
 from layoutx.model.onnx_rules import spatial
 from layoutx.model.readers import ELSE
-from layoutx.model.record import LayerRecord
+from layoutx.model.record import LayerRecord, Way
 from layoutx.model.torch_ops import MAPS, PARTS, SUMS, ruled
 from layoutx.model.torch_program import Op, Program
+from layoutx.model.ways import kind_of, passed
 
 LINEAR = ("linear", "nondynamicallyquantizablelinear", "addmm", "mm")
 CONVS = frozenset(f"conv{kind}{n}d" for kind in ("", "transpose") for n in (1, 2, 3)) | {"convolution"}
@@ -62,7 +63,7 @@ def followed(program: Program, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
     walk = _Walk(flow, program, shapes, _below(shapes), dict(program.weights))
     for name in program.inputs:
         dims = flow.fresh(known.get(name), name)
-        flow.values[name] = Value(dims, (), "" if dims is not None else "the model's input of unknown rank")
+        flow.values[name] = Value(dims, (Way(""),), "" if dims is not None else "the model's input of unknown rank")
         if dims is not None and len(dims) >= 4:
             flow.inputs |= {a.id for d in dims[1:] for a in d}
     for op in program.ops:
@@ -119,7 +120,8 @@ def _op(walk: _Walk, op: Op) -> None:
     if same == (path or ELSE):
         flow.readers.note(same, [value.of for value in ins])
     made = _made(walk, op, path, ins)
-    makers = (path,) if path is not None else tuple(dict.fromkeys(m for v in ins for m in v.makers))
+    came = [() if value is None else value.makers for value in values]
+    makers = (Way(path),) if path is not None else passed(kind_of(op.name), came)
     lost = next((v.lost for v in ins[:1] if v.dims is None and v.lost), "") or op.name
     for at, name in enumerate(op.outputs):
         dims = made[at] if at < len(made) else None
@@ -177,7 +179,7 @@ def _value(walk: _Walk, op: Op, name: str) -> Value | None:
     return Value(walk.flow.fresh(walk.shapes.get(weight), weight))
 
 
-def _makers(parts: Sequence[Any]) -> tuple[str, ...]:
+def _makers(parts: Sequence[Any]) -> tuple[Way, ...]:
     found = (name for one in parts for name in (one.makers if isinstance(one, Value) else _makers(one)))
     return tuple(dict.fromkeys(found))
 

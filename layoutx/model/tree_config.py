@@ -102,8 +102,9 @@ def told(model: ModelRecord, keyed: Keyed, registry: Registry) -> ModelRecord:
 def _with_axes(record: LayerRecord, found: LayerRecord) -> LayerRecord:
     note = "; ".join(text for text in (record.note, found.note) if text)
     refine, pieces = {**record.refine, **found.refine}, {**record.pieces, **found.pieces}
-    inputs, alone = record.inputs or found.inputs, record.alone or found.alone
-    return replace(record, refine=refine, pieces=pieces, inputs=inputs, note=note, alone=alone)
+    wired, alone = record if record.inputs else found, record.alone or found.alone
+    record = replace(record, inputs=wired.inputs, ways=wired.ways, alone=alone)
+    return replace(record, refine=refine, pieces=pieces, note=note)
 
 
 def _told(record: LayerRecord, keyed: Keyed, registry: Registry) -> LayerRecord:

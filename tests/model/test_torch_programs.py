@@ -13,6 +13,7 @@ import layoutx as lx
 from layoutx.errors import LayoutxError
 from layoutx.files.open import open_store
 from layoutx.model.load import keyed_of, live_model
+from layoutx.model.record import Way
 from layoutx.spec.registry import registry
 
 torch = pytest.importorskip("torch")
@@ -89,8 +90,8 @@ def test_file_and_program_tell_the_same_and_the_module_its_own(program: Any, fil
         assert (axes["last"].refine["input"].last, axes["last"].refine["input"].own) == ("(h w c)", "last")
         assert not axes["both"].refine
         assert axes["both"].inputs == ("first",)
-        assert found.wires()["first"] == ("norm",)
-        assert found.wires()["head"] == ("both",)
+        assert found.wires()["first"] == (Way("norm", ("max",)),)
+        assert found.wires()["head"] == (Way("both"),)
     traced = live.axes()
     assert (traced["first"].refine["input"].first, traced["last"].refine["input"].own) == ("(c hw)", "last")
 
@@ -151,7 +152,7 @@ def test_tied_weights_attention_and_recurrence_of_a_program() -> None:
     assert att["batch_first"] is True
     lstm = found.modules["lstm"].config
     assert (lstm["num_layers"], lstm["bidirectional"], lstm["batch_first"]) == (2, True, True)
-    assert found.wires()["heads.1"] == ("heads.0",)
+    assert found.wires()["heads.1"] == (Way("heads.0"),)
 
 
 def test_an_older_archive_is_refused(tmp_path: Path) -> None:

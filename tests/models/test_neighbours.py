@@ -11,10 +11,11 @@ from layoutx.model.matching.assignment import assigned
 from layoutx.model.matching.names import named, said_of, shifted, shifts
 from layoutx.model.matching.neighbours import known_as, neighbours_of
 from layoutx.model.matching.wiring import Wires, wires_between
+from layoutx.model.record import Way
 
 
 def wires(**feeding: tuple[str, ...]) -> Wires:
-    found = wires_between(feeding)
+    found = wires_between({path: [Way(maker) for maker in found] for path, found in feeding.items()})
     assert found is not None
     return found
 
@@ -28,10 +29,10 @@ def test_a_place_is_judged_by_what_lies_around_it() -> None:
     options = {"b": [place("y"), place("z"), place("lost")]}
     found = neighbours_of(here, there, options)
     met = {"a": ("x",), "c": ("z",)}
-    assert found.agreed("b", options["b"][0], met) == (2, 0)
-    assert found.agreed("b", options["b"][1], met) == (0, 2)
-    assert found.agreed("b", options["b"][2], met) == (0, 0)
-    assert found.agreed("b", options["b"][1], {"a": ("y",)}) == (1, 0)  # what is known later counts
+    assert found.agreed("b", options["b"][0], met) == (2, 0, False)
+    assert found.agreed("b", options["b"][1], met) == (0, 2, False)
+    assert found.agreed("b", options["b"][2], met) == (0, 0, False)
+    assert found.agreed("b", options["b"][1], {"a": ("y",)}) == (1, 0, False)  # what is known later counts
 
 
 def test_layers_of_one_stacked_module_follow_each_other() -> None:
@@ -39,7 +40,7 @@ def test_layers_of_one_stacked_module_follow_each_other() -> None:
     stack = [place("rnn", layer=0), place("rnn", layer=1)]
     found = neighbours_of(here, there, {"a": stack, "b": stack})
     met = {"a": known_as(stack[0]), "c": ("head",)}
-    assert found.agreed("b", stack[1], met) == (2, 0)
+    assert found.agreed("b", stack[1], met) == (2, 0, False)
     assert found.agreed("b", stack[0], met)[0] == 0
 
 

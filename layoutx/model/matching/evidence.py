@@ -18,6 +18,7 @@ from layoutx.model.places import Candidate, Layer, plain
 
 # What a full agreement of each kind is worth: nothing outweighs the same numbers, a margin of DECIDES decides.
 SAME_NUMBERS, SAME_NAME, SAME_END, WORDS, COUNTED, ORDER, WIRED = 20.0, 3.0, 2.5, 1.5, 2.0, 2.0, 2.0
+CAME_ALIKE = 2.0  # neighbours in the same ways: this alone decides before any habit does, however many there are
 ALIKE = 0.001  # the order of a few layers where that of the whole is not kept: it ranks, and does not decide
 DECIDES = 0.5
 
@@ -187,9 +188,10 @@ def _wired(found: Clues, rest: Mapping[str, Sequence[int]], known: Mapping[str, 
     assert found.wires is not None
     met = {name: known_as(candidate) for name, candidate in known.items()}
     for name, at in scores:
-        right, wrong = found.wires.agreed(name, found.options[name][at], met)
+        right, wrong, alike = found.wires.agreed(name, found.options[name][at], met)
         if right or wrong:
-            scores[name, at][WIRING] = WIRED * (right - wrong) / (right + wrong) * (1 + 0.1 * (right + wrong))
+            share = (right - wrong) / (right + wrong)
+            scores[name, at][WIRING] = WIRED * share * (1 + 0.1 * (right + wrong)) + CAME_ALIKE * alike
 
 
 def _values(found: Clues, rest: Mapping[str, Sequence[int]], keyed: Keyed, scores: Table) -> None:

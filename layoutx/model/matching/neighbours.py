@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field
 
 from layoutx.frozen import frozen
-from layoutx.model.matching.wiring import Wires, agreement, of_place
+from layoutx.model.matching.wiring import PLAIN, Edges, Wires, agreement, of_place
 from layoutx.model.places import Candidate
 
-Around = tuple[frozenset[str], frozenset[str]]  # what lies before a place, and after it
+Around = tuple[Edges, Edges]  # what lies before a place, and after it
 
 
 @frozen
@@ -28,8 +28,8 @@ class Neighbours:
     steps: Mapping[str, Collection[int]]
     around: dict[int, Around | None] = field(default_factory=dict)
 
-    def agreed(self, name: str, candidate: Candidate, met: Mapping[str, Collection[str]]) -> tuple[float, float]:
-        """How many neighbours of a layer and of a place are counterparts, and how many are not.
+    def agreed(self, name: str, candidate: Candidate, met: Mapping[str, Collection[str]]) -> tuple[float, float, bool]:
+        """How many neighbours of both are counterparts, how many are not, and whether those that are come alike.
 
         Args:
             met: what the places of layers are known as, for the layers that have one.
@@ -38,7 +38,7 @@ class Neighbours:
             self.around[id(candidate)] = self._around(candidate)
         found = self.around[id(candidate)]
         if found is None or name not in self.here.before:
-            return 0, 0
+            return 0, 0, False
         return agreement((self.here.before[name], self.here.after[name]), found, met)
 
     def _around(self, candidate: Candidate) -> Around | None:
@@ -49,8 +49,8 @@ class Neighbours:
         for at in candidate.instance.values() if len(candidate.instance) == 1 else ():
             # layers of one stacked module run one after another; the module's neighbours are those of its ends
             steps = self.steps[candidate.prefix]
-            before = frozenset({_step(candidate, at - 1)}) if at - 1 in steps else before
-            after = frozenset({_step(candidate, at + 1)}) if at + 1 in steps else after
+            before = {_step(candidate, at - 1): PLAIN} if at - 1 in steps else before
+            after = {_step(candidate, at + 1): PLAIN} if at + 1 in steps else after
         return before, after
 
 

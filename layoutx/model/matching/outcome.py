@@ -178,7 +178,7 @@ def contradicted(found: ev.Clues, outcome: Outcome) -> dict[str, tuple[Candidate
     for name, choice in outcome.chosen.items():
         if choice.reason != ev.WIRING or len(found.options[name]) < 2:
             continue
-        right, wrong = found.wires.agreed(name, choice.candidate, met)
+        right, wrong, _ = found.wires.agreed(name, choice.candidate, met)
         if wrong >= max(right, 1):
             doubts[name] = tuple(found.options[name])
     return doubts

@@ -1,103 +1,147 @@
-"""Who feeds whom, on both sides: layers are alike whose neighbours are counterparts."""
+"""Who feeds whom, and how, on both sides: layers are alike whose neighbours are counterparts."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from layoutx.frozen import frozen
 from layoutx.model.keyed import Keyed
-from layoutx.model.record import LayerRecord, ModelRecord
+from layoutx.model.record import LayerRecord, ModelRecord, Way
+from layoutx.model.ways import kind_of, passed, through
 
 INPUT, OUTPUT = "<input>", "<output>"
-Edges = Mapping[str, frozenset[str]]
+Label = tuple[tuple[str, ...], int, int]  # a way without its maker
+Edges = Mapping[str, frozenset[Label]]  # neighbour -> in which ways
+PLAIN: frozenset[Label] = frozenset({((), 0, 1)})
 
 
 @frozen
 class Wires:
     """Name -> the layers with weights before it, and those after it; INPUT and OUTPUT stand for the model's ends."""
 
-    before: Edges
-    after: Edges
+    before: Mapping[str, Edges]
+    after: Mapping[str, Edges]
 
 
 def wires_of(model: ModelRecord) -> Wires | None:
     """The wiring of records, through layers without weights; None where nothing is known of it."""
+    found = ways_of(model)
+    return _both({name: _edges(own) for name, own in found.items()}) if found else None
+
+
+def ways_of(model: ModelRecord) -> dict[str, tuple[Way, ...]]:
+    """Layer with weights -> those that feed it and how, through layers without; {} where no wiring is known."""
     if not any(record.inputs for record in model.layers):
-        return None
+        return {}
     records = {record.name: record for record in model.layers}
-    memo: dict[str, frozenset[str]] = {}
-    own = [record.name for record in model.layers if record.tensors]
-    return _both({name: _feeding(records[name], records, memo) for name in own})
+    made: dict[str, tuple[Way, ...]] = {record.name: (Way(record.name),) for record in model.layers if record.tensors}
+    own = list(made)
+    return {name: tuple(way for group in _given(records[name], records, made) for way in group) for name in own}
 
 
-def _feeding(
-    record: LayerRecord, records: Mapping[str, LayerRecord], memo: dict[str, frozenset[str]]
-) -> frozenset[str]:
-    """The nearest layers with weights upstream, found without recursion: models may be thousands of layers deep."""
-    found: set[str] = set()
-    seen: set[str] = set()
-    waiting = list(record.inputs)
-    ended = not waiting
+def _given(
+    record: LayerRecord, records: Mapping[str, LayerRecord], made: dict[str, tuple[Way, ...]]
+) -> list[tuple[Way, ...]]:
+    """The ways of what a layer reads, found without recursion: models may be thousands of layers deep.
+
+    Args:
+        made: layer -> the ways of what it makes; those without weights are added.
+    """
+    waiting = [record]
+    begun = {record.name}
     while waiting:
-        name = waiting.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        inner = records.get(name)
-        if inner is not None and inner.tensors:
-            found.add(name)
-        elif inner is None or not inner.inputs:
-            ended = True
-        else:
-            waiting += inner.inputs
-    memo[record.name] = frozenset(found | ({INPUT} if ended and not found else set()))
-    return memo[record.name]
+        one = waiting[-1]
+        open_ = [records[name] for name in one.inputs if name in records and name not in made and name not in begun]
+        waiting += open_
+        begun.add(one.name)
+        if not open_:
+            waiting.pop()
+            if one is not record:
+                made[one.name] = passed(_kind(one), _groups(one, made))
+    return _groups(record, made)
 
 
-def wires_between(feeding: Mapping[str, Collection[str]]) -> Wires | None:
-    """Wiring from module path -> the paths of the modules that feed it."""
-    if not any(feeding.values()):
+def _groups(record: LayerRecord, made: Mapping[str, tuple[Way, ...]]) -> list[tuple[Way, ...]]:
+    """The ways of each value that a record reads, one that no layer of the model makes being its input."""
+    ways = [way for way in record.ways if way.maker in record.inputs]
+    told = {way.maker for way in ways}
+    ways += [Way(name) for name in record.inputs if name not in told]
+    if not ways:
+        return [tuple(way for way in record.ways if not way.maker) or (Way(""),)]
+    return [through(made.get(way.maker, (Way(""),)), way) for way in ways]
+
+
+def _kind(record: LayerRecord) -> str:
+    """What a layer without weights does to ways; Keras 2 has functions in layers, Keras 1 merges in several modes."""
+    said = (record.class_name, str(record.config.get("function", "")), str(record.config.get("mode", "")))
+    return next((kind for text in said if (kind := kind_of(text.rpartition(".")[2]))), "")
+
+
+def wires_between(feeding: Mapping[str, Sequence[Way]]) -> Wires | None:
+    """Wiring from module path -> the modules that feed it, and how."""
+    if not any(way.maker for found in feeding.values() for way in found):
         return None
-    return _both({path: frozenset(found) or frozenset({INPUT}) for path, found in feeding.items()})
+    return _both({path: _edges(found) for path, found in feeding.items()})
 
 
-def _both(before: Mapping[str, frozenset[str]]) -> Wires:
-    after: dict[str, set[str]] = {name: set() for name in before}
+def _edges(ways: Sequence[Way]) -> Edges:
+    """In which ways each neighbour comes; the model's input is one where there is no other."""
+    found: dict[str, set[Label]] = {}
+    for way in ways:
+        found.setdefault(way.maker or INPUT, set()).add((way.pooled, way.at, way.of))
+    if len(found) > 1:
+        found.pop(INPUT, None)
+    return {name: frozenset(labels) for name, labels in found.items()} or {INPUT: PLAIN}
+
+
+def _both(before: Mapping[str, Edges]) -> Wires:
+    after: dict[str, dict[str, frozenset[Label]]] = {name: {} for name in before}
     for name, found in before.items():
-        for other in found & after.keys():
-            after[other].add(name)
-    return Wires(before, {name: frozenset(found or {OUTPUT}) for name, found in after.items()})
+        for other, labels in found.items():
+            if other in after:
+                after[other][name] = labels
+    return Wires(before, {name: found or {OUTPUT: PLAIN} for name, found in after.items()})
 
 
-def of_place(wires: Wires, paths: Collection[str]) -> tuple[frozenset[str], frozenset[str]]:
+def of_place(wires: Wires, paths: Collection[str]) -> tuple[Edges, Edges]:
     """What lies before and after a place of several modules, these themselves left out."""
-    before = frozenset(x for path in paths for x in wires.before.get(path, ())) - set(paths)
-    after = frozenset(x for path in paths for x in wires.after.get(path, ())) - set(paths)
-    if len(paths) > 1:  # an inner module that nothing of the model reads is no end of it
-        before = before - {INPUT} or before
-        after = after - {OUTPUT} or after
-    return before, after
+    return _around(wires.before, paths), _around(wires.after, paths)
+
+
+def _around(side: Mapping[str, Edges], paths: Collection[str]) -> Edges:
+    found: dict[str, frozenset[Label]] = {}
+    for name, labels in (pair for path in paths for pair in side.get(path, {}).items() if pair[0] not in paths):
+        found[name] = found.get(name, frozenset()) | labels
+    if len(paths) > 1 and len(found) > 1:  # an inner module that nothing of the model reads is no end of it
+        found = {name: labels for name, labels in found.items() if name not in (INPUT, OUTPUT)}
+    return found
 
 
 def agreement(
-    mine: Iterable[frozenset[str]], yours: Sequence[frozenset[str]], known: Mapping[str, Collection[str]]
-) -> tuple[float, float]:
+    mine: Sequence[Edges], yours: Sequence[Edges], known: Mapping[str, Collection[str]]
+) -> tuple[float, float, bool]:
     """How many neighbours are counterparts, and how many are not; one that only one side has is half a wrong one.
+
+    The last is whether those that are come alike too, some of them in a way that tells something. A neighbour that
+    comes in another way is a counterpart all the same: frameworks may write the way differently.
 
     Args:
         mine, yours: neighbours before, and after.
         known: layer -> the module paths of its counterpart, for the layers that have one.
     """
     right = wrong = uneven = 0
+    same, told = True, False
     for own, other in zip(mine, yours, strict=True):
-        for name in own:
-            if name in (INPUT, OUTPUT):
-                right, wrong = (right + 1, wrong) if name in other else (right, wrong + 1)
-            elif name in known:
-                met = not other.isdisjoint(known[name])
-                right, wrong = right + met, wrong + (not met)
+        for name, labels in own.items():
+            if name not in known and name not in (INPUT, OUTPUT):
+                continue
+            met = [other[path] for path in known.get(name, (name,)) if path in other]
+            right, wrong = (right + 1, wrong) if met else (right, wrong + 1)
+            if met:
+                same = same and frozenset().union(*met) == labels
+                told = told or labels != PLAIN
         uneven += abs(len(own) - len(other))
-    return (right, wrong + uneven / 2) if right or wrong else (0, 0)
+    return (right, wrong + uneven / 2, same and told) if right or wrong else (0, 0, False)
 
 
 def keyed_wires(keyed: Keyed) -> Wires | None:

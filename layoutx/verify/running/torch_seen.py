@@ -50,22 +50,31 @@ class _Seen:
 
 
 def seen(module: Any, inputs: Sequence[Array]) -> Program | None:
-    """What a copy of the module computes on these inputs; None where it does not run on them."""
-    try:
-        model = TorchRunner(module).copy(False)
-        kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
-        device = next((p.device for p in model.parameters()), "cpu")
-        found = _Seen()
-        state = {name: one for name, one in model.state_dict(keep_vars=True).items() if is_tensor(one)}
-        weights: dict[str, str] = {}
-        for name, one in state.items():
-            weights.setdefault(found.name(one), name)
-        given = [tensor(array, kind, device) for array in inputs]
-        names = tuple(found.name(one) for one in given)
-        with calm(False), _watching(model, found):
-            made = tuple(found.name(one) for one in flattened(model(*given), is_tensor))
-    except Exception:  # any code of the user's may run here
-        return None
+    """What a copy of the module computes on these inputs; None where it does not run on them.
+
+    It is run without numbers first, which takes neither time nor memory: sizes are what most modules ask for.
+    """
+    for device in ("meta", None):
+        try:
+            return _seen(TorchRunner(module).copy(False), inputs, device)
+        except Exception:  # any code of the user's may run here
+            continue
+    return None
+
+
+def _seen(model: Any, inputs: Sequence[Array], device: str | None) -> Program:
+    model = model if device is None else model.to(device)
+    kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
+    device = device or next((p.device for p in model.parameters()), "cpu")
+    found = _Seen()
+    state = {name: one for name, one in model.state_dict(keep_vars=True).items() if is_tensor(one)}
+    weights: dict[str, str] = {}
+    for name, one in state.items():
+        weights.setdefault(found.name(one), name)
+    given = [tensor(array, kind, device) for array in inputs]
+    names = tuple(found.name(one) for one in given)
+    with calm(False), _watching(model, found):
+        made = tuple(found.name(one) for one in flattened(model(*given), is_tensor))
     return Program(tuple(found.ops), weights, names, found.shapes, made)
 
 

@@ -1,0 +1,63 @@
+"""What operations without weights do to the ways of values: windows that pool, operands laid beside each other."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cache
+
+from layoutx.model.record import Way
+
+JOINED = "joined"
+_KINDS = (
+    (re.compile(r"max_?pool(ing)?_?[123]?d?(_?with_?indices)?|reduce_window_max"), "max"),
+    (re.compile(r"(avg|average)_?pool(ing)?_?[123]?d?|reduce_window_sum"), "avg"),
+    (re.compile(r"cat|concat|concatenate|concatenation|concatv2|[hvd]?stack|pack"), JOINED),
+)
+
+
+@cache
+def kind_of(name: str) -> str:
+    """What an operation of any framework does to ways: "max", "avg", JOINED; "" for nothing that is told apart.
+
+    A pooling over all positions is none: it is written as a mean as well.
+    """
+    low = name.lower()
+    return next((kind for pattern, kind in _KINDS if pattern.fullmatch(low)), "")
+
+
+def passed(kind: str, groups: Sequence[Sequence[Way]]) -> tuple[Way, ...]:
+    """The ways of what an operation makes.
+
+    Args:
+        kind: what `kind_of` says of it.
+        groups: the ways of each value that it reads, in order; () of one that no layer made.
+    """
+    if kind == JOINED:
+        return _joined(groups)
+    ways: Iterable[Way] = (way for group in groups for way in group)
+    if len({way.of for group in groups for way in group}) > 1:  # a sum of joined values and of one that is not
+        ways = (replace(way, at=0, of=1) for way in ways)
+    if kind:
+        ways = (replace(way, pooled=tuple(sorted({*way.pooled, kind}))) for way in ways)
+    return tuple(dict.fromkeys(ways))
+
+
+def through(ways: Sequence[Way], last: Way) -> tuple[Way, ...]:
+    """The ways of a value at the end of one more way."""
+    if last == Way(last.maker):
+        return tuple(ways)
+    ways = [replace(way, at=last.at, of=last.of) for way in ways] if last.of > 1 else ways
+    return tuple(replace(way, pooled=tuple(sorted({*way.pooled, *last.pooled}))) for way in ways)
+
+
+def _joined(groups: Sequence[Sequence[Way]]) -> tuple[Way, ...]:
+    sizes = [max((way.of for way in group), default=1) for group in groups]
+    begins = [sum(sizes[:i]) for i in range(len(sizes))]
+    made = (
+        replace(way, at=begin + way.at, of=sum(sizes))
+        for begin, group in zip(begins, groups, strict=True)
+        for way in group
+    )
+    return tuple(dict.fromkeys(made))
