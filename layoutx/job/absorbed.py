@@ -126,7 +126,11 @@ def _names(layer: LayerJob, wires: _Wiring, here: bool) -> set[str]:
 def _wiring(model: Model) -> _Wiring | None:
     """Who alone reads whom; None where a model does not tell who feeds whom."""
     if isinstance(model, Keyed):
-        if model.wires is None or model.axes is None or not any(model.wires().values()):
+        if (
+            model.wires is None
+            or model.axes is None
+            or not any(way.maker for own in model.wires().values() for way in own)
+        ):
             return None
         records = list(model.axes().values())
         owner = {tensor.name: full.rpartition(".")[0] for full, tensor in model.tensors.items()}

@@ -170,8 +170,8 @@ def _finished(flow: Flow, record: LayerRecord, letters: Mapping[int, str]) -> La
             refine[axis] = found[0]
     ways = tuple(way for way in dict.fromkeys(flow.fed.get(record.name, [])) if way.maker != record.name)
     inputs = tuple(dict.fromkeys(way.maker for way in ways if way.maker))
-    found = replace(record, refine=refine, inputs=inputs, note="; ".join(notes), ways=ways)
-    return replace(found, pieces=_pieces(flow, record, letters), alone=flow.readers.alone(record.name))
+    wired = replace(record, refine=refine, inputs=inputs, note="; ".join(notes), ways=ways)
+    return replace(wired, pieces=_pieces(flow, record, letters), alone=flow.readers.alone(record.name))
 
 
 def _pieces(flow: Flow, record: LayerRecord, letters: Mapping[int, str]) -> dict[str, tuple[Piece, ...]]:

@@ -100,8 +100,8 @@ class LayerRecord:
     inputs: tuple[str, ...] = ()
     note: str = ""
     pieces: Mapping[str, tuple[Piece, ...]] = field(default=NOTHING, compare=False)
-    ways: tuple[Way, ...] = field(default=(), compare=False)
     alone: str = field(default="", compare=False)
+    ways: tuple[Way, ...] = field(default=(), compare=False)
 
     @property
     def place(self) -> str:

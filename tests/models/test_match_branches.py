@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -63,7 +63,9 @@ class Branches(nn.Module):
 
 
 class Tree(nn.Module):
-    """The counterpart; `asks`: for a number, so that nothing can be traced and no run without numbers does."""
+    """The counterpart; `asks`: for a size, so that it cannot be traced, or for a number, which no run without has."""
+
+    ran_on: ClassVar[list[str]] = []
 
     def __init__(self, asks: str = "") -> None:
         super().__init__()
@@ -72,6 +74,8 @@ class Tree(nn.Module):
         self.oak, self.yew, self.root = Branches(18), Branches(6), nn.Conv2d(6, 6, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.asks and isinstance(x.shape[-1], int):
+            self.ran_on.append(x.device.type)
         if (self.asks == "size" and x.shape[-1] % 2) or (self.asks == "number" and bool(x.isnan().any())):
             return x
         x = self.oak(self.yew(F.relu(self.root(x))))
@@ -88,8 +92,10 @@ def test_branches_are_told_apart_by_where_they_are_joined_and_what_is_pooled(ask
     import keras
 
     model, module = branched(keras), Tree(asks).eval()
+    Tree.ran_on.clear()
     found = match(model, module)
     assert places(found) == NAMES
+    assert Tree.ran_on == {"": [], "size": ["meta"], "number": ["meta", "cpu"]}[asks]
     assert {pair.reason for pair in found.joint.pairs} <= {"wired alike", "the only place that fits"}
     report = port(model, module)
     assert report.end_to_end is not None
