@@ -133,9 +133,28 @@ def gates_and_tables() -> Iterator[Plan]:
     for shape, leading in (((11, 3), False), ((1, 11, 3), True)):
         config = {"version": 2, "leading": leading}
         yield Plan("keras.PositionEmbedding", config, {"x": (5,)}, {"embeddings": shape}, vocab=11)
+    yield from scales()
     for mode in ("mean", "sum", "max"):
         config = {"num_embeddings": 11, "embedding_dim": 3, "mode": mode}
         yield Plan("torch.EmbeddingBag", config, {"x": (5,)}, vocab=11)
+
+
+def scales() -> Iterator[Plan]:
+    """One factor a channel, as vectors and with ones around them: for sequences, and for maps of channels first."""
+    ways: list[tuple[int, int, Shape]] = [(0, 0, (2, 5)), (0, 0, (2, 7, 3, 5))]
+    ways += [(before, 0, (2, *(4, 3, 7)[: before - 1], 5)) for before in (1, 2, 3, 4)]
+    ways += [(before, rank, (2, 5, *(4, 3, 7)[:rank])) for rank in (1, 2, 3) for before in (0, 1)]
+    for form, slot in (
+        ("torch.LayerScale", ""),
+        ("flax.LayerScale", ""),
+        ("nnx.LayerScale", ""),
+        ("keras.LayerScale", "gamma"),
+        ("onnx.Mul", "B"),
+    ):
+        for version in (3, 2) if slot == "gamma" else (None,):
+            for before, rank, x in ways:
+                config = {"before": before, "rank": rank, **({} if version is None else {"version": version})}
+                yield Plan(form, config, {"x": x}, {slot: (1,) * before + (5,) + (1,) * rank})
 
 
 def torch_and_onnx() -> Iterator[Plan]:
