@@ -141,20 +141,18 @@ def gates_and_tables() -> Iterator[Plan]:
 
 def scales() -> Iterator[Plan]:
     """One factor a channel, as vectors and with ones around them: for sequences, and for maps of channels first."""
-    ways: list[tuple[int, int, Shape]] = [(0, 0, (2, 5)), (0, 0, (2, 7, 3, 5))]
-    ways += [(before, 0, (2, *(4, 3, 7)[: before - 1], 5)) for before in (1, 2, 3, 4)]
-    ways += [(before, rank, (2, 5, *(4, 3, 7)[:rank])) for rank in (1, 2, 3) for before in (0, 1)]
-    for form, slot in (
-        ("torch.LayerScale", ""),
-        ("flax.LayerScale", ""),
-        ("nnx.LayerScale", ""),
-        ("keras.LayerScale", "gamma"),
-        ("onnx.Mul", "B"),
-    ):
-        for version in (3, 2) if slot == "gamma" else (None,):
-            for before, rank, x in ways:
-                config = {"before": before, "rank": rank, **({} if version is None else {"version": version})}
-                yield Plan(form, config, {"x": x}, {slot: (1,) * before + (5,) + (1,) * rank})
+    ways: list[tuple[dict[str, Any], Shape, Shape]] = [({}, (2, 5), (5,)), ({}, (2, 7, 3, 5), (5,))]
+    ways += [({"leading": True}, (2, 5), (1, 5))]
+    for rank, space in SPACE.items():
+        space, ones, alike = tuple(n + 2 for n in space), (1,) * rank, {"rank": rank}
+        ways += [({**alike}, (2, 5, *space), (5, *ones)), ({**alike, "leading": True}, (2, 5, *space), (1, 5, *ones))]
+        ways += [({**alike, "leading": True, "last": True}, (2, *space, 5), (1, *ones, 5))]
+    bare = [("torch.LayerScale", ""), ("flax.LayerScale", ""), ("nnx.LayerScale", ""), ("onnx.Mul", "B")]
+    for config, x, shape in ways:
+        for form, slot in bare:
+            yield Plan(form, config, {"x": x}, {slot: shape})
+        for version in (3, 2):
+            yield Plan("keras.LayerScale", {**config, "version": version}, {"x": x}, {"gamma": shape})
 
 
 def torch_and_onnx() -> Iterator[Plan]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from layoutx.files.store import Tensor
 from layoutx.model.keyed import Keyed
@@ -45,7 +46,7 @@ SAYS = {
     TABLE: "a parameter of its own, called as a table of rows is",
     SCALE: "a parameter of its own, called as the factors of channels are",
 }
-MOST_ONES = 4  # dimensions of length one around the channels
+MOST_AXES = 3  # of the places of a map
 
 
 def bare_names(keyed: Keyed, registry: Registry) -> Mapping[str, str]:
@@ -87,22 +88,26 @@ def called_scale(*names: str) -> bool:
     return any(FACTORS.search(_end(name)) for name in names) and not any(OTHERS.search(_end(name)) for name in names)
 
 
-def ones_around(shape: tuple[int, ...]) -> dict[str, int]:
-    """How many dimensions of length one stand before the channels, and how many for the places of a map behind them.
+def may_be_scale(name: str) -> bool:
+    """Whether a name is that of a layer scale, or says nothing against it."""
+    return called_scale(name) or not (called_table(name) or OTHERS.search(_end(name)))
 
-    As the forms of a layer scale spell it; `shape` is that of a tensor of which `is_scale` holds.
+
+def ones_around(shape: tuple[int, ...]) -> dict[str, Any]:
+    """What stands around the channels, as the forms of a layer scale spell it; `shape` is one that `is_scale` takes.
+
+    `leading`: a one for the batch. `rank`: how many for the places of a map. `last`: before the channels, not behind.
     """
     return next(_ones(shape))
 
 
-def _ones(shape: tuple[int, ...]) -> Iterator[dict[str, int]]:
+def _ones(shape: tuple[int, ...]) -> Iterator[dict[str, Any]]:
     """Each way to read the shape; of ones alone there are several."""
     for at, size in enumerate(shape):
-        before, behind = at, len(shape) - 1 - at
-        others = shape[:at] + shape[at + 1 :]
-        fits = before <= MOST_ONES if not behind else before <= 1 and behind < MOST_ONES
-        if size and fits and all(n == 1 for n in others):
-            yield {"before": before, "rank": behind}
+        behind = len(shape) - 1 - at
+        fits = at <= 1 + MOST_AXES if not behind else at <= 1 and behind <= MOST_AXES
+        if size and fits and all(n == 1 for n in shape[:at] + shape[at + 1 :]):
+            yield {"leading": at > 0, "last": not behind and at > 1, "rank": behind or max(at - 1, 0)}
 
 
 def _end(name: str) -> str:
@@ -116,7 +121,7 @@ def _kind(name: str, tensor: Tensor, keyed: Keyed) -> str:
         return "" if _shifted(name, keyed) else SCALE
     if is_table(tensor):
         return TABLE
-    return SCALE if is_scale(tensor) and not called_table(name) and not OTHERS.search(_end(name)) else ""
+    return SCALE if is_scale(tensor) and may_be_scale(name) else ""
 
 
 def _shifted(name: str, keyed: Keyed) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from layoutx.files.store import Tensor
-from layoutx.model.bare import called_scale, called_table, is_scale, is_table, ones_around
+from layoutx.model.bare import called_table, is_scale, is_table, may_be_scale, ones_around
 from layoutx.model.onnx_consts import Const
 from layoutx.model.onnx_nodes import DOMAINS, Reading
 
@@ -18,8 +18,8 @@ Shape = tuple[int | None, ...] | None
 def bare(node: Any, consts: Mapping[str, Const], shapes: Mapping[str, Shape]) -> Reading | None:
     """The layer, where an Add adds one row of numbers for each position of (batch, positions, width) or without batch.
 
-    Or where a Mul has one factor for each channel. Only a tensor that is called so: masks and other constants that are
-    added or multiplied by have such shapes too.
+    Only a table that is called so: masks and other constants that are added have such shapes too. Or where a Mul has
+    one factor for each channel.
     """
     if node.op_type not in ("Add", "Mul") or node.domain not in DOMAINS or len(node.input) != 2:
         return None
@@ -47,11 +47,14 @@ def _rows(tensor: Tensor, name: str, shape: Shape) -> dict[str, Any] | None:
 
 
 def _factors(tensor: Tensor, name: str, shape: Shape) -> dict[str, Any] | None:
-    """The factors meet the last axis, or with ones behind them the channels right after the batch."""
-    if not is_scale(tensor) or not called_scale(name):
+    """The factors meet the last axis, or with ones behind them the channels right after the batch.
+
+    A name that says something else counts; that of a constant which an exporter has folded says nothing.
+    """
+    if not is_scale(tensor) or tensor.size == 1 or not may_be_scale(name):
         return None
     ones = ones_around(tensor.shape)
-    behind = ones["rank"]
+    behind = 0 if ones["last"] else ones["rank"]
     if shape is not None and (
         len(shape) < max(len(tensor.shape), 2)
         or (behind and len(shape) != behind + 2)

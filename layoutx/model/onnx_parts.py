@@ -9,6 +9,7 @@ from typing import Any
 from layoutx.files.onnx_file import bodies, label
 from layoutx.files.store import Store
 from layoutx.frozen import frozen
+from layoutx.model.bare import called_scale, called_table
 from layoutx.model.onnx_attention import attentions
 from layoutx.model.onnx_bare import FORMS as BARE
 from layoutx.model.onnx_bare import bare
@@ -136,7 +137,7 @@ def _add(parts: Parts, nodes: Sequence[Any], i: int, reading: Reading, prefix: s
     name = name_of(nodes, reading.tensors, i, parts.records, prefix)
     if reading.form in BARE:
         (stored,) = {t.name: t for n in nodes[0].input if n in parts.consts for t in parts.consts[n].tensors}
-        if "/" not in stored:  # torch's own name of the parameter
+        if called_table(stored) or ("/" not in stored and called_scale(stored)):  # torch's own name of the parameter
             name = unique(stored, parts.records)
     class_name = reading.form.removeprefix("onnx.") or nodes[0].op_type
     config = dict(reading.config)
