@@ -61,9 +61,7 @@ def bare_names(keyed: Keyed, registry: Registry) -> Mapping[str, str]:
     return {
         name: kind
         for name, tensor in keyed.tensors.items()
-        if name.rpartition(".")[2] not in used
-        and (kind := _kind(name, tensor, keyed))
-        and not _of_a_layer(name, keyed)
+        if name.rpartition(".")[2] not in used and (kind := _kind(name, tensor, keyed)) and not _of_a_layer(name, keyed)
     }
 
 

@@ -285,5 +285,5 @@ def test_what_is_not_called_so_or_no_factor_is_none(others: dict[str, tuple[int,
 def test_a_width_that_differs_is_refused_by_name() -> None:
     module = Net("map").eval()
     module.second[1].layer_scale = nn.Parameter(torch.ones(WIDTHS[1] + 2, 1, 1))
-    with pytest.raises(LayoutxError, match="second_[012]_scale"):
+    with pytest.raises(LayoutxError, match=r"second_[012]_scale"):
         layoutx.port(keras_net(1), module, compare=False)
