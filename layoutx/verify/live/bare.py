@@ -145,7 +145,7 @@ def _tf_scaled(held: Array, data: Array) -> Any:
 
 def _application(kind: Any, held: Array, data: Array) -> Any:
     layer = kind(1.0, len(held), dtype=held.dtype.name)
-    layer.build(data.shape)
+    layer(data)  # tf_keras makes the factors at the first call, whatever was built before
     layer.set_weights([held])
     return np.asarray(layer(data))
 
