@@ -133,9 +133,26 @@ def gates_and_tables() -> Iterator[Plan]:
     for shape, leading in (((11, 3), False), ((1, 11, 3), True)):
         config = {"version": 2, "leading": leading}
         yield Plan("keras.PositionEmbedding", config, {"x": (5,)}, {"embeddings": shape}, vocab=11)
+    yield from scales()
     for mode in ("mean", "sum", "max"):
         config = {"num_embeddings": 11, "embedding_dim": 3, "mode": mode}
         yield Plan("torch.EmbeddingBag", config, {"x": (5,)}, vocab=11)
+
+
+def scales() -> Iterator[Plan]:
+    """One factor a channel, as vectors and with ones around them: for sequences, and for maps of channels first."""
+    ways: list[tuple[dict[str, Any], Shape, Shape]] = [({}, (2, 5), (5,)), ({}, (2, 7, 3, 5), (5,))]
+    ways += [({"leading": True}, (2, 5), (1, 5))]
+    for rank, space in SPACE.items():
+        space, ones, alike = tuple(n + 2 for n in space), (1,) * rank, {"rank": rank}
+        ways += [({**alike}, (2, 5, *space), (5, *ones)), ({**alike, "leading": True}, (2, 5, *space), (1, 5, *ones))]
+        ways += [({**alike, "leading": True, "last": True}, (2, *space, 5), (1, *ones, 5))]
+    bare = [("torch.LayerScale", ""), ("flax.LayerScale", ""), ("nnx.LayerScale", ""), ("onnx.Mul", "B")]
+    for config, x, shape in ways:
+        for form, slot in bare:
+            yield Plan(form, config, {"x": x}, {slot: shape})
+        for version in (3, 2):
+            yield Plan("keras.LayerScale", {**config, "version": version}, {"x": x}, {"gamma": shape})
 
 
 def torch_and_onnx() -> Iterator[Plan]:

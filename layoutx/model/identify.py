@@ -11,7 +11,7 @@ from layoutx.empty import NOTHING
 from layoutx.errors import BindError, LayoutxError
 from layoutx.lang.show import show, show_dims
 from layoutx.lang.tree import Layout, roles_of
-from layoutx.model.bare import tabled
+from layoutx.model.bare import alone
 from layoutx.model.einsum import EINSUM
 from layoutx.model.record import QUANTISED, LayerRecord
 from layoutx.spec.bind import UNKNOWN, bind, tensor_names
@@ -50,9 +50,9 @@ def identified(
     reason = refused(record, registry.framework(framework).refuse)
     if reason:
         return replace(record, form="", note=reason)
-    table = record if guessing and not form else tabled(record, framework, form)
-    if table is not record:
-        return table
+    bare = record if guessing and not form else alone(record, framework, form)
+    if bare is not record:
+        return bare
     if record.form and not form:
         return _by_position(record, registry)
     if guessing and any(tensor.dtype.itemsize == 1 for tensor in record.tensors.values()):

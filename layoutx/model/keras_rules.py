@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from layoutx.model.axes import Cat, Dim, State, axes_in, identifier, same_order, size_of
-from layoutx.model.bare import FORMS, tabled
+from layoutx.model.bare import alone
 from layoutx.model.graph import Node
 from layoutx.model.keras_leaves import snake
 from layoutx.model.keras_ops import REDUCED, reshaped
@@ -118,9 +118,9 @@ def untold(node: Node) -> State:
 def _unknown(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
     """A layer of which nothing is known; from vectors that hold no map it cannot make a flattened map.
 
-    A class that holds a table of positions and nothing else adds it: the axes stay.
+    A class that holds a table of positions and nothing else adds it, or multiplies by factors: the axes stay.
     """
-    if len(states) == 1 and name in flow.records and tabled(flow.records[name], "keras").form == FORMS["keras"]:
+    if len(states) == 1 and name in flow.records and alone(flow.records[name], "keras") is not flow.records[name]:
         return list(states)
     if not states or any(s.blocked or len(s.last) != 1 for s in states):
         return [untold(node)]

@@ -164,7 +164,7 @@ def _layer(flow: Flow, node: Any, record: LayerRecord, ins: Sequence[Value]) -> 
     if op == "Gather":
         table = next(iter(record.tensors.values()))
         return [None if dims is None else (*dims, (flow.axis("n", record.name, table.shape[1]),))]
-    if op in SAME or op in ("Normalization", "Add"):
+    if op in SAME or op in ("Normalization", "Add", "Mul"):
         _norm(flow, node, record, value)
         return [dims]
     return [None]

@@ -9,15 +9,16 @@ from typing import Any
 from layoutx.files.onnx_file import bodies, label
 from layoutx.files.store import Store
 from layoutx.frozen import frozen
+from layoutx.model.bare import called_scale, called_table
 from layoutx.model.onnx_attention import attentions
+from layoutx.model.onnx_bare import FORMS as BARE
+from layoutx.model.onnx_bare import bare
 from layoutx.model.onnx_bias import with_bias
 from layoutx.model.onnx_consts import Const, constants, names_read
 from layoutx.model.onnx_fold import Folding
 from layoutx.model.onnx_names import name_of, told, unique
 from layoutx.model.onnx_nodes import RECURRENT, Reading, read_node
 from layoutx.model.onnx_standard import standard
-from layoutx.model.onnx_table import FORM as TABLE
-from layoutx.model.onnx_table import table
 from layoutx.model.onnx_thin import thinned
 from layoutx.model.onnx_written import norms
 from layoutx.model.record import LayerRecord
@@ -89,7 +90,7 @@ def _parts(model: _Model, graph: Any, prefix: str, outer: Mapping[str, Const], f
             reading, passed = both
             parts.fused |= passed
         elif i not in parts.inner:
-            reading = table(node, parts.consts, model.shapes)
+            reading = bare(node, parts.consts, model.shapes)
             reading = reading or read_node(node, parts.consts, model.opset, _rank(node, model.shapes))
         if reading is None:
             continue
@@ -134,9 +135,10 @@ def _attended(graph: Any, parts: Parts, readers: Mapping[str, list[int]], shapes
 
 def _add(parts: Parts, nodes: Sequence[Any], i: int, reading: Reading, prefix: str) -> str:
     name = name_of(nodes, reading.tensors, i, parts.records, prefix)
-    if reading.form == TABLE:  # torch's own name of the parameter
+    if reading.form in BARE:
         (stored,) = {t.name: t for n in nodes[0].input if n in parts.consts for t in parts.consts[n].tensors}
-        name = unique(stored, parts.records)
+        if called_table(stored) or ("/" not in stored and called_scale(stored)):  # torch's own name of the parameter
+            name = unique(stored, parts.records)
     class_name = reading.form.removeprefix("onnx.") or nodes[0].op_type
     config = dict(reading.config)
     parts.records[name] = LayerRecord(name, class_name, reading.form, config, reading.tensors, note=reading.note)

@@ -65,17 +65,21 @@ class Layer:
 class Index:
     """A keyed model's names by their last part and shape, and what was found out before for layers of one size.
 
+    `bare`: those that no layer holds, by the kind that they may be and shape.
     `named`: both models call all their layers alike, and many places have one shape: the name then says which it is.
     """
 
     order: Mapping[str, int]
     ends: Mapping[tuple[str, tuple[int, ...]], list[str]]
+    bare: Mapping[tuple[str, tuple[int, ...]], list[str]] = NOTHING
     known: dict[object, list[Stored]] = field(default_factory=dict)
     named: bool = False
     alike: dict[object, list[Candidate]] = field(default_factory=dict)
 
     def among(self, layer: Layer, first: str, shape: tuple[int, ...]) -> Sequence[str]:
         """The tensors that the first one of a layer can be."""
+        if first == PATH:
+            return self.bare.get((layer.bound.kind.name, shape), [])
         short = first.replace("/", ".")
         found = self.ends.get((short.rpartition(".")[2], shape), [])
         own = f"{layer.record.name.replace('/', '.')}.{short}"
@@ -94,11 +98,12 @@ def index_of(keyed: Keyed, registry: Registry, layers: Sequence[Layer] = ()) -> 
     ends: dict[tuple[str, tuple[int, ...]], list[str]] = {}
     for name, tensor in keyed.tensors.items():
         ends.setdefault((name.rpartition(".")[2], tensor.shape), []).append(name)
-    for name in bare_names(keyed, registry):
-        ends.setdefault((PATH, keyed.tensors[name].shape), []).append(name)
+    bare: dict[tuple[str, tuple[int, ...]], list[str]] = {}
+    for name, kind in bare_names(keyed, registry).items():
+        bare.setdefault((kind, keyed.tensors[name].shape), []).append(name)
     paths = {name.rpartition(".")[0] for name in keyed.tensors}
     named = len(layers) > CROWD and all(layer.record.name.replace("/", ".") in paths for layer in layers)
-    return Index(positions(keyed), ends, named=named and any(len(own) > CROWD for own in ends.values()))
+    return Index(positions(keyed), ends, bare, named=named and any(len(own) > CROWD for own in ends.values()))
 
 
 def candidates(

@@ -95,12 +95,12 @@ def spelled(framework: str, layer: str, tensor: str, state: bool) -> str:
 
     Args:
         layer: the layer's path, with dots or slashes.
-        tensor: the form's name, `kernel` or `ii/kernel`.
+        tensor: the form's name, `kernel` or `ii/kernel`; "" of a parameter whose name is the path itself.
         state: a running statistic, which flax keeps in a collection of its own.
     """
     if framework not in SLASHED:
-        return f"{layer.replace('/', '.')}.{tensor.replace('/', '.')}"
-    path = f"{layer.replace('.', '/')}/{tensor}"
+        return f"{layer}.{tensor}".removesuffix(".").replace("/", ".")
+    path = f"{layer.replace('.', '/')}/{tensor}".removesuffix("/")
     return f"{STATS if state else PARAMS}/{path}" if framework == "flax" else path
 
 

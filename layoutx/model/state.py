@@ -13,7 +13,7 @@ from typing import Any
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError
 from layoutx.files.store import Store, Tensor
-from layoutx.model.bare import bare_names, called_table
+from layoutx.model.bare import TABLE, bare_names, called_scale, called_table
 from layoutx.model.einsum import EINSUM, einsum_record
 from layoutx.model.identify import meaning, undecided
 from layoutx.model.keyed import Keyed
@@ -43,7 +43,8 @@ def state_records(keyed: Keyed, registry: Registry, values: Mapping[str, Any] = 
     parts = {name: _note(refusal(site)) for site in sites(keyed) for name in site.parts.values()}
     layers = _layers("", {name: name for name in keyed.tensors}, keyed, registry, values)
     full = {tensor.name: name for name, tensor in keyed.tensors.items()} if parts else {}
-    bare, below = set(bare_names(keyed, registry)), cache(partial(_below, keyed))
+    bare = {name for name, kind in bare_names(keyed, registry).items() if kind == TABLE or called_scale(name)}
+    below = cache(partial(_below, keyed))
     layers = [own for record in layers for own in _named(_in_parts(record, parts, full), bare, keyed, below)]
     order = {tensor.name: at for at, tensor in enumerate(keyed.tensors.values())}
     layers.sort(key=lambda record: min(order[tensor.name] for tensor in record.tensors.values()))
@@ -67,7 +68,7 @@ def _named(
     holds = {start + short: tensor for short, tensor in record.tensors.items()}
     known = [n for n in holds if not start or n in bare]
     holder = bool(start and known) and below()[start] > sum(n in keyed.tensors for n in holds)
-    own = [n for n in known if not start or holder or (len(holds) == 1 and called_table(n))]
+    own = [n for n in known if not start or holder or (len(holds) == 1 and (called_table(n) or called_scale(n)))]
     rest = {short: tensor for short, tensor in record.tensors.items() if start + short not in own}
     alone = [replace(record, name=name, tensors={name.rpartition(".")[2]: holds[name]}) for name in own]
     return [*([replace(record, tensors=rest)] if rest else []), *alone]

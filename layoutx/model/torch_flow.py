@@ -24,6 +24,7 @@ CONVS = frozenset(f"conv{kind}{n}d" for kind in ("", "transpose") for n in (1, 2
 RECURRENT = ("lstm", "gru", "rnn", "rnntanh", "rnnrelu")
 TURNED = ("t", "transpose", "permute", "to", "clone", "detach", "alias")  # a weight on its way to its operation
 UNTOUCHED = ("identity", "to", "clone", "detach", "contiguous", "alias")
+SPREAD = ("reshape", "view", "unsqueeze", "getitem", "flatten")  # and a vector, which gets ones around it
 NORMS = ("batchnorm", "batchnorm1d", "nativebatchnormlegitnotraining", "nativebatchnorm", "prelu", "syncbatchnorm")
 LAST_NORMS = ("layernorm", "nativelayernorm", "rmsnorm")
 # an axis lost in an operation that is not known, as `finished` says it; other notes say what is doubtful
@@ -100,7 +101,7 @@ def sure(found: Mapping[str, LayerRecord]) -> dict[str, LayerRecord]:
 def _op(walk: _Walk, op: Op) -> None:
     flow = walk.flow
     refs = [ref.name for ref in op.refs()]
-    if op.name in TURNED and len(refs) == 1 and refs[0] in walk.owner:
+    if len(refs) == 1 and refs[0] in walk.owner and (op.name in TURNED or _spread(walk, op, refs[0])):
         walk.owner[op.outputs[0]] = walk.owner[refs[0]]
         return
     if _sizes(walk, op):
@@ -114,7 +115,8 @@ def _op(walk: _Walk, op: Op) -> None:
         read_map(flow, ins[0].dims)
     path = _path(walk, op, refs)
     if path is not None:
-        flow.fed.setdefault(path, []).extend(m for v in ins for m in v.makers)
+        again = path if op.name in SUMS else None  # a norm by hand multiplies by its weight, then adds its bias
+        flow.fed.setdefault(path, []).extend(m for v in ins for m in v.makers if m.maker != again)
         walk.classes.setdefault(path, op.stack[-1][1].rpartition(".")[2] if op.stack else "")
     same = ins[0].of if path is None and op.name in UNTOUCHED and len(ins) == 1 else path or ELSE
     if same == (path or ELSE):
@@ -132,6 +134,12 @@ def _op(walk: _Walk, op: Op) -> None:
     if op.whole and op.name in RECURRENT:
         y, *states = [Value(dims, makers, "" if dims is not None else lost) for dims in (*made, None, None)[:3]]
         walk.parts[op.outputs[0]] = [y, states if op.name == "lstm" else states[0]]
+
+
+def _spread(walk: _Walk, op: Op, name: str) -> bool:
+    """Whether a vector only gets dimensions of length one: `gamma.reshape(1, -1, 1, 1)`."""
+    shape = walk.shapes.get(walk.owner[name], ())
+    return op.name in SPREAD and len(shape) - shape.count(1) <= 1
 
 
 def _vector(flow: Flow, name: str, ins: Sequence[Value]) -> tuple[Dim, ...] | None:

@@ -17,7 +17,7 @@ from layoutx.verify.forward.activations import activation
 from layoutx.verify.hand.attention import attention
 from layoutx.verify.hand.layer import Hand, hand, inputs_of
 from layoutx.verify.hand.loops import loop, space_of
-from layoutx.verify.hand.norms import batch_norm, group_norm, layer_norm, prelu, rms_norm
+from layoutx.verify.hand.norms import batch_norm, group_norm, layer_norm, layer_scale, prelu, rms_norm
 from layoutx.verify.hand.recurrent import gru, lstm, simple_rnn
 from layoutx.verify.hand.steps import Step
 from layoutx.verify.hand.sums import conv, conv_transpose, dense, embedding, local, separable_conv
@@ -36,6 +36,7 @@ HANDS: Mapping[str, Callable[[Hand, str], list[Step]]] = MappingProxyType(
         "group_norm": group_norm,
         "rms_norm": rms_norm,
         "prelu": prelu,
+        "layer_scale": layer_scale,
         "simple_rnn": simple_rnn,
         "lstm": lstm,
         "gru": gru,

@@ -99,6 +99,7 @@ CANONICAL: Mapping[str, Mapping[str, str]] = {
     "rms_norm": _FEATURES,
     "group_norm": {"x": "batch ... (group channel)", "y": "batch ... (group channel)"},
     "prelu": _NORM,
+    "layer_scale": _NORM,
     "simple_rnn": _RECURRENT,
     "lstm": _LSTM,
     "gru": _RECURRENT,

@@ -1,4 +1,4 @@
-"""Dense, embedding and PReLU: one line of mathematics each."""
+"""Dense, embedding, layer scale and PReLU: one line of mathematics each."""
 
 from __future__ import annotations
 
@@ -38,6 +38,16 @@ def embedding(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[s
             where=f"table (vocab={sizes['vocab']}, dim={sizes['dim']})",
         )
     return {"y": table[data]}
+
+
+def layer_scale(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, np.ndarray]:
+    """y = x gamma.
+
+    gamma (channel); x (batch..., channel) -> y of the same shape.
+    """
+    (gamma,), (data,) = need("layer_scale", roles, "gamma"), need("layer_scale", x, "x")
+    sizes_of("layer_scale", {"gamma": (gamma, "channel"), "x": (data, "batch... channel")})
+    return {"y": data * gamma}
 
 
 def prelu(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, np.ndarray]:

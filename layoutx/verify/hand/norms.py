@@ -1,4 +1,4 @@
-"""Norms and PReLU: the statistics first, then one line for the element."""
+"""Norms, PReLU and layer scale: the statistics first, then one line for the element."""
 
 from __future__ import annotations
 
@@ -53,6 +53,13 @@ def rms_norm(hand: Hand, formula: str) -> list[Step]:
     name, x = hand.input("x", *hand.at)
     steps = [Step("square", f"mean of x * x over {data.size} numbers, the features of this sample", "", square)]
     return [*steps, _last(hand, formula, x / sqrt(square + eps), [(name, x), ("epsilon", eps)], (f,))]
+
+
+def layer_scale(hand: Hand, formula: str) -> list[Step]:
+    """x times the factor of its channel."""
+    name, x = hand.input("x", *hand.at)
+    factor, value = hand.weight("gamma", hand.at[-1])
+    return [Step("y", "", formula, x * value, (), ((name, x), (factor, value)))]
 
 
 def prelu(hand: Hand, formula: str) -> list[Step]:
