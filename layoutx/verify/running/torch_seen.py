@@ -49,8 +49,12 @@ class _Seen:
             self.ops.append(Op(base(name), args_, kwargs_, outputs, stack, whole=bool(path)))
 
 
-def seen(module: Any, inputs: Sequence[Array]) -> Program | None:
-    """What a copy of the module computes on these inputs; None where it does not run on them."""
+def seen(module: Any, inputs: Sequence[Array], keywords: Sequence[str] = ()) -> Program | None:
+    """What a copy of the module computes on these inputs; None where it does not run on them.
+
+    Args:
+        keywords: the argument of each input; () where they are given by position.
+    """
     try:
         model = TorchRunner(module).copy(False)
         kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
@@ -63,7 +67,8 @@ def seen(module: Any, inputs: Sequence[Array]) -> Program | None:
         given = [tensor(array, kind, device) for array in inputs]
         names = tuple(found.name(one) for one in given)
         with calm(False), _watching(model, found):
-            made = tuple(found.name(one) for one in flattened(model(*given), is_tensor))
+            result = model(**dict(zip(keywords, given, strict=True))) if keywords else model(*given)
+            made = tuple(found.name(one) for one in flattened(result, is_tensor))
     except Exception:  # any code of the user's may run here
         return None
     return Program(tuple(found.ops), weights, names, found.shapes, made)
