@@ -295,3 +295,28 @@ def test_operations_whose_axes_are_known_are_followed(operation: Any, lost: bool
     model = keras.Model(tokens, L.Dense(2, name="last")(y))
     (last,) = (record for record in live_model(model, registry()).layers if record.name == "last")
     assert ("could not be followed" in last.note) is lost
+
+
+@keras.saving.register_keras_serializable("nested")
+def bent(x: Any) -> Any:
+    return keras.ops.tanh(x) + 0.1 * x
+
+
+def test_an_activation_of_ones_own_is_left_to_what_comes_after_it() -> None:
+    inputs = keras.Input((6,))
+    source = filled(keras.Model(inputs, L.Dense(4, name="last")(L.Dense(5, activation=bent, name="first")(inputs))))
+
+    class Bent(nn.Module):
+        def __init__(self, wrong: float) -> None:
+            super().__init__()
+            self.first, self.last, self.wrong = nn.Linear(6, 5), nn.Linear(5, 4), wrong
+
+        def forward(self, x: Any) -> Any:
+            y = self.first(x)
+            return self.last(torch.tanh(y) + self.wrong * y)
+
+    right, wrong = Bent(0.1), Bent(0.2)
+    assert lx.port(source, right).end_to_end.agrees is True
+    lx.port(source, wrong, compare=False)
+    assert lx.validate(source, right).ok
+    assert not lx.validate(source, wrong).ok
