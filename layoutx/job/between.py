@@ -71,7 +71,7 @@ def _source(
             return model_of(store, known, options.forms, values=options.values)
         found: Keyed | ModelRecord = keyed_of(store, from_)
     else:
-        found = looked.watched(live_model(source, known, framework=from_, inputs=inputs))
+        found = looked.watched(live_model(source, known, options.forms, from_, inputs))
     if isinstance(found, ModelRecord):
         return found
     found = settled(found, options.materialise, options.skip)

@@ -14,11 +14,12 @@ from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.torch_flow import followed
 from layoutx.model.torch_trace import traced
 from layoutx.plan.plan import Array
+from layoutx.verify.keywords import keywords_for
 from layoutx.verify.models import arrangements, sized, vocabularies
 from layoutx.verify.plain import is_torch
 
 Model = Keyed | ModelRecord
-Tries = Callable[[], Iterator[Sequence[Array]]]
+Tries = Callable[[], Iterator[tuple[Sequence[Array], Sequence[str]]]]  # inputs, and the arguments that they are
 
 
 def with_run(
@@ -34,10 +35,14 @@ def with_run(
     if not isinstance(model, Keyed) or not is_torch(live) or not hasattr(live, "register_forward_hook"):
         return model
 
-    def tries() -> Iterator[Sequence[Array]]:
-        given = _given(inputs) if inputs is not None else _probes(other)
-        for turned, _ in arrangements(given, False, True) if given else ():
-            yield turned
+    def tries() -> Iterator[tuple[Sequence[Array], Sequence[str]]]:
+        made = inputs is None
+        named = _probes(other) if made else dict(inputs) if isinstance(inputs, Mapping) else {}
+        given = list(map(np.asarray, named.values())) if named else _given(inputs) if not made else []
+        keywords = keywords_for(live, tuple(named))
+        for names in dict.fromkeys((keywords, ())) if given else ():
+            for turned, _ in arrangements(given, False, True, mixed=bool(named)):
+                yield turned, names
 
     shapes = {name: tensor.shape for name, tensor in model.tensors.items()}
 
@@ -55,29 +60,29 @@ def with_run(
 def _seen(live: Any, tries: Tries) -> Any:
     from layoutx.verify.running.torch_seen import seen
 
-    return next((found for inputs in tries() if (found := seen(live, inputs)) is not None), None)
+    return next((found for inputs, names in tries() if (found := seen(live, inputs, names)) is not None), None)
 
 
 def _given(inputs: Any) -> list[Array]:
-    several = inputs.values() if isinstance(inputs, Mapping) else inputs
-    return [np.asarray(x) for x in several] if isinstance(several, (list, tuple)) else [np.asarray(inputs)]
+    return [np.asarray(x) for x in inputs] if isinstance(inputs, (list, tuple)) else [np.asarray(inputs)]
 
 
-def _probes(model: Model) -> list[Array]:
-    """Random inputs of the shapes that a Keras config tells, in the model's order; [] where it tells none."""
+def _probes(model: Model) -> dict[str, Array]:
+    """Random inputs of the shapes that a Keras config tells, in the model's order; {} where it tells none."""
     if not isinstance(model, ModelRecord):
-        return []
+        return {}
     rng = np.random.default_rng(20261121)
     limits = vocabularies(model)
-    found = []
+    found: dict[str, Array] = {}
     for record in _inputs(model):
         shape = shape_of(record.config, {})
         if shape is None:
-            return []
+            return {}
         sizes = [3, *sized(shape)]
         limit = limits.get(record.name)
         whole = limit or "int" in str(record.config.get("dtype", ""))
-        found.append(rng.integers(0, limit or 2, sizes) if whole else rng.normal(size=sizes).astype("float32"))
+        made = rng.integers(0, limit or 2, sizes) if whole else rng.normal(size=sizes).astype("float32")
+        found[record.name] = made
     return found
 
 

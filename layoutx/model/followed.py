@@ -51,7 +51,7 @@ def unfollowed(
     bound_names = {record.name for record, _ in whole}
     unknown = [record for record in model.layers if record.name not in bound_names]
     several = sum(bool(record.tensors) for record in model.layers) > 1
-    unwired = not same and several and not any(record.inputs for record in model.layers)
+    unwired = not same and several and not any(r.inputs and UNKNOWN not in r.note for r in model.layers)
     maps = any(map(_makes_maps, model.layers)) or any(b.kind.name in MAPS for _, b in whole)
     doubtful = [] if maps or not unwired else [t for r in unknown for t in r.tensors.values() if len(t.shape) > 2]
     maps = maps or bool(doubtful)

@@ -25,6 +25,9 @@ from layoutx.model.wiring import Calls, Ref, calls_of, no_circle, refs_of
 
 MODELS = ("Sequential", "Functional", "Model")
 SAID = "live data_format"  # config key of keras_opened, none of Keras': where a live layer says its channels stand
+VARIABLE = (
+    "Variable"  # class that keras_opened gives to a weight that a layer of the user's own holds beside its layers
+)
 PARTS = ("layer", "backward_layer", "cell")  # config keys under which a wrapper keeps what it wraps
 HOLDS = {*PARTS, "cells"}
 
@@ -78,7 +81,8 @@ class Node:
 class Graph:
     """Layers in `model.layers` order with the wiring between them.
 
-    `wired` is False for a subclassed model, whose config holds no layers or no connections.
+    `wired` is False for a subclassed model, whose config holds no layers or no connections; where its layers have calls
+    all the same, who feeds whom is known, and not what becomes of the axes on the way.
     """
 
     name: str
@@ -105,7 +109,8 @@ def graph_of(config: Mapping[str, Any], where: str = "model config") -> Graph:
     if not isinstance(layers, list):
         return Graph(name, class_name, wired=False)
     if "input_layers" in body:
-        return _functional(class_name, name, body, layers, where)
+        found = _functional(class_name, name, body, layers, where)
+        return replace(found, wired=False) if body.get("unwired") else found
     shape = body.get("build_input_shape") or mapping_of(config.get("build_config")).get("input_shape")
     found = _sequential(class_name, name, layers, shape, where)
     return _unwired(found) if body.get("unwired") else found  # made by keras_opened: Keras writes no such key

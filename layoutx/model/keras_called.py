@@ -8,32 +8,67 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from layoutx.model.graph import Graph, graph_of, walk
+from layoutx.frozen import frozen
+from layoutx.model.graph import Graph, graph_of
 from layoutx.model.keras_rules import follows
 
 Entry = dict[str, Any]
-Calls = tuple[list[Any], list[Any]]
+BATCH, LENGTH = 1009, 7  # of axes without a size, where a call asks for numbers; no axis is as long as the first
 
 
-def wired(layer: Any, calls: Calls | None, held: Sequence[Any], entries: Sequence[Entry]) -> Entry | None:
+@frozen
+class Calls:
+    """A layer's symbolic inputs and outputs; `sized`: axes behind the batch have sizes that the layer leaves open."""
+
+    inputs: list[Any]
+    outputs: list[Any]
+    sized: bool = False
+
+
+def wired(
+    layer: Any, calls: Calls | None, held: Sequence[Any], entries: Sequence[Entry], *, whole: bool = False
+) -> Entry | None:
     """The body of a config that wires the held layers as the layer's own `call` does (Keras 3 alone).
 
+    Where it does something of which nobody knows what becomes of the axes, it is marked `unwired`: it tells who feeds
+    whom, and nothing else.
+
     Args:
-        calls: what `calls_of` found.
+        calls: what `calls_of` or `own_graph` found.
         held: the layers that it holds; entries: their own configs, one for each.
+        whole: it is a functional model, as which Keras itself would write it.
 
     Returns:
-        None where the call cannot be run so, or does something that nobody can follow: known wholly or not at all.
+        None where the call cannot be run so.
     """
-    if calls is None:
+    body = _body(layer.name, held, entries, calls.inputs, calls.outputs) if calls is not None else None
+    if calls is None or body is None:
         return None
-    body = _body(layer.name, held, entries, *calls)
-    return body if body is not None and _followed(graph_of({"class_name": "Functional", "config": body})) else None
+    sure = whole or (not calls.sized and _followed(graph_of({"class_name": "Functional", "config": body})))
+    return body if sure else {**body, "unwired": True}
+
+
+def own_graph(layer: Any) -> Calls | None:
+    """The graph of a functional model of a class of its own; None of one whose class has a `call` of its own."""
+    keras = sys.modules.get("keras")
+    if keras is None or not type(layer).call.__module__.startswith("keras.src.models.functional"):
+        return None
+    return Calls(keras.tree.flatten(layer.inputs), keras.tree.flatten(layer.outputs))
 
 
 def _followed(graph: Graph) -> bool:
-    nodes = [node for _, node in walk(graph)]
-    return all(node.inner.wired if node.inner is not None else follows(node) for node in nodes)
+    """Whether it is known what becomes of the axes of all that reaches the outputs; a mask hands on none of its own."""
+    waiting, seen = [ref.layer for ref in graph.outputs], set[str]()
+    while waiting:
+        name = waiting.pop()
+        if not name or name in seen:
+            continue
+        seen.add(name)
+        node = graph.by_name[name]
+        if not (node.inner.wired if node.inner is not None else follows(node)):
+            return False
+        waiting += [ref.layer for call in node.calls for ref in call if not ref.keyword.endswith("mask")]
+    return True
 
 
 @contextmanager
@@ -61,25 +96,39 @@ def calls_of(layer: Any, held: Sequence[Any]) -> Calls | None:
         return None
     if not all(one.built for one in (layer, *held)):  # a symbolic call would make weights that nobody asked for
         return None
-    try:
-        args, kwargs = _given(layer, keras)
-        outputs = keras.tree.flatten(layer.call(*args, **kwargs))
-    except Exception:  # the user's code may do anything on tensors without numbers; then it is not known
-        return None
-    inputs = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
-    ok = bool(inputs and outputs) and all(isinstance(x, keras.KerasTensor) for x in outputs)
-    return (inputs, outputs) if ok else None
+    for sized in (False, True):  # many a call asks for the size of the batch, which a symbol does not have
+        made = list[list[int]]()
+        try:
+            args, kwargs = _given(layer, keras, made if sized else None)
+            outputs = keras.tree.flatten(layer.call(*args, **kwargs))
+        except Exception:  # the user's code may do anything on tensors without numbers; then it is not known
+            continue
+        flat = [x for one in (*args, *kwargs.values()) for x in keras.tree.flatten(one)]  # a dict would be sorted
+        inputs = [x for x in flat if isinstance(x, keras.KerasTensor)]
+        outputs = [x for x in outputs if x is not None]
+        ok = bool(inputs and outputs) and all(isinstance(x, keras.KerasTensor) for x in outputs)
+        return Calls(inputs, outputs, any(LENGTH in lengths for lengths in made)) if ok else None
+    return None
 
 
-def _given(layer: Any, keras: Any) -> tuple[list[Any], dict[str, Any]]:
+def _given(layer: Any, keras: Any, made: list[list[int]] | None) -> tuple[list[Any], dict[str, Any]]:
     """Fresh tensors in place of those of the layer's first call; of the shape that it was built for where it has none.
+
+    Args:
+        made: is told which sizes axes without one were given; None: they are given none.
 
     Raises:
         ValueError: nothing tells what it is called with.
     """
 
+    def shaped(shape: Sequence[int | None]) -> tuple[int | None, ...]:
+        if made is None:
+            return (None, *shape[1:])
+        made.append([LENGTH for n in shape[1:] if n is None])
+        return (BATCH, *(LENGTH if n is None else n for n in shape[1:]))
+
     def fresh(x: Any) -> Any:
-        return keras.KerasTensor((None, *x.shape[1:]), x.dtype) if isinstance(x, keras.KerasTensor) else x
+        return keras.KerasTensor(shaped(x.shape), x.dtype) if isinstance(x, keras.KerasTensor) else x
 
     if layer._inbound_nodes:
         said = layer._inbound_nodes[0].arguments
@@ -91,7 +140,7 @@ def _given(layer: Any, keras: Any) -> tuple[list[Any], dict[str, Any]]:
                for s in shapes.values())  # fmt: skip
     if not flat:
         raise ValueError("no plain shapes")
-    tensors = [keras.KerasTensor((None, *shape[1:])) for shape in shapes.values()]
+    tensors = [keras.KerasTensor(shaped(shape)) for shape in shapes.values()]
     named = {name.removesuffix("_shape"): x for name, x in zip(shapes, tensors, strict=True) if name}
     training = inspect.signature(layer.call).parameters.get("training")
     more = {"training": False} if training is not None and training.default is inspect.Parameter.empty else {}
@@ -108,7 +157,8 @@ def _body(
     if any(isinstance(one, layer) for one in others.values()):
         return None  # a layer that lies elsewhere: its weights are not of this layer's groups
     names: dict[int, str] = {}
-    for i, one in enumerate([*held, *others.values(), *inputs]):
+    fresh = [x for x in inputs if id(getattr(getattr(x, "_keras_history", None), "operation", None)) not in own]
+    for i, one in enumerate([*held, *others.values(), *fresh]):
         wanted = "input" if i >= len(held) + len(others) else one.name
         names[id(one)] = wanted if wanted not in names.values() else f"{wanted}_{i}"
     numbers = {id(n): sum(m.operation is n.operation for m in nodes[:i]) for i, n in enumerate(nodes)}
@@ -122,19 +172,19 @@ def _body(
 
     told = [{**e, "name": names[id(one)], "inbound_nodes": wires(one)} for e, one in zip(entries, held, strict=True)]
     told += [{**_operation(one, names[id(one)]), "inbound_nodes": wires(one)} for one in others.values()]
-    told += [_input(x, names[id(x)]) for x in inputs]
+    told += [_input(x, names[id(x)]) for x in fresh]
     first, last = ([ref(x)["config"]["keras_history"] for x in some] for some in (inputs, outputs))
     return {"name": name, "layers": told, "input_layers": first, "output_layers": last}
 
 
 def _place(x: Any, names: Mapping[int, str], numbers: Mapping[int, int]) -> list[Any]:
     operation, node, tensor = x._keras_history
-    return [names[id(operation)], numbers[id(operation._inbound_nodes[node])], tensor]
+    return [names[id(operation)], numbers.get(id(operation._inbound_nodes[node]), 0), tensor]
 
 
 def _nodes(inputs: Sequence[Any], outputs: Sequence[Any]) -> list[Any]:
     """Every call that the outputs come from, each once, a layer's own calls in their order."""
-    ends = {id(x) for x in inputs}
+    ends = {id(x) for x in inputs}  # those of a functional model come from layers that it holds
     found: dict[int, Any] = {}
     waiting = list(outputs)
     while waiting:
@@ -165,6 +215,9 @@ def _operation(one: Any, name: str) -> Entry:
         config = dict(one.get_config())
     except Exception:  # an operation made with something that no config holds
         config = {}
+    for key, value in config.items():
+        if isinstance(value, (list, tuple)):
+            config[key] = [None if type(n) is int and n == BATCH else n for n in value]
     return {"module": type(one).__module__, "class_name": type(one).__name__, "name": name, "config": config}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from layoutx.files.store import Store, Tensor
-from layoutx.model.graph import Node
+from layoutx.model.graph import VARIABLE, Node
 from layoutx.model.keras_leaves import Leaf, cells_of
 from layoutx.model.keras_slots import names_of, pieces, stock
 
@@ -62,6 +62,10 @@ def _by_name(leaves: Sequence[Leaf], weights: Sequence[Weight]) -> dict[str, lis
 def _owners(leaves: Sequence[Leaf], name: str) -> list[Leaf]:
     """Leaves whose layer name is a part of the weight's name; the innermost part, then the longest match, wins."""
     parts = name.split("/")
+    paths = [(leaf, leaf.path) for leaf in leaves if leaf.node.class_name == VARIABLE]
+    plain = (*parts[:-1], tail(name))
+    if alone := [leaf for leaf, path in paths if plain[-len(path) :] == path or plain == path[1:]]:
+        return alone
     for part in reversed(parts[:-1]):
         owners = [leaf for leaf in leaves if leaf.path[-1] == part or leaf.node.name == part]
         if len(owners) > 1:  # the same name in two nested models: outer names must agree as well

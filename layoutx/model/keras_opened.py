@@ -6,8 +6,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from layoutx.model.graph import SAID
-from layoutx.model.keras_called import calls_of, untouched, wired
+from layoutx.model.graph import SAID, VARIABLE
+from layoutx.model.keras_called import calls_of, own_graph, untouched, wired
+
+KERAS_OWN = {"module": "keras.layers", "registered_name": None}
 
 
 def opened(model: Any, config: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -15,6 +17,7 @@ def opened(model: Any, config: Mapping[str, Any] | None) -> dict[str, Any] | Non
 
     No config tells what such a class does with its layers: its `call` is run on symbolic tensors, of which the
     user's layers keep no trace. Where it cannot be, or does what nobody can follow, the graph is marked `unwired`.
+    Variables of the layer itself stand beside the layers that it holds, each as an entry of its own.
 
     Args:
         config: the model's own; None where it gives none (a subclass).
@@ -22,7 +25,7 @@ def opened(model: Any, config: Mapping[str, Any] | None) -> dict[str, Any] | Non
     try:
         with untouched(model):
             if config is None or "layers" not in config.get("config", {}):
-                return _model(model, model.layers)
+                return _model(model, _held(model))
             return _entry(config, model)
     except (NotImplementedError, TypeError, ValueError, AttributeError):
         return dict(config) if config is not None else None
@@ -55,10 +58,17 @@ def _foreign(layer: Any) -> bool:
 
 
 def _held(layer: Any) -> list[Any]:
-    """The layers that a layer of the user's own class holds; [] where it has weights beside theirs."""
-    held = list(layer._flatten_layers(include_self=False, recursive=False))
+    """The layers that a layer of the user's own class holds."""
+    graph = own_graph(layer)
+    return list(layer.layers if graph is not None else layer._flatten_layers(include_self=False, recursive=False))
+
+
+def _beside(layer: Any, held: list[Any]) -> list[dict[str, Any]]:
+    """The weights of a layer that belong to none of the layers that it holds, as a config would tell them."""
     theirs = {id(weight) for one in held for weight in one.weights}
-    return held if all(id(weight) in theirs for weight in layer.weights) else []
+    own = [weight for weight in layer.weights if id(weight) not in theirs]
+    names = [str(one.name).split(":")[0] for one in own]
+    return [{"class_name": VARIABLE, **KERAS_OWN, "config": {"name": name}} for name in names]
 
 
 def _own_model(layer: Any) -> dict[str, Any] | None:
@@ -67,15 +77,18 @@ def _own_model(layer: Any) -> dict[str, Any] | None:
         return None
     held = _held(layer)
     if held:
-        return _model(layer, held)
+        found = _model(layer, held)
+        return {**found, "config": {**found["config"], "layers": [*_beside(layer, held), *found["config"]["layers"]]}}
     body = wired(layer, calls_of(layer, ()), (), ()) if not layer.weights else None
     return {"class_name": type(layer).__name__, **_whose(layer), "config": body} if body is not None else None
 
 
 def _model(layer: Any, held: list[Any]) -> dict[str, Any]:
-    calls = calls_of(layer, held)  # before the layers in it are told: theirs are made by it
+    graph = own_graph(layer)
+    calls = graph or calls_of(layer, held)  # before the layers in it are told: theirs are made by it
     told = [_told(one) for one in held]
-    body = wired(layer, calls, held, told) or {"name": layer.name, "layers": told, "unwired": True, **_said(layer)}
+    body = wired(layer, calls, held, told, whole=graph is not None)
+    body = body or {"name": layer.name, "layers": told, "unwired": True, **_said(layer)}
     return {"class_name": type(layer).__name__, **_whose(layer), "config": body}
 
 
@@ -86,14 +99,18 @@ def _said(layer: Any) -> dict[str, str]:
 
 
 def _told(layer: Any) -> dict[str, Any]:
-    """A layer as a config tells it."""
-    return _entry({"class_name": type(layer).__name__, **_whose(layer), "config": layer.get_config()}, layer)
+    """A layer as a config tells it; of one whose class gives none its name, since the layers in it are there."""
+    try:
+        config = layer.get_config()
+    except Exception:  # the user's code, which only saving runs
+        config = {"name": layer.name}
+    return _entry({"class_name": type(layer).__name__, **_whose(layer), "config": config}, layer)
 
 
-def _whose(layer: Any) -> dict[str, Any]:
+def _whose(layer: Any) -> Mapping[str, Any]:
     """The module and the registered name of a layer's class, as Keras 3 writes them."""
     if not _own(layer):
-        return {"module": "keras.layers", "registered_name": None}
+        return KERAS_OWN
     homes = {c.__module__.split(".")[0] for c in type(layer).__mro__}
     saving = sys.modules["tf_keras" if "tf_keras" in homes else "keras"].saving
     return {"module": type(layer).__module__, "registered_name": saving.get_registered_name(type(layer))}

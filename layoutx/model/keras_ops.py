@@ -1,4 +1,4 @@
-"""Operations of Keras 3 on whole tensors, batch axis and all: what a mean or a reshape makes of the axes."""
+"""Operations of Keras 3 on whole tensors, batch axis and all: what a mean, a reshape or an einsum makes of the axes."""
 
 from __future__ import annotations
 
@@ -61,6 +61,67 @@ def reshaped(flow: Flow, node: Node, name: str, states: Sequence[State], labels:
     if len(rest) == 1:
         return flatten(flow, node, name, states, labels)
     return reshape(flow, replace(node, config={"target_shape": rest}), name, states, labels)
+
+
+def einsummed(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
+    """keras.ops.einsum("aecd,abcd->acbe", x, y): each axis keeps its letter, the first is the batch."""
+    reads, _, gives = str(node.config.get("subscripts", "")).replace(" ", "").partition("->")
+    terms = reads.split(",")
+    known = len(terms) == len(states) and all(map(_plain, states)) and {t[:1] for t in terms} == {gives[:1]}
+    if not known or any(len(state.last) + 1 != len(term) for state, term in zip(states, terms, strict=True)):
+        return _passed(node, states)
+    dims = {
+        x: dim for state, term in zip(states, terms, strict=True) for x, dim in zip(term[1:], state.last, strict=True)
+    }
+    if len(set(gives)) != len(gives) or not dims.keys() >= set(gives[1:]):
+        return _passed(node, states)
+    made = tuple(dims[x] for x in gives[1:])
+    return [State(made, made)]
+
+
+def widened(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
+    """keras.ops.expand_dims(x, axis): one axis of length one more."""
+    axis = node.config.get("axis")
+    if len(states) != 1 or not _plain(states[0]) or not isinstance(axis, int):
+        return _passed(node, states)
+    dims = states[0].last
+    at = axis % (len(dims) + 2)
+    one: Dim = (flow.axis("d", name, 1),)
+    made = (*dims[: at - 1], one, *dims[at - 1 :])
+    return [State(made, made)] if at else _blocked(node)
+
+
+def padded(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
+    """keras.ops.pad(x, pad_width): the axes that become longer are other ones."""
+    widths = node.config.get("pad_width")
+    if len(states) != 1 or states[0].blocked or states[0].lead or not isinstance(widths, (list, tuple)):
+        return _passed(node, states)
+    state = states[0]
+    if len(widths) != len(state.last) + 1 or any(list(widths[0])):
+        return _passed(node, states)
+    longer: dict[Dim, Dim] = {
+        dim: (flow.axis("d", name, None),) for dim, by in zip(state.last, widths[1:], strict=True) if any(by)
+    }
+    last, first = (tuple(longer.get(d, d) for d in dims) for dims in (state.last, state.first))
+    return [replace(state, last=last, first=first)]
+
+
+def attended(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
+    """keras.ops.dot_product_attention(query, key, value): the query's axes, the last one of the values."""
+    if len(states) < 3 or not all(map(_plain, states[:3])) or any(len(state.last) != 3 for state in states[:3]):
+        return _passed(node, states)
+    made = (*states[0].last[:-1], states[2].last[-1])
+    return [State(made, made)]
+
+
+def _plain(state: State) -> bool:
+    """Whether all axes are known, and every framework has them in one order."""
+    return bool(state.last) and state.last == state.first and not (state.blocked or state.lead or state.doubt)
+
+
+def _passed(node: Node, states: Sequence[State]) -> list[State]:
+    """Lost here, or before."""
+    return [next((state for state in states if state.blocked), *_blocked(node))]
 
 
 REDUCED: dict[str, Rule] = dict.fromkeys(("mean", "max", "min", "sum", "amax", "amin"), _reduced)

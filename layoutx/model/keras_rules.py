@@ -8,10 +8,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from layoutx.model.axes import Cat, Dim, State, axes_in, identifier, same_order, size_of
-from layoutx.model.bare import alone
+from layoutx.model.bare import alone, called_scale, called_table
 from layoutx.model.graph import Node
 from layoutx.model.keras_leaves import snake
-from layoutx.model.keras_ops import REDUCED, reshaped
+from layoutx.model.keras_ops import REDUCED, attended, einsummed, padded, reshaped, widened
 from layoutx.model.keras_reshape import flatten, permute, reshape
 from layoutx.model.keras_slots import RNNS, UNTOUCHED, stock
 from layoutx.model.keras_spatial import as_map, channels_first, spatial_rule
@@ -95,7 +95,8 @@ def _rule(name: str, operation: str) -> Rule:
 
 def follows(node: Node) -> bool:
     """Whether it is known what a layer does to the axes of its inputs."""
-    return rule_of(node) is not _unknown
+    own = node.custom and (called_table(node.class_name) or called_scale(node.class_name))
+    return own or rule_of(node) is not _unknown
 
 
 def _operation(node: Node) -> str:
@@ -178,7 +179,8 @@ def _concatenate(flow: Flow, node: Node, name: str, states: Sequence[State], lab
     doubt = next((s.doubt for s in states if s.doubt), "")
     if at != rank - 1 and not (flow.channels_first and at == 0):
         sizes = [size_of(d) for d in dims]
-        merged: Dim = (flow.axis("t", name, None if None in sizes else sum(s for s in sizes if s is not None)),)
+        known = None not in sizes and len(sizes) > 1  # of one alone: constants are laid beside it
+        merged: Dim = (flow.axis("t", name, sum(s for s in sizes if s is not None) if known else None),)
     else:
         parts = [p for s, d, label in zip(states, dims, labels, strict=True) for p in _parts(s, d, label)]
         merged = (Cat(flow.axis("c", name, None).id, tuple(parts)),)
@@ -213,6 +215,12 @@ def _dense(flow: Flow, node: Node, name: str, states: Sequence[State], labels: S
     on_map = f'Dense "{node.name}" on a map' if state.spatial and len(lead) > 1 else ""
     dims = (*lead, new)
     return [State(dims, dims, doubt=state.doubt, lead=state.lead or on_map)]
+
+
+def _table(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
+    """A ReversibleEmbedding as an Embedding; called the other way round it reads features."""
+    plain = len(states) == 1 and not states[0].blocked and len(states[0].last) < 2
+    return _dense(flow, replace(node, class_name="Embedding"), name, states, labels) if plain else _block(node)
 
 
 def _rnn(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
@@ -260,7 +268,16 @@ def _repeat(flow: Flow, node: Node, name: str, states: Sequence[State], labels: 
     return [replace(states[0], last=(time, *states[0].last), first=(time, *states[0].first))]
 
 
-OPERATIONS: dict[str, Rule] = {**REDUCED, "softmax": _same, "concatenate": _concatenate, "reshape": reshaped}
+OPERATIONS: dict[str, Rule] = {
+    **REDUCED,
+    "softmax": _same,
+    "concatenate": _concatenate,
+    "reshape": reshaped,
+    "einsum": einsummed,
+    "expand_dims": widened,
+    "dot_product_attention": attended,
+    "pad": padded,
+}
 RULES: dict[str, Rule] = {
     "Flatten": flatten,
     "Reshape": reshape,
@@ -269,6 +286,7 @@ RULES: dict[str, Rule] = {
     "RepeatVector": _repeat,
     "Dense": _dense,
     "Embedding": _dense,
+    "ReversibleEmbedding": _table,
     "EinsumDense": _einsum,
     "RNN": _rnn,
     "Bidirectional": _rnn,

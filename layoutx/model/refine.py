@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 
 from layoutx.empty import NOTHING
 from layoutx.model.axes import Dim, State, Use, refinement, same_order
+from layoutx.model.fed import fed, records_of
 from layoutx.model.flow import Flow, Value
 from layoutx.model.graph import SAID, Graph, Node, walk
-from layoutx.model.keras_leaves import cells_of
 from layoutx.model.keras_rules import CODE, rule_of, untold
 from layoutx.model.keras_slots import stock
 from layoutx.model.keras_uses import consume
@@ -24,7 +23,7 @@ UNKNOWN = "what feeds it is unknown: it is held by a"
 def refined(graph: Graph, layers: Iterable[LayerRecord]) -> list[LayerRecord]:
     """The same records with `refine` and `inputs`; a note says where an axis could not be followed."""
     layers = list(layers)
-    if not graph.wired:
+    if not graph.wired and not graph.outputs:
         return layers
     nodes = [node for _, node in walk(graph)]
     first = any(
@@ -32,19 +31,23 @@ def refined(graph: Graph, layers: Iterable[LayerRecord]) -> list[LayerRecord]:
         for n in nodes
     )
     flow = Flow({r.name: r for r in layers}, first)
-    run(flow, graph, "", None)
+    if graph.wired:
+        run(flow, graph, "", None)
+    else:
+        fed(flow, graph, "", [])
     _note_held(flow, graph)
     _note_splits(flow)
     return [_finished(flow, record) for record in layers]
 
 
 def _note_held(flow: Flow, graph: Graph) -> None:
-    """Nothing is known about what feeds the layers that a layer of another class holds."""
-    for name, node in walk(graph):
-        if node.inner is not None and not node.inner.wired:
-            for record in flow.records.values():
-                if record.name.startswith(f"{name}/") and record.tensors:
-                    flow.note(record.name, f"{UNKNOWN} {node.class_name}, which is none of Keras' own")
+    """Nothing is known about the axes of what feeds the layers that a layer of another class holds."""
+    holders = [("", graph.class_name)] if not graph.wired else []
+    holders += [(f"{name}/", n.class_name) for name, n in walk(graph) if n.inner is not None and not n.inner.wired]
+    for record in flow.records.values() if holders else ():
+        own = [kind for prefix, kind in holders if record.name.startswith(prefix)]
+        if own and record.tensors:
+            flow.note(record.name, f"{UNKNOWN} {own[-1]}, which is none of Keras' own")
 
 
 def _note_splits(flow: Flow) -> None:
@@ -210,14 +213,15 @@ def _call(flow: Flow, node: Node, name: str, args: list[Value], call: Sequence[R
     if node.inner is not None and node.inner.layers:
         if node.inner.wired:
             return run(flow, node.inner, f"{name}/", args or None)
-        flow.readers.note(ELSE, [a.maker for a in args])
-        return [Value(untold(node))]
+        return [
+            Value(untold(node), maker) for maker in fed(flow, node.inner, f"{name}/", [a.maker for a in args]) or [""]
+        ]
     wrapped, kind = node.part("layer"), stock(node)
     if kind == "TimeDistributed" and wrapped is not None and args:
         return _distributed(flow, node, wrapped, name, args)
     if kind == "SpectralNormalization" and wrapped is not None:
         return _call(flow, replace(wrapped, name=node.name), name, args, call)
-    own = _records(flow, node, name)
+    own = records_of(flow, node, name)
     flow.readers.note(own[0] if own else ELSE, [a.maker for a in args])
     for target in own[:1]:
         flow.inputs.setdefault(target, []).extend([a.maker for a in args if a.maker])
@@ -232,18 +236,6 @@ def _call(flow: Flow, node: Node, name: str, args: list[Value], call: Sequence[R
     consume(flow, node, own[0] if own else name, states, keywords)
     out = rule_of(node)(flow, node, name, states, labels)
     return [Value(state, own[-1] if own else "") for state in out]
-
-
-def _records(flow: Flow, node: Node, name: str) -> list[str]:
-    """The records that one layer became: itself, or its cells, of which each feeds the next."""
-    if name in flow.records:
-        return [name]
-    cells = [f"{name}/cell_{i}" for i in range(len(cells_of(node)))]
-    if not cells or cells[0] not in flow.records:
-        return []
-    for before, after in pairwise(cells):
-        flow.inputs.setdefault(after, [before])
-    return cells
 
 
 def _distributed(flow: Flow, node: Node, wrapped: Node, name: str, args: list[Value]) -> list[Value]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from math import log
 
 from layoutx.errors import MatchError
 from layoutx.model.keyed import Keyed, forms_for
@@ -80,7 +81,7 @@ def homeless(layer: Layer, keyed: Keyed, registry: Registry, only: str | None = 
     ways = [way for form in forms for way in stored(layer, form, keyed)]
     own = f"{layer.record.name}: " + ", ".join(described(t) for t in bound.tensors)
     classes = " or ".join(dict.fromkeys(f.class_name for f in forms)) or bound.kind.name
-    near = _nearest(layer, ways, keyed, only)
+    near, longer = _nearest(layer, ways, keyed, only)
     if only is not None and not near and not any(n == only or n.startswith(f"{only}.") for n in keyed.tensors):
         near = [f"there is no module {only}"]
     place = f"no place in the {keyed.framework} model" if only is None else f"{only} of the {keyed.framework} model"
@@ -88,37 +89,58 @@ def homeless(layer: Layer, keyed: Keyed, registry: Registry, only: str | None = 
         f"{place} {'fits' if only is None else 'does not fit'} {layer.record.name} ({layer.record.class_name})",
         where=[own, *near],
         why=f"a {keyed.framework} {classes} of these sizes is not there",
-        do=_remedy(layer, keyed),
+        do=_remedy(layer, keyed, longer),
     )
 
 
-def _remedy(layer: Layer, keyed: Keyed) -> str:
-    """The class of layoutx.torch to build the target with, where the framework has none of this function."""
+def _remedy(layer: Layer, keyed: Keyed, longer: int) -> str:
+    """The class of layoutx.torch to build the target with, where the framework has none of this function.
+
+    Args:
+        longer: how many rows the nearest place of a table has more, 0 where that is not all that differs.
+    """
     found = module_for(layer.bound, keyed.framework)
     if found is not None:
         return f"build the target with {offer(found)}"
+    if longer > 0:
+        why = "where positions are counted from a padding row on, they are the first"
+        skip = f"leave it out with --skip {layer.record.name}, and copy its rows"
+        return f"the table there has {longer} rows more, and nothing says which they are ({why}): {skip}"
     return "correct the target model, or leave the layer out with --skip"
 
 
-def _nearest(layer: Layer, ways: Sequence[Stored], keyed: Keyed, only: str | None) -> list[str]:
-    """The differences at the place of the same name, else at the places with the fewest."""
+def _nearest(layer: Layer, ways: Sequence[Stored], keyed: Keyed, only: str | None) -> tuple[list[str], int]:
+    """The differences at the place of the same name, else at the nearest place; rows that a table has more there."""
     found: dict[str, list[str]] = {}
+    apart: dict[str, float] = {}
+    longer: dict[str, int] = {}
     for way in ways:
         for prefix, names in places(way.bound.form, list(way.shapes), keyed):
             lines = list(_differences(way, names, keyed))
             if prefix not in found or len(lines) < len(found[prefix]):
                 found[prefix] = lines
+                sizes = [(here, there) for n in way.shapes for here, there in _sizes(way.shapes[n], keyed, names[n])]
+                apart[prefix] = sum(abs(log(max(here, 1) / max(there, 1))) for here, there in sizes)
+                rows = [there - here for here, there in sizes if here != there]
+                longer[prefix] = rows[0] if len(rows) == 1 and layer.bound.kind.name == "embedding" else 0
     kinds = {way.bound.form.name for way in ways}
     for prefix, lines in found.items():
         known = keyed.modules.get(prefix)
         if known is not None and known.form and known.form not in kinds:
             lines.append(f"{prefix} is a {known.class_name} there")
     if only is not None:
-        return found.get(only, [])
+        return found.get(only, []), longer.get(only, 0)
     last = plain(layer.record.name.rpartition("/")[2])
-    same = [lines for prefix, lines in found.items() if plain(prefix.rpartition(".")[2]) == last]
-    alike = [lines for lines in found.values() if not any(OTHER_RANK in line for line in lines)]
-    return (same or sorted(alike, key=len) or [[]])[0][:MOST]
+    same = [prefix for prefix in found if plain(prefix.rpartition(".")[2]) == last]
+    alike = [prefix for prefix, lines in found.items() if not any(OTHER_RANK in line for line in lines)]
+    near = (same or sorted(alike, key=lambda prefix: (len(found[prefix]), apart[prefix])) or [""])[0]
+    return found.get(near, [])[:MOST], longer.get(near, 0)
+
+
+def _sizes(shape: Sequence[int], keyed: Keyed, name: str) -> Iterator[tuple[int, int]]:
+    """Each size of a tensor as it would be stored, and as it is there; none where they have other ranks."""
+    there = keyed.tensors[name].shape
+    return zip(shape, there, strict=True) if len(shape) == len(there) else iter(())
 
 
 def _differences(way: Stored, names: dict[str, str], keyed: Keyed) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
+from itertools import permutations, product
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
 from layoutx.model.tree import family, is_tree
 from layoutx.plan.plan import Array
+from layoutx.verify.keywords import keywords_for
 from layoutx.verify.left_out import ended, ends_of
 from layoutx.verify.outcome import EndToEnd
 from layoutx.verify.plain import called, is_torch, outputs_of, said
@@ -23,6 +24,7 @@ RELATIVE = {"float64": 1e-7, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 LENGTHS = (7, 11, 13)  # of axes that a model leaves open
 # of maps and volumes: a deep network halves them five times, and Keras pads those of unknown size as if they were even
 WIDE = {4: (64, 96, 32), 5: (16, 32, 8)}
+MOST_MIXED = 4  # inputs of which every order is tried
 
 
 def compare_models(source: Any, target: Any, model: Keyed | ModelRecord, inputs: Any = None) -> EndToEnd:
@@ -41,7 +43,8 @@ def compare_models(source: Any, target: Any, model: Keyed | ModelRecord, inputs:
             return EndToEnd(note=f"the {side} is a {type(one).__name__} of weights: it cannot be run")
     keras = next((m for m in (source, target) if is_keras(m)), None)
     given = inputs is not None
-    arrays = _listed(inputs) if given else probes(keras, model) if keras is not None else []
+    names = tuple(inputs) if isinstance(inputs, Mapping) else names_of(keras) if not given else ()
+    arrays = _listed(inputs, names_of(source)) if given else probes(keras, model) if keras is not None else []
     if not arrays:
         return EndToEnd(note="no inputs: the models' own shapes are not known")
     swapped = not given and not is_keras(source)  # probes have the axis order of the Keras side
@@ -52,16 +55,23 @@ def compare_models(source: Any, target: Any, model: Keyed | ModelRecord, inputs:
         if given and not is_tree(first):
             raise UsageError("the source does not run on these inputs", why=said(error, 200)) from error
         return EndToEnd(note=f"the models were not run: {said(error)}")
-    return _best(first, second, arrays, expected, given)
+    return _best(first, second, arrays, expected, given, names_of(first) if set(names) == {*names_of(first)} else names)
 
 
-def _best(first: Any, second: Any, arrays: Sequence[Array], expected: Sequence[Array], given: bool) -> EndToEnd:
-    """The comparison under the arrangement of axes that the second model takes and that agrees best."""
+def _best(
+    first: Any, second: Any, arrays: Sequence[Array], expected: Sequence[Array], given: bool, names: Sequence[str]
+) -> EndToEnd:
+    """The comparison under the arrangement of axes that the second model takes and that agrees best.
+
+    Args:
+        names: of the inputs, in their order; () where they have none: then their order is the user's.
+    """
+    keywords = keywords_for(second, names) if is_torch(second) else ()
     ends: list[EndToEnd] = []
     refused = ""
-    for turned, note in arrangements(arrays, _channels_first(first), _channels_first(second)):
+    for turned, note in arrangements(arrays, _channels_first(first), _channels_first(second), mixed=bool(names)):
         try:
-            found = outputs_of(second, turned)
+            found = outputs_of(second, turned, keywords)
         except Exception as error:  # a wrong arrangement, or a model that cannot run at all
             refused = refused or said(error)
             continue
@@ -75,8 +85,22 @@ def _best(first: Any, second: Any, arrays: Sequence[Array], expected: Sequence[A
     return EndToEnd(note=f"the models were not run on the same inputs: {refused}")
 
 
-def arrangements(arrays: Sequence[Array], here: bool, there: bool) -> Iterator[tuple[list[Array], str]]:
-    """Inputs as they are, and with channels moved: maps first where one model alone has its channels first."""
+def arrangements(
+    arrays: Sequence[Array], here: bool, there: bool, mixed: bool = False
+) -> Iterator[tuple[list[Array], str]]:
+    """Inputs as they are, and with channels moved: maps first where one model alone has its channels first.
+
+    Args:
+        mixed: then also in every other order: the models may take them as they like.
+    """
+    several = mixed and 1 < len(arrays) <= MOST_MIXED
+    for order in permutations(range(len(arrays))) if several else [tuple(range(len(arrays)))]:
+        said = "" if list(order) == sorted(order) else f"inputs {', '.join(str(i + 1) for i in order)} in this order"
+        for turned, note in _turnings([arrays[i] for i in order], here, there):
+            yield turned, ", ".join(text for text in (note, said) if text)
+
+
+def _turnings(arrays: Sequence[Array], here: bool, there: bool) -> Iterator[tuple[list[Array], str]]:
     options: list[list[tuple[Array, str]]] = []
     for array in arrays:
         plain = (array, "")
@@ -101,6 +125,7 @@ def _difference(expected: Sequence[Array], found: Sequence[Array], note: str) ->
     if len(expected) != len(found):
         return EndToEnd(agrees=False, note=f"{len(expected)} outputs against {len(found)}")
     largest, scale, worst = 0.0, 0.0, "float64"
+    found = by_shape(expected, found)
     for left, right in zip(expected, found, strict=True):
         apart = [_apart(left, turned) for turned in _turned(right) if turned.shape == left.shape]
         if not apart:
@@ -114,6 +139,14 @@ def _difference(expected: Sequence[Array], found: Sequence[Array], note: str) ->
         return EndToEnd(largest, scale, worst, None, "all outputs are zero")
     agrees = bool(largest <= RELATIVE[worst] * max(scale, 1e-6))
     return EndToEnd(largest, scale, worst, agrees, note)
+
+
+def by_shape(expected: Sequence[Array], found: Sequence[Array]) -> Sequence[Array]:
+    """Outputs in the other model's order where their shapes tell one and theirs is another: names have an order too."""
+    wanted, there = ([sorted(one.shape) for one in side] for side in (expected, found))
+    if wanted == there or sorted(wanted) != sorted(there) or any(wanted.count(one) > 1 for one in wanted):
+        return found
+    return [found[there.index(one)] for one in wanted]
 
 
 def _turned(output: Array) -> list[Array]:
@@ -132,10 +165,10 @@ def probes(model: Any, record: Keyed | ModelRecord) -> list[Array]:
     """Random inputs of a Keras model's own shapes; integers below the vocabulary where an Embedding reads them."""
     rng = np.random.default_rng(20261121)
     limits, ends = vocabularies(record), ends_of(model)
-    found = []
+    found: list[Array] = []
     for tensor in getattr(model, "inputs", None) or []:
         shape = [3, *sized(tensor.shape[1:])]
-        name = str(tensor.name).split(":")[0]
+        name = names_of(model)[len(found)]
         dtype = str(getattr(tensor.dtype, "name", tensor.dtype))
         limit = limits.get(name) or (limits.get("") if len(model.inputs) == 1 else None)
         if limit or "int" in dtype:
@@ -155,17 +188,27 @@ def sized(shape: Sequence[int | None]) -> list[int]:
 
 
 def vocabularies(record: Keyed | ModelRecord) -> dict[str, int]:
-    """Input name -> vocabulary of the Embedding that reads it; under "" that of any."""
+    """Input name -> vocabulary of the Embedding that reads it, inside nested layers too; under "" that of any."""
+    records = {layer.name: layer for layer in getattr(record, "layers", ())}
     found: dict[str, int] = {}
-    for layer in getattr(record, "layers", ()):
-        if layer.form.endswith(".Embedding"):
+    for layer in records.values():
+        if layer.form.endswith((".Embedding", ".ReversibleEmbedding")):
             size = next(iter(layer.tensors.values())).shape[0]
-            for name in (*layer.inputs, ""):
+            names = ["", *layer.inputs]
+            for name in names:
                 found[name] = min(size, found.get(name, size))
+                inner = records.get(name)
+                if inner is not None and inner.class_name == "InputLayer":
+                    names += [one for one in inner.inputs if one not in names]
     return found
 
 
-def _listed(inputs: Any) -> list[Array]:
+def names_of(model: Any) -> tuple[str, ...]:
+    """The names of a Keras model's inputs, in its own order; () where it has none."""
+    return tuple(str(tensor.name).split(":")[0] for tensor in getattr(model, "inputs", None) or [])
+
+
+def _listed(inputs: Any, names: Sequence[str] = ()) -> list[Array]:
     if isinstance(inputs, Mapping):
-        inputs = list(inputs.values())
+        inputs = [inputs[name] for name in (names if set(names) == set(inputs) else inputs)]
     return [np.asarray(x) for x in inputs] if isinstance(inputs, (list, tuple)) else [np.asarray(inputs)]

@@ -18,13 +18,16 @@ def is_torch(model: Any) -> bool:
     return hasattr(model, "state_dict") and hasattr(model, "named_modules") and not is_keras(model)
 
 
-def outputs_of(model: Any, arrays: Sequence[Array]) -> list[Array]:
-    """Outputs at inference, as arrays."""
+def outputs_of(model: Any, arrays: Sequence[Array], keywords: Sequence[str] = ()) -> list[Array]:
+    """Outputs at inference, as arrays.
+
+    Args:
+        keywords: the argument of each array, for a torch module that is not called by position.
+    """
     if is_tree(model):
         return _run_tree(model, arrays)
     if not is_torch(model):
-        data = list(arrays) if len(arrays) > 1 else arrays[0]
-        return flat(model(data, training=False))
+        return flat(model(packed(model, arrays), training=False))
     import torch
 
     floats = [p.dtype for p in model.parameters() if p.dtype.is_floating_point]
@@ -35,10 +38,20 @@ def outputs_of(model: Any, arrays: Sequence[Array]) -> list[Array]:
         with torch.no_grad():
             tensors = [torch.from_numpy(np.array(a, order="C")).to(device) for a in arrays]  # its own copy
             tensors = [t.to(floats[0]) if t.dtype.is_floating_point and floats else t for t in tensors]
-            return flat(model(*tensors))
+            return flat(model(**dict(zip(keywords, tensors, strict=True))) if keywords else model(*tensors))
     finally:
         for module in training:
             module.training = True
+
+
+def packed(model: Any, arrays: Sequence[Array]) -> Any:
+    """The inputs as a Keras model takes them: one, a list, or nested by name as it was built."""
+    built = getattr(model, "_inputs_struct", None)
+    if isinstance(built, Mapping):
+        import keras
+
+        return keras.tree.pack_sequence_as(built, list(arrays))
+    return list(arrays) if len(arrays) > 1 else arrays[0]
 
 
 def called(model: Any) -> Any:
@@ -124,8 +137,12 @@ def said(error: Exception, most: int = 120) -> str:
 
 
 def flat(outputs: Any) -> list[Array]:
+    """Every array in a model's outputs, in order; what is none (a cache, say) is left out."""
     if isinstance(outputs, Mapping):
         outputs = list(outputs.values())
     if isinstance(outputs, (list, tuple)):
         return [array for output in outputs for array in flat(output)]
-    return [torch_tensor("an output", outputs).read() if hasattr(outputs, "detach") else np.asarray(outputs)]
+    if hasattr(outputs, "detach"):
+        return [torch_tensor("an output", outputs).read()]
+    array = np.asarray(outputs)
+    return [] if array.dtype == object else [array]

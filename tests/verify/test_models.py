@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from layoutx.verify.models import _difference
+from layoutx.verify.keywords import keywords_for
+from layoutx.verify.models import _difference, arrangements, by_shape
 from layoutx.verify.plain import flat
 
 
@@ -41,3 +44,44 @@ def test_bfloat16_outputs_are_compared_as_such() -> None:
     assert end.dtype == "bfloat16"
     assert end.agrees is True
     assert end.largest > 0
+
+
+class Takes:
+    """As much of a torch module as is looked at."""
+
+    def forward(
+        self, input_ids: Any, cache: Any = None, attention_mask: Any = None, decoder_input_ids: Any = None
+    ) -> Any:
+        return input_ids
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("padding_mask", "token_ids"), ("attention_mask", "input_ids")),
+        (("decoder_token_ids", "encoder_token_ids"), ("decoder_input_ids", "input_ids")),
+        (("left", "right"), ()),  # no word in common: by position
+        (("mask_one", "mask_two"), ()),  # nobody is the first argument
+        (("token_ids",), ()),
+        (("a_ids", "b_ids", "c_mask", "d_ids"), ()),  # as many as there are arguments
+    ],
+)
+def test_inputs_go_to_the_arguments_of_like_names(names: tuple[str, ...], expected: tuple[str, ...]) -> None:
+    assert keywords_for(Takes(), names) == expected
+
+
+def test_inputs_are_tried_in_every_order_where_their_order_is_not_the_users() -> None:
+    arrays = [np.zeros(n) for n in (1, 2, 3)]
+    tried = [([len(a) for a in some], note) for some, note in arrangements(arrays, False, False, mixed=True)]
+    assert tried[0] == ([1, 2, 3], "")
+    assert ([3, 1, 2], "inputs 3, 1, 2 in this order") in tried
+    assert len(tried) == 6
+    assert [note for _, note in arrangements(arrays, False, False)] == [""]
+    assert len(list(arrangements(arrays * 2, False, False, mixed=True))) == 1  # too many orders
+
+
+def test_outputs_are_put_in_order_by_shapes_that_tell_it() -> None:
+    first, second = np.zeros((2, 3)), np.zeros((2, 5, 3))
+    assert [a.shape for a in by_shape([first, second], [second, first])] == [(2, 3), (2, 5, 3)]
+    alike = [np.ones((2, 3)), np.zeros((2, 3))]
+    assert by_shape([first, first], alike) is alike

@@ -13,6 +13,7 @@ from layoutx.model.order import counted
 _PART = re.compile(r"\d+|[a-z]+")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _RANK = re.compile(r"(?<=[a-z])[123]d(?![a-z])")  # conv2d: two dimensions, not the second
+SHORT = {"q": "query", "k": "key", "v": "value", "attn": "attention"}  # what stands for a word by habit
 SHORTEST = 3  # letters by which a word is known: enc of encoder
 
 
@@ -30,7 +31,7 @@ def named(text: str) -> Name:
     """A name in its parts: `encoder/conv2d_3` has the words encoder, conv, the number 3."""
     low = _RANK.sub("", _CAMEL.sub("_", text).lower())
     parts = _PART.findall(low)
-    words = tuple(p for p in parts if not p.isdigit())
+    words = tuple(SHORT.get(p, p) for p in parts if not p.isdigit())
     return Name(text, words, tuple(int(p) for p in parts if p.isdigit()), re.sub(r"\d+", "#", low))
 
 

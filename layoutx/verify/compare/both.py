@@ -131,7 +131,8 @@ def _run(
     stacks = [stacks_of([couple.source for couple in couples]), stacks_of([couple.target for couple in couples])]
     best: tuple[float, Runs, str] | None = None
     refused = ""
-    for arrays, note in arranged(base.inputs, *(channels[::-1] if swapped else channels), _time_first(couples)):
+    habits = channels[::-1] if swapped else channels
+    for arrays, note in arranged(base.inputs, *habits, _time_first(couples), mixed=inputs is None):
         tell(0, 0, f"running the {'source' if swapped else 'target'} ({other.framework})")
         try:
             found = other.record(arrays)

@@ -17,6 +17,7 @@ from layoutx.verify.compare.named import Named, axis_words
 from layoutx.verify.compare.outputs import alike
 from layoutx.verify.compare.pairs import Couple, Gap
 from layoutx.verify.compare.windows import bare, border, cropped, padded
+from layoutx.verify.models import by_shape
 
 
 @frozen
@@ -126,6 +127,7 @@ def ends(
 ) -> list[Side]:
     """The outputs of both models, each under the order of axes that agrees best."""
     sides = []
+    found = by_shape(expected, found)
     for number, left in enumerate(expected):
         if number >= len(found):
             nothing = np.empty(0, left.dtype)

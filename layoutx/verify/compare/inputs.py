@@ -35,16 +35,17 @@ def inputs_for(first: Runner, second: Runner, inputs: Any) -> tuple[Any, bool]:
 
 
 def arranged(
-    arrays: Sequence[Array], here: bool, there: bool, time_first: bool
+    arrays: Sequence[Array], here: bool, there: bool, time_first: bool, mixed: bool = False
 ) -> Iterator[tuple[tuple[Array, ...], str]]:
     """Every arrangement of the inputs that the other model may take, likely ones first, with what was done.
 
     Args:
         here, there: whether each model keeps channels first.
         time_first: whether one of them reads sequences with time before batch.
+        mixed: whether the other model may take them in another order too.
     """
     plain: list[tuple[tuple[Array, ...], str]] = []
-    for turned, note in by_channels(list(arrays), here, there):
+    for turned, note in by_channels(list(arrays), here, there, mixed):
         plain.append((tuple(turned), note))
     if here == there and any(array.ndim > 3 for array in arrays):  # a graph may have its own order, whatever is usual
         for source, to, note in ((-1, 1, "channels turned to the front"), (1, -1, "channels turned to the end")):

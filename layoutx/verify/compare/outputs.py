@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from layoutx.errors import UsageError
 from layoutx.plan.plan import Array
 from layoutx.spec.bound import BoundForm
 from layoutx.verify.compare.pairs import Couple
@@ -25,7 +26,11 @@ def alike(
     name = applied(couple)
     if name and "y" in left and "y" in right:
         side = right if own_activation(couple.source.bound.settings) else left
-        side["y"] = activation(name)(side["y"])
+        try:
+            side["y"] = activation(name)(side["y"])
+        except UsageError:
+            notes.append(f"its activation {name} is one of the user's own: what it gives is not compared here")
+            del left["y"]
     if "y" in left and "y" in right and couple.source.bound.kind.name == "conv_transpose":
         for whose, inner, outer in (("target", left, right), ("source", right, left)):
             outer["y"], by = best_crop(inner["y"], outer["y"])

@@ -13,6 +13,7 @@ import numpy as np
 from layoutx.errors import LayoutxError
 from layoutx.plan.plan import Array
 from layoutx.verify.models import probes
+from layoutx.verify.plain import packed
 from layoutx.verify.recording import Recording
 from layoutx.verify.running.events import Event, calls_of
 from layoutx.verify.running.given import Inputs, layer_fails, listed, no_layer, resolved, widest
@@ -140,8 +141,7 @@ class KerasRunner:
             not names or isinstance(getattr(self.model, "_inputs_struct", None), Mapping)
         ):
             return {key: np.asarray(value) for key, value in inputs.items()}
-        arrays = listed(inputs, names)
-        return list(arrays) if len(arrays) > 1 else arrays[0]
+        return packed(self.model, listed(inputs, names))
 
     def _known(self, model: Any) -> dict[str, Known]:
         static = dict(children(model, ""))

@@ -49,20 +49,23 @@ class _Seen:
             self.ops.append(Op(base(name), args_, kwargs_, outputs, stack, whole=bool(path)))
 
 
-def seen(module: Any, inputs: Sequence[Array]) -> Program | None:
+def seen(module: Any, inputs: Sequence[Array], keywords: Sequence[str] = ()) -> Program | None:
     """What a copy of the module computes on these inputs; None where it does not run on them.
 
     It is run without numbers first, which takes neither time nor memory: sizes are what most modules ask for.
+
+    Args:
+        keywords: the argument of each input; () where they are given by position.
     """
     for device in ("meta", None):
         try:
-            return _seen(TorchRunner(module).copy(False), inputs, device)
+            return _seen(TorchRunner(module).copy(False), inputs, keywords, device)
         except Exception:  # any code of the user's may run here
             continue
     return None
 
 
-def _seen(model: Any, inputs: Sequence[Array], device: str | None) -> Program:
+def _seen(model: Any, inputs: Sequence[Array], keywords: Sequence[str], device: str | None) -> Program:
     model = model if device is None else model.to(device)
     kind = next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
     device = device or next((p.device for p in model.parameters()), "cpu")
@@ -74,7 +77,8 @@ def _seen(model: Any, inputs: Sequence[Array], device: str | None) -> Program:
     given = [tensor(array, kind, device) for array in inputs]
     names = tuple(found.name(one) for one in given)
     with calm(False), _watching(model, found):
-        made = tuple(found.name(one) for one in flattened(model(*given), is_tensor))
+        result = model(**dict(zip(keywords, given, strict=True))) if keywords else model(*given)
+        made = tuple(found.name(one) for one in flattened(result, is_tensor))
     return Program(tuple(found.ops), weights, names, found.shapes, made)
 
 
