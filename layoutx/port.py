@@ -211,10 +211,14 @@ def _compared(source: Any, target: Any, planned: Planned, inputs: Any, compare: 
         found = (
             end.note if end.largest is None else f"largest difference {end.largest:.3g}, outputs up to {end.scale:.3g}"
         )
+        from layoutx.show.validation_text import other_settings
+
+        why = _where(source, target, inputs, options, planned.registry)
+        settings = ((layer.record.name, layer.plan.source, layer.plan.target) for layer in planned.job.layers)
         raise VerificationError(
             "the two models do not compute the same",
-            where=f"{found} ({end.dtype})" if end.dtype else found,
-            why=_where(source, target, inputs, options, planned.registry),
+            where=[f"{found} ({end.dtype})" if end.dtype else found, *other_settings(settings, why)],
+            why=why,
             do="`layoutx diagnose` tries the known mistakes; compare=False (--no-compare) ports without a run",
         )
     return end
