@@ -17,6 +17,7 @@ from layoutx.job.run import Moved, move
 from layoutx.job.slots import check_slots, slots_of, writable, write
 from layoutx.job.straight import fill, same, tried, ways
 from layoutx.job.tree_slots import changes, placed, tree_slots
+from layoutx.model.beginning import beginning
 from layoutx.model.tree import head, is_tree
 from layoutx.move.pool import jobs_of
 from layoutx.progress import Progress
@@ -192,21 +193,23 @@ def _narrowed(lost: Mapping[str, tuple[str, str]], job: Job, moved: Moved) -> No
 
 
 def _compared(source: Any, target: Any, planned: Planned, inputs: Any, compare: bool, options: Options) -> EndToEnd:
-    """Run both models; what was left out by the user makes a comparison pointless.
+    """Run both models; what was left out makes a comparison pointless, unless it stands at the source's inputs.
 
     Raises:
         VerificationError: the outputs differ.
     """
     if not compare:
         return EndToEnd(note="not asked for")
-    if planned.job.skipped:
+    here = planned.here()
+    first = {name for way in beginning(here, options.skip).values() for name in way}
+    if planned.job.skipped.keys() - first:
         return EndToEnd(note="layers were left out: the two models need not agree")
     if isinstance(source, (str, Path)):
         from layoutx.verify.running.whole import compare_file
 
-        end = compare_file(Path(source), runnable(target), planned.here(), inputs)
+        end = compare_file(Path(source), runnable(target), here, inputs, options.skip)
     else:
-        end = compare_models(runnable(source), runnable(target), planned.here(), inputs)
+        end = compare_models(runnable(source), runnable(target), here, inputs, options.skip)
     if end.agrees is False:
         found = (
             end.note if end.largest is None else f"largest difference {end.largest:.3g}, outputs up to {end.scale:.3g}"

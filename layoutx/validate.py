@@ -25,6 +25,7 @@ from layoutx.progress import Progress
 from layoutx.show.progress import reported
 from layoutx.spec.registry import Registry, registry
 from layoutx.validation import Validation
+from layoutx.verify.ahead import ahead
 from layoutx.verify.compare.both import Both, both
 from layoutx.verify.compare.layers import sides_of
 from layoutx.verify.compare.limits import OPEN
@@ -113,6 +114,7 @@ def compared_models(
         problems={title(pair.source): _problem(pair) for pair in joined.pairs},
         tolerance=tolerance,
         first_only=first_only,
+        given=lambda arrays: ahead(first.model, here, options.skip, arrays),
     )
     return _stamped(_validation(found, joined, first, second, (a, b)), started)
 

@@ -11,6 +11,7 @@ from layoutx.frozen import frozen
 from layoutx.lang.tree import Axis
 from layoutx.plan.plan import Array
 from layoutx.progress import steps, tell
+from layoutx.verify.ahead import Ahead
 from layoutx.verify.compare import flow
 from layoutx.verify.compare.again import renumbered
 from layoutx.verify.compare.alone import modules_of
@@ -64,6 +65,7 @@ def both(
     problems: Mapping[str, str],
     tolerance: float,
     first_only: bool = False,
+    given: Callable[[Sequence[Array]], Ahead | None] = lambda arrays: None,
 ) -> Both:
     """Compare two models.
 
@@ -74,12 +76,13 @@ def both(
         wires: layer or layer without weights of the source -> those that feed it; {} where nothing is known.
         problems: source layer -> why its weights cannot be converted, in one line.
         first_only: on few samples in the models' own precision, up to the first difference, and no further.
+        given: what of the source's inputs the target is given, where it is something else.
 
     Raises:
         UsageError: there are no inputs, or the source does not run on them.
     """
     before = flow.wiring(wires, [title(couple.source) for couple in couples])
-    runs, notes = _run(first, second, couples, inputs, channels, before, tolerance, first_only)
+    runs, notes = _run(first, second, couples, inputs, channels, before, tolerance, first_only, given)
     outputs = softened(_outputs(runs), couples)
     notes += [note for note in (precision_note(couples),) if note]
     same = bool(outputs) and all(side.verdict == OK for side in outputs)
@@ -129,6 +132,7 @@ def _run(
     before: Mapping[str, tuple[str, ...]],
     tolerance: float,
     first_only: bool,
+    instead: Callable[[Sequence[Array]], Ahead | None],
 ) -> tuple[Runs, list[str]]:
     """Both runs, under the arrangement of the inputs' axes in which the models agree best; notes."""
     given, swapped = inputs_for(first, second, inputs)
@@ -140,8 +144,10 @@ def _run(
     stacks = [stacks_of([couple.source for couple in couples]), stacks_of([couple.target for couple in couples])]
     ran: list[tuple[Runs, str]] = []
     refused = ""
+    other_inputs = None if swapped else instead(base.inputs)
+    plain = base.inputs if other_inputs is None else other_inputs.run(base.inputs)
     habits = channels[::-1] if swapped else channels
-    for arrays, note in arranged(base.inputs, *habits, _time_first(couples), mixed=inputs is None):
+    for arrays, note in arranged(plain, *habits, _time_first(couples), mixed=inputs is None):
         tell(0, 0, f"running the {'source' if swapped else 'target'} ({other.framework})")
         try:
             found = other.record(arrays, not first_only)
@@ -156,7 +162,8 @@ def _run(
         ran.append((runs, note))
     if ran:
         runs, note = ran[0] if len(ran) == 1 else max(ran, key=lambda one: _score(couples, one[0]))
-        notes = [f"inputs: {note}" if note else "", *(_about(r, name) for r, name in _named(runs))]
+        more = other_inputs.words if other_inputs is not None else ""
+        notes = [f"inputs: {note}" if note else "", more, *(_about(r, name) for r, name in _named(runs))]
         return runs, [note for note in notes if note]
     if swapped:
         raise UsageError("the source does not run on inputs of the target's shapes", why=refused, do="give the inputs")
