@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from layoutx.model.settings import by_setting, reading_of, shown
+from layoutx.model.settings import by_setting, reading_of, shown, unpadded
 from layoutx.spec.bound import BoundForm
 
 TRAINING = ("momentum", "padding_idx", "mask_zero")  # what a run of these numbers does not show
@@ -26,7 +26,19 @@ def differing(source: BoundForm, target: BoundForm, outside: bool = True) -> lis
         has = target.config.get(there.config)
         known = "the target has" in line or "default is" in line
         lines.append(line if known else f"{line}; the target has {there.config}={shown(has)}")
-    return lines
+    return [*lines, *(_padded_there(source, target) if outside else ())]
+
+
+def _padded_there(source: BoundForm, target: BoundForm) -> list[str]:
+    """Padding that only the target's layer asks for: the source may do it before the layer, or not at all."""
+    there = reading_of(target, "padding")
+    if "padding" not in source.settings or there is None or not unpadded(source.settings["padding"]):
+        return []
+    has = target.config.get(there.config)
+    if unpadded(has) or has is None or isinstance(has, str):
+        return []
+    own = shown(source.settings["padding"])
+    return [f"padding={own}, behind whatever is padded before it; the target has {there.config}={shown(has)}"]
 
 
 def together(pairs: Iterable[tuple[str, BoundForm, BoundForm]], first: str = "") -> Mapping[str, list[str]]:

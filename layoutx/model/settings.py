@@ -104,12 +104,12 @@ def _padding(value: Any, source: BoundForm, target: BoundForm) -> list[str]:
         return _uncropped(value, source, target, there, current)
     if transposed and value == "same":
         return _cropped(source, target, there)
-    if current == value or (_none(value) and _none(current)):
+    if current == value or (unpadded(value) and unpadded(current)):
         return []
-    if there is not None and _says(target, there, "valid" if _none(value) else value):
-        wanted = spelled("valid" if _none(value) else value, there)
+    if there is not None and _says(target, there, "valid" if unpadded(value) else value):
+        wanted = spelled("valid" if unpadded(value) else value, there)
         return [_line(there, wanted, _plain(target.config.get(there.config)), source, "padding", target)]
-    if _none(value):
+    if unpadded(value):
         return [f"padding={shown(value)}: {target.form.class_name} always pads"] if current == "same" else []
     if not isinstance(value, str):
         return [_numbers(value, target, there, transposed)]
@@ -126,7 +126,8 @@ def _always(target: BoundForm) -> Any:
     return next((case.value for case in target.form.settings.get("padding", ())), None)
 
 
-def _none(value: Any) -> bool:
+def unpadded(value: Any) -> bool:
+    """Whether a padding asks for nothing."""
     return value in (None, "valid") or _zero(value)
 
 
@@ -149,12 +150,12 @@ def _uncropped(value: Any, source: BoundForm, target: BoundForm, there: Reading 
     """No cropping of a transposed convolution: under a name it has n * stride positions where the stride is longer
     than the kernel, by a number (n - 1) * stride + kernel (layouts.md, part 3)."""
     lines = []
-    if there is not None and not _none(current):
+    if there is not None and not unpadded(current):
         wanted = spelled("valid", there) if _says(target, there, "valid") else 0
         lines.append(_line(there, wanted, _plain(target.config.get(there.config)), source, "padding", target))
     kernel, strides, dilation = _window(source)
     longer = [s - (k - 1) * d - 1 for k, s, d in zip(kernel, strides, dilation, strict=True)]
-    named = current == "valid" or (there is not None and not _none(current) and _says(target, there, "valid"))
+    named = current == "valid" or (there is not None and not unpadded(current) and _says(target, there, "valid"))
     by_name = value == "valid" and source.settings.get("output_padding") is None
     option = reading_of(target, "output_padding")
     if max(longer, default=0) <= 0 or by_name == named:
@@ -196,7 +197,7 @@ def _cropped(source: BoundForm, target: BoundForm, there: Reading | None) -> lis
         return [by_hand(cut, option.config if option else "", ready(target, "same", given))]
     filled = [f"{option.config}={shown(tuple(more))}: {FILLED}"] if option and any(more) else []
     current = target.settings.get("padding")
-    there_already = not any(front) if _none(current) else _expanded(_plain(current)) == _expanded(tuple(front))
+    there_already = not any(front) if unpadded(current) else _expanded(_plain(current)) == _expanded(tuple(front))
     return ([] if there_already else [_numbers(tuple(front), target, there, True)]) + filled
 
 
@@ -286,13 +287,9 @@ def _expanded(value: Any) -> Any:
 
 def _neutral(value: Any) -> bool:
     """Whether a setting asks for nothing; true is not the number one here."""
-    return _ones(value) or any(
+    return (isinstance(value, tuple) and all(v == 1 for v in value)) or any(
         value == other and isinstance(value, bool) == isinstance(other, bool) for other in NEUTRAL
     )
-
-
-def _ones(value: Any) -> bool:
-    return isinstance(value, tuple) and all(v == 1 for v in value)
 
 
 def shown(value: Any) -> str:

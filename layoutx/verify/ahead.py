@@ -80,7 +80,8 @@ def affine(run: Callable[[Array], Array], array: Array) -> str:
     if len(factors) > MOST:
         return ""
     many = " by channel" if len(factors) > 1 else ""
-    return f"x * {_numbers(factors)}" + (f" + {_numbers(terms)}" if terms.any() else "") + many
+    sign, size = ("-", -terms) if len(terms) == 1 and terms[0] < 0 else ("+", terms)
+    return f"x * {_numbers(factors)}" + (f" {sign} {_numbers(size)}" if terms.any() else "") + many
 
 
 def _numbers(values: Array) -> str:

@@ -20,7 +20,7 @@ from layoutx.verify.compare.calls import between, call_of
 from layoutx.verify.compare.context import in_context, lacking
 from layoutx.verify.compare.first import up_to_first
 from layoutx.verify.compare.flattened import seen, turned
-from layoutx.verify.compare.hints import hint
+from layoutx.verify.compare.hints import hint, scaled
 from layoutx.verify.compare.inputs import arranged, fewer, inputs_for
 from layoutx.verify.compare.layers import Looked, look, noted
 from layoutx.verify.compare.limits import OK, ROUNDED_WEIGHTS
@@ -34,6 +34,8 @@ from layoutx.verify.compare.stacks import named_in, stacks_of, title
 from layoutx.verify.compare.states import RECURRENT
 from layoutx.verify.recording import Recording
 from layoutx.verify.running.opened import Runner
+
+LEAVE_OUT = "leave {name} out (--skip {name}), and it is given what {name} makes of them"
 
 
 @frozen
@@ -247,6 +249,8 @@ def _told(gap: Gap, links: Sequence[flow.Link], runs: Runs, couples: Sequence[Co
     raw = _raw_output(last, runs) if act else None
     said = gap.hint or (lacking(last, runs) if last is not None else "")
     said = said or hint(gap.expected, gap.given, raw, act, ", ".join(gap.before))
+    if not gap.before and here and not gap.hint and scaled(gap.expected, gap.given):
+        said += f"; the target was given the plain inputs: {LEAVE_OUT.format(name=here[0].partition(' ')[0])}"
     here = (f"{act} of {', '.join(gap.before)}", *here) if act else here
     calls = called(start, after, runs.source, runs.target)
     found = replace(gap, passed=here, there=there, hint=said, act=act, earlier=handed(gap, links), calls=calls)
