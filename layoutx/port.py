@@ -121,7 +121,7 @@ def _into_variables(
     try:
         fill(found, slots, jobs_of(None))
         same(sums, slots)
-        end = _compared(source, target, planned, inputs, compare, options)
+        end = _compared(source, target, planned, inputs, compare, options, report)
         return replace(report, end_to_end=end, certified=False, model=target)
     except BaseException:
         write(old, slots)
@@ -150,7 +150,7 @@ def _into_tree(
     try:
         write(arrays, slots)
         ported = placed(target, slots)
-        end = _compared(source, ported, planned, inputs, compare, options)
+        end = _compared(source, ported, planned, inputs, compare, options, report)
         return replace(report, end_to_end=end, certified=False, model=ported)
     except BaseException:
         write(old, slots)
@@ -192,7 +192,9 @@ def _narrowed(lost: Mapping[str, tuple[str, str]], job: Job, moved: Moved) -> No
             moved.proofs[name] = replace(moved.proofs[name], round_trip="not reversible: rounded")
 
 
-def _compared(source: Any, target: Any, planned: Planned, inputs: Any, compare: bool, options: Options) -> EndToEnd:
+def _compared(
+    source: Any, target: Any, planned: Planned, inputs: Any, compare: bool, options: Options, report: Report
+) -> EndToEnd:
     """Run both models; what was left out makes a comparison pointless, unless it stands at the source's inputs.
 
     Raises:
@@ -217,10 +219,10 @@ def _compared(source: Any, target: Any, planned: Planned, inputs: Any, compare: 
         from layoutx.show.validation_text import other_settings
 
         why = _where(source, target, inputs, options, planned.registry)
-        settings = ((layer.record.name, layer.plan.source, layer.plan.target) for layer in planned.job.layers)
+        told = [(x.name, x.plan.source, x.plan.target) for x in report.layers if x.settled and x.plan is not None]
         raise VerificationError(
             "the two models do not compute the same",
-            where=[f"{found} ({end.dtype})" if end.dtype else found, *other_settings(settings, why)],
+            where=[f"{found} ({end.dtype})" if end.dtype else found, *other_settings(told, why)],
             why=why,
             do="`layoutx diagnose` tries the known mistakes; compare=False (--no-compare) ports without a run",
         )

@@ -22,6 +22,7 @@ from layoutx.model.load import live_model, model_of, says_itself
 from layoutx.model.record import ModelRecord
 from layoutx.model.tree import head
 from layoutx.progress import Progress
+from layoutx.report import GUESSED
 from layoutx.show.progress import reported
 from layoutx.spec.registry import Registry, registry
 from layoutx.validation import Validation
@@ -215,6 +216,7 @@ def _validation(found: Both, joined: Joint, first: Runner, second: Runner, given
     lost = {**joined.lost, **open_, **joined.skipped}
     evidence = {name: made for one in found.looked for name, made in one.suspects.items()}
     folded = {norm for norm in joined.folded if any(norm in pair.source.parts for pair in joined.pairs)}
+    bare = "tf1" in (first.framework, second.framework)  # variables and their names alone
     seen = {c.layer.rpartition(".")[0] if _halved(c.layer) else c.layer for c in checks if c.verdict != OPEN}
     return Validation(
         _about(first, found.runs.source, given[0]),
@@ -236,6 +238,7 @@ def _validation(found: Both, joined: Joint, first: Runner, second: Runner, given
             for p in joined.pairs
         },
         called=tuple(dict.fromkeys(call.layer for call in found.runs.target.calls)) if found.runs.target else (),
+        unsaid=frozenset(title(p.source) for p in joined.pairs if bare or p.record.note.startswith(GUESSED)),
     )
 
 

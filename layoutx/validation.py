@@ -35,6 +35,7 @@ class Validation:
         runs: both runs, where one was only recorded.
         owners: source layer -> its numbers and the place of its counterpart, of every pair.
         called: places of the target in the order of its own calls.
+        unsaid: source layers whose form was told by names and shapes: what settings they have is not known.
     """
 
     source: Mapping[str, str]
@@ -55,6 +56,7 @@ class Validation:
     runs: tuple[Recording, Recording] | None = field(default=None, compare=False, repr=False)
     owners: Mapping[str, Owner] = field(default_factory=dict, compare=False, repr=False)
     called: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    unsaid: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 
     @property
     def ok(self) -> bool:

@@ -171,7 +171,8 @@ def _reasons(found: Validation) -> Iterator[str]:
 def _what_differs(first: Check, found: Validation) -> str:
     """The settings that are known to differ, else what it may be."""
     name = first.layer if first.layer in found.owners else first.layer.rpartition(".")[0]
-    lines = together(((layer, source, target) for layer, _, source, target in found.bounds), name)
+    told = ((layer, source, target) for layer, _, source, target in found.bounds if layer not in found.unsaid)
+    lines = together(told, name)
     own = [(line, len(layers) - 1) for line, layers in lines.items() if name in layers]
     if not own:
         return "its weights or its settings are not those of the source"

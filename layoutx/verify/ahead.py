@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from layoutx.errors import LayoutxError
 from layoutx.frozen import frozen
 from layoutx.model.beginning import beginning
 from layoutx.model.keras_live import is_keras
@@ -24,7 +25,8 @@ class Ahead:
     """What stands at the source's inputs and not at the target's.
 
     Attributes:
-        run: the source's inputs -> the target's, in the source's axis order. words: what `run` does.
+        run: the source's inputs -> the target's, in the source's axis order; raises LayoutxError where a layer does not
+            run. words: what `run` does.
     """
 
     run: Callable[[Sequence[Array]], list[Array]]
@@ -47,7 +49,7 @@ def ahead(source: Any, model: Keyed | ModelRecord, left_out: Collection[str], ar
 
     def along(way: Sequence[str], array: Array) -> Array:
         for name in way:
-            (array,) = runner.layer(name, [array])
+            array = runner.layer(name, [array])[0]
         return array
 
     def run(given: Sequence[Array]) -> list[Array]:
@@ -66,9 +68,14 @@ def _words(way: Sequence[str], run: Callable[[Array], Array], array: Array) -> s
 
 def affine(run: Callable[[Array], Array], array: Array) -> str:
     """`x * 0.5 - 1`, or a factor and a term for each channel; "" where it is no such function, or of many channels."""
+    if array.dtype.kind not in "fiu" or array.ndim < 2:
+        return ""
     one = array[:1].astype(np.float64)
-    given, base, unit = run(one), run(np.zeros_like(one)), run(np.ones_like(one))
-    if given.shape != one.shape or array.ndim < 2:
+    try:
+        given, base, unit = run(one), run(np.zeros_like(one)), run(np.ones_like(one))
+    except LayoutxError:  # it takes whole numbers, say
+        return ""
+    if given.shape != one.shape:
         return ""
     last = (-1, array.shape[-1])
     terms, factors = (side.reshape(last)[0].astype(np.float64) for side in (base, unit - base))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from layoutx.errors import UsageError
+from layoutx.errors import LayoutxError, UsageError
 from layoutx.model.keras_live import is_keras
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
@@ -62,8 +62,12 @@ def compare_models(
     from layoutx.verify.ahead import ahead
 
     names = names_of(first) if set(names) == {*names_of(first)} else names
-    passed = ahead(source, model, left_out, arrays)
-    end = _best(first, second, arrays if passed is None else passed.run(arrays), expected, given, names)
+    try:
+        passed = ahead(source, model, left_out, arrays)
+        arrays = arrays if passed is None else passed.run(arrays)
+    except LayoutxError as error:
+        return EndToEnd(note=f"the layers that were left out at the inputs do not run alone: {error.why or error.what}")
+    end = _best(first, second, arrays, expected, given, names)
     return end if passed is None else replace(end, note="; ".join(n for n in (end.note, passed.words) if n))
 
 

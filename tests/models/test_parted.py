@@ -125,6 +125,18 @@ def test_a_scale_at_the_inputs_is_told_by_its_numbers() -> None:
     assert "what scale makes of the inputs: x * 0.0078125 - 1" in end.note
 
 
+def test_what_scales_each_channel_is_told_too() -> None:
+    """Of several layers that scale the last is the one to leave out."""
+    given = L.Rescaling([0.5, 0.25, 0.125], offset=[-5.0, -5.0, -3.75], name="given")
+    model = stirred(keras.Sequential([keras.Input(PICTURE), L.Rescaling(2.0, name="scale"), given, *body()]))
+    text = said(model, Body())
+    assert "the target's times (1, 0.5, 0.25) by channel, plus (-5, -5, -3.75) by channel" in text
+    assert "leave given out (--skip given)" in text
+    end = port(model, Body().eval(), skip=["given"]).end_to_end
+    assert end.agrees is True
+    assert end.note.endswith("x * (1, 0.5, 0.25) + (-5, -5, -3.75) by channel")
+
+
 def test_padding_and_eps_are_named_that_are_known_to_differ() -> None:
     text = said(preparing(), Body(right=False, eps=1e-4), skip=["standard"])
     assert "second differs in its own right" in text.replace(" (second in the target)", "")

@@ -41,7 +41,7 @@ def ways_of(model: ModelRecord) -> dict[str, tuple[Way, ...]]:
 
 def at_inputs(wires: Wires | None, name: str) -> bool:
     """Whether no layer with weights feeds this one, as far as the wiring is known."""
-    return wires is not None and wires.before.get(name) == frozenset({INPUT})
+    return wires is not None and {*wires.before.get(name, {})} == {INPUT}
 
 
 def _given(

@@ -35,7 +35,7 @@ from layoutx.verify.compare.states import RECURRENT
 from layoutx.verify.recording import Recording
 from layoutx.verify.running.opened import Runner
 
-LEAVE_OUT = "leave {name} out (--skip {name}), and it is given what {name} makes of them"
+LEAVE_OUT = "leave {name} out (--skip {name}), and the target is given what {name} makes of the inputs"
 
 
 @frozen
@@ -144,7 +144,8 @@ def _run(
     base = one.record(given, not first_only)
     loose = ROUNDED_WEIGHTS if any(couple.rounds or computed_in(couple) for couple in couples) else 0.0
     stacks = [stacks_of([couple.source for couple in couples]), stacks_of([couple.target for couple in couples])]
-    ran: list[tuple[Runs, str]] = []
+    best: tuple[Runs, str] | None = None
+    score = 0.0
     refused = ""
     other_inputs = None if swapped else instead(base.inputs)
     plain = base.inputs if other_inputs is None else other_inputs.run(base.inputs)
@@ -159,11 +160,16 @@ def _run(
         source, target = (found, base) if swapped else (base, found)
         runs = Runs(source, renumbered(couples, source, target), second.layer, before, tolerance, loose, *stacks)
         if _agree(runs):
-            ran = [(runs, note)]
+            best = runs, note
             break
-        ran.append((runs, note))
-    if ran:
-        runs, note = ran[0] if len(ran) == 1 else max(ran, key=lambda one: _score(couples, one[0]))
+        if best is not None:  # a score costs as much as a run: where one arrangement alone is taken, nobody asks
+            score = score or _score(couples, best[0])
+            own = _score(couples, runs)
+            best, score = ((runs, note), own) if own > score else (best, score)
+        else:
+            best = runs, note
+    if best is not None:
+        runs, note = best
         more = other_inputs.words if other_inputs is not None else ""
         notes = [f"inputs: {note}" if note else "", more, *(_about(r, name) for r, name in _named(runs))]
         return runs, [note for note in notes if note]
@@ -249,14 +255,20 @@ def _told(gap: Gap, links: Sequence[flow.Link], runs: Runs, couples: Sequence[Co
     raw = _raw_output(last, runs) if act else None
     said = gap.hint or (lacking(last, runs) if last is not None else "")
     said = said or hint(gap.expected, gap.given, raw, act, ", ".join(gap.before))
-    if not gap.before and here and not gap.hint and scaled(gap.expected, gap.given):
-        said += f"; the target was given the plain inputs: {LEAVE_OUT.format(name=here[0].partition(' ')[0])}"
+    keeps = [name for name in (text.partition(" (")[0] for text in here) if _keeps_shape(runs.source, name)]
+    if not gap.before and keeps and runs.source.framework == "keras" and scaled(gap.expected, gap.given):
+        said += f"; {LEAVE_OUT.format(name=keeps[-1])}"
     here = (f"{act} of {', '.join(gap.before)}", *here) if act else here
     calls = called(start, after, runs.source, runs.target)
     found = replace(gap, passed=here, there=there, hint=said, act=act, earlier=handed(gap, links), calls=calls)
     if last is None:
         return found
     return replace(found, gave=_gave(last, last.source, runs.source), there_gave=_gave(last, last.target, runs.target))
+
+
+def _keeps_shape(recording: Recording, name: str) -> bool:
+    call = recording.of(name, 0)
+    return call is not None and bool(call.inputs and call.outputs) and call.inputs[0].shape == call.outputs[0].shape
 
 
 def _gave(couple: Couple, side: Half, recording: Recording) -> Mapping[str, Array]:
