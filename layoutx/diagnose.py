@@ -175,7 +175,7 @@ def _behind(found: Validation, told: Sequence[Found]) -> tuple[Found, ...]:
     turned = {gap.gap.after for gap in told if gap.mode == "F36"}  # what such a layer gives is turned too
     end = time.perf_counter() + LATER
     more = []
-    for gap in found.behind:
+    for gap in found.behind():
         if time.perf_counter() > end:
             break
         if not turned & set(gap.before) and (fault := behind(gap)) is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -17,14 +17,13 @@ from layoutx.job.run import Moved, move
 from layoutx.job.slots import check_slots, slots_of, writable, write
 from layoutx.job.straight import fill, same, tried, ways
 from layoutx.job.tree_slots import changes, placed, tree_slots
-from layoutx.model.keyed import Keyed
-from layoutx.model.record import ModelRecord
+from layoutx.model.beginning import beginning
 from layoutx.model.tree import head, is_tree
 from layoutx.move.pool import jobs_of
 from layoutx.progress import Progress
 from layoutx.report import Report, report_of
 from layoutx.show.progress import reported
-from layoutx.spec.registry import registry
+from layoutx.spec.registry import Registry, registry
 from layoutx.verify.models import compare_models
 from layoutx.verify.outcome import EndToEnd
 from layoutx.verify.running.export_module import runnable
@@ -122,7 +121,7 @@ def _into_variables(
     try:
         fill(found, slots, jobs_of(None))
         same(sums, slots)
-        end = _compared(source, target, planned.here, inputs, compare, job)
+        end = _compared(source, target, planned, inputs, compare, options, report)
         return replace(report, end_to_end=end, certified=False, model=target)
     except BaseException:
         write(old, slots)
@@ -151,7 +150,7 @@ def _into_tree(
     try:
         write(arrays, slots)
         ported = placed(target, slots)
-        end = _compared(source, ported, planned.here, inputs, compare, job)
+        end = _compared(source, ported, planned, inputs, compare, options, report)
         return replace(report, end_to_end=end, certified=False, model=ported)
     except BaseException:
         write(old, slots)
@@ -194,43 +193,55 @@ def _narrowed(lost: Mapping[str, tuple[str, str]], job: Job, moved: Moved) -> No
 
 
 def _compared(
-    source: Any, target: Any, here: Callable[[], Keyed | ModelRecord], inputs: Any, compare: bool, job: Job
+    source: Any, target: Any, planned: Planned, inputs: Any, compare: bool, options: Options, report: Report
 ) -> EndToEnd:
-    """Run both models; what was left out by the user makes a comparison pointless.
+    """Run both models; what was left out makes a comparison pointless, unless it stands at the source's inputs.
 
     Raises:
         VerificationError: the outputs differ.
     """
     if not compare:
         return EndToEnd(note="not asked for")
-    if job.skipped:
+    here = planned.here()
+    first = {name for way in beginning(here, options.skip).values() for name in way}
+    if planned.job.skipped.keys() - first:
         return EndToEnd(note="layers were left out: the two models need not agree")
     if isinstance(source, (str, Path)):
         from layoutx.verify.running.whole import compare_file
 
-        end = compare_file(Path(source), runnable(target), here(), inputs)
+        end = compare_file(Path(source), runnable(target), here, inputs, options.skip)
     else:
-        end = compare_models(runnable(source), runnable(target), here(), inputs)
+        end = compare_models(runnable(source), runnable(target), here, inputs, options.skip)
     if end.agrees is False:
         found = (
             end.note if end.largest is None else f"largest difference {end.largest:.3g}, outputs up to {end.scale:.3g}"
         )
+        from layoutx.show.validation_text import other_settings
+
+        why = _where(source, target, inputs, options, planned.registry)
+        told = [(x.name, x.plan.source, x.plan.target) for x in report.layers if x.settled and x.plan is not None]
         raise VerificationError(
             "the two models do not compute the same",
-            where=f"{found} ({end.dtype})" if end.dtype else found,
-            why=_where(source, target, inputs),
+            where=[f"{found} ({end.dtype})" if end.dtype else found, *other_settings(told, why)],
+            why=why,
             do="`layoutx diagnose` tries the known mistakes; compare=False (--no-compare) ports without a run",
         )
     return end
 
 
-def _where(source: Any, target: Any, inputs: Any) -> str:
-    """Where two models part, layer by layer; where they cannot be compared so, what it has to be."""
-    from layoutx.show.validation_text import reason
-    from layoutx.validate import validate
+def _where(source: Any, target: Any, inputs: Any, options: Options, known: Registry) -> str:
+    """Where two models part; where they cannot be compared so, what it has to be.
 
-    try:
-        found = reason(validate(source, target, inputs))
-    except Exception:  # whatever comes of it, the outputs differ, and that is what has to be said
-        found = ""
-    return found or "each layer was proved on its own: what differs lies between them (padding, activation, axes, eps)"
+    In the models' own precision first, which takes as long as running them once; where all is the same so, in float64.
+    """
+    from layoutx.show.validation_text import reason
+    from layoutx.validate import compared_models
+
+    for first_only in (True, False):
+        try:
+            found = reason(compared_models(source, target, inputs, options, known, first_only=first_only))
+        except Exception:  # whatever comes of it, the outputs differ, and that is what has to be said
+            continue
+        if found:
+            return found
+    return "each layer was proved on its own: what differs lies between them (padding, activation, axes, eps)"

@@ -13,7 +13,7 @@ from layoutx.empty import NOTHING
 from layoutx.files.open import open_store
 from layoutx.job.folding import joint_folded
 from layoutx.job.heads import other_heads
-from layoutx.job.jobs import options_of
+from layoutx.job.jobs import Options, options_of
 from layoutx.job.joined import Joined, Joint
 from layoutx.job.seen import with_run
 from layoutx.model.keras_live import is_keras
@@ -22,9 +22,11 @@ from layoutx.model.load import live_model, model_of, says_itself
 from layoutx.model.record import ModelRecord
 from layoutx.model.tree import head
 from layoutx.progress import Progress
+from layoutx.report import GUESSED
 from layoutx.show.progress import reported
 from layoutx.spec.registry import Registry, registry
 from layoutx.validation import Validation
+from layoutx.verify.ahead import ahead
 from layoutx.verify.compare.both import Both, both
 from layoutx.verify.compare.layers import sides_of
 from layoutx.verify.compare.limits import OPEN
@@ -71,17 +73,32 @@ def validate(
         UsageError: a model that cannot be run; no inputs where none can be made.
         MatchError: layers that could not be paired.
     """
-    started = time.perf_counter()
-    known = registry(specs)
-    first, second = opened(a), opened(b)
-    inputs = inputs_of(inputs)
-    if "recorded" in (_kind(first) if weights is None else "", _kind(second)):
-        return _stamped(_of_recordings(first, second, inputs, known, tolerance or 0.0, (a, b)), started)
     options = options_of((), skip, only, forms, pairs, values=values, map=map)
+    return compared_models(
+        a, b, inputs_of(inputs), options, registry(specs), tolerance=tolerance or 0.0, weights=weights
+    )
+
+
+def compared_models(
+    a: Any,
+    b: Any,
+    inputs: Any,
+    options: Options,
+    known: Registry,
+    *,
+    tolerance: float = 0.0,
+    weights: Any = None,
+    first_only: bool = False,
+) -> Validation:
+    """As `validate`; `first_only`: in the models' own precision, and no further than to the first difference."""
+    started = time.perf_counter()
+    first, second = opened(a), opened(b)
+    if "recorded" in (_kind(first) if weights is None else "", _kind(second)):
+        return _stamped(_of_recordings(first, second, inputs, known, tolerance, (a, b)), started)
     shapes = inputs if inputs is not None else first.inputs() or second.inputs() or None
     here, there = (
-        _model(a if weights is None else weights, first, known, forms, options.values, shapes),
-        _model(b, second, known, forms, inputs=shapes),
+        _model(a if weights is None else weights, first, known, options.forms, options.values, shapes),
+        _model(b, second, known, options.forms, inputs=shapes),
     )
     here, there = with_run(here, first.model, there, shapes), with_run(there, second.model, here, shapes)
     joined = joint_folded(here, there, known, options)
@@ -96,7 +113,9 @@ def validate(
         channels=(_channels(known, first), _channels(known, second)),
         wires=_wires(here, there, joined),
         problems={title(pair.source): _problem(pair) for pair in joined.pairs},
-        tolerance=tolerance or 0.0,
+        tolerance=tolerance,
+        first_only=first_only,
+        given=lambda arrays: ahead(first.model, here, options.skip, arrays),
     )
     return _stamped(_validation(found, joined, first, second, (a, b)), started)
 
@@ -197,6 +216,7 @@ def _validation(found: Both, joined: Joint, first: Runner, second: Runner, given
     lost = {**joined.lost, **open_, **joined.skipped}
     evidence = {name: made for one in found.looked for name, made in one.suspects.items()}
     folded = {norm for norm in joined.folded if any(norm in pair.source.parts for pair in joined.pairs)}
+    bare = "tf1" in (first.framework, second.framework)  # variables and their names alone
     seen = {c.layer.rpartition(".")[0] if _halved(c.layer) else c.layer for c in checks if c.verdict != OPEN}
     return Validation(
         _about(first, found.runs.source, given[0]),
@@ -218,6 +238,7 @@ def _validation(found: Both, joined: Joint, first: Runner, second: Runner, given
             for p in joined.pairs
         },
         called=tuple(dict.fromkeys(call.layer for call in found.runs.target.calls)) if found.runs.target else (),
+        unsaid=frozenset(title(p.source) for p in joined.pairs if bare or p.record.note.startswith(GUESSED)),
     )
 
 

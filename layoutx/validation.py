@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, field
 from typing import Any
 
@@ -24,7 +24,7 @@ class Validation:
     Attributes:
         source, target: what each model is: name, framework, version, dtype.
         checks: one for each call of each paired layer, in the source's order; each direction of a recurrent layer.
-        gaps: faults between layers, the first that is met on each path; behind: places after it that may hold more.
+        gaps: faults between layers, the first that is met on each path; behind: makes the places after it.
         end_to_end: the outputs of the two models; () where the target does not run.
         layers: layers of the source with weights; compared: how many of them were.
         lost: layers of the source without a counterpart -> why. unused: tensors of the target that no layer has -> why.
@@ -35,13 +35,14 @@ class Validation:
         runs: both runs, where one was only recorded.
         owners: source layer -> its numbers and the place of its counterpart, of every pair.
         called: places of the target in the order of its own calls.
+        unsaid: source layers whose form was told by names and shapes: what settings they have is not known.
     """
 
     source: Mapping[str, str]
     target: Mapping[str, str]
     checks: tuple[Check, ...]
     gaps: tuple[Gap, ...] = ()
-    behind: tuple[Gap, ...] = field(default=(), compare=False, repr=False, kw_only=True)
+    behind: Callable[[], Iterator[Gap]] = field(default=lambda: iter(()), compare=False, repr=False, kw_only=True)
     end_to_end: tuple[Check, ...] = ()
     layers: int = 0
     compared: int = 0
@@ -55,6 +56,7 @@ class Validation:
     runs: tuple[Recording, Recording] | None = field(default=None, compare=False, repr=False)
     owners: Mapping[str, Owner] = field(default_factory=dict, compare=False, repr=False)
     called: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    unsaid: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
 
     @property
     def ok(self) -> bool:

@@ -1,8 +1,9 @@
-"""What Keras' `same` cuts from the full result of a transposed convolution, as numbers that other frameworks take."""
+"""Keras' `same` as numbers that other frameworks take: of a convolution, and what it cuts from a transposed one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 FILLED = "the stride is longer than the kernel, and the source fills it up"
 
@@ -42,6 +43,15 @@ def by_hand(cut: Sequence[int], option: str, module: str) -> str:
     slices = ", ".join(f"{f}:{-e or ''}" for f, e in zip(front, end, strict=True))
     text = f'padding="same": run without padding{filled if any(more) else ""}, then crop to [{slices}]'
     return f"{text}{module}; padding=int would differ"
+
+
+def alike(kernel: Sequence[int], strides: Sequence[int], dilation: Sequence[int], pads: Any) -> bool:
+    """Whether a convolution that pads by these numbers pads as `same` does, whatever the length of its input."""
+    given = tuple(pads) if isinstance(pads, (tuple, list)) else (pads,) * len(kernel)
+    if len(given) != len(kernel) or not all(type(pad) is int for pad in given):
+        return False
+    axes = zip(kernel, strides, dilation, given, strict=True)
+    return all((k - 1) * d == 2 * pad and (s == 1 or k == 1) for k, s, d, pad in axes)
 
 
 def _text(numbers: Sequence[int]) -> str:

@@ -14,7 +14,7 @@ from layoutx.model.matching.evidence import clues, place_name
 from layoutx.model.matching.neighbours import neighbours_of
 from layoutx.model.matching.outcome import Choice, Outcome, contradicted, settle
 from layoutx.model.matching.values import Numbers
-from layoutx.model.matching.wiring import Wires, keyed_wires
+from layoutx.model.matching.wiring import Wires, at_inputs, keyed_wires
 from layoutx.model.order import keeps_order
 from layoutx.model.places import Candidate, Layer, candidates, index_of
 from layoutx.model.record import LayerRecord
@@ -85,7 +85,7 @@ def matched(
         wanted = place.replace("/", ".")
         options[name] = [c for c in options[name] if wanted in (c.prefix, place_name(c).replace("/", "."))]
     lost: dict[str, LayoutxError] = {
-        x.record.name: homeless(x, keyed, registry, fixed.get(x.record.name))
+        x.record.name: homeless(x, keyed, registry, fixed.get(x.record.name), at_inputs(wires, x.record.name))
         for x in layers
         if not options[x.record.name]
     }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from layoutx.model.cropping import FILLED, by_hand, by_numbers, cuts, ends
+from layoutx.model.cropping import FILLED, alike, by_hand, by_numbers, cuts, ends
 from layoutx.model.time_first import time_first
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.schema import Reading, choose
@@ -23,7 +23,12 @@ def carry(source: BoundForm, target: BoundForm) -> list[str]:
 
     One line a setting, in the target's words: `eps=0.001 (torch's default is 1e-05)`.
     """
-    lines = []
+    lines = [line for _, line in by_setting(source, target)] + time_first(source, target)
+    return lines + [line for name in CALLED if (line := _called(name, source, target))]
+
+
+def by_setting(source: BoundForm, target: BoundForm) -> Iterator[tuple[str, str]]:
+    """The lines of `carry` with the setting that each is about; what a call of the layer decides is not among them."""
     for name, value in source.settings.items():
         if name in SHAPES or name in CALLED or (name == "output_padding" and source.settings.get("padding") == "same"):
             continue  # told by the sizes; or part of the rule for padding="same"
@@ -31,7 +36,7 @@ def carry(source: BoundForm, target: BoundForm) -> list[str]:
         if value is None or (name == "output_padding" and _zero(value)):
             continue  # what a zero means beside a default that is no number is told with the padding
         if name == "padding":
-            lines += _padding(value, source, target)
+            yield from ((name, line) for line in _padding(value, source, target))
             continue
         there = reading_of(target, name)
         if there is None:
@@ -39,15 +44,13 @@ def carry(source: BoundForm, target: BoundForm) -> list[str]:
                 about = source.kind.settings.get(name, "")
                 reading = reading_of(source, name)
                 key = reading.config if reading else name
-                lines.append(f"{key}={_show(value)}: {about}; {target.form.class_name} has no such option")
+                yield name, f"{key}={shown(value)}: {about}; {target.form.class_name} has no such option"
             continue
         wanted = spelled(value, there)
         current = _plain(target.config.get(there.config))
         unsaid = current is None and (_neutral(value) or value == EPSILON)  # strides=None of flax is 1
         if _expanded(wanted) != _expanded(current) and not unsaid:
-            lines.append(_line(there, wanted, current, source, name, target))
-    lines += time_first(source, target)
-    return lines + [line for name in CALLED if (line := _called(name, source, target))]
+            yield name, _line(there, wanted, current, source, name, target)
 
 
 def _called(name: str, source: BoundForm, target: BoundForm) -> str:
@@ -74,14 +77,14 @@ def reading_of(bound: BoundForm, setting: str) -> Reading | None:
 
 def _line(there: Reading, wanted: Any, current: Any, source: BoundForm, name: str, target: BoundForm) -> str:
     reading = reading_of(source, name)
-    text = f"{there.config}={_show(wanted)}"
+    text = f"{there.config}={shown(wanted)}"
     if wanted == EPSILON and source.settings.get(name) is None:
         text += f" ({source.form.framework}'s None is the machine epsilon of float32)"
     if reading is not None and there.complement != reading.complement:
-        text += f" ({source.form.framework} {reading.config}={_show(source.config.get(reading.config))})"
+        text += f" ({source.form.framework} {reading.config}={shown(source.config.get(reading.config))})"
     if target.form.config.get(there.config) == current:
-        return f"{text}; {target.form.framework}'s default is {_show(current)}"
-    return f"{text}; the target has {_show(current)}"
+        return f"{text}; {target.form.framework}'s default is {shown(current)}"
+    return f"{text}; the target has {shown(current)}"
 
 
 def spelled(value: Any, reading: Reading) -> Any:
@@ -101,15 +104,17 @@ def _padding(value: Any, source: BoundForm, target: BoundForm) -> list[str]:
         return _uncropped(value, source, target, there, current)
     if transposed and value == "same":
         return _cropped(source, target, there)
-    if current == value or (_none(value) and _none(current)):
+    if current == value or (unpadded(value) and unpadded(current)):
         return []
-    if there is not None and _says(target, there, "valid" if _none(value) else value):
-        wanted = spelled("valid" if _none(value) else value, there)
+    if there is not None and _says(target, there, "valid" if unpadded(value) else value):
+        wanted = spelled("valid" if unpadded(value) else value, there)
         return [_line(there, wanted, _plain(target.config.get(there.config)), source, "padding", target)]
-    if _none(value):
-        return [f"padding={_show(value)}: {target.form.class_name} always pads"] if current == "same" else []
+    if unpadded(value):
+        return [f"padding={shown(value)}: {target.form.class_name} always pads"] if current == "same" else []
     if not isinstance(value, str):
         return [_numbers(value, target, there, transposed)]
+    if value == "same" and not transposed and alike(*_window(source), current):
+        return []
     return _by_hand(value, source, target)
 
 
@@ -121,7 +126,8 @@ def _always(target: BoundForm) -> Any:
     return next((case.value for case in target.form.settings.get("padding", ())), None)
 
 
-def _none(value: Any) -> bool:
+def unpadded(value: Any) -> bool:
+    """Whether a padding asks for nothing."""
     return value in (None, "valid") or _zero(value)
 
 
@@ -144,30 +150,30 @@ def _uncropped(value: Any, source: BoundForm, target: BoundForm, there: Reading 
     """No cropping of a transposed convolution: under a name it has n * stride positions where the stride is longer
     than the kernel, by a number (n - 1) * stride + kernel (layouts.md, part 3)."""
     lines = []
-    if there is not None and not _none(current):
+    if there is not None and not unpadded(current):
         wanted = spelled("valid", there) if _says(target, there, "valid") else 0
         lines.append(_line(there, wanted, _plain(target.config.get(there.config)), source, "padding", target))
     kernel, strides, dilation = _window(source)
     longer = [s - (k - 1) * d - 1 for k, s, d in zip(kernel, strides, dilation, strict=True)]
-    named = current == "valid" or (there is not None and not _none(current) and _says(target, there, "valid"))
+    named = current == "valid" or (there is not None and not unpadded(current) and _says(target, there, "valid"))
     by_name = value == "valid" and source.settings.get("output_padding") is None
     option = reading_of(target, "output_padding")
     if max(longer, default=0) <= 0 or by_name == named:
         return lines
     rest = tuple(max(n, 0) for n in longer)
     if named and option is not None:
-        return [*lines, f"{option.config}=0: else {target.form.class_name} appends {_show(rest)}"]
+        return [*lines, f"{option.config}=0: else {target.form.class_name} appends {shown(rest)}"]
     if named:
         return [
             *lines,
-            f"padding={_show(value)}: leave out the last {_show(rest)} of the output, which the source lacks",
+            f"padding={shown(value)}: leave out the last {shown(rest)} of the output, which the source lacks",
         ]
     if option is not None:
         return [
             *lines,
-            f"{option.config}={_show(rest)}: {FILLED}",
+            f"{option.config}={shown(rest)}: {FILLED}",
         ]
-    return [*lines, f'padding="valid": append {_show(rest)} to the output, as the source does where strides are longer']
+    return [*lines, f'padding="valid": append {shown(rest)} to the output, as the source does where strides are longer']
 
 
 def _cropped(source: BoundForm, target: BoundForm, there: Reading | None) -> list[str]:
@@ -189,9 +195,9 @@ def _cropped(source: BoundForm, target: BoundForm, there: Reading | None) -> lis
     front, end, more = ends(cut)
     if front != end or (any(more) and option is None):
         return [by_hand(cut, option.config if option else "", ready(target, "same", given))]
-    filled = [f"{option.config}={_show(tuple(more))}: {FILLED}"] if option and any(more) else []
+    filled = [f"{option.config}={shown(tuple(more))}: {FILLED}"] if option and any(more) else []
     current = target.settings.get("padding")
-    there_already = not any(front) if _none(current) else _expanded(_plain(current)) == _expanded(tuple(front))
+    there_already = not any(front) if unpadded(current) else _expanded(_plain(current)) == _expanded(tuple(front))
     return ([] if there_already else [_numbers(tuple(front), target, there, True)]) + filled
 
 
@@ -210,9 +216,9 @@ def _numbers(value: Any, target: BoundForm, there: Reading | None, transposed: b
     """Padding by numbers, which some frameworks do not take."""
     only = there is None or any(key == there.config and type(words) is tuple for key, words, _ in target.form.require)
     if not only and target.form.framework not in NAMED and there is not None:
-        return f"{there.config}={_show(value)}"
+        return f"{there.config}={shown(value)}"
     what = "crop the output by them after it" if transposed else "pad the input by them before it"
-    return f"padding={_show(value)}: {target.form.class_name} takes no numbers, {what}"
+    return f"padding={shown(value)}: {target.form.class_name} takes no numbers, {what}"
 
 
 def _by_hand(value: str, source: BoundForm, target: BoundForm) -> list[str]:
@@ -224,17 +230,17 @@ def _by_hand(value: str, source: BoundForm, target: BoundForm) -> list[str]:
         pad = f", F.pad(x, ({reach[0]}, 0)){ready(target, value)}" if torch else ""
         return [f'padding="causal": pad {reach[0]} on the left of time{pad}']
     if value != "same":
-        return [f"padding={_show(value)}"]
+        return [f"padding={shown(value)}"]
     named = [case for case in target.form.settings.get("padding", ()) if case.value == value and len(case.when) == 1]
     if named:
         key, words = next(iter(named[0].when.items()))
-        return [f"{key}={_show(words[0])}"]
+        return [f"{key}={shown(words[0])}"]
     if all(s == 1 for s in strides) and torch:
         return [f'padding="same"{_same_pairs(reach)}']
     pads = [max(k + 1 - s, 0) for k, s in zip(reach, strides, strict=True)]
     pairs = " ".join(f"({p // 2}, {p - p // 2})" for p in pads)
     return [
-        f'padding="same" at stride {_show(tuple(strides))} pads {pairs} where the input is a multiple of the stride: '
+        f'padding="same" at stride {shown(tuple(strides))} pads {pairs} where the input is a multiple of the stride: '
         f"{'use F.pad before it' + ready(target, value) if torch else 'pad the input so'}; "
         "padding=int would pad both ends alike"
     ]
@@ -244,7 +250,7 @@ def ready(target: BoundForm, padding: str, extra: Any = None) -> str:
     """` or layoutx.torch.Conv2dSame`: the module that pads so by itself, on the target's weights; "" for none."""
     forms = [form for form in target.kind.forms.values() if form.framework == target.form.framework and form.by_class]
     name = next((form.import_name for form in forms if form.rank == target.form.rank), "")
-    more = "" if extra is None else f", output_padding={_show(_plain(extra))}"
+    more = "" if extra is None else f", output_padding={shown(_plain(extra))}"
     words = f'(padding="{padding}"{more})' if padding != "same" or more else ""
     return f" or {name}{words}" if name else ""
 
@@ -281,14 +287,11 @@ def _expanded(value: Any) -> Any:
 
 def _neutral(value: Any) -> bool:
     """Whether a setting asks for nothing; true is not the number one here."""
-    return _ones(value) or any(
+    return (isinstance(value, tuple) and all(v == 1 for v in value)) or any(
         value == other and isinstance(value, bool) == isinstance(other, bool) for other in NEUTRAL
     )
 
 
-def _ones(value: Any) -> bool:
-    return isinstance(value, tuple) and all(v == 1 for v in value)
-
-
-def _show(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A setting's value as a constructor call writes it."""
     return f'"{value}"' if isinstance(value, str) else str(_expanded(_plain(value)))

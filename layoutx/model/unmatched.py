@@ -74,8 +74,14 @@ def refused_words(names: Sequence[str], registry: Registry, framework: str) -> s
     return next((why for word, why in registry.framework(framework).refuse.items() if word in words), "")
 
 
-def homeless(layer: Layer, keyed: Keyed, registry: Registry, only: str | None = None) -> MatchError:
-    """A layer without a place, and the nearest places with the shapes that differ; `only`: the user's own choice."""
+def homeless(
+    layer: Layer, keyed: Keyed, registry: Registry, only: str | None = None, first: bool = False
+) -> MatchError:
+    """A layer without a place, and the nearest places with the shapes that differ.
+
+    Args:
+        only: the user's own choice. first: it stands at the model's inputs.
+    """
     bound = layer.bound
     forms = forms_for(bound.kind.name, keyed, registry)
     ways = [way for form in forms for way in stored(layer, form, keyed)]
@@ -89,17 +95,21 @@ def homeless(layer: Layer, keyed: Keyed, registry: Registry, only: str | None = 
         f"{place} {'fits' if only is None else 'does not fit'} {layer.record.name} ({layer.record.class_name})",
         where=[own, *near],
         why=f"a {keyed.framework} {classes} of these sizes is not there",
-        do=_remedy(layer, keyed, longer),
+        do=_remedy(layer, keyed, longer, first),
     )
 
 
-def _remedy(layer: Layer, keyed: Keyed, longer: int) -> str:
+def _remedy(layer: Layer, keyed: Keyed, longer: int, first: bool) -> str:
     """The class of layoutx.torch to build the target with, where the framework has none of this function.
 
     Args:
         longer: how many rows the nearest place of a table has more, 0 where that is not all that differs.
+        first: it stands at the model's inputs.
     """
     found = module_for(layer.bound, keyed.framework)
+    if first and all(role.state for role in layer.bound.kind.roles.values()):  # statistics alone: it prepares the data
+        either = f"build the target with {offer(found)}, or" if found is not None else "it prepares the data:"
+        return f"{either} leave it out (--skip {layer.record.name}) and give the target what it makes of the inputs"
     if found is not None:
         return f"build the target with {offer(found)}"
     if longer > 0:

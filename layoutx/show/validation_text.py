@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from layoutx.model.differing import together
 from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row
+from layoutx.spec.bound import BoundForm
 from layoutx.verify.compare.pairs import Check, Gap
 
 if TYPE_CHECKING:
@@ -132,9 +134,11 @@ def _notes(check: Check) -> Iterator[Line]:
 
 
 def reason(found: Validation) -> str:
-    """What the first difference means, in one line; "" where no layer differs and none lies before a difference."""
+    """What the first difference means; "" where no layer differs and none lies before a difference."""
     if found.first is None or found.first in found.end_to_end:
         return ""
+    if isinstance(found.first, Gap):
+        return "\n  ".join(_gap_reason(found.first, found))  # with what stands there on both sides
     return next(_reasons(found), "")
 
 
@@ -148,8 +152,8 @@ def _reasons(found: Validation) -> Iterator[str]:
             yield f"{clean(first.layer)}{place} is the first whose output differs, in the target's own run."
             return
         fed = "given the very input that the source's was given" if FED in first.how else clean(first.how)
-        why = f"{clean(first.layer)}{place} differs in its own right, {fed}: its weights or its settings are not those "
-        why += "of the source. `layoutx diagnose` tries the known mistakes on it."
+        why = f"{clean(first.layer)}{place} differs in its own right, {fed}: {_what_differs(first, found)}. "
+        why += "`layoutx diagnose` tries the known mistakes on it."
         yield _rounded(first, found) if first.narrow else why
     others = [gap for gap in found.gaps if gap is not first]
     for gap in others:
@@ -162,6 +166,25 @@ def _reasons(found: Validation) -> Iterator[str]:
         yield f"{name} is part of {_some(layers)} on one side only: it was applied to the other side's output too."
     if any(check.how == FED for check in found.checks):
         yield "Every layer was given the source's own input, so that one mistake does not show in the layers after it."
+
+
+def _what_differs(first: Check, found: Validation) -> str:
+    """The settings that are known to differ, else what it may be."""
+    name = first.layer if first.layer in found.owners else first.layer.rpartition(".")[0]
+    told = ((layer, source, target) for layer, _, source, target in found.bounds if layer not in found.unsaid)
+    lines = together(told, name)
+    own = [(line, len(layers) - 1) for line, layers in lines.items() if name in layers]
+    if not own:
+        return "its weights or its settings are not those of the source"
+    said = [clean(line, 400) + (f" (so in {plural(more, 'other layer')})" if more else "") for line, more in own]
+    return f"its settings are not those of the source: {'; '.join(said)}"
+
+
+def other_settings(layers: Iterable[tuple[str, BoundForm, BoundForm]], said: str) -> list[str]:
+    """Settings that are known to differ and that a text does not name yet, each with its layers."""
+    found = [(clean(line, 400), names) for line, names in together(layers).items() if clean(line, 400) not in said]
+    more = [f"and {len(found) - MOST} settings more"] if len(found) > MOST else []
+    return [*(f"not the source's: {line} ({_some([clean(n) for n in names])})" for line, names in found[:MOST]), *more]
 
 
 def _others(found: Validation) -> list[Check]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import permutations, product
 from typing import Any
 
 import numpy as np
 
-from layoutx.errors import UsageError
+from layoutx.errors import LayoutxError, UsageError
 from layoutx.model.keras_live import is_keras
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
@@ -27,13 +28,16 @@ WIDE = {4: (64, 96, 32), 5: (16, 32, 8)}
 MOST_MIXED = 4  # inputs of which every order is tried
 
 
-def compare_models(source: Any, target: Any, model: Keyed | ModelRecord, inputs: Any = None) -> EndToEnd:
+def compare_models(
+    source: Any, target: Any, model: Keyed | ModelRecord, inputs: Any = None, left_out: Collection[str] = ()
+) -> EndToEnd:
     """Run both on the same inputs and compare all outputs.
 
     Args:
         source, target: live models; mappings of weights are told to be no models.
         model: the source's record, which tells integer inputs (those of an Embedding) and their range.
         inputs: one array or several, in the source's own axis order; None: random ones.
+        left_out: names of layers, as for `--skip`: what those at the source's inputs make of these goes to the target.
 
     Raises:
         UsageError: the given inputs cannot be run by the source or the target.
@@ -55,7 +59,16 @@ def compare_models(source: Any, target: Any, model: Keyed | ModelRecord, inputs:
         if given and not is_tree(first):
             raise UsageError("the source does not run on these inputs", why=said(error, 200)) from error
         return EndToEnd(note=f"the models were not run: {said(error)}")
-    return _best(first, second, arrays, expected, given, names_of(first) if set(names) == {*names_of(first)} else names)
+    from layoutx.verify.ahead import ahead
+
+    names = names_of(first) if set(names) == {*names_of(first)} else names
+    try:
+        passed = ahead(source, model, left_out, arrays)
+        arrays = arrays if passed is None else passed.run(arrays)
+    except LayoutxError as error:
+        return EndToEnd(note=f"the layers that were left out at the inputs do not run alone: {error.why or error.what}")
+    end = _best(first, second, arrays, expected, given, names)
+    return end if passed is None else replace(end, note="; ".join(n for n in (end.note, passed.words) if n))
 
 
 def _best(

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 import layoutx as lx
+from layoutx.model.differing import differing, together
 from layoutx.model.settings import carry
 from layoutx.plan.run import run
+from layoutx.spec.bound import BoundForm
 from layoutx.verify import live
 
 SIZES = {"kh": 2, "kw": 3, "in": 5, "out": 7, "group": 1}
@@ -164,3 +166,52 @@ def test_an_eps_of_none_is_a_number_in_the_other_framework() -> None:
     assert carry(same.source, same.target) == []
     own = lx.plan("torch.RMSNorm", "flax.RMSNorm", sizes={"features": 7}, config={"eps": 1e-6})
     assert carry(own.source, own.target) == []
+
+
+def bound(form: str, sizes: dict[str, int], config: dict[str, Any]) -> BoundForm:
+    """A form as a layer of one's own has it, with its own config."""
+    return lx.plan(form, form, sizes=sizes, config=config).source
+
+
+@pytest.mark.parametrize(
+    ("kernel", "strides", "pads"), [(3, 1, 1), (5, 1, 2), (1, 2, 0), (3, 2, 1), (2, 1, 0), (3, 1, 0)]
+)
+def test_padding_by_numbers_is_no_setting_to_carry_where_it_is_what_same_pads(
+    kernel: int, strides: int, pads: int
+) -> None:
+    """Judged by running both on maps of several lengths."""
+    keras, torch = pytest.importorskip("keras"), pytest.importorskip("torch")
+    rng = np.random.default_rng(4)
+    weights = rng.normal(size=(kernel, kernel, 5, 7))
+    twin = torch.nn.Conv2d(5, 7, kernel, strides, pads, bias=False, dtype=torch.float64)
+    twin.weight.data = torch.from_numpy(np.transpose(weights, (3, 2, 0, 1)).copy())
+    same = True
+    for lengths in ((6, 7), (8, 5)):
+        x = rng.normal(size=(2, *lengths, 5))
+        layer = keras.layers.Conv2D(7, kernel, strides, padding="same", use_bias=False, dtype="float64")
+        layer.build(x.shape)
+        layer.kernel.assign(weights)
+        y = np.moveaxis(twin(torch.from_numpy(np.moveaxis(x, -1, 1).copy())).detach().numpy(), 1, -1)
+        expected = np.asarray(layer(x))
+        same = same and y.shape == expected.shape and bool(np.allclose(y, expected, atol=1e-12))
+    sizes = {**SIZES, "kh": kernel, "kw": kernel}
+    source = bound("keras.Conv2D", sizes, {"padding": "same", "strides": strides})
+    target = bound("torch.Conv2d", sizes, {"padding": pads, "stride": strides})
+    lines = [line for line in carry(source, target) if "padding" in line]
+    assert (lines == []) is same
+
+
+def test_settings_that_differ_are_those_that_a_run_would_show() -> None:
+    source = bound("keras.BatchNormalization", {"channel": 3}, {})
+    target = bound("torch.BatchNorm2d", {"channel": 3}, {})
+    assert [line.partition("=")[0] for line in carry(source, target)] == ["eps", "momentum"]
+    assert differing(source, target) == ["eps=0.001; torch's default is 1e-05"]
+    sizes = {"input": 3, "output": 2}
+    dense = bound("keras.Dense", sizes, {"activation": "relu"}), bound("torch.Linear", sizes, {})
+    assert differing(*dense) == []  # it may stand behind the layer
+    valid = bound("keras.Conv2D", SIZES, {})
+    one = bound("torch.Conv2d", SIZES, {"padding": 1})
+    assert differing(valid, one) == ['padding="valid", behind whatever is padded before it; the target has padding=1']
+    lines = together([("norm", source, target), ("conv", valid, one), ("again", source, target)])
+    assert list(lines.values()) == [["norm", "again"]]
+    assert list(together([("conv", valid, one), ("more", valid, one)], "conv").values()) == [["conv", "more"]]

@@ -39,6 +39,11 @@ def ways_of(model: ModelRecord) -> dict[str, tuple[Way, ...]]:
     return {name: tuple(way for group in _given(records[name], records, made) for way in group) for name in own}
 
 
+def at_inputs(wires: Wires | None, name: str) -> bool:
+    """Whether no layer with weights feeds this one, as far as the wiring is known."""
+    return wires is not None and {*wires.before.get(name, {})} == {INPUT}
+
+
 def _given(
     record: LayerRecord, records: Mapping[str, LayerRecord], made: dict[str, tuple[Way, ...]]
 ) -> list[tuple[Way, ...]]:

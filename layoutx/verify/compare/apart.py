@@ -49,14 +49,21 @@ def apart(expected: Array, found: Array) -> Apart:
     if not expected.size:
         return Apart(0.0, 0.0)
     left, right = expected.astype(np.float64), found.astype(np.float64)
-    finite = np.isfinite(left) & np.isfinite(right)
     with np.errstate(invalid="ignore"):
+        far = np.abs(left - right)
+    unlike = None
+    if not np.isfinite(far.max()):
+        finite = np.isfinite(left) & np.isfinite(right)
         unlike = ~finite & ~((left == right) | (np.isnan(left) & np.isnan(right)))
-        far = np.where(finite, np.abs(np.where(finite, left, 0.0) - np.where(finite, right, 0.0)), 0.0)
-    at = int(np.argmax(unlike)) if unlike.any() else int(np.argmax(far))
+        far = np.where(finite, far, 0.0)
+        left = np.where(np.isfinite(left), left, 0.0)
+    many = 0 if unlike is None else int(unlike.sum())
+    at = int(np.argmax(unlike)) if unlike is not None and many else int(np.argmax(far))
     index = tuple(int(i) for i in np.unravel_index(at, left.shape))
-    scale = float(np.abs(np.where(np.isfinite(left), left, 0.0)).max(initial=0.0))
-    return Apart(float(far.max()), scale, index, int(unlike.sum()), "", _kept(unlike | (far > far.max() / 1e3)))
+    largest = float(far.flat[int(np.argmax(far))])
+    scale = float(max(left.max(), -left.min()))
+    differs = far > largest / 1e3 if unlike is None else unlike | (far > largest / 1e3)
+    return Apart(largest, scale, index, many, "", _kept(differs))
 
 
 def _shape(array: Array) -> str:

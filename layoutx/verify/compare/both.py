@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,17 +11,20 @@ from layoutx.frozen import frozen
 from layoutx.lang.tree import Axis
 from layoutx.plan.plan import Array
 from layoutx.progress import steps, tell
+from layoutx.verify.ahead import Ahead
 from layoutx.verify.compare import flow
 from layoutx.verify.compare.again import renumbered
 from layoutx.verify.compare.alone import modules_of
 from layoutx.verify.compare.behind import behind, called, handed
 from layoutx.verify.compare.calls import between, call_of
 from layoutx.verify.compare.context import in_context, lacking
+from layoutx.verify.compare.first import up_to_first
 from layoutx.verify.compare.flattened import seen, turned
-from layoutx.verify.compare.hints import hint
-from layoutx.verify.compare.inputs import arranged, inputs_for
-from layoutx.verify.compare.layers import Looked, Runs, look, noted
+from layoutx.verify.compare.hints import hint, scaled
+from layoutx.verify.compare.inputs import arranged, fewer, inputs_for
+from layoutx.verify.compare.layers import Looked, look, noted
 from layoutx.verify.compare.limits import OK, ROUNDED_WEIGHTS
+from layoutx.verify.compare.links import Runs
 from layoutx.verify.compare.masked import counting, masks_of
 from layoutx.verify.compare.named import named
 from layoutx.verify.compare.outputs import applied, own_activation
@@ -32,6 +35,8 @@ from layoutx.verify.compare.states import RECURRENT
 from layoutx.verify.recording import Recording
 from layoutx.verify.running.opened import Runner
 
+LEAVE_OUT = "leave {name} out (--skip {name}), and the target is given what {name} makes of the inputs"
+
 
 @frozen
 class Both:
@@ -40,7 +45,7 @@ class Both:
     Attributes:
         runs: both runs. looked: one for each call of each pair, pair by pair.
         gaps: faults between layers. outputs: of the whole models. notes: what was done to the inputs.
-        behind: places after the gaps that may hold more.
+        behind: makes the places after the gaps that may hold more, one by one.
     """
 
     runs: Runs
@@ -48,7 +53,7 @@ class Both:
     gaps: tuple[Gap, ...]
     outputs: tuple[flow.Side, ...]
     notes: tuple[str, ...] = ()
-    behind: tuple[Gap, ...] = ()
+    behind: Callable[[], Iterator[Gap]] = lambda: iter(())
 
 
 def both(
@@ -61,6 +66,8 @@ def both(
     wires: Mapping[str, Sequence[str]],
     problems: Mapping[str, str],
     tolerance: float,
+    first_only: bool = False,
+    given: Callable[[Sequence[Array]], Ahead | None] = lambda arrays: None,
 ) -> Both:
     """Compare two models.
 
@@ -70,19 +77,24 @@ def both(
         channels: whether each framework keeps its channels first.
         wires: layer or layer without weights of the source -> those that feed it; {} where nothing is known.
         problems: source layer -> why its weights cannot be converted, in one line.
+        first_only: on few samples in the models' own precision, up to the first difference, and no further.
+        given: what of the source's inputs the target is given, where it is something else.
 
     Raises:
         UsageError: there are no inputs, or the source does not run on them.
     """
     before = flow.wiring(wires, [title(couple.source) for couple in couples])
-    runs, notes = _run(first, second, couples, inputs, channels, before, tolerance)
+    runs, notes = _run(first, second, couples, inputs, channels, before, tolerance, first_only, given)
     outputs = softened(_outputs(runs), couples)
     notes += [note for note in (precision_note(couples),) if note]
     same = bool(outputs) and all(side.verdict == OK for side in outputs)
-    looked: list[tuple[Couple, Looked]] = []
-    for couple in steps(couples, lambda one: f"comparing {title(one.source)}"):
+
+    def one_pair(couple: Couple) -> list[Looked]:
         own = _looked(couple, runs, problems.get(title(couple.source), ""), same)
-        looked += [(couple, one if same else in_context(couple, one, runs)) for one in own]
+        return own if same else [in_context(couple, one, runs) for one in own]
+
+    several = steps(couples, lambda one: f"comparing {title(one.source)}")
+    looked = up_to_first(couples, runs, one_pair) if first_only else [(c, one) for c in several for one in one_pair(c)]
     links = sorted((x.link for _, x in looked if x.link is not None), key=lambda link: link.at)
     bad = {title(couple.source) for couple, one in looked if any(not check.ok for check in one.checks)}
     finals = _finals(wires, couples)
@@ -93,7 +105,7 @@ def both(
         tuple(_told(gap, links, runs, couples) for gap in found),
         outputs,
         tuple(notes),
-        tuple(_told(gap, links, runs, couples) for gap in behind(links, outputs, finals, found)),
+        lambda: (_told(gap, links, runs, couples) for gap in behind(links, outputs, finals, found)),
     )
 
 
@@ -121,33 +133,45 @@ def _run(
     channels: tuple[bool, bool],
     before: Mapping[str, tuple[str, ...]],
     tolerance: float,
+    first_only: bool,
+    instead: Callable[[Sequence[Array]], Ahead | None],
 ) -> tuple[Runs, list[str]]:
     """Both runs, under the arrangement of the inputs' axes in which the models agree best; notes."""
     given, swapped = inputs_for(first, second, inputs)
+    given = fewer(given) if first_only else given
     one, other = (second, first) if swapped else (first, second)
     tell(0, 0, f"running the {'target' if swapped else 'source'} ({one.framework})")
-    base = one.record(given)
+    base = one.record(given, not first_only)
     loose = ROUNDED_WEIGHTS if any(couple.rounds or computed_in(couple) for couple in couples) else 0.0
     stacks = [stacks_of([couple.source for couple in couples]), stacks_of([couple.target for couple in couples])]
-    best: tuple[float, Runs, str] | None = None
+    best: tuple[Runs, str] | None = None
+    score = 0.0
     refused = ""
+    other_inputs = None if swapped else instead(base.inputs)
+    plain = base.inputs if other_inputs is None else other_inputs.run(base.inputs)
     habits = channels[::-1] if swapped else channels
-    for arrays, note in arranged(base.inputs, *habits, _time_first(couples), mixed=inputs is None):
+    for arrays, note in arranged(plain, *habits, _time_first(couples), mixed=inputs is None):
         tell(0, 0, f"running the {'source' if swapped else 'target'} ({other.framework})")
         try:
-            found = other.record(arrays)
+            found = other.record(arrays, not first_only)
         except LayoutxError as error:
             refused = refused or error.why or error.what
             continue
         source, target = (found, base) if swapped else (base, found)
         runs = Runs(source, renumbered(couples, source, target), second.layer, before, tolerance, loose, *stacks)
-        score = _score(couples, runs)
-        best = (score, runs, note) if best is None or score > best[0] else best
-        if score >= 1.0:
+        if _agree(runs):
+            best = runs, note
             break
+        if best is not None:  # a score costs as much as a run: where one arrangement alone is taken, nobody asks
+            score = score or _score(couples, best[0])
+            own = _score(couples, runs)
+            best, score = ((runs, note), own) if own > score else (best, score)
+        else:
+            best = runs, note
     if best is not None:
-        _, runs, note = best
-        notes = [f"inputs: {note}" if note else "", *(_about(r, name) for r, name in _named(runs))]
+        runs, note = best
+        more = other_inputs.words if other_inputs is not None else ""
+        notes = [f"inputs: {note}" if note else "", more, *(_about(r, name) for r, name in _named(runs))]
         return runs, [note for note in notes if note]
     if swapped:
         raise UsageError("the source does not run on inputs of the target's shapes", why=refused, do="give the inputs")
@@ -172,14 +196,15 @@ def _outputs(runs: Runs) -> tuple[flow.Side, ...]:
     return tuple(counting(side, masks, runs.dtypes, runs.flow) for side in sides)
 
 
-def _score(couples: Sequence[Couple], runs: Runs) -> float:
-    """1 where the outputs agree, else the share of layers that are given the same in both runs, always below 1."""
-    assert runs.target is not None
+def _agree(runs: Runs) -> bool:
     outputs = _outputs(runs)
-    if outputs and all(side.verdict == OK for side in outputs):
-        return 1.0
+    return bool(outputs) and all(side.verdict == OK for side in outputs)
+
+
+def _score(couples: Sequence[Couple], runs: Runs) -> float:
+    """The share of layers that are given the same in both runs."""
     good = [_given(couple, runs) for couple in couples]
-    return 0.9 * sum(good) / len(good) if good else 0.0
+    return sum(good) / len(good) if good else 0.0
 
 
 def _given(couple: Couple, runs: Runs) -> bool:
@@ -230,12 +255,20 @@ def _told(gap: Gap, links: Sequence[flow.Link], runs: Runs, couples: Sequence[Co
     raw = _raw_output(last, runs) if act else None
     said = gap.hint or (lacking(last, runs) if last is not None else "")
     said = said or hint(gap.expected, gap.given, raw, act, ", ".join(gap.before))
+    keeps = [name for name in (text.partition(" (")[0] for text in here) if _keeps_shape(runs.source, name)]
+    if not gap.before and keeps and runs.source.framework == "keras" and scaled(gap.expected, gap.given):
+        said += f"; {LEAVE_OUT.format(name=keeps[-1])}"
     here = (f"{act} of {', '.join(gap.before)}", *here) if act else here
     calls = called(start, after, runs.source, runs.target)
     found = replace(gap, passed=here, there=there, hint=said, act=act, earlier=handed(gap, links), calls=calls)
     if last is None:
         return found
     return replace(found, gave=_gave(last, last.source, runs.source), there_gave=_gave(last, last.target, runs.target))
+
+
+def _keeps_shape(recording: Recording, name: str) -> bool:
+    call = recording.of(name, 0)
+    return call is not None and bool(call.inputs and call.outputs) and call.inputs[0].shape == call.outputs[0].shape
 
 
 def _gave(couple: Couple, side: Half, recording: Recording) -> Mapping[str, Array]:

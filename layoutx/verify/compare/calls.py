@@ -48,7 +48,11 @@ def position(side: Half, recording: Recording, number: int) -> int:
 def inner(recording: Recording) -> Iterator[Call]:
     """All calls but those of containers, whose layers have calls of their own; a wrapper is one layer."""
     names = {call.layer: call.class_name for call in recording.calls}
-    parts = {name: [other for other in names if other != name and _inside(other, name)] for name in names}
+    parts: dict[str, list[str]] = {name: [] for name in names}
+    for name in names:
+        for holder in _holders(name):
+            if holder in parts:
+                parts[holder].append(name)
     wrapped = {part for name, own in parts.items() if names[name] in WRAPPERS for part in own}
     for call in recording.calls:
         own = parts[call.layer]
@@ -72,5 +76,8 @@ def between(recording: Recording, start: int, end: int, paired: Collection[str])
     )
 
 
-def _inside(name: str, holder: str) -> bool:
-    return not holder or name.startswith((f"{holder}.", f"{holder}/"))
+def _holders(name: str) -> Iterator[str]:
+    """The names of all that may hold a layer: `` and `a` and `a/b` for `a/b.c`."""
+    if name:
+        yield ""
+    yield from (name[:at] for at, letter in enumerate(name) if at and letter in "./")

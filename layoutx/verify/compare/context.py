@@ -8,8 +8,9 @@ from layoutx.errors import LayoutxError
 from layoutx.verify.compare.apart import where
 from layoutx.verify.compare.begun import ATTENTION, MASK, STEPS
 from layoutx.verify.compare.calls import call_of
-from layoutx.verify.compare.layers import Looked, Runs, noted
+from layoutx.verify.compare.layers import Looked, noted
 from layoutx.verify.compare.limits import OK
+from layoutx.verify.compare.links import Runs
 from layoutx.verify.compare.named import Named
 from layoutx.verify.compare.pairs import Couple, Half
 from layoutx.verify.compare.stacks import Stacks, named_in

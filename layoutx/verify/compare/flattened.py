@@ -10,8 +10,8 @@ from layoutx.spec.bind import bind
 from layoutx.spec.bound import BoundForm
 from layoutx.verify.compare import flow
 from layoutx.verify.compare.calls import call_of
-from layoutx.verify.compare.layers import Runs
 from layoutx.verify.compare.limits import OK
+from layoutx.verify.compare.links import Runs
 from layoutx.verify.compare.named import named
 from layoutx.verify.compare.pairs import Couple, Half
 

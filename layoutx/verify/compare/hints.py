@@ -9,6 +9,7 @@ import numpy as np
 from layoutx.plan.plan import Array
 
 CLOSE = 1e-6  # of the largest value
+CHANNELS = 4  # that may each be scaled in their own way
 
 
 def hint(expected: Array, given: Array, raw: Array | None, activation: str, before: str) -> str:
@@ -25,10 +26,42 @@ def hint(expected: Array, given: Array, raw: Array | None, activation: str, befo
     if _same(np.sort(expected, axis=None), np.sort(given, axis=None)):
         flat = "flatten, " if expected.ndim == 2 else ""
         return f"they are the same numbers in another order: {flat}transpose or the order of what is joined"
-    return _affine(expected, given)
+    return _multiple(expected, given) or scaled(expected, given)
 
 
-def _affine(expected: Array, given: Array) -> str:
+def scaled(expected: Array, given: Array) -> str:
+    """Whether the source scales and shifts what the target takes as it is, each channel by numbers of its own.
+
+    What both pad with zeros behind that does not count.
+    """
+    if expected.shape != given.shape or expected.ndim < 2 or not expected.size or expected.dtype.kind not in "fiu":
+        return ""
+    if not np.isfinite(expected).all() or not np.isfinite(given).all():
+        return ""
+    channels = expected.shape[-1] if expected.shape[-1] <= CHANNELS else 1
+    left, right = (side.astype(np.float64).reshape(-1, channels) for side in (expected, given))
+    found = [_line(*(side[:, at] for side in (right, left))) for at in range(channels)]
+    fits = [one for one in found if one is not None]
+    if len(fits) < len(found):
+        return ""
+    factors, terms = ([f"{one[at]:.5g}" for one in fits] for at in (0, 1))
+    words = [text[0] if len(set(text)) == 1 else f"({', '.join(text)}) by channel" for text in (factors, terms)]
+    return f"the source's numbers are the target's times {words[0]}, plus {words[1]}"
+
+
+def _line(x: Array, y: Array) -> tuple[float, float] | None:
+    """The factor and the term of y = factor * x + term; None where it is no such line."""
+    inside = (x != 0.0) | (y != 0.0)
+    x, y = x[inside], y[inside]
+    if x.size < 3 or np.ptp(x) == 0.0 or np.ptp(y) == 0.0:
+        return None
+    middle = x - x.mean()
+    factor = float(middle @ (y - y.mean())) / float(middle @ middle)
+    term = float(y.mean() - factor * x.mean())
+    return (factor, term) if np.abs(factor * x + term - y).max() <= CLOSE * np.abs(y).max() else None
+
+
+def _multiple(expected: Array, given: Array) -> str:
     """Whether one is a multiple of the other: another scale of the inputs."""
     if expected.shape != given.shape or not np.isfinite(expected).all() or not np.isfinite(given).all():
         return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from layoutx.errors import UsageError
 from layoutx.plan.plan import Array
 from layoutx.verify.models import arrangements as by_channels
 from layoutx.verify.running.opened import Runner
+
+SAMPLES = 2
 
 
 def inputs_for(first: Runner, second: Runner, inputs: Any) -> tuple[Any, bool]:
@@ -32,6 +34,16 @@ def inputs_for(first: Runner, second: Runner, inputs: Any) -> tuple[Any, bool]:
         why="a torch module runs on any shape that its code takes",
         do="give the inputs: inputs=array, or --inputs batch.npz",
     )
+
+
+def fewer(inputs: Any) -> Any:
+    """The first SAMPLES of the inputs: one alone would hide what mixes samples."""
+    arrays = inputs if isinstance(inputs, (Mapping, list, tuple)) else [inputs]
+    values = [np.asarray(x) for x in (arrays.values() if isinstance(arrays, Mapping) else arrays)]
+    if len({array.shape[:1] for array in values}) != 1 or values[0].ndim < 2 or len(values[0]) <= SAMPLES:
+        return inputs
+    cut = [array[:SAMPLES] for array in values]
+    return dict(zip(arrays, cut, strict=True)) if isinstance(arrays, Mapping) else cut
 
 
 def arranged(

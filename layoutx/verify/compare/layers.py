@@ -9,51 +9,19 @@ from layoutx.errors import LayoutxError
 from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.verify.compare import flow
-from layoutx.verify.compare.alone import Layer, Trial, by_direction, room_of, trial, with_weights
+from layoutx.verify.compare.alone import Trial, by_direction, room_of, trial, with_weights
 from layoutx.verify.compare.apart import Apart, apart, where, worst
 from layoutx.verify.compare.calls import call_of, count, position
 from layoutx.verify.compare.limits import FAIL, OK, OPEN, coarsest, verdict
-from layoutx.verify.compare.masked import counting, masks_of
-from layoutx.verify.compare.named import Named, axis_words, met
+from layoutx.verify.compare.links import Runs, link_of, named_there
+from layoutx.verify.compare.named import Named, axis_words
 from layoutx.verify.compare.outputs import applied, shared
 from layoutx.verify.compare.pairs import Check, Couple, rounds
 from layoutx.verify.compare.rounded import computed_in, rounding
-from layoutx.verify.compare.stacks import Stacks, named_in, title
+from layoutx.verify.compare.stacks import named_in, title
 from layoutx.verify.diagnose.suspect import Suspect
 from layoutx.verify.probe import WINDOWS
-from layoutx.verify.recording import Call, Recording
-
-
-@frozen
-class Runs:
-    """Both models' runs.
-
-    Attributes:
-        source, target: what was recorded; None where the target did not run.
-        layer: runs one layer of the target alone; None where only its recording is at hand.
-        before: source layer -> the paired layers that feed it; a layer that is missing has no known wiring.
-        tolerance: the user's; 0: the limits of `limits`. loose: in its place for what layers hand on.
-        sources, targets: layers of stacks, on each side.
-    """
-
-    source: Recording
-    target: Recording | None
-    layer: Layer | None
-    before: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    tolerance: float = 0.0
-    loose: float = 0.0
-    sources: Stacks = field(default_factory=dict)
-    targets: Stacks = field(default_factory=dict)
-
-    @property
-    def flow(self) -> float:
-        """The limit of what is handed on: the user's, or a looser one where the weights themselves were rounded."""
-        return self.tolerance or self.loose
-
-    @property
-    def dtypes(self) -> tuple[str, ...]:
-        """What was computed in."""
-        return (self.source.dtype, *((self.target.dtype,) if self.target is not None else ()))
+from layoutx.verify.recording import Call
 
 
 @frozen
@@ -112,8 +80,8 @@ def _call(couple: Couple, runs: Runs, number: int, problem: str) -> Looked:
         here = named_in(source, call, last, runs.sources)
     except LayoutxError as error:
         return _raw(couple, runs, call, template, problem, error)
-    there = _named_there(couple, here, template, runs)
-    link = _link(couple, runs, number, here, there)
+    there = named_there(couple, here, template, runs)
+    link = link_of(couple, runs, number, here, there)
     try:
         own = trial(couple, here, there, template, runs.layer)
         checks, suspects = _checks(couple, runs, own, number, problem)
@@ -123,33 +91,6 @@ def _call(couple: Couple, runs: Runs, number: int, problem: str) -> Looked:
     if own.misplaced and link is not None and link.given is not None:
         link = replace(link, given=_misplaced(link.given, own, there))
     return Looked(tuple(checks), link, suspects)
-
-
-def _named_there(couple: Couple, here: Named, template: Call | None, runs: Runs) -> Named | None:
-    """The target's own call by name; None where its arrays do not have the axes that its form says."""
-    if template is None:
-        return None
-    try:
-        return met(couple, here, named_in(couple.target, template, couple.last, runs.targets))
-    except LayoutxError:
-        return None
-
-
-def _link(couple: Couple, runs: Runs, number: int, here: Named, there: Named | None) -> flow.Link | None:
-    if there is None or runs.target is None:
-        return None
-    name, masks = title(couple.source), masks_of(runs.source)
-    given, gave = (way(couple, here, there, runs.dtypes, runs.flow) for way in (flow.given, flow.gave))
-    return flow.Link(
-        name,
-        title(couple.target),
-        number,
-        position(couple.source, runs.source, number),
-        position(couple.target, runs.target, number),
-        counting(given, masks, runs.dtypes, runs.flow) if given is not None else None,
-        counting(gave, masks, runs.dtypes, runs.flow) if gave is not None else None,
-        runs.before.get(name),
-    )
 
 
 def _checks(

@@ -108,9 +108,12 @@ class TorchRunner:
         model = self.copy(double)
         args, kwargs = self._arguments(model, inputs, double)
         given = arguments(args, kwargs, is_tensor).tensors
+        before = [(t, t._version) for t in given]
         events, result = hooked(model, self.layers(), args, kwargs, double, False)
-        if any(tensor._version != version for event in events for tensor, version in (*event.inputs, *event.outputs)):
-            # a module wrote into what another one gave: once more, with copies
+        seen = [*before, *(one for event in events for one in (*event.inputs, *event.outputs))]
+        if any(tensor._version != version for tensor, version in seen):
+            # a function wrote into what a module gave: once more, with copies of all, in the memory of the first run
+            del events, result, seen
             args, kwargs = self._arguments(model, inputs, double)
             given = tuple(t.clone() for t in arguments(args, kwargs, is_tensor).tensors)
             events, result = hooked(model, self.layers(), args, kwargs, double, True)

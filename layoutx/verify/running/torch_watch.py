@@ -93,13 +93,15 @@ def hooked(
 ) -> tuple[list[Hooked], Any]:
     """Every call of every module in the order in which they ended, and the result.
 
+    What a module with `inplace` is given is copied before it writes there.
+
     Args:
         keep: copy each tensor as soon as it is seen.
     """
     events: list[Hooked] = []
     open_: list[Hooked] = []
 
-    copies: dict[tuple[int, int], Any] = {}
+    copies: dict[tuple[int, int], tuple[Any, Any]] = {}
 
     def seen(value: Any) -> Seen:
         if keep:
@@ -110,6 +112,8 @@ def hooked(
     def before(path: str) -> Any:
         def hook(module: Any, given: Any, named: Any) -> None:
             found = arguments(*unpacked(module, given, named), is_tensor)
+            if getattr(module, "inplace", False) is True and not keep:
+                copies.update({(id(t), t._version): (t, t.clone()) for t in found.tensors})
             open_.append(Hooked(path, type(module).__name__, found, [seen(t) for t in found.tensors]))
 
         return hook
@@ -131,7 +135,18 @@ def hooked(
     finally:
         for handle in handles:
             handle.remove()
+    for event in events:
+        event.inputs, event.outputs = ([as_seen(one, copies) for one in side] for side in (event.inputs, event.outputs))
     return events, result
+
+
+def as_seen(one: Seen, copies: Mapping[tuple[int, int], tuple[Any, Any]]) -> Seen:
+    """A tensor as it was when it was seen, where something wrote into it since and there is a copy."""
+    value, version = one
+    if value._version == version or (id(value), version) not in copies:
+        return one
+    kept = copies[id(value), version][1]
+    return kept, kept._version
 
 
 def unpacked(module: Any, given: Sequence[Any], named: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,14 @@ class Function:
         return tuple(self.runner.record(list(data) if isinstance(data, list) else [data], double=False).outputs)
 
 
-def compare_file(path: Path, target: Any, model: Keyed | ModelRecord, inputs: Any = None) -> EndToEnd:
+def compare_file(
+    path: Path, target: Any, model: Keyed | ModelRecord, inputs: Any = None, left_out: Collection[str] = ()
+) -> EndToEnd:
     """Run the model in a file and a live one on the same inputs; the note says why, where the file cannot be run.
 
     Args:
         model: the file's record. inputs: in the axis order of the file's model; None: random ones.
+        left_out: as for `compare_models`.
 
     Raises:
         UsageError: one of the two does not run on the inputs that were given.
@@ -44,7 +47,7 @@ def compare_file(path: Path, target: Any, model: Keyed | ModelRecord, inputs: An
         why = error.why or "; ".join(error.where)
         return EndToEnd(note=f"{error.what}: {why}" if why else error.what)
     if is_keras(runner.model) or is_torch(runner.model):
-        return compare_models(runner.model, target, model, inputs)
+        return compare_models(runner.model, target, model, inputs, left_out)
     made = inputs is None and not is_keras(target)
     try:
         return compare_models(Function(runner), target, model, list(runner.inputs()) or None if made else inputs)

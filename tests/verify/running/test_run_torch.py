@@ -96,6 +96,42 @@ def test_a_write_in_place_does_not_reach_what_was_recorded() -> None:
     np.testing.assert_array_equal(np.maximum(before.outputs[0], 0), after.outputs[0])
 
 
+@pytest.mark.parametrize(("added", "many"), [(False, 1), (True, 2)])
+def test_what_a_module_writes_over_is_kept_and_not_run_again(
+    added: bool, many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module with `inplace` is seen before it writes; a function that writes shows only behind the run."""
+    from layoutx.verify.running import torch_run
+
+    class Block(nn.Module):
+        def __init__(self, inplace: bool) -> None:
+            super().__init__()
+            self.line, self.norm, self.act = nn.Linear(5, 5), nn.BatchNorm1d(5), nn.ReLU(inplace=inplace)
+            self.inplace = inplace
+
+        def forward(self, x: Any) -> Any:
+            y = self.norm(self.line(x))
+            z = self.act(y)
+            if added and self.inplace:
+                z += 1.0
+                return z
+            return z + 1.0 if added else z
+
+    torch.manual_seed(4)
+    runs: list[bool] = []
+    plain = torch_run.hooked
+    monkeypatch.setattr(torch_run, "hooked", lambda *args: (runs.append(args[-1]), plain(*args))[1])
+    writing = Block(True)
+    calm = Block(False)
+    calm.load_state_dict(writing.state_dict())
+    found, expected = (opened(model).record(batch(3, 5)) for model in (writing, calm))
+    assert runs[:-1] == [False, True][:many]
+    for here, there in zip(found.calls, expected.calls, strict=True):
+        for left, right in zip((*here.inputs, *here.outputs), (*there.inputs, *there.outputs), strict=True):
+            np.testing.assert_array_equal(left, right)
+    np.testing.assert_array_equal(found.inputs[0], batch(3, 5))
+
+
 def test_the_module_stays_as_it_is() -> None:
     model = mixed()
     model.attend.eval()
