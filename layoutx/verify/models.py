@@ -15,6 +15,7 @@ from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
 from layoutx.model.tree import family, is_tree
 from layoutx.plan.plan import Array
+from layoutx.verify.ahead import ahead
 from layoutx.verify.keywords import keywords_for
 from layoutx.verify.left_out import ended, ends_of
 from layoutx.verify.outcome import EndToEnd
@@ -59,8 +60,6 @@ def compare_models(
         if given and not is_tree(first):
             raise UsageError("the source does not run on these inputs", why=said(error, 200)) from error
         return EndToEnd(note=f"the models were not run: {said(error)}")
-    from layoutx.verify.ahead import ahead
-
     names = names_of(first) if set(names) == {*names_of(first)} else names
     try:
         passed = ahead(source, model, left_out, arrays)
