@@ -69,10 +69,15 @@ class Pair:
     verdicts: tuple[Verdict, ...]
 
 
+def own(kind: Kind) -> dict[str, Form]:
+    """The forms of a kind, without those that read a class of another kind."""
+    return {name: form for name, form in kind.forms.items() if not form.of}
+
+
 def pairs(kind: Kind) -> Iterator[tuple[Form, Form, int]]:
     """All ordered pairs of different forms that may have the same number of spatial axes."""
-    for source in kind.forms.values():
-        for target in kind.forms.values():
+    for source in own(kind).values():
+        for target in own(kind).values():
             ranks = {form.rank for form in (source, target)} - {None}
             if source is not target and len(ranks) < 2:
                 yield source, target, ranks.pop() if ranks else USUAL_RANK if kind.spread else 0
@@ -221,7 +226,7 @@ def page(kind: Kind, found: Sequence[Pair]) -> str:
     rows: dict[str, dict[str, list[Pair]]] = {}
     for pair in found:
         rows.setdefault(family(pair.source), {}).setdefault(family(pair.target), []).append(pair)
-    names = list(dict.fromkeys(family(form) for form in kind.forms))
+    names = list(dict.fromkeys(family(form) for form in own(kind)))
     notes: dict[str, str] = {}
     lines = [
         f"# {kind.name}: every form to every form",
@@ -240,7 +245,7 @@ def page(kind: Kind, found: Sequence[Pair]) -> str:
     ]
     for n, name in enumerate(names):
         cells = [cell(rows.get(name, {}).get(other, []), notes) for other in names]
-        mark = "" if any(witnessed(f) != "declared" for f in kind.forms if family(f) == name) else " (declared)"
+        mark = "" if any(witnessed(f) != "declared" for f in own(kind) if family(f) == name) else " (declared)"
         lines.append(f"| {n + 1} | `{name}`{mark} | " + " | ".join(cells) + " |")
     if notes:
         lines += ["", "## Refused because", "", *(f"- **x{letter}** {why}" for why, letter in notes.items())]
@@ -317,8 +322,8 @@ def overview(found: Mapping[str, Sequence[Pair]]) -> str:
     for name, held in found.items():
         kind = specs().kinds[name]
         first = [pair.verdicts[0].exactness for pair in held if pair.verdicts]
-        known = sum(witnessed(form) != "declared" for form in kind.forms)
-        counts = [len(kind.forms), known, len(held), *(first.count(c) for c in (*SIGNS, "refused"))]
+        known = sum(witnessed(form) != "declared" for form in own(kind))
+        counts = [len(own(kind)), known, len(held), *(first.count(c) for c in (*SIGNS, "refused"))]
         counts.append(sum(bool(error_of(pair)) for pair in held))
         total = [a + b for a, b in zip(total, counts, strict=True)]
         lines.append(f"| [{name}]({name}.md) | {' | '.join(map(str, counts))} |")

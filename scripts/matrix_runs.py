@@ -136,6 +136,7 @@ def runs_of(path: Path, framework: str) -> tuple[dict[str, dict[str, float]], li
 
 def conversions(cases: Sequence[Case], framework: str) -> Iterator[tuple[Case, Form, dict[str, Any], Run]]:
     """What came of every conversion: the chosen cases into all forms, the others where no chosen one had a place."""
+    cases = [case for case in cases if not specs().form(case.form).of]
     first = chosen(cases, framework)
     others = [case for case in cases if not any(case is other for other in first)]
     held: set[tuple[str, str]] = set()

@@ -88,12 +88,14 @@ def by_hand(
         own: refined axis -> its dims as stored, for a layer of a file.
 
     Raises:
-        UsageError: a kind whose numbers are not shown; no such element.
+        UsageError: a kind whose numbers are not shown, or a class that the form reads another way; no such element.
         SizeError: an input that does not fit.
     """
     kind = bound.kind.name
     if kind not in HANDS:
         raise UsageError(f"{kind} is not shown by hand", why=f"shown are {', '.join(HANDS)}")
+    if bound.form.of:
+        raise UsageError(f"{bound.form.name} is {bound.form.of}, read another way", do=f"ask for {bound.form.of}")
     ready = hand(bound, tensors, inputs_of(bound, x), element, own)
     formula = loop(bound, space_of(bound, ready.data))
     steps = HANDS[kind](ready, formula)

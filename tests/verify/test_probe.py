@@ -31,7 +31,7 @@ def sized(form: Form, config: Mapping[str, Any]) -> BoundForm:
     """The form with a prime for each axis that nothing decides, but where one config key names two axes at once."""
     kind, sizes, given = SPECS.kinds[form.kind], dict[str, int](), dict(config)
     if form.rank is None and kind.name in WINDOWS:  # a form of any rank
-        sizes |= dict(zip(kind.spread[2], (3, 2), strict=True))
+        sizes |= dict(zip(kind.spread[2], (1, 1) if "..." in form.pin else (3, 2), strict=True))
     while True:
         try:
             return bind(kind, form, given, sizes={**sizes, **({} if tensors(form, given) else WEIGHTLESS)})
