@@ -16,6 +16,7 @@ from layoutx.lang.place import place
 from layoutx.lang.tree import Axis, Dim, Spread, walk
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import LayerRecord, ModelRecord
+from layoutx.model.ways import linked
 from layoutx.plan.plan import plan
 from layoutx.plan.steps import Guard
 from layoutx.spec.bound import BoundForm, BoundTensor, Place
@@ -126,11 +127,7 @@ def _names(layer: LayerJob, wires: _Wiring, here: bool) -> set[str]:
 def _wiring(model: Model) -> _Wiring | None:
     """Who alone reads whom; None where a model does not tell who feeds whom."""
     if isinstance(model, Keyed):
-        if (
-            model.wires is None
-            or model.axes is None
-            or not any(way.maker for own in model.wires().values() for way in own)
-        ):
+        if model.wires is None or model.axes is None or not linked(model.wires()):
             return None
         records = list(model.axes().values())
         owner = {tensor.name: full.rpartition(".")[0] for full, tensor in model.tensors.items()}

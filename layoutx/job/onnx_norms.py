@@ -17,6 +17,7 @@ from layoutx.job.joint import records_of
 from layoutx.model.bindings import bind_record
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import LayerRecord, ModelRecord
+from layoutx.model.ways import linked
 from layoutx.plan.fit import fit
 from layoutx.plan.plan import Array
 from layoutx.plan.run import run
@@ -81,7 +82,7 @@ def with_wires(model: Model, registry: Registry, options: Options) -> ModelRecor
     """The model as records with `inputs`, of a live module as its wiring says."""
     found = records_of(model, registry, options)
     wires = model.wires() if isinstance(model, Keyed) and model.wires is not None else {}
-    if not any(way.maker for own in wires.values() for way in own):
+    if not linked(wires):
         return found
     names = {record.name for record in found.layers}
     layers = []

@@ -158,9 +158,7 @@ def _op(walk: _Walk, eqn: Any, name: str) -> None:
     path = weights[0].rpartition(".")[0] if weights else None
     if path is not None:
         flow.fed.setdefault(path, []).extend(maker for value in data for maker in value.makers)
-    same = data[0].of if path is None and name in UNTOUCHED and len(data) == 1 else path or ELSE
-    if same == (path or ELSE):
-        walk.flow.readers.note(same, [value.of for value in data])
+    same = walk.flow.readers.given(path or ELSE, [value.of for value in data], path is None and name in UNTOUCHED)
     made = _made(walk, eqn, name, path, known)
     came = [() if value is None else value.makers for value in known]
     makers = (Way(path),) if path is not None else passed(kind_of(name), came)

@@ -98,9 +98,7 @@ def _node(walk: Walk, node: Any, record: str) -> None:
     every = [None if n in walk.parts.consts else flow.values.get(n, Value()) for n in node.input if n]
     ins = [value for value in every if value is not None]
     found = walk.parts.records.get(record)
-    same = ins[0].of if found is None and node.op_type == "Identity" and len(ins) == 1 else record
-    if same == record:
-        flow.readers.note(record, [value.of for value in ins])
+    same = flow.readers.given(record, [value.of for value in ins], found is None and node.op_type == "Identity")
     reads = {node.op_type} if found is None else {node.op_type, found.class_name}
     if reads & MAPS and ins and ins[0].dims is not None:
         read_map(flow, ins[0].dims)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 ELSE = ""  # a reader that is no layer with weights of its own: an operation, the model's output
@@ -31,6 +31,17 @@ class Readers:
             if maker != reader or reader == ELSE:
                 self.taken.setdefault(reader, set()).add(maker)
                 self.read.setdefault(maker, set()).add(reader)
+
+    def given(self, reader: str, makers: Sequence[str], untouched: bool) -> str:
+        """As `note`, of an operation; returns who made what comes out of it: the reader, or who had made it before.
+
+        Args:
+            untouched: the operation hands on what it is given.
+        """
+        if untouched and len(makers) == 1 and makers[0] != reader:
+            return makers[0]
+        self.note(reader, makers)
+        return reader
 
     def alone(self, reader: str) -> str:
         """The layer whose output this one reads, no other value, and nobody else reads it; "" where there is none."""

@@ -118,9 +118,7 @@ def _op(walk: _Walk, op: Op) -> None:
         again = path if op.name in SUMS else None  # a norm by hand multiplies by its weight, then adds its bias
         flow.fed.setdefault(path, []).extend(m for v in ins for m in v.makers if m.maker != again)
         walk.classes.setdefault(path, op.stack[-1][1].rpartition(".")[2] if op.stack else "")
-    same = ins[0].of if path is None and op.name in UNTOUCHED and len(ins) == 1 else path or ELSE
-    if same == (path or ELSE):
-        flow.readers.note(same, [value.of for value in ins])
+    same = flow.readers.given(path or ELSE, [value.of for value in ins], path is None and op.name in UNTOUCHED)
     made = _made(walk, op, path, ins)
     came = [() if value is None else value.makers for value in values]
     makers = (Way(path),) if path is not None else passed(kind_of(op.name), came)

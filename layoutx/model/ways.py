@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
@@ -25,6 +25,11 @@ def kind_of(name: str) -> str:
     """
     low = name.lower()
     return next((kind for pattern, kind in _KINDS if pattern.fullmatch(low)), "")
+
+
+def linked(wires: Mapping[str, Iterable[Way]]) -> bool:
+    """Whether any layer is known to feed another; `wires`: layer -> what feeds it."""
+    return any(way.maker for found in wires.values() for way in found)
 
 
 def passed(kind: str, groups: Sequence[Sequence[Way]]) -> tuple[Way, ...]:

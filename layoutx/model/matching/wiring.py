@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from layoutx.frozen import frozen
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import LayerRecord, ModelRecord, Way
-from layoutx.model.ways import kind_of, passed, through
+from layoutx.model.ways import kind_of, linked, passed, through
 
 INPUT, OUTPUT = "<input>", "<output>"
 Label = tuple[tuple[str, ...], int, int]  # a way without its maker
@@ -84,7 +84,7 @@ def _kind(record: LayerRecord) -> str:
 
 def wires_between(feeding: Mapping[str, Sequence[Way]]) -> Wires | None:
     """Wiring from module path -> the modules that feed it, and how."""
-    if not any(way.maker for found in feeding.values() for way in found):
+    if not linked(feeding):
         return None
     return _both({path: _edges(found) for path, found in feeding.items()})
 

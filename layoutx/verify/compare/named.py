@@ -173,13 +173,8 @@ def native(
         whole, order[name], wanted[name], sizes, labels=_labels(bound), refine_here=last, refine_there=stored
     )
     first = wanted[name][0]
-    if (
-        len(lead) > 1
-        and whole is array
-        and isinstance(first, Axis)
-        and first.name == "batch"
-        and int(np.prod(lead)) == found.shape[0]
-    ):
+    merged = len(lead) > 1 and whole is array and prod(lead) == found.shape[0]
+    if merged and isinstance(first, Axis) and first.name == "batch":
         found = found.reshape(*lead, *found.shape[1:])
     return np.ascontiguousarray(found)
 
