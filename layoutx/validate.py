@@ -16,6 +16,7 @@ from layoutx.job.heads import other_heads
 from layoutx.job.jobs import Options, options_of
 from layoutx.job.joined import Joined, Joint
 from layoutx.job.seen import with_run
+from layoutx.job.traded import said, traded
 from layoutx.model.keras_live import is_keras
 from layoutx.model.keyed import Keyed
 from layoutx.model.load import live_model, model_of, says_itself
@@ -105,6 +106,7 @@ def compared_models(
     if (other := other_heads(joined, here, there, known)) is not None:
         again = joint_folded(here, other, known, options)
         joined = again if len(again.lost) < len(joined.lost) else joined
+    joined = traded(joined, here, there)
     found = both(
         first,
         second,
@@ -228,7 +230,7 @@ def _validation(found: Both, joined: Joint, first: Runner, second: Runner, given
         len(seen) + len(folded),
         lost,
         dict(joined.unused),
-        (*_folds(joined), *found.notes),
+        (*_folds(joined), *said(joined), *found.notes),
         fed=tuple(run.inputs for run in (found.runs.source, found.runs.target) if run is not None),
         bounds=tuple((title(p.source), title(p.target), p.source.bound, p.target.bound) for p in joined.pairs),
         evidence=evidence,

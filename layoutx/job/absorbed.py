@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import prod
 
@@ -10,16 +10,17 @@ import numpy as np
 
 from layoutx.errors import ConversionError
 from layoutx.frozen import frozen
+from layoutx.job.alone import Wiring, wiring_of
 from layoutx.job.jobs import Job, LayerJob, Options
 from layoutx.lang.parse import parse
 from layoutx.lang.place import place
 from layoutx.lang.tree import Axis, Dim, Spread, walk
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import LayerRecord, ModelRecord
-from layoutx.model.ways import linked
 from layoutx.plan.plan import plan
 from layoutx.plan.steps import Guard
 from layoutx.spec.bound import BoundForm, BoundTensor, Place
+from layoutx.spec.schema import Kind
 from layoutx.verify.data import canonical_data, data_order
 from layoutx.verify.probe import spatial_rank
 
@@ -39,14 +40,6 @@ class Taken:
     layer: LayerJob
     norm: LayerJob
     tensor: str
-
-
-@frozen
-class _Wiring:
-    """Stored tensor -> its layer, and layer -> the one that it alone reads, just as it comes."""
-
-    owner: Mapping[str, str]
-    alone: Mapping[str, str]
 
 
 def absorbed(job: Job, source: Model, target: Model, options: Options) -> Job:
@@ -78,8 +71,7 @@ def _homeless(layer: LayerJob) -> str:
     bound = layer.plan.source
     guarded = {step.source for step in layer.plan.steps if isinstance(step, Guard)}
     moved = {getattr(step, "source", "") for step in layer.plan.steps if not isinstance(step, Guard)}
-    role, gives = bound.kind.roles.get(BIAS), canonical_data(bound.kind.name).get("y", ())
-    if not guarded or role is None or not gives or _axes(role.axes) != _axes(gives[-1:]):
+    if not guarded or not added_last(bound.kind):
         return ""
     if any(side.settings.get("activation") not in (None, "linear") for side in (bound, layer.plan.target)):
         return ""
@@ -88,7 +80,7 @@ def _homeless(layer: LayerJob) -> str:
         if block.role != BIAS or len(tensor.blocks) > 1 or tensor.name not in guarded - moved or bound.maps:
             continue
         step, strides = 1, {}
-        for axis in reversed([axis for axis in _axes(role.axes) if bound.sizes[axis] > 1]):
+        for axis in reversed([axis for axis in axes_of(bound.kind.roles[BIAS].axes) if bound.sizes[axis] > 1]):
             strides[axis] = step
             step *= bound.sizes[axis]
         if all(block.strides[axis] == own for axis, own in strides.items()) and step == prod(tensor.shape):
@@ -96,47 +88,38 @@ def _homeless(layer: LayerJob) -> str:
     return ""
 
 
-def _axes(dims: Sequence[Dim]) -> list[str]:
+def added_last(kind: Kind) -> bool:
+    """Whether a kind has a bias that is added to what it gives by its last axis."""
+    role, gives = kind.roles.get(BIAS), canonical_data(kind.name).get("y", ())
+    return role is not None and bool(gives) and axes_of(role.axes) == axes_of(gives[-1:])
+
+
+def axes_of(dims: Sequence[Dim]) -> list[str]:
+    """The names of axes, in order."""
     return [part.name for part in walk(tuple(dims)) if isinstance(part, Axis)]
 
 
 def _followed(job: Job, homeless: Sequence[tuple[LayerJob, str]], source: Model, target: Model) -> Iterator[Taken]:
     """Each of these layers that a norm alone reads."""
-    wires = _wiring(source)
+    wires = wiring_of(source)
     here = wires is not None
-    wires = wires or _wiring(target)
+    wires = wires or wiring_of(target)
     if wires is None:
         return
     norms: dict[str, LayerJob] = {}
     for layer in job.layers:
-        for name in _names(layer, wires, here) if layer.plan.source.kind.name == NORM else ():
+        for name in _layers(layer, wires, here) if layer.plan.source.kind.name == NORM else ():
             norms[wires.alone.get(name, "")] = layer
     for layer, tensor in homeless:
-        read = {wires.owner.get(layer.sources[tensor].name, "")} if here else _names(layer, wires, here)
+        read = {wires.owner.get(layer.sources[tensor].name, "")} if here else _layers(layer, wires, here)
         for name in filter(None, read):
             if name in norms and _fits(layer, tensor, norms[name]):
                 yield Taken(layer, norms[name], tensor)
 
 
-def _names(layer: LayerJob, wires: _Wiring, here: bool) -> set[str]:
+def _layers(layer: LayerJob, wires: Wiring, here: bool) -> set[str]:
     """What the wiring calls a layer; `here`: it is the source's."""
-    stored = [tensor.name for tensor in layer.sources.values()] if here else layer.targets.values()
-    return {wires.owner[name] for name in stored if name in wires.owner}
-
-
-def _wiring(model: Model) -> _Wiring | None:
-    """Who alone reads whom; None where a model does not tell who feeds whom."""
-    if isinstance(model, Keyed):
-        if model.wires is None or model.axes is None or not linked(model.wires()):
-            return None
-        records = list(model.axes().values())
-        owner = {tensor.name: full.rpartition(".")[0] for full, tensor in model.tensors.items()}
-    else:
-        records = list(model.layers)
-        owner = {tensor.name: record.name for record in records for tensor in record.tensors.values()}
-        if not any(record.inputs for record in records):
-            return None
-    return _Wiring(owner, {record.name: record.alone for record in records if record.alone})
+    return wires.layers((tensor.name for tensor in layer.sources.values()) if here else layer.targets.values())
 
 
 def _fits(layer: LayerJob, tensor: str, norm: LayerJob) -> bool:

@@ -13,7 +13,7 @@ from layoutx.errors import LayoutxError
 from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
 from layoutx.model.record import MADE, LayerRecord, ModelRecord
-from layoutx.plan.plan import Plan
+from layoutx.plan.plan import Array, Plan
 from layoutx.plan.steps import Exactness
 from layoutx.spec.bound import BoundForm
 
@@ -28,6 +28,7 @@ class Side:
         tensors: form tensor name -> stored tensor; read when asked for.
         refine: axis -> its dims on this side, `{"input": "(c h w)"}`.
         parts: layers of that model that together are this one: a convolution and the batch norm after it.
+        less: what it is given or gives ("x", "y") -> the numbers along its last axis that it is compared without.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Side:
     tensors: Mapping[str, Tensor]
     refine: Mapping[str, str] = NOTHING
     parts: tuple[str, ...] = ()
+    less: Mapping[str, Array] = NOTHING
 
 
 @frozen
@@ -64,7 +66,8 @@ class Joined:
     def rounds(self) -> bool:
         """Whether the target holds sums of the source's numbers, rounded to less than float64."""
         narrow = any(t.dtype.kind == "f" and t.dtype.itemsize < 8 for t in self.target.tensors.values())
-        return narrow and self.plan is not None and self.plan.exactness is Exactness.ROUNDS
+        sums = self.plan is not None and self.plan.exactness is Exactness.ROUNDS
+        return narrow and (sums or bool(self.source.less))
 
 
 @frozen
@@ -81,6 +84,7 @@ class Joint:
         spare: target tensor that no layer could be -> why: constants of an ONNX graph, what its weights are made of.
         folded: batch norm of one model -> the convolution before it, which has the norm folded in in the other model.
         other_eps: batch norm that was folded with another eps than its own -> both, in words.
+        traded: batch norm -> the layer before it whose bias is in the norm's mean in the other model.
     """
 
     pairs: tuple[Joined, ...]
@@ -92,6 +96,7 @@ class Joint:
     folded: Mapping[str, str] = NOTHING
     spare: Mapping[str, str] = NOTHING
     other_eps: Mapping[str, str] = NOTHING
+    traded: Mapping[str, str] = NOTHING
 
 
 def spare_of(target: ModelRecord) -> dict[str, str]:

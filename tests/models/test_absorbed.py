@@ -117,6 +117,40 @@ def test_the_bias_goes_into_the_mean(name):
     assert report.exactness == "rounds"
     assert report.end_to_end.agrees
     assert report.end_to_end.largest <= 1e-5 * report.end_to_end.scale
+    x = RNG.normal(size=(3, *_given(source))).astype("float32")
+    found = lx.validate(source, target, x)
+    assert found.ok, str(found)
+    assert found.compared == found.layers
+    assert found.notes[0].startswith("in one model a batch norm's mean holds the bias of the layer before it")
+
+
+def _given(model: Any) -> tuple[int, ...]:
+    """What one sample of a model's input is like; torch's maps are 13 x 7."""
+    if not isinstance(model, nn.Module):
+        return tuple(model.input_shape[1:])
+    weight = model[0].weight
+    return (weight.shape[1],) if weight.ndim == 2 else (weight.shape[1], 13, 7)
+
+
+def test_validate_of_a_bias_that_no_mean_has():
+    """It stays a fault of its layer, beside one that the mean of its norm does hold."""
+    source, target = small(), unbiased()
+    lx.port(source, target, materialise=True)
+    with torch.no_grad():
+        target[1].running_mean.copy_(torch.tensor(source.get_layer("b1").moving_mean.numpy()))
+    found = lx.validate(source, target)
+    assert [check.layer for check in found.checks if not check.ok] == ["c1"]
+    assert "(c2 in b2)" in found.notes[0]
+    assert "the source's was lost" in str(lx.diagnose(source, target))
+
+
+def test_validate_of_a_mean_that_holds_something_else():
+    source, target = small(), unbiased()
+    lx.port(source, target, materialise=True)
+    with torch.no_grad():
+        target[1].running_mean[3] += 1e-3
+    found = lx.validate(source, target)
+    assert [check.layer for check in found.checks if not check.ok] == ["c1", "b1"]
 
 
 def test_the_mean_is_rounded_once():

@@ -128,6 +128,17 @@ def met(couple: Couple, here: Named, there: Named) -> Named:
     return replace(there, inputs=inputs, outputs=outputs)
 
 
+def without(call: Named, less: Mapping[str, Array]) -> Named:
+    """The call with some of its data less these numbers along the last axis."""
+    if not less:
+        return call
+    inputs, outputs = (
+        {name: array - less[name] if name in less else array for name, array in arrays.items()}
+        for arrays in (call.inputs, call.outputs)
+    )
+    return replace(call, inputs=inputs, outputs=outputs)
+
+
 def _turned(bound: BoundForm) -> bool:
     return bool(bound.settings.get("go_backwards"))
 

@@ -37,6 +37,10 @@ class Half(Protocol):
     def parts(self) -> tuple[str, ...]:
         """Layers of its model that together are this one, in order; () for the one layer of its name."""
 
+    @property
+    def less(self) -> Mapping[str, Array]:
+        """What it is given or gives -> the numbers along its last axis that it is compared without."""
+
 
 class Couple(Protocol):
     """A layer and its counterpart: `layoutx.job.joined.Joined`."""

@@ -9,7 +9,7 @@ import numpy as np
 from layoutx.plan.plan import Array
 from layoutx.verify.compare.alone import modules_of
 from layoutx.verify.compare.begun import begun
-from layoutx.verify.compare.named import Named, named, named_outputs, ordered, roles_of
+from layoutx.verify.compare.named import Named, named, named_outputs, ordered, roles_of, without
 from layoutx.verify.compare.pairs import Half
 from layoutx.verify.compare.states import stack_place
 from layoutx.verify.recording import Call
@@ -39,7 +39,7 @@ def named_in(side: Half, call: Call, last: Mapping[str, str], stacks: Stacks) ->
     """
     at, many = stack_place(side.bound)
     if many == 1 or not call.inputs:
-        return named(side.bound, call, side.refine, last)
+        return without(named(side.bound, call, side.refine, last), side.less)
     module = modules_of(side)[0]
     first = stacks.get((module, 0))
     if first is None or any((module, k) not in stacks for k in range(at)):
