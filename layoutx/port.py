@@ -18,6 +18,7 @@ from layoutx.job.slots import check_slots, slots_of, writable, write
 from layoutx.job.straight import fill, same, tried, ways
 from layoutx.job.tree_slots import changes, placed, tree_slots
 from layoutx.model.beginning import beginning
+from layoutx.model.keras_live import is_keras
 from layoutx.model.tree import head, is_tree
 from layoutx.move.pool import jobs_of
 from layoutx.progress import Progress
@@ -195,7 +196,7 @@ def _narrowed(lost: Mapping[str, tuple[str, str]], job: Job, moved: Moved) -> No
 def _compared(
     source: Any, target: Any, planned: Planned, inputs: Any, compare: bool, options: Options, report: Report
 ) -> EndToEnd:
-    """Run both models; what was left out makes a comparison pointless, unless it stands at the source's inputs.
+    """Run both models; what was left out makes a comparison pointless, unless it stands at a model's inputs.
 
     Raises:
         VerificationError: the outputs differ.
@@ -203,15 +204,17 @@ def _compared(
     if not compare:
         return EndToEnd(note="not asked for")
     here = planned.here()
-    first = {name for way in beginning(here, options.skip).values() for name in way}
+    there = planned.there() if options.skip and is_keras(target) else None
+    sides = [side for side in (here, there) if side is not None]
+    first = {name for side in sides for way in beginning(side, options.skip).values() for name in way}
     if planned.job.skipped.keys() - first:
         return EndToEnd(note="layers were left out: the two models need not agree")
     if isinstance(source, (str, Path)):
         from layoutx.verify.running.whole import compare_file
 
-        end = compare_file(Path(source), runnable(target), here, inputs, options.skip)
+        end = compare_file(Path(source), runnable(target), here, inputs, options.skip, there)
     else:
-        end = compare_models(runnable(source), runnable(target), here, inputs, options.skip)
+        end = compare_models(runnable(source), runnable(target), here, inputs, options.skip, there)
     if end.agrees is False:
         found = (
             end.note if end.largest is None else f"largest difference {end.largest:.3g}, outputs up to {end.scale:.3g}"

@@ -22,12 +22,13 @@ from layoutx.model.keyed import Keyed
 from layoutx.model.load import live_model, model_of, says_itself
 from layoutx.model.record import ModelRecord
 from layoutx.model.tree import head
+from layoutx.plan.plan import Array
 from layoutx.progress import Progress
 from layoutx.report import GUESSED
 from layoutx.show.progress import reported
 from layoutx.spec.registry import Registry, registry
 from layoutx.validation import Validation
-from layoutx.verify.ahead import ahead
+from layoutx.verify.ahead import Ahead, Begun, ahead
 from layoutx.verify.compare.both import Both, both
 from layoutx.verify.compare.layers import sides_of
 from layoutx.verify.compare.limits import OPEN
@@ -107,6 +108,11 @@ def compared_models(
         again = joint_folded(here, other, known, options)
         joined = again if len(again.lost) < len(joined.lost) else joined
     joined = traded(joined, here, there)
+
+    def given(arrays: Sequence[Array], swapped: bool) -> Ahead | None:
+        source, target = Begun(first.model, here, "source"), Begun(second.model, there, "target")
+        return ahead(*((target, source) if swapped else (source, target)), options.skip, arrays)
+
     found = both(
         first,
         second,
@@ -117,7 +123,7 @@ def compared_models(
         problems={title(pair.source): _problem(pair) for pair in joined.pairs},
         tolerance=tolerance,
         first_only=first_only,
-        given=lambda arrays: ahead(first.model, here, options.skip, arrays),
+        given=given,
     )
     return _stamped(_validation(found, joined, first, second, (a, b)), started)
 

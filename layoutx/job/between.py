@@ -24,12 +24,13 @@ from layoutx.spec.registry import Registry
 
 @dataclass
 class Planned:
-    """A job, and what else is known of the call; the source's layers are read only where somebody asks for them."""
+    """A job, and what else is known of the call; layers are read again only where somebody asks for them."""
 
     job: Job
     kept: Kept
     registry: Registry
     here: Callable[[], Keyed | ModelRecord]
+    there: Callable[[], Keyed | ModelRecord]
 
 
 @uncollected()
@@ -50,16 +51,19 @@ def planned_between(
 
     def here() -> Keyed | ModelRecord:
         own = _source(source, known, options, from_, inputs, looked)
-        return with_run(own, source, live_model(target, known, inputs=inputs), inputs)
+        return with_run(own, source, goal(), inputs)
+
+    def goal() -> Keyed | ModelRecord:
+        return live_model(target, known, inputs=inputs)
 
     if found is not None:
-        return Planned(found[0], found[1], known, here)
+        return Planned(found[0], found[1], known, here, goal)
     first = _source(source, known, options, from_, inputs, looked)
     there = looked.watched(live_model(target, known, inputs=inputs))
     model = with_run(first, source, there, inputs, looked.ran)
     there = with_run(there, target, model, inputs, looked.ran)
     job = plan_pair(model, there, known, options)
-    return Planned(job, keep(key, job, _many(model, job), known, looked), known, lambda: model)
+    return Planned(job, keep(key, job, _many(model, job), known, looked), known, lambda: model, lambda: there)
 
 
 def _source(

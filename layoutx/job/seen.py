@@ -15,7 +15,8 @@ from layoutx.model.torch_flow import followed
 from layoutx.model.torch_trace import traced
 from layoutx.plan.plan import Array
 from layoutx.verify.keywords import keywords_for
-from layoutx.verify.models import arrangements, sized, vocabularies
+from layoutx.verify.made import sized, vocabularies
+from layoutx.verify.models import arrangements
 from layoutx.verify.plain import is_torch
 
 Model = Keyed | ModelRecord

@@ -109,7 +109,8 @@ def _remedy(layer: Layer, keyed: Keyed, longer: int, first: bool) -> str:
     found = module_for(layer.bound, keyed.framework)
     if first and all(role.state for role in layer.bound.kind.roles.values()):  # statistics alone: it prepares the data
         either = f"build the target with {offer(found)}, or" if found is not None else "it prepares the data:"
-        return f"{either} leave it out (--skip {layer.record.name}) and give the target what it makes of the inputs"
+        skip = f"leave it out (--skip {layer.record.name})"
+        return f"{either} {skip}, and the other model is given what it makes of the inputs"
     if found is not None:
         return f"build the target with {offer(found)}"
     if longer > 0:

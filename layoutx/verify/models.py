@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import permutations, product
 from typing import Any
@@ -15,22 +15,24 @@ from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
 from layoutx.model.tree import family, is_tree
 from layoutx.plan.plan import Array
-from layoutx.verify.ahead import ahead
+from layoutx.verify.ahead import Begun, ahead
 from layoutx.verify.keywords import keywords_for
-from layoutx.verify.left_out import ended, ends_of
+from layoutx.verify.made import names_of, probes
 from layoutx.verify.outcome import EndToEnd
 from layoutx.verify.plain import called, is_torch, outputs_of, said
 
 # float64 is not tighter: TensorFlow rounds some constants to float32 (gelu's root of 2, 1/sqrt(head_dim) of attention)
 RELATIVE = {"float64": 1e-7, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
-LENGTHS = (7, 11, 13)  # of axes that a model leaves open
-# of maps and volumes: a deep network halves them five times, and Keras pads those of unknown size as if they were even
-WIDE = {4: (64, 96, 32), 5: (16, 32, 8)}
 MOST_MIXED = 4  # inputs of which every order is tried
 
 
 def compare_models(
-    source: Any, target: Any, model: Keyed | ModelRecord, inputs: Any = None, left_out: Collection[str] = ()
+    source: Any,
+    target: Any,
+    model: Keyed | ModelRecord,
+    inputs: Any = None,
+    left_out: Collection[str] = (),
+    there: Keyed | ModelRecord | None = None,
 ) -> EndToEnd:
     """Run both on the same inputs and compare all outputs.
 
@@ -38,7 +40,8 @@ def compare_models(
         source, target: live models; mappings of weights are told to be no models.
         model: the source's record, which tells integer inputs (those of an Embedding) and their range.
         inputs: one array or several, in the source's own axis order; None: random ones.
-        left_out: names of layers, as for `--skip`: what those at the source's inputs make of these goes to the target.
+        left_out: names of layers, as for `--skip`: what those at one model's inputs make of these goes to the other.
+        there: the target's record, which tells where in it these are.
 
     Raises:
         UsageError: the given inputs cannot be run by the source or the target.
@@ -61,29 +64,37 @@ def compare_models(
             raise UsageError("the source does not run on these inputs", why=said(error, 200)) from error
         return EndToEnd(note=f"the models were not run: {said(error)}")
     names = names_of(first) if set(names) == {*names_of(first)} else names
+    here, goal = Begun(source, model, "source"), Begun(target, there, "target")
     try:
-        passed = ahead(source, model, left_out, arrays)
+        passed = ahead(*((goal, here) if swapped else (here, goal)), left_out, arrays)
         arrays = arrays if passed is None else passed.run(arrays)
     except LayoutxError as error:
         return EndToEnd(note=f"the layers that were left out at the inputs do not run alone: {error.why or error.what}")
-    end = _best(first, second, arrays, expected, given, names)
+    end = _best(first, second, arrays, expected, given, names, list if passed is None else passed.turned)
     return end if passed is None else replace(end, note="; ".join(n for n in (end.note, passed.words) if n))
 
 
 def _best(
-    first: Any, second: Any, arrays: Sequence[Array], expected: Sequence[Array], given: bool, names: Sequence[str]
+    first: Any,
+    second: Any,
+    arrays: Sequence[Array],
+    expected: Sequence[Array],
+    given: bool,
+    names: Sequence[str],
+    own: Callable[[Sequence[Array]], list[Array]],
 ) -> EndToEnd:
     """The comparison under the arrangement of axes that the second model takes and that agrees best.
 
     Args:
         names: of the inputs, in their order; () where they have none: then their order is the user's.
+        own: the inputs as the second model has to be given them.
     """
     keywords = keywords_for(second, names) if is_torch(second) else ()
     ends: list[EndToEnd] = []
     refused = ""
     for turned, note in arrangements(arrays, _channels_first(first), _channels_first(second), mixed=bool(names)):
         try:
-            found = outputs_of(second, turned, keywords)
+            found = outputs_of(second, own(turned), keywords)
         except Exception as error:  # a wrong arrangement, or a model that cannot run at all
             refused = refused or said(error)
             continue
@@ -171,53 +182,6 @@ def _turned(output: Array) -> list[Array]:
 
 def _apart(left: Array, right: Array) -> float:
     return float(np.abs(left.astype(np.float64) - right.astype(np.float64)).max(initial=0.0))
-
-
-def probes(model: Any, record: Keyed | ModelRecord) -> list[Array]:
-    """Random inputs of a Keras model's own shapes; integers below the vocabulary where an Embedding reads them."""
-    rng = np.random.default_rng(20261121)
-    limits, ends = vocabularies(record), ends_of(model)
-    found: list[Array] = []
-    for tensor in getattr(model, "inputs", None) or []:
-        shape = [3, *sized(tensor.shape[1:])]
-        name = names_of(model)[len(found)]
-        dtype = str(getattr(tensor.dtype, "name", tensor.dtype))
-        limit = limits.get(name) or (limits.get("") if len(model.inputs) == 1 else None)
-        if limit or "int" in dtype:
-            found.append(rng.integers(0, limit or 2, shape).astype(dtype if "int" in dtype else "int64"))
-        else:
-            found.append(rng.normal(size=shape).astype(dtype))
-        value = ends.get(name, ends.get("") if len(model.inputs) == 1 else None)
-        if value is not None and found[-1].ndim > 1 and limit != 1:
-            found[-1] = ended(found[-1], value)
-    return found
-
-
-def sized(shape: Sequence[int | None]) -> list[int]:
-    """A shape without its batch, with a length for each axis that the model leaves open (None)."""
-    lengths = WIDE.get(len(shape) + 1, LENGTHS)
-    return [lengths[i % 3] if n is None else int(n) for i, n in enumerate(shape)]
-
-
-def vocabularies(record: Keyed | ModelRecord) -> dict[str, int]:
-    """Input name -> vocabulary of the Embedding that reads it, inside nested layers too; under "" that of any."""
-    records = {layer.name: layer for layer in getattr(record, "layers", ())}
-    found: dict[str, int] = {}
-    for layer in records.values():
-        if layer.form.endswith((".Embedding", ".ReversibleEmbedding")):
-            size = next(iter(layer.tensors.values())).shape[0]
-            names = ["", *layer.inputs]
-            for name in names:
-                found[name] = min(size, found.get(name, size))
-                inner = records.get(name)
-                if inner is not None and inner.class_name == "InputLayer":
-                    names += [one for one in inner.inputs if one not in names]
-    return found
-
-
-def names_of(model: Any) -> tuple[str, ...]:
-    """The names of a Keras model's inputs, in its own order; () where it has none."""
-    return tuple(str(tensor.name).split(":")[0] for tensor in getattr(model, "inputs", None) or [])
 
 
 def _listed(inputs: Any, names: Sequence[str] = ()) -> list[Array]:

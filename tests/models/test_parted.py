@@ -83,7 +83,7 @@ def said(model: Any, module: nn.Module, **given: Any) -> str:
 def test_what_stands_before_the_target_is_given_to_it() -> None:
     """Left out, the standardisation is done for the target: the two are compared, and agree."""
     model, module = preparing(), Body().eval()
-    with pytest.raises(LayoutxError, match=r"--skip standard\) and give the target what it makes of the inputs"):
+    with pytest.raises(LayoutxError, match=r"--skip standard\), and the other model is given what it makes"):
         port(model, module)
     end = port(model, module, skip=["standard"]).end_to_end
     assert end.agrees is True
@@ -97,6 +97,42 @@ def test_what_stands_before_the_target_is_given_to_it() -> None:
     x = np.random.default_rng(8).uniform(0, 255, (2, *PICTURE)).astype(np.float32)
     given = torch.from_numpy(np.moveaxis((x / 255 - mean) / root, -1, 1).astype(np.float32).copy())
     np.testing.assert_allclose(module(given).detach().numpy(), model(x), rtol=1e-5)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["made inputs", "given inputs"])
+def test_what_stands_before_a_target_from_torch(own: bool) -> None:
+    """The way back: the module is given what is prepared, or the Keras model what the module's inputs were made of."""
+    module, model = Body().eval(), preparing()
+    before = model.get_layer("first").get_weights()
+    with pytest.raises(LayoutxError, match=r"--skip standard\), and the other model is given what it makes"):
+        port(module, model)
+    pictures = np.random.default_rng(8).uniform(0, 255, (2, *PICTURE)).astype(np.float32)
+    standard = model.get_layer("standard")
+    prepared = np.moveaxis((pictures / 255 - standard.mean) / np.sqrt(standard.variance), -1, 1).astype(np.float32)
+    given = prepared if own else None
+    end = port(module, model, given, skip=["standard"]).end_to_end
+    assert end.agrees is True
+    text = "target was given the numbers of which the source's inputs are" if own else "source was given"
+    assert f"the {text} what scale, standard make of {'them' if own else 'the inputs'}: x * " in end.note
+    expected = module(torch.from_numpy(prepared.copy())).detach().numpy()
+    np.testing.assert_allclose(model(pictures), expected, rtol=1e-5, atol=1e-5)
+    assert not np.array_equal(before[0], model.get_layer("first").get_weights()[0])
+    found = validate(module, model, given, skip=["standard"])
+    assert found.ok, str(found)
+    model.get_layer("norm").set_weights([w * 1.5 for w in model.get_layer("norm").get_weights()])
+    assert [check.layer for check in validate(module, model, given, skip=["standard"]).checks if not check.ok] == [
+        "norm"
+    ]
+
+
+def test_what_cannot_be_undone_is_not_bridged() -> None:
+    """Layers that do more than scale: the inputs that were given are not to be had back."""
+    layers = [L.Rescaling(1 / 128, offset=-1.0, name="scale"), L.ReLU(name="cut"), *body()]
+    model, module = stirred(keras.Sequential([keras.Input(PICTURE), *layers])), Body().eval()
+    x = np.random.default_rng(8).normal(size=(2, 3, 9, 8)).astype(np.float32)
+    with pytest.raises(VerificationError, match="do not compute the same"):
+        port(module, model, x, skip=["cut"])
+    assert port(module, model, skip=["cut"]).end_to_end.agrees is True
 
 
 def test_what_else_is_left_out_makes_a_comparison_pointless() -> None:

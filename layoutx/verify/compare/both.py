@@ -35,7 +35,7 @@ from layoutx.verify.compare.states import RECURRENT
 from layoutx.verify.recording import Recording
 from layoutx.verify.running.opened import Runner
 
-LEAVE_OUT = "leave {name} out (--skip {name}), and the target is given what {name} makes of the inputs"
+LEAVE_OUT = "leave {name} out (--skip {name}), and the {other} is given what {name} makes of the inputs"
 
 
 @frozen
@@ -67,7 +67,7 @@ def both(
     problems: Mapping[str, str],
     tolerance: float,
     first_only: bool = False,
-    given: Callable[[Sequence[Array]], Ahead | None] = lambda arrays: None,
+    given: Callable[[Sequence[Array], bool], Ahead | None] = lambda arrays, swapped: None,
 ) -> Both:
     """Compare two models.
 
@@ -78,7 +78,7 @@ def both(
         wires: layer or layer without weights of the source -> those that feed it; {} where nothing is known.
         problems: source layer -> why its weights cannot be converted, in one line.
         first_only: on few samples in the models' own precision, up to the first difference, and no further.
-        given: what of the source's inputs the target is given, where it is something else.
+        given: what the other model is given of these inputs, where it is something else; True: the target is first.
 
     Raises:
         UsageError: there are no inputs, or the source does not run on them.
@@ -134,7 +134,7 @@ def _run(
     before: Mapping[str, tuple[str, ...]],
     tolerance: float,
     first_only: bool,
-    instead: Callable[[Sequence[Array]], Ahead | None],
+    instead: Callable[[Sequence[Array], bool], Ahead | None],
 ) -> tuple[Runs, list[str]]:
     """Both runs, under the arrangement of the inputs' axes in which the models agree best; notes."""
     given, swapped = inputs_for(first, second, inputs)
@@ -147,13 +147,13 @@ def _run(
     best: tuple[Runs, str] | None = None
     score = 0.0
     refused = ""
-    other_inputs = None if swapped else instead(base.inputs)
+    other_inputs = instead(base.inputs, swapped)
     plain = base.inputs if other_inputs is None else other_inputs.run(base.inputs)
     habits = channels[::-1] if swapped else channels
     for arrays, note in arranged(plain, *habits, _time_first(couples), mixed=inputs is None):
         tell(0, 0, f"running the {'source' if swapped else 'target'} ({other.framework})")
         try:
-            found = other.record(arrays, not first_only)
+            found = other.record(arrays if other_inputs is None else other_inputs.turned(arrays), not first_only)
         except LayoutxError as error:
             refused = refused or error.why or error.what
             continue
@@ -255,9 +255,11 @@ def _told(gap: Gap, links: Sequence[flow.Link], runs: Runs, couples: Sequence[Co
     raw = _raw_output(last, runs) if act else None
     said = gap.hint or (lacking(last, runs) if last is not None else "")
     said = said or hint(gap.expected, gap.given, raw, act, ", ".join(gap.before))
-    keeps = [name for name in (text.partition(" (")[0] for text in here) if _keeps_shape(runs.source, name)]
-    if not gap.before and keeps and runs.source.framework == "keras" and scaled(gap.expected, gap.given):
-        said += f"; {LEAVE_OUT.format(name=keeps[-1])}"
+    if not gap.before and scaled(gap.expected, gap.given):
+        for run, passed, other in ((runs.source, here, "target"), (runs.target, there, "source")):
+            keeps = [name for name in (text.partition(" (")[0] for text in passed) if _keeps_shape(run, name)]
+            if keeps and run.framework == "keras":
+                said += f"; {LEAVE_OUT.format(name=keeps[-1], other=other)}"
     here = (f"{act} of {', '.join(gap.before)}", *here) if act else here
     calls = called(start, after, runs.source, runs.target)
     found = replace(gap, passed=here, there=there, hint=said, act=act, earlier=handed(gap, links), calls=calls)

@@ -12,7 +12,7 @@ import numpy as np
 
 from layoutx.errors import LayoutxError
 from layoutx.plan.plan import Array
-from layoutx.verify.models import probes
+from layoutx.verify.made import probes
 from layoutx.verify.plain import packed
 from layoutx.verify.recording import Recording
 from layoutx.verify.running.events import Event, calls_of

@@ -30,13 +30,18 @@ class Function:
 
 
 def compare_file(
-    path: Path, target: Any, model: Keyed | ModelRecord, inputs: Any = None, left_out: Collection[str] = ()
+    path: Path,
+    target: Any,
+    model: Keyed | ModelRecord,
+    inputs: Any = None,
+    left_out: Collection[str] = (),
+    there: Keyed | ModelRecord | None = None,
 ) -> EndToEnd:
     """Run the model in a file and a live one on the same inputs; the note says why, where the file cannot be run.
 
     Args:
         model: the file's record. inputs: in the axis order of the file's model; None: random ones.
-        left_out: as for `compare_models`.
+        left_out, there: as for `compare_models`.
 
     Raises:
         UsageError: one of the two does not run on the inputs that were given.
@@ -47,10 +52,11 @@ def compare_file(
         why = error.why or "; ".join(error.where)
         return EndToEnd(note=f"{error.what}: {why}" if why else error.what)
     if is_keras(runner.model) or is_torch(runner.model):
-        return compare_models(runner.model, target, model, inputs, left_out)
+        return compare_models(runner.model, target, model, inputs, left_out, there)
     made = inputs is None and not is_keras(target)
     try:
-        return compare_models(Function(runner), target, model, list(runner.inputs()) or None if made else inputs)
+        shown = list(runner.inputs()) or None if made else inputs
+        return compare_models(Function(runner), target, model, shown, left_out, there)
     except UsageError as error:
         if not made:
             raise
