@@ -23,10 +23,10 @@ from layoutx.spec.bound import Atom, BoundForm
 from layoutx.spec.registry import Registry
 from layoutx.verify.compare.weights import aligned
 from layoutx.verify.relate.numbers import Numbers, numbers_of, slot
+from layoutx.verify.roles import BIAS_KEYS
 
 NEARER = 0.5  # of the distance without the norm: numbers folded with another eps are still far nearer than that
 ROUNDED, FITS = 1e-6, 0.1  # what float32 rounds away; how much nearer another eps has to bring the numbers
-BIAS_KEYS = ("use_bias", "bias", "with_bias")
 EPS = (1e-5, 1e-3, 1e-6, 1e-4, 1e-2, 1e-8, 1e-12, 0.0)  # those of torch, Keras, and of well-known models
 MEANS = ("running_mean", "moving_mean")
 KERNEL, BIAS = "kernel", "bias"

@@ -15,6 +15,8 @@ from layoutx.spec.bound import BoundForm
 from layoutx.spec.expand import axis_names
 from layoutx.spec.schema import Case, Form, Role, TensorSpec, choose
 
+BIAS_KEYS = ("use_bias", "bias", "with_bias")  # what frameworks call the config key that says whether there is one
+
 
 def roles(bound: BoundForm, tensors: Mapping[str, Array], refine: Mapping[str, str] = NOTHING) -> dict[str, Array]:
     """All roles of a layer; absent ones hold what absence means.

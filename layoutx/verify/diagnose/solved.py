@@ -9,11 +9,13 @@ import numpy as np
 
 from layoutx.errors import LayoutxError
 from layoutx.plan.plan import Array
+from layoutx.spec.bound import BoundForm
 from layoutx.verify.diagnose.evaluate import outputs, tolerance
-from layoutx.verify.diagnose.fixes import ported
+from layoutx.verify.diagnose.fixes import constructor, ported
 from layoutx.verify.diagnose.numbers import atoms_of, opened, tensors_of
 from layoutx.verify.diagnose.settings import setting
 from layoutx.verify.diagnose.suspect import Edit, Suspect
+from layoutx.verify.roles import BIAS_KEYS
 
 # kind -> the role that is added to each channel of y, and the role that multiplies it
 LINEAR: Mapping[str, tuple[str, str]] = {
@@ -29,6 +31,7 @@ LINEAR: Mapping[str, tuple[str, str]] = {
     "rms_norm": ("beta", "gamma"),
 }
 NORMS = ("batch_norm", "layer_norm", "rms_norm", "group_norm")
+LOST = "layoutx port SOURCE TARGET   # into a layer with a bias; or, if a batch norm alone follows it, --materialise"
 ROWS = 4  # samples of each channel below which two numbers a channel explain anything
 
 
@@ -42,17 +45,8 @@ def solved(suspect: Suspect) -> Iterator[Edit]:
     if everywhere(suspect, added, 0.0):
         what = f"{held or 'the layer'} {'holds zeros: the bias was' if held else 'has no bias: the source’s was'} lost"
         what = what.replace("’", "'")
-        yield Edit(
-            "F14",
-            f"missing {added}",
-            what,
-            _added,
-            ported(suspect),
-            ported(suspect),
-            "with a bias",
-            late=True,
-            solves=True,
-        )
+        code, option = (ported(suspect), ported(suspect)) if held else (_with_bias(bound, suspect.place), LOST)
+        yield Edit("F14", f"missing {added}", what, _added, code, option, "with a bias", late=True, solves=True)
     if bound.kind.name in NORMS and not everywhere(suspect, times, 1.0):
         return
     name = ", ".join(tensors_of(bound, (times,))) or "the layer"
@@ -74,6 +68,11 @@ def solved(suspect: Suspect) -> Iterator[Edit]:
         yield Edit(
             "F32", "missing scale", what, _scaled, "--materialise", _NORMED, "with a scale", late=True, solves=True
         )
+
+
+def _with_bias(bound: BoundForm, place: str) -> str:
+    key = next((key for key in BIAS_KEYS if key in bound.form.config), "")
+    return constructor(bound, f"{key}=True", place) if key else ""
 
 
 _NORMED = "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')   # before the weights are read"
