@@ -187,7 +187,12 @@ def _simple(name: str, config: Mapping[str, Any], version: int) -> tuple[str, ..
         return ("depthwise_kernel", "pointwise_kernel", *_bias(config))
     if name in ("LayerNormalization", "GroupNormalization"):
         return _affine(config)
-    return {"Embedding": ("embeddings",), "RMSNormalization": ("scale",), "PReLU": ("alpha",)}.get(name)
+    return {
+        "Embedding": ("embeddings",),
+        "RMSNormalization": ("scale",),
+        "ShiftedRMSNormalization": ("scale",),
+        "PReLU": ("alpha",),
+    }.get(name)
 
 
 def _bias(config: Mapping[str, Any]) -> tuple[str, ...]:

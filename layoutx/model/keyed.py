@@ -22,7 +22,8 @@ from layoutx.spec.schema import Form
 class Module:
     """What is known of one module of a keyed model: its form ("torch.LSTM") and its config, where it is live.
 
-    Of an ONNX model also what its axes are made of, and why they could not be followed.
+    Of an ONNX model also what its axes are made of, and why they could not be followed. `names`: the form's names of
+    its tensors -> their full names, where the module calls them as it likes (an attention in a class of one's own).
     """
 
     form: str = ""
@@ -30,6 +31,7 @@ class Module:
     config: Mapping[str, Any] = NOTHING
     refine: Mapping[str, Refinement] = NOTHING
     note: str = ""
+    names: Mapping[str, str] = NOTHING
 
 
 @frozen
@@ -134,6 +136,9 @@ def keyed_module(module: Any, known: Callable[[str], Collection[str] | None]) ->
         config = {key: getattr(child, key) for key in keys or () if hasattr(child, key)}
         config = {key: _plain(False if _left_out(child, key) else value) for key, value in config.items()}
         modules[path] = Module(form if keys is not None else "", kind.__name__, config)
+    from layoutx.model.torch_own import own_classes
+
+    modules = own_classes(module, modules)
 
     @cache
     def flow() -> Mapping[str, LayerRecord]:
