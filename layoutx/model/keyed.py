@@ -17,6 +17,8 @@ from layoutx.model.spelling import cleaned
 from layoutx.spec.registry import Registry
 from layoutx.spec.schema import Form
 
+BESIDE = "kept by an attention beside its weights (a mask): it stays as it is"
+
 
 @frozen
 class Module:
@@ -44,6 +46,7 @@ class Keyed:
         modules: module path -> what is known of it; empty for a bare state dict.
         tied: full name -> the first name of the same tensor.
         leftover: the file's name of a tensor that is no weight -> why.
+        beside: likewise of one that an attention keeps beside its weights, and that stays as it is (its mask).
         wires: gives module path -> the modules that feed it and how, where that can be told; not called before
             somebody wants to know.
         axes: gives module path -> a record with what the axes of its weights are made of, likewise.
@@ -55,6 +58,7 @@ class Keyed:
     tied: Mapping[str, str] = NOTHING
     store: Store | None = None
     leftover: Mapping[str, str] = NOTHING
+    beside: Mapping[str, str] = NOTHING
     wires: Callable[[], Mapping[str, tuple[Way, ...]]] | None = field(default=None, compare=False, repr=False)
     axes: Callable[[], Mapping[str, LayerRecord]] | None = field(default=None, compare=False, repr=False)
 
@@ -148,7 +152,10 @@ def keyed_module(module: Any, known: Callable[[str], Collection[str] | None]) ->
         program = traced(module)
         return followed(program, {name: tensor.shape for name, tensor in tensors.items()}) if program else {}
 
-    return wired(Keyed("torch", tensors, modules, tied), flow)
+    beside = {f"{path}." if path else "": set(found.names.values()) for path, found in modules.items() if found.names}
+    kept = {name for name in tensors for start, own in beside.items() if name.startswith(start) and name not in own}
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in kept}
+    return wired(Keyed("torch", tensors, modules, tied, beside=dict.fromkeys(sorted(kept), BESIDE)), flow)
 
 
 def wired(keyed: Keyed, flow: Callable[[], Mapping[str, LayerRecord]]) -> Keyed:
