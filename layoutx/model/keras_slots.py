@@ -185,6 +185,8 @@ def _simple(name: str, config: Mapping[str, Any], version: int) -> tuple[str, ..
         return ("kernel" if version >= 3 else "depthwise_kernel", *_bias(config))
     if name in ("SeparableConv1D", "SeparableConv2D"):
         return ("depthwise_kernel", "pointwise_kernel", *_bias(config))
+    if name == "ReversibleEmbedding":
+        return ("embeddings",) if config.get("tie_weights", True) else ("embeddings", "reverse_embeddings")
     if name in ("LayerNormalization", "GroupNormalization"):
         return _affine(config)
     return {

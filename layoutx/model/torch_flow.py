@@ -25,6 +25,7 @@ RECURRENT = ("lstm", "gru", "rnn", "rnntanh", "rnnrelu")
 TURNED = ("t", "transpose", "permute", "to", "clone", "detach", "alias")  # a weight on its way to its operation
 OVER = ("t", "transpose", "permute")  # and turned over by it, where it is a matrix
 ALONE = ("float", "double", "add")  # what a vector may meet before its operation: a wider dtype, a constant
+LIKE = ("to", "typeas", "viewas", "reshapeas", "expandas")  # what a value is made like is not handed on
 UNTOUCHED = ("identity", "to", "clone", "detach", "contiguous", "alias")
 SPREAD = ("reshape", "view", "unsqueeze", "getitem", "flatten")  # and a vector, which gets ones around it
 NORMS = ("batchnorm", "batchnorm1d", "nativebatchnormlegitnotraining", "nativebatchnorm", "prelu", "syncbatchnorm")
@@ -108,7 +109,7 @@ def sure(found: Mapping[str, LayerRecord]) -> dict[str, LayerRecord]:
 
 def _op(walk: _Walk, op: Op) -> None:
     flow = walk.flow
-    refs = [ref.name for ref in op.refs()]
+    refs = [ref.name for ref in op.refs()][: 1 if op.name in LIKE else None]
     if len(refs) == 1 and refs[0] in walk.owner and (op.name in TURNED or _spread(walk, op, refs[0])):
         walk.owner[op.outputs[0]] = walk.owner[refs[0]]
         if (refs[0] in walk.over) != (op.name in OVER):
