@@ -42,7 +42,10 @@ from layoutx.verify.witness import Case, bind_case, read, refinement
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "witnesses"
 MAIN = ("keras", "tf_keras", "torch", "onnx")
 FRAMEWORKS = (*MAIN, "flax", "nnx", "haiku", "equinox", "paddle", "mlx", "tf1", "tflite")
-ONLY_KERAS_3 = ("keras.GroupQueryAttention", "keras.RMSNormalization", "keras.ReversibleEmbedding")
+ONLY_KERAS_3 = (
+    *("keras.GroupQueryAttention", "keras.RMSNormalization", "keras.ShiftedRMSNormalization"),
+    "keras.ReversibleEmbedding",
+)
 ONLY_TF_KERAS = (
     *("keras.LocallyConnected1D", "keras.LocallyConnected2D", "keras.CuDNNLSTM", "keras.CuDNNGRU"),
     *("keras.Bidirectional.CuDNNLSTM", "keras.Bidirectional.CuDNNGRU"),

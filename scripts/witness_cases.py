@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,8 @@ def keras_norms(version: int) -> Iterator[Plan]:
         yield keras("RMSNormalization", (2, 7))
         yield keras("RMSNormalization", (2, 7), epsilon=EPS)
         yield keras("RMSNormalization", (2, 7, 5), {"features": "h c"}, axis=[1, 2])
+        for more in ({}, {"epsilon": EPS}, {"shift": 0.5}):
+            yield keras("ShiftedRMSNormalization", (2, 7), **more)
 
 
 def keras_recurrent(version: int) -> Iterator[Plan]:
@@ -233,6 +236,11 @@ def torch(form: str, x: Shape, refine: Mapping[str, str] | None = None, vocab: i
 def torch_plain() -> Iterator[Plan]:
     yield torch("Linear", (2, 7), in_features=7, out_features=5)
     yield torch("Linear", (2, 7), in_features=7, out_features=5, bias=False)
+    for bias in (True, False):
+        held = {"weight": (7, 5), "bias": (5,)} if bias else {"weight": (7, 5)}
+        yield Plan("torch.TransposedLinear", {"bias": bias}, {"x": (2, 7)}, held)
+    for more in ({}, {"eps": EPS}, {"shift": 0.5}):
+        yield Plan("torch.ShiftedRMSNorm", more, {"x": (2, 7)}, {"weight": (7,)})
     yield torch("Linear.Pointwise", (2, 7), in_features=7, out_features=5)
     yield torch("Linear.Pointwise", (2, 5, 3, 7), in_features=7, out_features=5, bias=False)
     for rank in (1, 2, 3):
@@ -351,6 +359,16 @@ def torch_attention() -> Iterator[Plan]:
     for name, weight in {"q": (15, 15), "k": (15, 17), "v": (15, 17), "out": (15, 15)}.items():
         tensors |= {f"{name}_proj.weight": weight, f"{name}_proj.bias": weight[:1]}
     yield Plan("torch.AttentionProjections", {"num_heads": 3, "num_kv_heads": 3, "bias": True}, PAIR, tensors)
+    form = "torch.PackedAttention"
+    for each, first, last, bias in product((False, True), (False, True), (False, True), ("both", "in", "out", "")):
+        turned = {"each_head": each, "in_turned": first, "out_turned": last}
+        given = {**turned, "in_bias": bias in ("both", "in"), "out_bias": bias in ("both", "out")}
+        tensors = {"in_proj.weight": (15, 45) if first else (45, 15), "in_proj.bias": (45,)}
+        tensors |= {"out_proj.weight": (15, 11) if last else (11, 15), "out_proj.bias": (11,)}
+        held = {n: s for n, s in tensors.items() if not n.endswith("bias") or given[f"{n.partition('_')[0]}_bias"]}
+        batch = bias != "in"
+        x = {name: shape if batch else (shape[1], shape[0], shape[2]) for name, shape in same.items()}
+        yield Plan(form, {"num_heads": 3, **given, "batch_first": batch}, x, held)
 
 
 def onnx(form: str, x: Shape, tensors: Mapping[str, Shape], vocab: int = 0, **config: Any) -> Plan:

@@ -33,6 +33,7 @@ from layoutx.spec.bound import BoundForm
 from layoutx.spec.registry import Registry
 
 Model = Keyed | ModelRecord
+PACKED = ("torch.MultiheadAttention", "torch.PackedAttention")
 
 
 def joint(source: Model, target: Model, registry: Registry, options: Options) -> Joint:
@@ -76,7 +77,7 @@ def tells_more(one: Keyed, other: Keyed) -> bool:
 
 def _packed(model: Keyed) -> int:
     """How many attentions of torch say how many heads they have; projections apart do not say what they are."""
-    return sum(m.form == "torch.MultiheadAttention" and "num_heads" in m.config for m in model.modules.values())
+    return sum(m.form in PACKED and "num_heads" in m.config for m in model.modules.values())
 
 
 def knows_maps(model: Keyed) -> bool:
@@ -159,7 +160,7 @@ def _joint(sides: _Sides, wires: Wires | None, keyed: Keyed | None = None) -> Jo
     unused = _unused(pairs, match, keyed)
     spare = {name for name in unused if covers(options.skip, name)}
     skipped |= dict.fromkeys(sorted(spare), "left out by --skip")
-    consts = spare_of(sides.target) if isinstance(sides.target, ModelRecord) else {}
+    consts = spare_of(sides.target) if isinstance(sides.target, ModelRecord) else dict(sides.target.beside)
     unused = {name: why for name, why in unused.items() if name not in spare and name not in consts}
     return Joint(tuple(pairs), open_, lost, unused, skipped, dict(model.leftover), spare=consts)
 
@@ -252,7 +253,7 @@ def _flipped(source: Keyed, target: ModelRecord, registry: Registry, options: Op
         if tensor in names and not any(names[tensor].startswith(f"{path}." if path else "") for path in may)
     }
     tied = {t: f"the same tensor as {first}" for t, first in source.tied.items()}
-    leftover = {**source.leftover, **tied}
+    leftover = {**source.leftover, **source.beside, **tied}
     open_ = {place: tuple(own) for place, own in wanted.items()}
     consts = spare_of(target)
     unused |= {name: why for name, why in target.leftover.items() if name not in consts}

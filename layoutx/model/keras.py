@@ -17,6 +17,7 @@ from layoutx.model.keras_leaves import Leaf, leaves_of
 from layoutx.model.keras_legacy import Weight, keras1_names, share, tail, weights_of
 from layoutx.model.keras_slots import PLAIN, names_of, stock
 from layoutx.model.keras_unsaid import HINTS, by_groups
+from layoutx.model.keras_untied import untied
 from layoutx.model.record import QUANTISED, LayerRecord, ModelRecord
 from layoutx.model.refine import refined
 from layoutx.model.tf_objects import (
@@ -62,7 +63,7 @@ def records(
         return _checked(ModelRecord(framework, store.version, tuple(layers), store, leftover))
     read = _legacy if store.format == "h5" else _grouped
     layers, leftover = read(store, graph, version, known, borrowed)
-    found = with_given(refined(graph, layers))
+    found = untied(with_given(refined(graph, layers)))
     return _checked(ModelRecord(framework, store.version, tuple(found), with_made(store, found), leftover))
 
 

@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any
 
 from layoutx.frozen import frozen
@@ -100,7 +101,8 @@ def calls_of(layer: Any, held: Sequence[Any]) -> Calls | None:
         made = list[list[int]]()
         try:
             args, kwargs = _given(layer, keras, made if sized else None)
-            outputs = keras.tree.flatten(layer.call(*args, **kwargs))
+            with _told_by_call(held, keras):
+                outputs = keras.tree.flatten(layer.call(*args, **kwargs))
         except Exception:  # the user's code may do anything on tensors without numbers; then it is not known
             continue
         flat = [x for one in (*args, *kwargs.values()) for x in keras.tree.flatten(one)]  # a dict would be sorted
@@ -109,6 +111,29 @@ def calls_of(layer: Any, held: Sequence[Any]) -> Calls | None:
         ok = bool(inputs and outputs) and all(isinstance(x, keras.KerasTensor) for x in outputs)
         return Calls(inputs, outputs, any(LENGTH in lengths for lengths in made)) if ok else None
     return None
+
+
+@contextmanager
+def _told_by_call(held: Sequence[Any], keras: Any) -> Iterator[None]:
+    """Layers with a `call` of the user's own, and the output shapes of Keras' class, tell them by that call.
+
+    A cache among the arguments (of a subclass of MultiHeadAttention) is none that Keras' own shapes are told of.
+    """
+    spec = keras.Operation.compute_output_spec
+    ours = [
+        one
+        for one in held
+        if not type(one).call.__module__.startswith("keras.src")
+        and type(one).compute_output_spec.__module__.startswith("keras.src")
+        and type(one).compute_output_spec is not keras.layers.Layer.compute_output_spec
+    ]
+    for one in ours:
+        object.__setattr__(one, "compute_output_spec", MethodType(spec, one))
+    try:
+        yield
+    finally:
+        for one in ours:
+            object.__delattr__(one, "compute_output_spec")
 
 
 def _given(layer: Any, keras: Any, made: list[list[int]] | None) -> tuple[list[Any], dict[str, Any]]:

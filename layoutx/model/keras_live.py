@@ -97,7 +97,7 @@ def _config(model: Any) -> dict[str, Any] | None:
     """The model's own config, layers of other classes opened; for a subclass without one the layers that it holds."""
     try:
         found = json.loads(model.to_json())
-    except (NotImplementedError, TypeError, ValueError):
+    except Exception:  # the user's code, which only saving runs
         found = None
     whole = opened(model, found if isinstance(found, dict) else None)
     return json.loads(json.dumps(whole, default=str)) if whole is not None else None

@@ -8,6 +8,7 @@ from typing import Any
 
 from layoutx.model.graph import SAID, VARIABLE
 from layoutx.model.keras_called import calls_of, own_graph, untouched, wired
+from layoutx.model.keras_own import computed
 
 KERAS_OWN = {"module": "keras.layers", "registered_name": None}
 
@@ -75,6 +76,8 @@ def _own_model(layer: Any) -> dict[str, Any] | None:
     """A layer of the user's own class, or a Lambda, as a model; None where nothing is known of it."""
     if not _foreign(layer):
         return None
+    if (same := computed(layer)) is not None:
+        return {"class_name": same[0], **KERAS_OWN, "config": {**same[1]}}
     held = _held(layer)
     if held:
         found = _model(layer, held)

@@ -185,9 +185,16 @@ def _simple(name: str, config: Mapping[str, Any], version: int) -> tuple[str, ..
         return ("kernel" if version >= 3 else "depthwise_kernel", *_bias(config))
     if name in ("SeparableConv1D", "SeparableConv2D"):
         return ("depthwise_kernel", "pointwise_kernel", *_bias(config))
+    if name == "ReversibleEmbedding":
+        return ("embeddings",) if config.get("tie_weights", True) else ("embeddings", "reverse_embeddings")
     if name in ("LayerNormalization", "GroupNormalization"):
         return _affine(config)
-    return {"Embedding": ("embeddings",), "RMSNormalization": ("scale",), "PReLU": ("alpha",)}.get(name)
+    return {
+        "Embedding": ("embeddings",),
+        "RMSNormalization": ("scale",),
+        "ShiftedRMSNormalization": ("scale",),
+        "PReLU": ("alpha",),
+    }.get(name)
 
 
 def _bias(config: Mapping[str, Any]) -> tuple[str, ...]:

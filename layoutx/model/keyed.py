@@ -17,12 +17,15 @@ from layoutx.model.spelling import cleaned
 from layoutx.spec.registry import Registry
 from layoutx.spec.schema import Form
 
+BESIDE = "kept by an attention beside its weights (a mask): it stays as it is"
+
 
 @frozen
 class Module:
     """What is known of one module of a keyed model: its form ("torch.LSTM") and its config, where it is live.
 
-    Of an ONNX model also what its axes are made of, and why they could not be followed.
+    Of an ONNX model also what its axes are made of, and why they could not be followed. `names`: the form's names of
+    its tensors -> their full names, where the module calls them as it likes (an attention in a class of one's own).
     """
 
     form: str = ""
@@ -30,6 +33,7 @@ class Module:
     config: Mapping[str, Any] = NOTHING
     refine: Mapping[str, Refinement] = NOTHING
     note: str = ""
+    names: Mapping[str, str] = NOTHING
 
 
 @frozen
@@ -42,6 +46,7 @@ class Keyed:
         modules: module path -> what is known of it; empty for a bare state dict.
         tied: full name -> the first name of the same tensor.
         leftover: the file's name of a tensor that is no weight -> why.
+        beside: likewise of one that an attention keeps beside its weights, and that stays as it is (its mask).
         wires: gives module path -> the modules that feed it and how, where that can be told; not called before
             somebody wants to know.
         axes: gives module path -> a record with what the axes of its weights are made of, likewise.
@@ -53,6 +58,7 @@ class Keyed:
     tied: Mapping[str, str] = NOTHING
     store: Store | None = None
     leftover: Mapping[str, str] = NOTHING
+    beside: Mapping[str, str] = NOTHING
     wires: Callable[[], Mapping[str, tuple[Way, ...]]] | None = field(default=None, compare=False, repr=False)
     axes: Callable[[], Mapping[str, LayerRecord]] | None = field(default=None, compare=False, repr=False)
 
@@ -134,6 +140,9 @@ def keyed_module(module: Any, known: Callable[[str], Collection[str] | None]) ->
         config = {key: getattr(child, key) for key in keys or () if hasattr(child, key)}
         config = {key: _plain(False if _left_out(child, key) else value) for key, value in config.items()}
         modules[path] = Module(form if keys is not None else "", kind.__name__, config)
+    from layoutx.model.torch_own import own_classes
+
+    modules = own_classes(module, modules)
 
     @cache
     def flow() -> Mapping[str, LayerRecord]:
@@ -143,7 +152,10 @@ def keyed_module(module: Any, known: Callable[[str], Collection[str] | None]) ->
         program = traced(module)
         return followed(program, {name: tensor.shape for name, tensor in tensors.items()}) if program else {}
 
-    return wired(Keyed("torch", tensors, modules, tied), flow)
+    beside = {f"{path}." if path else "": set(found.names.values()) for path, found in modules.items() if found.names}
+    kept = {name for name in tensors for start, own in beside.items() if name.startswith(start) and name not in own}
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in kept}
+    return wired(Keyed("torch", tensors, modules, tied, beside=dict.fromkeys(sorted(kept), BESIDE)), flow)
 
 
 def wired(keyed: Keyed, flow: Callable[[], Mapping[str, LayerRecord]]) -> Keyed:

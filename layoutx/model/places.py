@@ -154,7 +154,8 @@ def _held(
                 key = (*where, *map(str, way.instance.values()))
                 live = dict(known.config) if known is not None and known.form == form.runs else {}
                 said = {k: v for k, v in _said(values, layer, prefix).items() if k in form.config}
-                if any(k in switched and {**form.config, **way.config}[k] != v for k, v in said.items()):
+                settled = {**said, **live} if known is not None and known.names else said
+                if any(k in switched and {**form.config, **way.config}[k] != v for k, v in settled.items()):
                     continue
                 given = {**said, **live}
                 at = min(index.order[n] for n in names.values())
@@ -243,6 +244,10 @@ def places(
                 yield prefix, found
     if form.modules:
         yield from _consecutive(form, names, keyed)
+    if form.by_class:
+        for path, module in keyed.modules.items():
+            if module.form == form.name and module.names.keys() >= set(names):
+                yield path, {name: module.names[name] for name in names}
 
 
 def _consecutive(form: Form, names: Sequence[str], keyed: Keyed) -> Iterator[tuple[str, dict[str, str]]]:

@@ -58,15 +58,18 @@ class Way:
 
     Attributes:
         maker: name of the record that made it; "" for an input of the model.
-        pooled: the windows that it went through, "avg" and "max".
+        pooled: the windows that it went through, "avg" and "max"; "gate" where an activation made it a factor of what
+            had none.
         at, of: which operand of a concatenation it is, those of nested ones counted through, and of how many; 0 of 1
             where it is laid beside nothing.
+        active: it has just gone through an activation; what comes of that is told by a product alone.
     """
 
     maker: str
     pooled: tuple[str, ...] = ()
     at: int = 0
     of: int = 1
+    active: bool = field(default=False, compare=False)
 
 
 @frozen

@@ -20,13 +20,14 @@ from layoutx.model.keyed import Keyed
 from layoutx.model.parametrized import refusal, sites
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.said import values_said
-from layoutx.spec.guess import Guess, guess
+from layoutx.spec.guess import Guess, guess, held_by
 from layoutx.spec.memo import Memo, key_of
 from layoutx.spec.registry import Registry
 
 MOST_TENSORS, DEEPEST = 40, 5  # of a layer: an attention with all its norms, a cell in a direction in a wrapper
 _DOT = re.compile(r"\.")
 NO_FORM = "no form fits its tensors"
+RUN = "form from the module's class, as a run of it shows"
 _STACK = re.compile(r"^(?P<role>\w+?)_l(?P<layer>\d+)(?P<reverse>_reverse)?$")
 
 
@@ -50,7 +51,7 @@ def state_records(keyed: Keyed, registry: Registry, values: Mapping[str, Any] = 
     layers.sort(key=lambda record: min(order[tensor.name] for tensor in record.tensors.values()))
     store = keyed.store or Store(Path("<state dict>"), "live", keyed.tensors)
     tied = {name: f"the same tensor as {first}" for name, first in keyed.tied.items() if name not in keyed.tensors}
-    return ModelRecord(keyed.framework, "", tuple(layers), store, {**keyed.leftover, **tied})
+    return ModelRecord(keyed.framework, "", tuple(layers), store, {**keyed.leftover, **keyed.beside, **tied})
 
 
 def _below(keyed: Keyed) -> Counter[str]:
@@ -92,6 +93,12 @@ def _layers(
     prefix: str, below: Mapping[str, str], keyed: Keyed, registry: Registry, values: Mapping[str, Any]
 ) -> list[LayerRecord]:
     """The layers of one module: itself, or what it holds directly and the layers of its submodules."""
+    module = keyed.modules.get(prefix)
+    if module is not None and set(module.names.values()) & set(below.values()):
+        held = {short: keyed.tensors[full] for short, full in module.names.items()}
+        whole = LayerRecord(prefix, module.class_name, module.form, module.config, held, note=RUN)
+        rest = {short: full for short, full in below.items() if full not in module.names.values()}
+        return [whole, *(_layers(prefix, rest, keyed, registry, values) if rest else [])]
     inner: dict[str, dict[str, str]] = {}
     for short, full in below.items():
         head, dot, tail = short.partition(".")
@@ -152,7 +159,10 @@ def _guesses(record: LayerRecord, keyed: Keyed, registry: Registry, values: Mapp
         from layoutx.model.tf1_scopes import spoken
 
         return spoken(guess(registry, "tf1", shapes, known=values_said(values, record.name)), record.name, registry)
-    found = guess(registry, keyed.framework, shapes, record.name, values_said(values, record.name))
+    if module is not None and module.form and registry.form(module.form).by_class:
+        found = held_by(registry, module.form, shapes)
+    else:
+        found = guess(registry, keyed.framework, shapes, record.name, values_said(values, record.name))
     if module is None or not module.form:
         return found
     own = [g for g in found if g.form == module.form]

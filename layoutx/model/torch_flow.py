@@ -23,6 +23,9 @@ LINEAR = ("linear", "nondynamicallyquantizablelinear", "addmm", "mm")
 CONVS = frozenset(f"conv{kind}{n}d" for kind in ("", "transpose") for n in (1, 2, 3)) | {"convolution"}
 RECURRENT = ("lstm", "gru", "rnn", "rnntanh", "rnnrelu")
 TURNED = ("t", "transpose", "permute", "to", "clone", "detach", "alias")  # a weight on its way to its operation
+OVER = ("t", "transpose", "permute")  # and turned over by it, where it is a matrix
+ALONE = ("float", "double", "add")  # what a vector may meet before its operation: a wider dtype, a constant
+LIKE = ("to", "typeas", "viewas", "reshapeas", "expandas")  # what a value is made like is not handed on
 UNTOUCHED = ("identity", "to", "clone", "detach", "contiguous", "alias")
 SPREAD = ("reshape", "view", "unsqueeze", "getitem", "flatten")  # and a vector, which gets ones around it
 NORMS = ("batchnorm", "batchnorm1d", "nativebatchnormlegitnotraining", "nativebatchnorm", "prelu", "syncbatchnorm")
@@ -40,6 +43,12 @@ class _Walk:
     owner: dict[str, str] = field(default_factory=dict)  # value name -> the state dict's name of a weight
     classes: dict[str, str] = field(default_factory=dict)
     parts: dict[str, list[Any]] = field(default_factory=dict)
+    over: set[str] = field(default_factory=set)  # names of weights that were turned over
+
+    def rows_out(self, op: Op) -> bool:
+        """Whether each row of the matrix that an operation reads makes one output: `linear` wants it so, `mm` not."""
+        turned = any(ref.name in self.over for ref in op.refs())
+        return turned if op.name in ("addmm", "mm") else not turned
 
     def weight(self, op: Op, ending: str = "weight") -> str:
         """The state dict's name of the weight that an operation reads; "" where it reads none of its module's."""
@@ -100,9 +109,11 @@ def sure(found: Mapping[str, LayerRecord]) -> dict[str, LayerRecord]:
 
 def _op(walk: _Walk, op: Op) -> None:
     flow = walk.flow
-    refs = [ref.name for ref in op.refs()]
+    refs = [ref.name for ref in op.refs()][: 1 if op.name in LIKE else None]
     if len(refs) == 1 and refs[0] in walk.owner and (op.name in TURNED or _spread(walk, op, refs[0])):
         walk.owner[op.outputs[0]] = walk.owner[refs[0]]
+        if (refs[0] in walk.over) != (op.name in OVER):
+            walk.over.add(op.outputs[0])
         return
     if _sizes(walk, op):
         return
@@ -135,9 +146,9 @@ def _op(walk: _Walk, op: Op) -> None:
 
 
 def _spread(walk: _Walk, op: Op, name: str) -> bool:
-    """Whether a vector only gets dimensions of length one: `gamma.reshape(1, -1, 1, 1)`."""
+    """Whether a vector only gets dimensions of length one, `gamma.reshape(1, -1, 1, 1)`, or a constant, `1 + gamma`."""
     shape = walk.shapes.get(walk.owner[name], ())
-    return op.name in SPREAD and len(shape) - shape.count(1) <= 1
+    return op.name in (*SPREAD, *ALONE) and len(shape) - shape.count(1) <= 1
 
 
 def _vector(flow: Flow, name: str, ins: Sequence[Value]) -> tuple[Dim, ...] | None:
@@ -210,6 +221,7 @@ def _made(walk: _Walk, op: Op, path: str | None, ins: Sequence[Value]) -> list[t
     shape = walk.shapes.get(walk.weight(op), ())
     if path is not None:
         if op.name in LINEAR and len(shape) == 2:
+            shape = shape if walk.rows_out(op) else shape[::-1]
             return [_linear(flow, path, value, shape, walk.weight(op).endswith("weight"))]
         if op.name in CONVS and len(shape) > 2:
             turned = "transpose" in op.name or bool(op.arg(6, "transposed", default=False) and op.name == "convolution")

@@ -70,6 +70,12 @@ def guess(
     return [g for g in found if not _shows(reg.form(g.form), g, order)] or list(found)
 
 
+def held_by(reg: Registry, form: str, shapes: Mapping[str, Shape]) -> list[Guess]:
+    """The ways in which one form holds tensors of these names; also of one to which only its class leads."""
+    order = [tuple(shape) for shape in shapes.values()]
+    return list(_fits(reg.kind_of(form), reg.form(form), tuple(shapes), order, NOTHING))
+
+
 _fitting: Memo[tuple[Guess, ...]] = Memo()
 
 

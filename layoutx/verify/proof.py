@@ -72,6 +72,8 @@ def _rounded_once(plan: Plan, before: Mapping[str, Array], after: Mapping[str, A
         apart, room = _difference(plan.source, name, before, after)
         if _powered(plan, name):  # a root that is rounded, and the square of it
             room = room + 4 * np.abs(before[name]) * max(_eps(before[name]), _eps(after[name]))
+        if added := _added(plan, name):  # what is stored is as large as this, and is rounded there
+            room = room + 2 * (np.abs(before[name]) + added) * max(_eps(before[name]), _eps(after[name]))
         wrong = ~(apart <= room)
         if wrong.any():
             raise VerificationError(
@@ -85,6 +87,13 @@ def _powered(plan: Plan, role: str) -> bool:
     """Whether one side stores a root of what the other stores."""
     maps = [*plan.source.maps.items(), *plan.target.maps.items()]
     return any(m.power != 1 for (name, _), m in maps if name == role)
+
+
+def _added(plan: Plan, role: str) -> float:
+    """The largest constant that one side adds to what it stores, where the other adds another one."""
+    here, there = ({m.add for (name, _), m in side.maps.items() if name == role} or {0.0}
+                   for side in (plan.source, plan.target))  # fmt: skip
+    return max(map(abs, here | there)) if here != there else 0.0
 
 
 def _eps(array: Array) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from layoutx.frozen import frozen
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import LayerRecord, ModelRecord, Way
-from layoutx.model.ways import kind_of, linked, passed, through
+from layoutx.model.ways import ACTIVE, kind_of, linked, passed, through
 
 INPUT, OUTPUT = "<input>", "<output>"
 Label = tuple[tuple[str, ...], int, int]  # a way without its maker
@@ -34,7 +34,7 @@ def ways_of(model: ModelRecord) -> dict[str, tuple[Way, ...]]:
     if not any(record.inputs for record in model.layers):
         return {}
     records = {record.name: record for record in model.layers}
-    made: dict[str, tuple[Way, ...]] = {record.name: (Way(record.name),) for record in model.layers if record.tensors}
+    made: dict[str, tuple[Way, ...]] = {r.name: (Way(r.name, active=_active(r)),) for r in model.layers if r.tensors}
     own = list(made)
     return {name: tuple(way for group in _given(records[name], records, made) for way in group) for name in own}
 
@@ -78,8 +78,13 @@ def _groups(record: LayerRecord, made: Mapping[str, tuple[Way, ...]]) -> list[tu
 
 def _kind(record: LayerRecord) -> str:
     """What a layer without weights does to ways; Keras 2 has functions in layers, Keras 1 merges in several modes."""
-    said = (record.class_name, str(record.config.get("function", "")), str(record.config.get("mode", "")))
+    said = (record.class_name, *(str(record.config.get(key, "")) for key in ("function", "mode", "activation")))
     return next((kind for text in said if (kind := kind_of(text.rpartition(".")[2]))), "")
+
+
+def _active(record: LayerRecord) -> bool:
+    """Whether a layer with weights has an activation of its own."""
+    return kind_of(str(record.config.get("activation", ""))) == ACTIVE
 
 
 def wires_between(feeding: Mapping[str, Sequence[Way]]) -> Wires | None:

@@ -11,6 +11,7 @@ import numpy as np
 from layoutx.errors import LayoutxError, UsageError, raise_all
 from layoutx.verify.live.arrays import Array, Arrays, cast, cast_all, inputs, options, refused
 from layoutx.verify.live.keras_cudnn import PLAIN, loaded, stand_in, weights_of
+from layoutx.verify.live.keras_own_live import SHIFTED, built
 
 RECURRENT = ("SimpleRNN", "LSTM", "GRU")
 CONV_LSTM = ("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
@@ -81,6 +82,8 @@ def _build(form: str, config: Mapping[str, Any], dtype: str) -> Any:
     layers = library(config.get("version", 3)).layers
     wrapper, _, name = form.removeprefix("keras.").rpartition(".")
     plain, _ = stand_in(name, {})
+    if name == SHIFTED and not wrapper:
+        return built(library(config.get("version", 3)), {**options(config), "dtype": dtype, "name": name.lower()})
     if not hasattr(layers, plain) or wrapper not in ("", "Bidirectional"):
         raise UsageError(f"keras {config.get('version', 3)} has no layer {form.removeprefix('keras.')}")
     given = {key: value for key, value in options(config).items() if not key.startswith("_")}  # of a spec alone

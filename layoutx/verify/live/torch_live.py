@@ -9,6 +9,7 @@ from typing import Any
 from layoutx.empty import NOTHING
 from layoutx.errors import UsageError
 from layoutx.verify.live.arrays import Array, Arrays, cast_all, inputs, options, refused
+from layoutx.verify.live.torch_own_live import OWNERS, PACKED, attended, built
 
 STACKS = ("RNN", "LSTM", "GRU")
 OWN = "layoutx."  # how the modules of layoutx.torch are called here
@@ -25,7 +26,7 @@ def run(form: str, config: Mapping[str, Any], tensors: Arrays, x: Arrays, dtype:
     `torch.SeparableConv{1,2,3}d` (depthwise.weight, pointwise.weight, either `.bias`; config stride, padding, dilation,
     padding_mode, other keys ignored), `torch.Normalization` (buffers mean, variance; channels last; config invert) and
     `torch.AttentionProjections` ({q,k,v,out}_proj.weight, `.bias`; config
-    num_heads, num_kv_heads).
+    num_heads, num_kv_heads). Three that are classes of the user's own are those of `torch_own_live`.
 
     Raises:
         UsageError: no such module, or a missing input.
@@ -61,6 +62,8 @@ def _build(name: str, config: Mapping[str, Any], state: Mapping[str, Any], data:
         return _projections(state)
     if name == "Normalization":
         return _statistics(state)
+    if name in OWNERS:
+        return built(name, config, state)
     return _plain(name, config)
 
 
@@ -114,6 +117,8 @@ def _call(name: str, module: Any, config: Mapping[str, Any], data: Mapping[str, 
         return {"y": module(*inputs(name, data, "query", "key", "value"), need_weights=False)[0]}
     if name == "AttentionProjections":
         return {"y": _attend(module, config, *inputs(name, data, "query", "key", "value"))}
+    if name == PACKED:
+        return {"y": attended(module, config, *inputs(name, data, "query", "key", "value"))}
     if name == "Bilinear":
         return {"y": module(*inputs(name, data, "x1", "x2"))}
     (x,) = inputs(name, data, "x")
