@@ -27,6 +27,7 @@ GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 STYLE, LISTED = "tf:style", "tf:listed"  # keys of the metadata
 METRICS = ("metrics", "_metrics", "loss_tracker", "_loss_tracker")
 LONG = 200  # characters of a path that is not worth a look at the limit
+AVERAGE = "ExponentialMovingAverage"  # tensorflow 2.21 python/training/moving_averages.py
 COUNTERS = re.compile(r"global_step|beta[12]_power(_\d+)?")
 
 
@@ -118,7 +119,7 @@ def _reason_of_name(name: str, known: Mapping[str, Any]) -> str:
         return "optimizer state"
     if base not in known:
         return ""
-    return f"moving average of {base}" if slot == "ExponentialMovingAverage" else f"optimizer state of {base}"
+    return f"moving averages ({slot})" if slot == AVERAGE else f"optimizer state ({slot})"
 
 
 def _through_the_model(graph: bytes, file: Path) -> dict[str, str]:

@@ -84,9 +84,10 @@ def cleaned(framework: str, names: Iterable[str]) -> Cleaned:
             )
         found[dotted] = name
     if framework == "tf1":
+        from layoutx.model.tf1_names import today
         from layoutx.model.tf1_scopes import both_ways
 
-        found = both_ways(found)
+        found = both_ways(today(found))
     return Cleaned(found, leftover)
 
 

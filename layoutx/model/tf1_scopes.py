@@ -16,6 +16,8 @@ from layoutx.spec.registry import Registry
 RECURRENT = ("lstm", "gru", "simple_rnn")
 # bidirectional_dynamic_rnn of tensorflow 2.21 python/ops/rnn.py: variables lie in `<scope>/fw/<cell>` and `.../bw/...`
 _SIDE = re.compile(r"(?P<front>(?:.+\.)?)(?P<side>fw|bw)\.(?P<cell>[^.]+)\.(?P<rest>.+)")
+# what people call layers of a kind in short: of forms that fit alike, those are meant
+SHORT = {"conv": ("conv",), "conv_transpose": ("conv_transpose", "deconv", "upconv"), "layer_norm": ("ln",)}
 _CELL = re.compile(r"rnn|cell|lstm|gru")
 
 
@@ -49,12 +51,12 @@ def spoken(found: Sequence[Guess], path: str, registry: Registry) -> list[Guess]
     """Of the forms that fit, those of which the path speaks; a path that speaks of no cell is no cell's.
 
     Cells and layers that nobody names have the scopes `basic_lstm_cell`, `lstm_cell`, `gru_cell`, `basic_rnn_cell`,
-    `dense`, `conv2d`, `batch_normalization` (tf_keras 2.21 legacy_cells.py and legacy_tf_layers).
+    `dense`, `conv2d`, `batch_normalization` (tf_keras 2.21 legacy_cells.py and legacy_tf_layers), `LayerNorm`,
+    `InstanceNorm` (tensorflow 1.15 contrib/layers); names that people give hold such a word, `Conv2d_1a_3x3`.
     """
     parts = [part for part in re.split(r"[./]", path) if part]
     for part in reversed(parts):
-        word = re.sub(r"_\d+$", "", part.lower())
-        own = [g for g in found if snake(registry.form(g.form).class_name.rsplit(".", 1)[-1]) == word]
+        own = _named(found, part, registry)
         if own:
             return [replace(g, why=f"the scope {part!r}; {g.why}") for g in own]
     cells = [g for g in found if registry.kind_of(g.form).name in RECURRENT]
@@ -62,6 +64,27 @@ def spoken(found: Sequence[Guess], path: str, registry: Registry) -> list[Guess]
     if cells and others and not any(_CELL.search(part.lower()) for part in parts):
         return [replace(g, why=f"no scope of {path!r} speaks of a recurrent cell; {g.why}") for g in others]
     return list(found)
+
+
+def _named(found: Sequence[Guess], part: str, registry: Registry) -> list[Guess]:
+    """The forms whose class a scope is called after; else those whose word stands in it, the longest word first.
+
+    A cell is meant by its whole name only: `coupled_input_forget_gate_lstm_cell` is no `lstm_cell`.
+    """
+    scope = re.sub(r"_\d+$", "", snake(part))
+    words = {g.form: snake(registry.form(g.form).class_name.rsplit(".", 1)[-1]) for g in found}
+    exact = [g for g in found if words[g.form] == scope]
+    if exact:
+        return exact
+    text = f"_{scope}_"
+    plain = re.sub(r"(?<=[a-z])\d+(?=_)", "", text)
+    held = {}
+    for g in found:
+        kind = registry.kind_of(g.form).name
+        own = () if kind in RECURRENT else (words[g.form], *SHORT.get(kind, ()))
+        held[g.form] = max((len(word) for word in own if f"_{word}_" in text or f"_{word}_" in plain), default=0)
+    longest = max(held.values(), default=0)
+    return [g for g in found if longest and held[g.form] == longest]
 
 
 def with_assumed(model: ModelRecord, registry: Registry, values: Mapping[str, Any] = NOTHING) -> ModelRecord:

@@ -55,8 +55,9 @@ def test_names_of_tensorflow_1(one):
         np.testing.assert_array_equal(found, value)
     skipped = json.loads(store.metadata[SKIPPED])
     kernel = "rnn/multi_rnn_cell/cell_0/basic_lstm_cell/kernel"
-    assert skipped[f"{kernel}/Adam_1"] == skipped[f"{kernel}/Ftrl"] == f"optimizer state of {kernel}"
-    assert skipped[f"{kernel}/ExponentialMovingAverage"] == f"moving average of {kernel}"
+    assert skipped[f"{kernel}/Adam_1"] == "optimizer state (Adam_1)"
+    assert skipped[f"{kernel}/Ftrl"] == "optimizer state (Ftrl)"
+    assert skipped[f"{kernel}/ExponentialMovingAverage"] == "moving averages (ExponentialMovingAverage)"
     assert {name for name in skipped if "/" not in name} == {"beta1_power", "beta2_power", "global_step"}
 
 

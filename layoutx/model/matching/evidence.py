@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from layoutx.model.keyed import Keyed
@@ -130,7 +131,7 @@ def _names(
         said = found.said[key]
         counts = shifted(said, known)
         if said.equal and (counts or (counts is None and trusted(key[0]))):
-            own[NAME] = said.equal
+            own[NAME] = said.equal + (COUNTED if counts and counting else 0.0)  # else half a name with them is more
         else:
             own[WORD] = WORDS * said.alike
             if counts and counting:
@@ -138,10 +139,18 @@ def _names(
 
 
 def _equal(name: str, prefix: str) -> float:
-    """What it is worth that a layer's name is a path, or its end; 0 where it is neither."""
+    """What it is worth that a layer's name is a path, or one of them the end of the other; 0 where it is neither."""
     if plain(prefix) == plain(name):
         return SAME_NAME
-    return SAME_END if plain(prefix.rpartition(".")[2]) == plain(name) else 0.0
+    end = plain(prefix.rpartition(".")[2]) == plain(name) or plain(prefix) in _ends(name) or plain(name) in _ends(prefix)
+    return SAME_END if end else 0.0
+
+
+@lru_cache(65536)  # each name is compared with many
+def _ends(path: str) -> frozenset[str]:
+    """What is left of a path below the modules around it, of two names or more: the last alone is many layers'."""
+    parts = re.split(r"[./]", path)
+    return frozenset(plain("".join(parts[at:])) for at in range(1, len(parts) - 1))
 
 
 def _order(found: Clues, rest: Mapping[str, Sequence[int]], known: Mapping[str, Candidate], scores: Table) -> None:
@@ -251,7 +260,7 @@ def _ranked(found: Clues, rest: Mapping[str, Sequence[int]], scores: Table) -> N
         stack = len({candidate.prefix for candidate in cells.values()}) == 1  # layers that run one after another
         if (mine is None or stack) and found.order[0] and (stack or not found.order[1]):
             mine = [(number[name],) for name in group]
-        if yours is None and found.order[1] and not found.order[0]:
+        if yours is None and found.order[1] and not found.order[0] and _beside(cells.values()):
             yours = [(candidate.at,) for candidate in cells.values()]
         if mine is None or yours is None:
             continue
@@ -261,6 +270,12 @@ def _ranked(found: Clues, rest: Mapping[str, Sequence[int]], scores: Table) -> N
             for at in rest[name]:
                 if place_name(found.options[name][at]) == place:
                     scores[name, at][COUNT] = COUNTED
+
+
+def _beside(places: Iterable[Candidate]) -> bool:
+    """Whether no place lies deeper in the module of another: a module may be defined before what it calls first."""
+    homes = [f"{place.prefix.rpartition('.')[0]}." for place in places]
+    return not any(a != b and b.startswith(a) for a in homes for b in homes)
 
 
 def _series(names: Sequence[Name]) -> list[tuple[int, ...]] | None:
