@@ -27,6 +27,12 @@ ROWS: tuple[Mapping[str, str], ...] = (
     {"W_0": "kernel", "B": "bias", "W_P_0": "projection.kernel"}
     | {f"W_{gate}_diag": f"w_{gate.lower()}_diag" for gate in "FIO"},
 )
+# how people call the two variables of a layer that they write out: W_fc1 and b_fc1, softmax_w and softmax_b, w1 and b1
+_WHAT = r"(?P<what>[wW](?:eights?)?|kernel|[bB](?:ias(?:es)?)?)"
+HABITS = tuple(
+    re.compile(p) for p in (rf"{_WHAT}_?(?P<whose>\d+)", rf"{_WHAT}_(?P<whose>\w*[a-zA-Z]\w*)", rf"(?P<whose>\w+)_{_WHAT}")
+)
+KEPT = ("output_weights", "output_bias")  # Google's BERT: a row for each class, as tf1.Output says
 # tensorflow 0.12 python/ops/rnn_cell.py _linear: a scope of its own
 LINEAR = {"Linear.Matrix": "kernel", "Linear.Bias": "bias"}
 # tensorpack 0.11 models/batch_norm.py, whose moving averages of the statistics are the statistics
@@ -41,7 +47,7 @@ def today(names: Mapping[str, str]) -> dict[str, str]:
     Args:
         names: dotted name -> the file's own; an average of a variable that is there too is none of them.
     """
-    short = {name: _joined(name) for name in names}
+    short = _paired({name: _joined(name) for name in names})
     scopes: dict[str, set[str]] = {}
     for name in short.values():
         scope, _, last = name.rpartition(".")
@@ -53,6 +59,24 @@ def today(names: Mapping[str, str]) -> dict[str, str]:
         new = f"{scope}{dot}{rows[scope].get(last, last)}"
         taken = new in found or (new != name and new in names)
         found[name if taken else new] = own
+    return found
+
+
+def _paired(names: Mapping[str, str]) -> dict[str, str]:
+    """Variables that a script made one by one, `W_fc1` and `b_fc1`, `out_w` and `out_b`, as two of one layer."""
+    ends: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for name, now in names.items():
+        scope, dot, last = now.rpartition(".")
+        for pattern in HABITS if last not in KEPT else ():
+            if match := pattern.fullmatch(last):
+                what = "kernel" if match["what"][0] in "wWkK" else "bias"
+                ends.setdefault((scope + dot, match["whose"]), {}).setdefault(what, []).append(name)
+    found = dict(names)
+    for (scope, whose), own in ends.items():
+        if own.keys() == {"kernel", "bias"} and all(len(held) == 1 for held in own.values()):
+            layer = whose if not whose.isdigit() else f"layer{whose}"
+            if not any(now.startswith(f"{scope}{layer}.") or now == scope + layer for now in names.values()):
+                found |= {held[0]: f"{scope}{layer}.{what}" for what, held in own.items()}
     return found
 
 
