@@ -26,6 +26,8 @@ VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 STYLE, LISTED = "tf:style", "tf:listed"  # keys of the metadata
 METRICS = ("metrics", "_metrics", "loss_tracker", "_loss_tracker")
+# tf_keras 2.21 saving/legacy/saved_model/model_serialization.py ModelSavedModelSaver, base_serialization.py
+LISTS = ("variables", "trainable_variables", "non_trainable_variables", "keras_api")
 LONG = 200  # characters of a path that is not worth a look at the limit
 AVERAGE = "ExponentialMovingAverage"  # tensorflow 2.21 python/training/moving_averages.py
 COUNTERS = re.compile(r"global_step|beta[12]_power(_\d+)?")
@@ -125,15 +127,19 @@ def _reason_of_name(name: str, known: Mapping[str, Any]) -> str:
 def _through_the_model(graph: bytes, file: Path) -> dict[str, str]:
     """Checkpoint key -> the shortest path to it that leads through no optimizer; other keys are left out.
 
-    Where no optimizer comes in between, that is the key itself: TensorFlow makes its keys so.
+    Where no optimizer comes in between, that is the key itself: TensorFlow makes its keys so. A way through the
+    lists that a SavedModel keeps of all variables is taken where there is no other: a list knows no layers.
     """
     from tensorflow.core.protobuf import trackable_object_graph_pb2
 
     nodes = trackable_object_graph_pb2.TrackableObjectGraph.FromString(graph).nodes
     found: dict[str, str] = {}
-    reached, waiting = {0}, deque([(0, "")])
-    while waiting:
-        node, path = waiting.popleft()
+    reached, waiting, listed = set[int](), deque([(0, "")]), deque[tuple[int, str]]()
+    while waiting or listed:
+        node, path = (waiting or listed).popleft()
+        if node in reached:
+            continue
+        reached.add(node)
         if len(path) > LONG:  # a chain of a hundred thousand objects has a path of a megabyte for each
             within("NAME", len(path), file, "a path through the objects")
         for attribute in nodes[node].attributes:
@@ -141,9 +147,9 @@ def _through_the_model(graph: bytes, file: Path) -> dict[str, str]:
             found[attribute.checkpoint_key] = path.removeprefix("/") + end
         for child in nodes[node].children:
             if child.node_id not in reached and not _is_optimizer(nodes[child.node_id], child.local_name):
-                reached.add(child.node_id)
                 part = child.local_name.replace(".", "..").replace("/", ".S")  # as TensorFlow escapes them
-                waiting.append((child.node_id, f"{path}/{part}"))
+                queue = listed if part in LISTS else waiting
+                queue.append((child.node_id, f"{path}/{part}"))
     return found
 
 

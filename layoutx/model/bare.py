@@ -34,7 +34,8 @@ SCALES: Mapping[str, str] = {
 SLOTS = {"keras.PositionEmbedding": "embeddings", "keras.LayerScale": "gamma"}
 # words by which people call tables that are added to what goes through: ViT, BERT, GPT-2, perceivers
 WORDS = re.compile(
-    r"pos(?![a-z])|posit|pos_?(emb|enc)|embed|token|query|queries|latent|(?<![a-z])(?:emb|w[tp]e)(?![a-z])", re.IGNORECASE
+    r"pos(?![a-z])|posit|pos_?(emb|enc)|embed|token|query|queries|latent|(?<![a-z])(?:emb|w[tp]e)(?![a-z])",
+    re.IGNORECASE,
 )
 # and what they call factors on a branch: ConvNeXt, CaiT, BEiT, DINO
 FACTORS = re.compile(

@@ -30,7 +30,8 @@ ROWS: tuple[Mapping[str, str], ...] = (
 # how people call the two variables of a layer that they write out: W_fc1 and b_fc1, softmax_w and softmax_b, w1 and b1
 _WHAT = r"(?P<what>[wW](?:eights?)?|kernel|[bB](?:ias(?:es)?)?)"
 HABITS = tuple(
-    re.compile(p) for p in (rf"{_WHAT}_?(?P<whose>\d+)", rf"{_WHAT}_(?P<whose>\w*[a-zA-Z]\w*)", rf"(?P<whose>\w+)_{_WHAT}")
+    re.compile(pattern)
+    for pattern in (rf"{_WHAT}_?(?P<whose>\d+)", rf"{_WHAT}_(?P<whose>\w*[a-zA-Z]\w*)", rf"(?P<whose>\w+)_{_WHAT}")
 )
 KEPT = ("output_weights", "output_bias")  # Google's BERT: a row for each class, as tf1.Output says
 # tensorflow 0.12 python/ops/rnn_cell.py _linear: a scope of its own

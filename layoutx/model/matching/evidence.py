@@ -142,8 +142,8 @@ def _equal(name: str, prefix: str) -> float:
     """What it is worth that a layer's name is a path, or one of them the end of the other; 0 where it is neither."""
     if plain(prefix) == plain(name):
         return SAME_NAME
-    end = plain(prefix.rpartition(".")[2]) == plain(name) or plain(prefix) in _ends(name) or plain(name) in _ends(prefix)
-    return SAME_END if end else 0.0
+    inner = plain(prefix) in _ends(name) or plain(name) in _ends(prefix)
+    return SAME_END if inner or plain(prefix.rpartition(".")[2]) == plain(name) else 0.0
 
 
 @lru_cache(65536)  # each name is compared with many

@@ -15,7 +15,8 @@ from layoutx.model.order import counted
 _PART = re.compile(r"\d+|[a-z]+")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _RANK = re.compile(r"(?<=[a-z])[123]d(?![a-z])")  # conv2d: two dimensions, not the second
-SHORT = {"q": "query", "k": "key", "v": "value", "attn": "attention", "shortcut": "downsample"}  # what stands for a word by habit
+# what stands for a word by habit
+SHORT = {"q": "query", "k": "key", "v": "value", "attn": "attention", "shortcut": "downsample"}
 SHORTEST = 3  # letters by which a word is known: enc of encoder
 
 

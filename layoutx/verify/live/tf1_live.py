@@ -41,8 +41,8 @@ def run(form: str, config: Mapping[str, Any], tensors: Arrays, x: Arrays, dtype:
 
     `tf1.<class of tf.layers>`; `tf1.<cell>` run over all steps by `tf.compat.v1.nn.dynamic_rnn`;
     `tf1.Bidirectional.<cell>` by `bidirectional_dynamic_rnn`, names behind `fw/` and `bw/`, outputs joined on the last
-    axis; layers and block cells of tf.contrib by the operations that they called (cells: float32 only). `config` holds the keywords of the
-    constructor, and `time_major` of dynamic_rnn. h, c are (direction, batch, hidden).
+    axis; layers and block cells of tf.contrib by the operations that they called (cells: float32 only). `config`
+    holds the keywords of the constructor, and `time_major` of dynamic_rnn. h, c are (direction, batch, hidden).
 
     Raises:
         UsageError: no such layer, or a missing input.
