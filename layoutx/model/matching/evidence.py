@@ -274,7 +274,7 @@ def _ranked(found: Clues, rest: Mapping[str, Sequence[int]], scores: Table) -> N
 
 def _beside(places: Iterable[Candidate]) -> bool:
     """Whether no place lies deeper in the module of another: a module may be defined before what it calls first."""
-    homes = [f"{place.prefix.rpartition('.')[0]}." for place in places]
+    homes = {f".{place.prefix}".rpartition(".")[0] + "." for place in places}
     return not any(a != b and b.startswith(a) for a in homes for b in homes)
 
 
