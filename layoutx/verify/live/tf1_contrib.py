@@ -7,7 +7,7 @@ from typing import Any
 
 from layoutx.verify.live.arrays import Array, Arrays, options, refused
 
-Run = Callable[[Any, dict[str, Any], Mapping[str, Array], Array], Any]  # tensorflow, config, weights, data -> result
+Run = Callable[[Any, dict[str, Any], dict[str, Array], Array], Any]  # tensorflow, config, weights, data -> result
 
 
 def run(tf: Any, form: str, config: Mapping[str, Any], tensors: Arrays, data: Array) -> dict[str, Array]:
