@@ -245,3 +245,29 @@ def test_the_old_cells_compute_what_they_did(tmp_path: Path) -> None:
     same(module, {"lstm.weight_ih_l0": kernel[:7].T, "lstm.weight_hh_l0": kernel[7:].T})
     forget = module["lstm"].bias_ih_l0.detach() + module["lstm"].bias_hh_l0.detach()
     torch.testing.assert_close(forget[3:6], torch.from_numpy(arrays[f"{scope}/Bias"][6:9] + 1))
+
+
+def test_a_cell_that_reads_both_ways_takes_the_whole_keras_layer(tmp_path: Path) -> None:
+    keras = pytest.importorskip("keras")
+    shapes = {f"bidirectional_rnn/{way}/lstm_cell/kernel": (7 + 3, 12) for way in ("fw", "bw")}
+    shapes |= {f"bidirectional_rnn/{way}/lstm_cell/bias": (12,) for way in ("fw", "bw")}
+    path, arrays = written(tmp_path, shapes)
+    layer = keras.layers.Bidirectional(keras.layers.LSTM(3), name="both")
+    model = keras.Sequential([keras.layers.Input((5, 7)), layer])
+    lx.port(path, model, from_="tf1", allow=["rounds"])
+    for at, way in ((0, "fw"), (3, "bw")):
+        i, j, f, o = np.split(arrays[f"bidirectional_rnn/{way}/lstm_cell/kernel"], 4, axis=1)
+        np.testing.assert_array_equal(layer.get_weights()[at], np.concatenate([i, f, j, o], axis=1)[:7])
+
+
+def test_a_bias_that_the_other_layer_has_no_use_for_is_told(tmp_path: Path) -> None:
+    """The reset gate of GRUCell comes before the product: Keras' default keeps a second bias for the other way."""
+    keras = pytest.importorskip("keras")
+    parts = {"gates": 6, "candidate": 3}
+    shapes: dict[str, tuple[int, ...]] = {f"rnn/gru_cell/{part}/kernel": (7 + 3, n) for part, n in parts.items()}
+    path, _ = written(tmp_path, shapes | {f"rnn/gru_cell/{part}/bias": (n,) for part, n in parts.items()})
+    model = keras.Sequential([keras.layers.Input((5, 7)), keras.layers.GRU(3, name="gru")])
+    with pytest.raises(LayoutxError, match=r"gru\.bias is in the place of rnn\.gru_cell, which has nothing for it"):
+        lx.port(path, model, from_="tf1")
+    old = keras.Sequential([keras.layers.Input((5, 7)), keras.layers.GRU(3, reset_after=False)])
+    assert len(lx.port(path, old, from_="tf1").layers) == 1
