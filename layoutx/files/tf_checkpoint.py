@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def read_checkpoint(path: Path) -> Store:
         skipped: dict[str, str] = {}
         for key, shape in shapes.items():
             name = (paths.get(key) or key).removesuffix(VALUE)
-            reason = _reason_of_object(key, name, paths) if objects else _reason_of_name(name, shapes)
+            reason = _reason_of_object(key, name, paths) if objects else reason_of_name(name, shapes)
             if reason:
                 skipped[name] = reason
             elif dtypes[key] in (tf.string, tf.resource, tf.variant):
@@ -114,7 +114,7 @@ def _reason_of_object(key: str, name: str, paths: Mapping[str, str]) -> str:
     return "counts what was saved" if name == "save_counter" else ""
 
 
-def _reason_of_name(name: str, known: Mapping[str, Any]) -> str:
+def reason_of_name(name: str, known: Container[str]) -> str:
     """Why a variable with a name alone is no weight; "" where it is one. A variable below another is its slot."""
     base, _, slot = name.rpartition("/")
     if COUNTERS.fullmatch(slot):

@@ -271,3 +271,12 @@ def test_a_bias_that_the_other_layer_has_no_use_for_is_told(tmp_path: Path) -> N
         lx.port(path, model, from_="tf1")
     old = keras.Sequential([keras.layers.Input((5, 7)), keras.layers.GRU(3, reset_after=False)])
     assert len(lx.port(path, old, from_="tf1").layers) == 1
+
+
+def test_what_optimizers_keep_is_left_out_of_any_file(tmp_path: Path) -> None:
+    slots = ("", "/Adam", "/Adam_1", "/ExponentialMovingAverage")
+    path, arrays = written(tmp_path, {f"fc/kernel{slot}": (4, 3) for slot in slots} | {"global_step": ()})
+    module = nn.ModuleDict({"fc": nn.Linear(4, 3, bias=False)})
+    report = lx.port(path, module, from_="tf1")
+    same(module, {"fc.weight": arrays["fc/kernel"].T})
+    assert set(report.leftover) == {"global_step", *(f"fc/kernel{slot}" for slot in slots[1:])}
