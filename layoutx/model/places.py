@@ -144,7 +144,7 @@ def _held(
             stored_as = way.layouts
             for prefix, names in places(form, list(way.shapes), keyed, index.among(layer, first, shape)):
                 known = keyed.modules.get(prefix)
-                if known is None and not form.modules and _inside(prefix, keyed):
+                if known is None and not form.modules and keyed.inside(prefix):
                     continue
                 if form.by_class and (known is None or known.form != form.name):
                     continue  # fitting names and shapes are no reason
@@ -168,15 +168,6 @@ def _held(
                     differ = [k for k in switched if way.config.get(k) != best[key].config.get(k) and k not in given]
                     best[key] = replace(best[key], open=tuple(differ))
     return sorted(_fullest(list(best.values())), key=lambda c: c.at)
-
-
-def _inside(prefix: str, keyed: Keyed) -> bool:
-    """Whether a path that is no module lies in a layer whose form takes it in: one direction of a Bidirectional."""
-    while keyed.modules and prefix:
-        prefix = prefix.rpartition(".")[0]
-        if (outer := keyed.modules.get(prefix)) is not None:
-            return bool(prefix and outer.form)
-    return False
 
 
 def _fullest(found: list[Candidate]) -> list[Candidate]:
