@@ -11,6 +11,7 @@ import numpy as np
 from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
 from layoutx.model.onnx_consts import Const
+from layoutx.model.onnx_names import MADE
 
 # operator -> its inputs in order (onnx.defs, onnx 1.23.2); "" is data, "?" a state or length that starts as zeros
 SLOTS: Mapping[str, tuple[str, ...]] = {
@@ -38,6 +39,7 @@ INTEGER = frozenset(("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteg
 DOMAINS = ("", "ai.onnx")
 FIRST = "the weight is the first operand"
 NO_BIAS = {"Conv": "B", "ConvTranspose": "B", "Gemm": "C"}  # where zeros that the graph spreads are none
+OUT = -1e4  # what is added to a score that shall not count: this, or anything below
 NEUTRAL = {"strides": 1, "dilations": 1, "pads": 0}
 
 
@@ -65,7 +67,8 @@ def read_node(node: Any, consts: Mapping[str, Const], opset: int, rank: int | No
     if node.op_type in INTEGER and any(t.size > 1 for c in given.values() for t in c.tensors):
         return refused(list(given.values()), f"{node.op_type} holds quantised weights")
     if node.domain not in DOMAINS or node.op_type not in SLOTS:
-        weights = [const for const in given.values() if const.floats and not _state(const)]
+        masked = node.op_type == "Add"
+        weights = [c for c in given.values() if c.floats and not _state(c) and not (masked and _mask(c))]
         if not weights or (node.op_type in PLAIN and node.domain in DOMAINS):
             return None
         return refused(weights, f"layoutx has no form for the operator {node.domain or 'onnx'}.{node.op_type}")
@@ -210,6 +213,16 @@ def asks(node: Any, value: str) -> bool:
 def _state(const: Const) -> bool:
     """Whether it is what an unrolled layer begins with: zeros that the graph itself writes down or computes."""
     return (const.literal or const.fold is not None) and _zero(const)
+
+
+def _mask(const: Const) -> bool:
+    """Whether it keeps scores as they are or puts them out, as the graph or its exporter has made it: no weight."""
+    made = const.literal or const.fold is not None or all(MADE.match(tensor.name) for tensor in const.tensors)
+    value = const.value if made else None
+    if value is None:
+        return False
+    numbers = np.asarray(value.read())
+    return bool(np.all((numbers == 0) | (numbers <= OUT)))
 
 
 def _zero(const: Const) -> bool:

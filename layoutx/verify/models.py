@@ -109,11 +109,12 @@ def _best(
 
 
 def arrangements(
-    arrays: Sequence[Array], here: bool, there: bool, mixed: bool = False
+    arrays: Sequence[Array], here: bool | None, there: bool | None, mixed: bool = False
 ) -> Iterator[tuple[list[Array], str]]:
     """Inputs as they are, and with channels moved: maps first where one model alone has its channels first.
 
     Args:
+        here, there: whether each model has its channels first; None where nobody can tell.
         mixed: then also in every other order: the models may take them as they like.
     """
     several = mixed and 1 < len(arrays) <= MOST_MIXED
@@ -123,25 +124,29 @@ def arrangements(
             yield turned, ", ".join(text for text in (note, said) if text)
 
 
-def _turnings(arrays: Sequence[Array], here: bool, there: bool) -> Iterator[tuple[list[Array], str]]:
+def _turnings(arrays: Sequence[Array], here: bool | None, there: bool | None) -> Iterator[tuple[list[Array], str]]:
     options: list[list[tuple[Array, str]]] = []
     for array in arrays:
         plain = (array, "")
+        known = here is not None and there is not None
         moves = [(-1, 1, "channels turned to the front")] if here != there else []
-        moves += [(1, -1, "channels turned to the end")] if here and not there else []
+        moves += [(1, -1, "channels turned to the end")] if here != there and (here or not known) else []
+        moves = moves[::-1] if here and known else moves
         moves += [(-1, 2, "channels turned behind time")] if here != there and array.ndim > 3 else []  # maps in time
         if array.ndim < 3:
             options.append([plain])
         else:
             moved = [(np.ascontiguousarray(np.moveaxis(array, a, b)), note) for a, b, note in moves]
-            options.append([*moved, plain] if array.ndim > 3 else [plain, *moved])
+            options.append([*moved, plain] if array.ndim > 3 and known else [plain, *moved])
     for choice in product(*options):
         notes = dict.fromkeys(note for _, note in choice if note)
         yield [array for array, _ in choice], ", ".join(notes)
 
 
-def _channels_first(model: Any) -> bool:
-    return is_torch(model) or family(called(model)) in ("equinox", "paddle")
+def _channels_first(model: Any) -> bool | None:
+    """What a function of a file's model says itself (`Function`), else what is usual in its framework."""
+    usual = is_torch(model) or family(called(model)) in ("equinox", "paddle")
+    return usual or getattr(model, "channels_first", False)
 
 
 def _difference(expected: Sequence[Array], found: Sequence[Array], note: str) -> EndToEnd:

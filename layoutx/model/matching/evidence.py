@@ -133,8 +133,8 @@ def _names(
             own[NAME] = said.equal
         else:
             own[WORD] = WORDS * said.alike
-            if counts and counting:
-                own[COUNT] = COUNTED
+        if counts and counting:  # of equal names too: else a like name with the same numbers would be worth more
+            own[COUNT] = COUNTED
 
 
 def _equal(name: str, prefix: str) -> float:
