@@ -104,18 +104,28 @@ def _lookups(graph: Any, found: Mapping[str, Const]) -> frozenset[str]:
             weights.add(name)
             waiting += makers[name].input
     return frozenset(
-        name for name, node in makers.items() if node.op_type == "Gather" and name not in weights and _table(node, found)
+        name
+        for name, node in makers.items()
+        if node.op_type in ("Gather", "GatherND") and name not in weights and _table(node, found)
     )
 
 
 def _table(node: Any, found: Mapping[str, Const]) -> bool:
-    """Whether a Gather takes rows of a stored table of floats, and more than one number says which."""
+    """Whether a node takes rows of a stored table of floats, and more than one number says which."""
     table, rows = (found[name] for name in node.input)
-    axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
     held, value = table.known, rows.value
-    if held is None or table.turned or len(held.shape) != 2 or held.dtype.kind in "iub" or axis not in (0, -2):
+    if held is None or table.turned or len(held.shape) != 2 or held.dtype.kind in "iub" or not rows_of(node, rows):
         return False
     return value is not None and value.dtype.kind in "iu" and len(value.shape) > 0
+
+
+def rows_of(node: Any, index: Const | None) -> bool:
+    """Whether a Gather takes whole rows of a table; a GatherND does where each index is one number (torch's exporter)."""
+    said = {a.name: a.i for a in node.attribute}
+    if node.op_type == "Gather":
+        return said.get("axis", 0) in (0, -2)
+    value = index.value if index is not None else None
+    return not said.get("batch_dims", 0) and value is not None and value.shape[-1:] == (1,)
 
 
 def _constants(

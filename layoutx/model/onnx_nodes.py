@@ -10,7 +10,7 @@ import numpy as np
 
 from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
-from layoutx.model.onnx_consts import Const
+from layoutx.model.onnx_consts import Const, rows_of
 from layoutx.model.onnx_names import MADE
 
 # operator -> its inputs in order (onnx.defs, onnx 1.23.2); "" is data, "?" a state or length that starts as zeros
@@ -26,10 +26,12 @@ SLOTS: Mapping[str, tuple[str, ...]] = {
     "RMSNormalization": ("", "scale"),
     "PRelu": ("", "slope"),
     "Gather": ("data", ""),
+    "GatherND": ("data", ""),
     "RNN": ("", "W", "R", "B", "?", "?"),
     "GRU": ("", "W", "R", "B", "?", "?"),
     "LSTM": ("", "W", "R", "B", "?", "?", "?", "P"),
 }
+LOOKUPS = ("Gather", "GatherND")
 RECURRENT = ("RNN", "GRU", "LSTM")
 # operators whose floats are sizes, bounds or fillings, and no weights
 PLAIN = frozenset(
@@ -79,13 +81,15 @@ def _slotted(node: Any, given: Mapping[int, Const], opset: int, rank: int | None
     slots = SLOTS[node.op_type]
     wanted = [i for i, slot in enumerate(slots) if slot not in ("", "?") and i < len(node.input) and node.input[i]]
     held = [given[i] for i in wanted if i in given]
-    numbers = [t for c in (held if node.op_type == "Gather" else given.values()) for t in c.tensors]
+    numbers = [t for c in (held if node.op_type in LOOKUPS else given.values()) for t in c.tensors]
     if not any(t.dtype.kind not in "iub" for t in numbers):
         return None
     if not held and node.op_type == "MatMul" and 0 in given:
         return _first(given[0])
     if not held or len(held) < len(wanted):
         return refused(list(given.values()), "some of its weights are computed from the model's input")
+    if node.op_type == "GatherND" and not rows_of(node, given.get(1)):
+        return refused(held, "a lookup in something else than a table's rows") if held else None
     gemm = node.op_type in ("Gemm", "MatMul")
     turned = gemm and given[wanted[0]].turned
     tensors: dict[str, Tensor] = {}
@@ -133,7 +137,7 @@ def _formed(node: Any, tensors: dict[str, Tensor], turned: bool, opset: int, ran
             return _plainly(tensors, f"a weight of {len(first.shape)} dimensions")
         if turned:
             return Reading("onnx.Gemm", {"transB": 1}, tensors, "MatMul of a transposed weight: Gemm with transB")
-    if op == "Gather" and (len(first.shape) != 2 or config.get("axis", 0) not in (0, -2)):
+    if op in LOOKUPS and (len(first.shape) != 2 or config.get("axis", 0) not in (0, -2)):
         return _plainly(tensors, "a lookup in something else than a table's rows")
     if op == "Gemm":
         config.pop("broadcast", None)  # before opset 7: C is spread over the rows, as it always is today
@@ -157,6 +161,8 @@ def _formed(node: Any, tensors: dict[str, Tensor], turned: bool, opset: int, ran
         config["rank"] = len(first.shape) - 1
     if op in RECURRENT:
         config.pop("output_sequence", None)  # opset 1: which outputs there are
+    if op == "GatherND":
+        return Reading("onnx.Gather", {}, tensors)
     return Reading(f"onnx.{op}", config, tensors)
 
 
@@ -216,13 +222,19 @@ def _state(const: Const) -> bool:
 
 
 def _mask(const: Const) -> bool:
-    """Whether it keeps scores as they are or puts them out, as the graph or its exporter has made it: no weight."""
-    made = const.literal or const.fold is not None or all(MADE.match(tensor.name) for tensor in const.tensors)
-    value = const.value if made else None
+    """Whether it keeps scores as they are (0) or puts them out: -inf, or one number below zero wherever it is not 0.
+
+    Zeros alone are a mask where the graph or its exporter has made them; else they may be untrained weights.
+    """
+    value = const.value
     if value is None:
         return False
     numbers = np.asarray(value.read())
-    return bool(np.all((numbers == 0) | (numbers <= OUT)))
+    others = numbers[numbers != 0]
+    if not others.size:
+        return const.literal or const.fold is not None or all(MADE.match(tensor.name) for tensor in const.tensors)
+    least = others.max()
+    return bool(least <= OUT or (least <= -1 and others.min() == least))
 
 
 def _zero(const: Const) -> bool:
