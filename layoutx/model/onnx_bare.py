@@ -113,7 +113,8 @@ def _same_rows(const: Const) -> Tensor | None:
     if len(floats) != 1 or value is None or len(value.shape) not in (2, 3) or not value.size:
         return None
     stored, every = floats[0], np.asarray(value.read()).reshape(-1, *value.shape[-2:])
-    if not np.any(every) or not np.array_equal(every, np.broadcast_to(every[:1], every.shape)):
+    untold = not np.any(every) and not called_table(stored.name)  # zeros: padding, unless they are untrained
+    if untold or not np.array_equal(every, np.broadcast_to(every[:1], every.shape)):
         return None
     if is_table(stored):
         return stored if np.array_equal(np.asarray(stored.read()).reshape(-1), every[0].reshape(-1)) else None
