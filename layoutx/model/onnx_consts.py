@@ -120,7 +120,7 @@ def _table(node: Any, found: Mapping[str, Const]) -> bool:
 
 
 def rows_of(node: Any, index: Const | None) -> bool:
-    """Whether a Gather takes whole rows of a table; a GatherND does where each index is one number (torch's exporter)."""
+    """Whether a Gather takes whole rows of a table; a GatherND does where each index is one number (torch)."""
     said = {a.name: a.i for a in node.attribute}
     if node.op_type == "Gather":
         return said.get("axis", 0) in (0, -2)

@@ -170,7 +170,7 @@ def _layer(flow: Flow, node: Any, record: LayerRecord, ins: Sequence[Value]) -> 
     if op == "Gather":
         new: Dim = (flow.axis("n", record.name, next(iter(record.tensors.values())).shape[1]),)
         if not ins and out is not None:  # the same rows whatever the data: positions of a sequence of fixed length
-            return [tuple((flow.axis(f"d{i}", record.name, n),) for i, n in enumerate(out[:-1])) + (new,)]
+            return [(*((flow.axis(f"d{i}", record.name, n),) for i, n in enumerate(out[:-1])), new)]
         return [None if dims is None else (*dims, new)]
     if op == "Concat":
         return [_longer(flow, record, ins)]
