@@ -59,6 +59,8 @@ def packed(live: Mapping[str, Any], modules: Mapping[str, Module]) -> dict[str, 
                 (part, f"{path}.{own}" if path else own) for part, own in zip(("in", "out"), held[:2], strict=True)
             ]
             has = {part: {n for n, p in live[own]._parameters.items() if p is not None} for part, own in sides}
+            if any(names - {"bias"} != {"weight"} for names in has.values()):  # stored in parts, pruned
+                continue
             config |= {f"{part}_turned": modules[own].form == TURNED for part, own in sides}
             config |= {f"{part}_bias": "bias" in has[part] for part, _ in sides}
             names = {f"{part}_proj.{short}": f"{own}.{short}" for part, own in sides for short in has[part]}
