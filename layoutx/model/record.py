@@ -62,14 +62,14 @@ class Way:
             had none.
         at, of: which operand of a concatenation it is, those of nested ones counted through, and of how many; 0 of 1
             where it is laid beside nothing.
-        active: it has just gone through an activation; what comes of that is told by a product alone.
+        active: it has just gone through an activation, "sigmoid" or another; a product alone tells what comes of that.
     """
 
     maker: str
     pooled: tuple[str, ...] = ()
     at: int = 0
     of: int = 1
-    active: bool = field(default=False, compare=False)
+    active: str = field(default="", compare=False)
 
 
 @frozen

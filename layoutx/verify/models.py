@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from layoutx.errors import LayoutxError, UsageError
+from layoutx.model.keras_called import has_call
 from layoutx.model.keras_live import is_keras
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
@@ -17,7 +18,7 @@ from layoutx.model.tree import family, is_tree
 from layoutx.plan.plan import Array
 from layoutx.verify.ahead import Begun, ahead
 from layoutx.verify.keywords import keywords_for
-from layoutx.verify.made import names_of, probes
+from layoutx.verify.made import names_of, probes, record_of
 from layoutx.verify.outcome import EndToEnd
 from layoutx.verify.plain import called, is_torch, outputs_of, said
 
@@ -52,7 +53,12 @@ def compare_models(
     keras = next((m for m in (source, target) if is_keras(m)), None)
     given = inputs is not None
     names = tuple(inputs) if isinstance(inputs, Mapping) else names_of(keras) if not given else ()
-    arrays = _listed(inputs, names_of(source)) if given else probes(keras, model) if keras is not None else []
+    if not given and keras is not None and not has_call(keras):
+        return EndToEnd(note=f"{type(keras).__name__} has no call: run the models in it, each against its counterpart")
+    if given:
+        arrays = _listed(inputs, names_of(source))
+    else:
+        arrays = probes(keras, record_of(keras, model)) if keras is not None else []
     if not arrays:
         return EndToEnd(note="no inputs: the models' own shapes are not known")
     swapped = not given and not is_keras(source)  # probes have the axis order of the Keras side
@@ -156,6 +162,9 @@ def _difference(expected: Sequence[Array], found: Sequence[Array], note: str) ->
     found = by_shape(expected, found)
     for left, right in zip(expected, found, strict=True):
         apart = [_apart(left, turned) for turned in _turned(right) if turned.shape == left.shape]
+        if not apart and _long(left) == _long(right):  # one output a sample, as (batch, 1) or as (batch,)
+            apart = [_apart(left, right.reshape(left.shape))]
+            note = "; ".join(text for text in (note, f"outputs of shapes {left.shape} and {right.shape}") if text)
         if not apart:
             return EndToEnd(agrees=False, note=f"outputs of shapes {left.shape} and {right.shape}")
         for array in (left, right):
@@ -183,6 +192,11 @@ def _turned(output: Array) -> list[Array]:
         return [output]
     in_time = [(2, -1), (-1, 2)] if output.ndim > 3 else []  # maps in time: channels behind time
     return [output, *(np.moveaxis(output, a, b) for a, b in ((1, -1), (-1, 1), *in_time))]
+
+
+def _long(output: Array) -> list[int]:
+    """The axes of an output without those of length one behind the batch."""
+    return [*output.shape[:1], *(n for n in output.shape[1:] if n > 1)]
 
 
 def _apart(left: Array, right: Array) -> float:

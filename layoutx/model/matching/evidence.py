@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from layoutx.model.keyed import Keyed
+from layoutx.model.matching.doubts import kept, listed, misnamed
 from layoutx.model.matching.habits import contradicted, unruly
 from layoutx.model.matching.names import Name, Said, all_named, likeness, rarity, said_of, shifted, shifts
 from layoutx.model.matching.neighbours import Neighbours, known_as
@@ -155,11 +156,16 @@ def _order(found: Clues, rest: Mapping[str, Sequence[int]], known: Mapping[str, 
         own = {at: sum(scores[name, at].values()) for at in rest.get(name, ())}
         rows.append({found.options[name][at].at: 1.0 + 0.001 * min(worth, 5.0) for at, worth in own.items()})
     pairs, whole = forced(rows)
+    groups = together(found.options, rest)
+    by_order = {found.layers[row].record.name: position for row, position in pairs.items()}
+    wrong = [own for own in groups if listed(found, rest, own) or misnamed(found, rest, own, by_order)]
+    doubtful = {name for own in wrong for name in own}
     for row, position in pairs.items():
         name = found.layers[row].record.name
         for at in rest.get(name, ()):
             if found.options[name][at].at == position:
-                scores[name, at][IN_ORDER] = ORDER if whole and name not in found.torn else ALIKE
+                sure = whole and name not in found.torn and name not in doubtful
+                scores[name, at][IN_ORDER] = ORDER if sure else ALIKE
 
 
 def _torn(found: Clues, scores: Table) -> None:
@@ -189,8 +195,8 @@ def _wired(found: Clues, rest: Mapping[str, Sequence[int]], known: Mapping[str, 
     met = {name: known_as(candidate) for name, candidate in known.items()}
     for name, at in scores:
         right, wrong, alike = found.wires.agreed(name, found.options[name][at], met)
-        if right or wrong:
-            share = (right - wrong) / (right + wrong)
+        if right or wrong or alike:
+            share = (right - wrong) / ((right + wrong) or 1.0)
             scores[name, at][WIRING] = WIRED * share * (1 + 0.1 * (right + wrong)) + CAME_ALIKE * alike
 
 
@@ -251,7 +257,7 @@ def _ranked(found: Clues, rest: Mapping[str, Sequence[int]], scores: Table) -> N
         stack = len({candidate.prefix for candidate in cells.values()}) == 1  # layers that run one after another
         if (mine is None or stack) and found.order[0] and (stack or not found.order[1]):
             mine = [(number[name],) for name in group]
-        if yours is None and found.order[1] and not found.order[0]:
+        if yours is None and found.order[1] and not found.order[0] and kept(found, rest, group):
             yours = [(candidate.at,) for candidate in cells.values()]
         if mine is None or yours is None:
             continue
