@@ -57,6 +57,7 @@ def port(
     from_: str = "",
     materialise: bool = False,
     values: Mapping[str, Any] | None = None,
+    config: Any = None,
     map: str | PathLike[str] | None = None,
     progress: bool | Progress | None = None,
 ) -> Report:
@@ -71,7 +72,7 @@ def port(
         inputs: what both models are run on, in the source's axis order: an array, a list of them, or None
             for random inputs of the source's own shapes. Channels-last maps are turned for a channels-first target.
             A file is run where it holds a whole model and its framework is installed.
-        from_: whose names a bare mapping or file holds; materialise, values: as for `convert`.
+        from_: whose names a bare mapping or file holds; materialise, values, config: as for `convert`.
         map: a mapping file that `layoutx match` wrote; what is given beside it counts before it.
         compare: run both models; False: only the layers are proved, each on its own.
         verify: "layers": every layer is computed on both sides before anything is written, and the target read back;
@@ -96,7 +97,7 @@ def port(
         writable(target, "port", ELSEWHERE)
     check_level(verify)
     options = options_of(allow, skip, only, forms, pairs, ignore_keys, keep_order, materialise, values, map=map)
-    planned = planned_between(source, target, registry(specs), options, from_, inputs)
+    planned = planned_between(source, target, registry(specs), options, from_, inputs, config)
     carry_out = _into_tree if tree else _into_variables
     return carry_out(source, target, inputs, planned, options, live=live, compare=compare, verify=verify)
 

@@ -128,6 +128,7 @@ def gates_and_tables() -> Iterator[Plan]:
         ("keras.PositionEmbedding", "embeddings"),
         ("onnx.Add", "B"),
         ("onnx.Concat", "B"),
+        ("tf1.Variable", ""),
     ):
         yield Plan(form, {}, {"x": (5,)}, {slot: (11, 3)}, vocab=11)
         yield Plan(form, {"leading": True}, {"x": (5,)}, {slot: (1, 11, 3)}, vocab=11)

@@ -16,6 +16,7 @@ def cases() -> Iterator[Plan]:
     """All of them."""
     yield from plain()
     yield from convs()
+    yield from contrib()
     yield from recurrent()
     yield from blocks()
 
@@ -60,6 +61,38 @@ def convs() -> Iterator[Plan]:
             yield tf1(name, x, filters=7, kernel_size=size, strides=[2] * rank, padding="same", activation="relu")
     # the one that TensorFlow computes with channels_first on a CPU
     yield tf1("Conv2DTranspose", (2, 3, 5, 4), filters=7, kernel_size=[5, 3], data_format="channels_first")
+
+
+def contrib() -> Iterator[Plan]:
+    """What tf.contrib.layers and Google's scripts compute by plain operations."""
+
+    def plan(form: str, x: Shape, tensors: dict[str, Shape], **config: Any) -> Plan:
+        return replace(tf1(form, x, **config), tensors=tensors)
+
+    norms: list[tuple[str, Shape, dict[str, Any]]] = [
+        ("LayerNorm", (2, 6), {}),
+        ("LayerNorm", (2, 6), {"epsilon": EPS}),
+        ("GroupNorm", (2, 5, 3, 6), {"groups": 3}),
+        ("GroupNorm", (2, 5, 6), {"groups": 2, "epsilon": EPS}),
+        ("InstanceNorm", (2, 5, 3, 6), {}),
+        ("InstanceNorm", (2, 5, 6), {"epsilon": EPS}),
+    ]
+    for name, x, config in norms:
+        yield plan(name, x, {"gamma": (6,), "beta": (6,)}, **config)
+        yield plan(name, x, {"beta": (6,)}, **config, scale=False)
+        yield plan(name, x, {"gamma": (6,)}, **config, center=False)
+    for x, mult, config in (
+        ((2, 11, 7, 3), 1, {"padding": "VALID"}),
+        ((2, 11, 7, 3), 2, {"padding": "VALID", "depth_multiplier": 2}),
+        ((2, 11, 7, 3), 2, {"padding": "SAME", "stride": 2, "depth_multiplier": 2}),
+        ((2, 11, 7, 3), 1, {"padding": "SAME", "rate": 2}),
+    ):
+        kernel: dict[str, Shape] = {"depthwise_kernel": (5, 3, 3, mult)}
+        yield plan("DepthwiseConv2D", x, {**kernel, "bias": (3 * mult,)}, **config)
+        yield plan("DepthwiseConv2D", x, kernel, **config, use_bias=False)
+    rows: dict[str, Shape] = {"output_weights": (5, 7)}
+    yield plan("Output", (2, 7), {**rows, "output_bias": (5,)})
+    yield plan("Output", (2, 7), rows, use_bias=False)
 
 
 def recurrent() -> Iterator[Plan]:

@@ -30,6 +30,9 @@ def add(several: Any) -> None:
         "--keep-order", nargs="?", const="*", action="append", default=[], metavar="GLOB", help="rows stay"
     )
     found.add_argument("--from", dest="from_", default="", metavar="FRAMEWORK", help="whose names SRC holds")
+    found.add_argument(
+        "--config", metavar="FILE", help="the model's config where SRC holds weights: a Keras file or to_json() text"
+    )
     said_values(found)
     found.add_argument("--no-compare", action="store_true", help="do not run the two models")
     found.add_argument(
@@ -65,6 +68,7 @@ def run(args: Namespace) -> int:
         compare=not args.no_compare,
         verify=args.verify,
         values=_config(args.set),
+        config=args.config,
     )
     report = saved(target, args.output, report)
     _print(args, report.to_dict() if args.json else report.text(*_terminal()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -21,6 +22,7 @@ READS = (
 )
 HDF5 = b"\x89HDF\r\n\x1a\n"
 TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # ends the .index file of a TensorFlow checkpoint
+_OF_ONE = re.compile(r"\.(data-\d{5}-of-\d{5}|meta|index)$")  # what the files of one such checkpoint end in
 HISTORY_MAGIC = b"lxhf"  # as layoutx.history writes it
 TORCH_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # the long 0x1950a86a20f9469cfc6c in a pickle
 
@@ -57,9 +59,16 @@ def _opened(path: Path) -> Store:
 
         if is_dcp(path):
             return read_dcp(path)
-        raise FileError(f"{path.name or path} is a folder", where=str(path), do="name a file in it: " + READS)
-    if not path.exists() and path.with_name(f"{path.name}.index").is_file():
-        path = path.with_name(f"{path.name}.index")  # TensorFlow calls a checkpoint by what its files begin with
+        indices = sorted(path.glob("*.index"))
+        if len(indices) == 1:
+            return _opened(indices[0])
+        which = ", ".join(index.name for index in indices[:8]) or READS
+        raise FileError(f"{path.name or path} is a folder", where=str(path), do="name a file in it: " + which)
+    if path.name == "saved_model.pb":
+        return _opened(path.parent)
+    beside = path.with_name(f"{_OF_ONE.sub('', path.name)}.index")
+    if (not path.exists() or beside.stem != path.name) and beside.is_file():
+        path = beside  # TensorFlow calls a checkpoint by what its files begin with
     if not path.exists():
         raise UsageError(f"there is no file {path.name}", where=str(path), do="check the path")
     check_plain(path)

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,10 @@ VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 STYLE, LISTED = "tf:style", "tf:listed"  # keys of the metadata
 METRICS = ("metrics", "_metrics", "loss_tracker", "_loss_tracker")
+# tf_keras 2.21 saving/legacy/saved_model/model_serialization.py ModelSavedModelSaver, base_serialization.py
+LISTS = ("variables", "trainable_variables", "non_trainable_variables", "keras_api")
 LONG = 200  # characters of a path that is not worth a look at the limit
+AVERAGE = "ExponentialMovingAverage"  # tensorflow 2.21 python/training/moving_averages.py
 COUNTERS = re.compile(r"global_step|beta[12]_power(_\d+)?")
 
 
@@ -63,7 +66,7 @@ def read_checkpoint(path: Path) -> Store:
         skipped: dict[str, str] = {}
         for key, shape in shapes.items():
             name = (paths.get(key) or key).removesuffix(VALUE)
-            reason = _reason_of_object(key, name, paths) if objects else _reason_of_name(name, shapes)
+            reason = _reason_of_object(key, name, paths) if objects else reason_of_name(name, shapes)
             if reason:
                 skipped[name] = reason
             elif dtypes[key] in (tf.string, tf.resource, tf.variant):
@@ -111,28 +114,32 @@ def _reason_of_object(key: str, name: str, paths: Mapping[str, str]) -> str:
     return "counts what was saved" if name == "save_counter" else ""
 
 
-def _reason_of_name(name: str, known: Mapping[str, Any]) -> str:
+def reason_of_name(name: str, known: Container[str]) -> str:
     """Why a variable with a name alone is no weight; "" where it is one. A variable below another is its slot."""
     base, _, slot = name.rpartition("/")
     if COUNTERS.fullmatch(slot):
         return "optimizer state"
     if base not in known:
         return ""
-    return f"moving average of {base}" if slot == "ExponentialMovingAverage" else f"optimizer state of {base}"
+    return f"moving averages ({slot})" if slot == AVERAGE else f"optimizer state ({slot})"
 
 
 def _through_the_model(graph: bytes, file: Path) -> dict[str, str]:
     """Checkpoint key -> the shortest path to it that leads through no optimizer; other keys are left out.
 
-    Where no optimizer comes in between, that is the key itself: TensorFlow makes its keys so.
+    Where no optimizer comes in between, that is the key itself: TensorFlow makes its keys so. A way through the
+    lists that a SavedModel keeps of all variables is taken where there is no other: a list knows no layers.
     """
     from tensorflow.core.protobuf import trackable_object_graph_pb2
 
     nodes = trackable_object_graph_pb2.TrackableObjectGraph.FromString(graph).nodes
     found: dict[str, str] = {}
-    reached, waiting = {0}, deque([(0, "")])
-    while waiting:
-        node, path = waiting.popleft()
+    reached, waiting, listed = set[int](), deque([(0, "")]), deque[tuple[int, str]]()
+    while waiting or listed:
+        node, path = (waiting or listed).popleft()
+        if node in reached:
+            continue
+        reached.add(node)
         if len(path) > LONG:  # a chain of a hundred thousand objects has a path of a megabyte for each
             within("NAME", len(path), file, "a path through the objects")
         for attribute in nodes[node].attributes:
@@ -140,9 +147,9 @@ def _through_the_model(graph: bytes, file: Path) -> dict[str, str]:
             found[attribute.checkpoint_key] = path.removeprefix("/") + end
         for child in nodes[node].children:
             if child.node_id not in reached and not _is_optimizer(nodes[child.node_id], child.local_name):
-                reached.add(child.node_id)
                 part = child.local_name.replace(".", "..").replace("/", ".S")  # as TensorFlow escapes them
-                waiting.append((child.node_id, f"{path}/{part}"))
+                queue = listed if part in LISTS else waiting
+                queue.append((child.node_id, f"{path}/{part}"))
     return found
 
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from layoutx.errors import UsageError
 from layoutx.files.open import open_store
 from layoutx.job.jobs import Job, Options
 from layoutx.job.kept import Kept, Looked, keep, kept, key_of
 from layoutx.job.paired import plan_pair
 from layoutx.job.seen import with_run
 from layoutx.model.keyed import Keyed
-from layoutx.model.load import keyed_of, live_model, model_of, says_itself, with_forms
+from layoutx.model.load import config_of, is_keras_file, keyed_of, live_model, model_of, says_itself, with_forms
 from layoutx.model.parametrized import settled
 from layoutx.model.record import ModelRecord
 from layoutx.model.state import state_records
@@ -35,22 +36,29 @@ class Planned:
 
 @uncollected()
 def planned_between(
-    source: Any, target: Any, known: Registry, options: Options, from_: str = "", inputs: Any = None
+    source: Any,
+    target: Any,
+    known: Registry,
+    options: Options,
+    from_: str = "",
+    inputs: Any = None,
+    config: Any = None,
 ) -> Planned:
     """The job from a live model or a file into a live model; that of an earlier call, where both are built alike.
 
     Args:
-        from_, inputs: as for `port`.
+        from_, inputs, config: as for `port`.
 
     Raises:
+        UsageError: a config for a source that is no Keras file.
         LayoutxError: what cannot be done, all of it together.
     """
-    key = key_of(source, target, options, from_, inputs)
+    key = key_of(source, target, options, from_, inputs) if config is None else None
     found = kept(key, source, known)
     looked = Looked(key is not None)
 
     def here() -> Keyed | ModelRecord:
-        own = _source(source, known, options, from_, inputs, looked)
+        own = _source(source, known, options, from_, inputs, looked, config)
         return with_run(own, source, goal(), inputs)
 
     def goal() -> Keyed | ModelRecord:
@@ -58,7 +66,7 @@ def planned_between(
 
     if found is not None:
         return Planned(found[0], found[1], known, here, goal)
-    first = _source(source, known, options, from_, inputs, looked)
+    first = _source(source, known, options, from_, inputs, looked, config)
     there = looked.watched(live_model(target, known, inputs=inputs))
     model = with_run(first, source, there, inputs, looked.ran)
     there = with_run(there, target, model, inputs, looked.ran)
@@ -67,12 +75,15 @@ def planned_between(
 
 
 def _source(
-    source: Any, known: Registry, options: Options, from_: str, inputs: Any, looked: Looked
+    source: Any, known: Registry, options: Options, from_: str, inputs: Any, looked: Looked, config: Any
 ) -> Keyed | ModelRecord:
-    if isinstance(source, (str, Path)):
-        store = open_store(source)
+    store = open_store(source) if isinstance(source, (str, Path)) else None
+    if config is not None and (store is None or not is_keras_file(store)):
+        what = store.path.name if store is not None else f"a {type(source).__name__}"
+        raise UsageError(f"{what} is not a Keras file: a model config says nothing about it", do="leave config out")
+    if store is not None:
         if says_itself(store):
-            return model_of(store, known, options.forms, values=options.values)
+            return model_of(store, known, options.forms, values=options.values, config=config_of(config))
         found: Keyed | ModelRecord = keyed_of(store, from_)
     else:
         found = looked.watched(live_model(source, known, options.forms, from_, inputs))

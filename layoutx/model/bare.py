@@ -23,6 +23,7 @@ TABLES: Mapping[str, str] = {
     "flax": "flax.Param",
     "nnx": "nnx.Param",
     "keras": "keras.PositionEmbedding",
+    "tf1": "tf1.Variable",
 }
 SCALES: Mapping[str, str] = {
     "torch": "torch.LayerScale",
@@ -31,8 +32,11 @@ SCALES: Mapping[str, str] = {
     "keras": "keras.LayerScale",
 }
 SLOTS = {"keras.PositionEmbedding": "embeddings", "keras.LayerScale": "gamma"}
-# words by which people call tables that are added to what goes through: ViT, BERT, perceivers
-WORDS = re.compile(r"pos(?![a-z])|posit|pos_?(emb|enc)|embed|token|query|queries|latent", re.IGNORECASE)
+# words by which people call tables that are added to what goes through: ViT, BERT, GPT-2, perceivers
+WORDS = re.compile(
+    r"pos(?![a-z])|posit|pos_?(emb|enc)|embed|token|query|queries|latent|(?<![a-z])(?:emb|w[tp]e)(?![a-z])",
+    re.IGNORECASE,
+)
 # and what they call factors on a branch: ConvNeXt, CaiT, BEiT, DINO
 FACTORS = re.compile(
     r"layer_?scale|(?<![a-z])(?:gamma|lambda)(?:_?\d+)?(?![a-z])|(?<![a-z0-9])ls_?\d+(?![a-z0-9])", re.IGNORECASE

@@ -24,6 +24,8 @@ _TRACE = "give the live model, not its weights alone, and inputs (--inputs FILE)
 MORE = {  # what tells the wiring of a model, by its framework
     "torch": "give the live module, not its weights alone",
     **dict.fromkeys(("nnx", "flax", "equinox"), _TRACE),
+    "tf1": "turn the rows of the kernel from (h, w, c) to (c, h, w) in an .npz of the same names (--from tf1) and keep "
+    "that order, as docs/guides/old-tensorflow.md shows",
 }
 _LAYER = re.compile(r'followed through \w+ "([^"]+)"')
 _LOST = re.compile(r"\b(?!output)(\w+) axis could not be followed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import permutations
 from typing import Any
 
 from layoutx.empty import NOTHING
@@ -23,6 +24,7 @@ from layoutx.spec.schema import Form, Kind, choose
 from layoutx.spec.sizing import UndeterminedError
 
 ORIGIN = frozenset({"release", "backend"})  # what wrote a Keras 1 file: asked for where it decides (model/origin.py)
+MOST_NAMES = 4  # tensors of a layer whose names say nothing: kernels and a bias
 SAID = "the form was given by --form"
 
 
@@ -173,6 +175,9 @@ def _as_said(
     fitting = guesses(first, registry, registry.form(form).framework, known, ordered=ordered)
     fitting = [g for g in fitting if g.form == form and not set(g.config) - set(known) & ORIGIN]
     note = SAID
+    if not fitting and not record.instance:
+        fitting = _by_shapes(first, form, registry, known)
+        note = f"{SAID}; shapes tell its tensors apart"
     if len({meaning(g, registry) for g in fitting}) > 1:
         return replace(record, form="", note=undecided(record.name, fitting, registry))
     if fitting:
@@ -184,6 +189,24 @@ def _as_said(
     if open_key:
         return replace(record, form=form, config={**record.config, open_key: UNKNOWN}, note=note)
     raise _unfit(record, form, registry)
+
+
+def _by_shapes(record: LayerRecord, form: str, registry: Registry, known: Mapping[str, Any]) -> list[Guess]:
+    """The guess under which a layer with names of its own holds the user's form; [] where none or several would."""
+    shapes = [tensor.shape for tensor in record.tensors.values()]
+    if not 1 < len(shapes) <= MOST_NAMES:
+        return []
+    kind, spec = registry.kind_of(form), registry.form(form)
+    every = {tensor_names(kind, spec, {**spec.config, **config}) for config in structural(spec)}
+    orders = {order for names in every if len(names) == len(shapes) for order in permutations(names)}
+    found = {}
+    for order in sorted(orders):
+        named = dict(zip(order, shapes, strict=True))
+        own = [g for g in guess(registry, spec.framework, named, known=known) if g.form == form]
+        if own:
+            found[order] = own
+    one = next(iter(found.values())) if len(found) == 1 else []
+    return [g for g in one if _agree(tuple(record.tensors), g, registry)]
 
 
 def _first(record: LayerRecord, form: str, registry: Registry) -> LayerRecord:

@@ -71,6 +71,14 @@ class Keyed:
         again = {name for name in self.tied if name.rpartition(".")[0] not in own}
         return replace(self, tensors={n: t for n, t in self.tensors.items() if n not in again})
 
+    def inside(self, path: str) -> bool:
+        """Whether a path that is no module lies in a layer whose form takes it in: one way of a Bidirectional."""
+        while self.modules and path:
+            path = path.rpartition(".")[0]
+            if (outer := self.modules.get(path)) is not None:
+                return bool(path and outer.form)
+        return False
+
     def under(self, prefix: str) -> dict[str, str]:
         """Names below a module path -> full names; the whole model for ""."""
         start = f"{prefix}." if prefix else ""

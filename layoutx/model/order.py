@@ -19,7 +19,8 @@ def keeps_order(keyed: Keyed) -> bool:
     does every index over such files: a sorted file says nothing about its model. layoutx keeps the order.
     """
     store = keyed.store
-    if store is not None and store.format in ("tree", "orbax", "dcp"):  # jax sorts names; torch deals them out to ranks
+    if store is not None and store.format in ("tree", "orbax", "dcp", "tf_checkpoint"):
+        # jax and TensorFlow sort names; torch deals them out to ranks
         return False
     if store is None or store.format not in ("safetensors", "msgpack", "pickle") or KEY in store.metadata:
         return True

@@ -144,6 +144,8 @@ def _held(
             stored_as = way.layouts
             for prefix, names in places(form, list(way.shapes), keyed, index.among(layer, first, shape)):
                 known = keyed.modules.get(prefix)
+                if known is None and not form.modules and keyed.inside(prefix):
+                    continue
                 if form.by_class and (known is None or known.form != form.name):
                     continue  # fitting names and shapes are no reason
                 if known is not None and known.form and known.form != form.runs and not form.modules:

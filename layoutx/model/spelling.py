@@ -72,6 +72,12 @@ def cleaned(framework: str, names: Iterable[str]) -> Cleaned:
     leftover: dict[str, str] = {}
     names = list(names)
     outer = _outer(framework, names)
+    if framework == "tf1":
+        from layoutx.files.tf_checkpoint import reason_of_name
+
+        known = frozenset(names)
+        leftover = {name: why for name in names if (why := reason_of_name(name, known))}
+        names = [name for name in names if name not in leftover]
     for name in names:
         short, why = _short(framework, name, outer)
         if why:
@@ -84,9 +90,10 @@ def cleaned(framework: str, names: Iterable[str]) -> Cleaned:
             )
         found[dotted] = name
     if framework == "tf1":
+        from layoutx.model.tf1_names import today
         from layoutx.model.tf1_scopes import both_ways
 
-        found = both_ways(found)
+        found = both_ways(today(found))
     return Cleaned(found, leftover)
 
 

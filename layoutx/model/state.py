@@ -47,6 +47,10 @@ def state_records(keyed: Keyed, registry: Registry, values: Mapping[str, Any] = 
     bare = {name for name, kind in bare_names(keyed, registry).items() if kind == TABLE or called_scale(name)}
     below = cache(partial(_below, keyed))
     layers = [own for record in layers for own in _named(_in_parts(record, parts, full), bare, keyed, below)]
+    if keyed.framework == "tf1":
+        from layoutx.model.tf1_scopes import normalised
+
+        layers = normalised(layers)
     order = {tensor.name: at for at, tensor in enumerate(keyed.tensors.values())}
     layers.sort(key=lambda record: min(order[tensor.name] for tensor in record.tensors.values()))
     store = keyed.store or Store(Path("<state dict>"), "live", keyed.tensors)
@@ -156,9 +160,10 @@ def _guesses(record: LayerRecord, keyed: Keyed, registry: Registry, values: Mapp
     module = keyed.modules.get(record.name)
     shapes = {name: tensor.shape for name, tensor in record.tensors.items()}
     if keyed.framework == "tf1":
-        from layoutx.model.tf1_scopes import spoken
+        from layoutx.model.tf1_scopes import giving, spoken
 
-        return spoken(guess(registry, "tf1", shapes, known=values_said(values, record.name)), record.name, registry)
+        found = guess(registry, "tf1", shapes, known=values_said(values, record.name))
+        return spoken(giving(found, record, keyed, registry), record.name, registry)
     if module is not None and module.form and registry.form(module.form).by_class:
         found = held_by(registry, module.form, shapes)
     else:

@@ -51,6 +51,27 @@ def test_a_keras_2_model_has_its_config_and_leaves_its_optimizer_out(tmp_path: P
     assert not np.array_equal(weight, values[0].T)
 
 
+def test_a_cell_is_known_by_its_layer_and_not_by_a_list_of_variables(tmp_path: Path) -> None:
+    """The lists of variables that a SavedModel keeps are the shortest way to what lies in a cell."""
+    tf_keras = pytest.importorskip("tf_keras")
+    k = tf_keras.layers
+    own = [k.Bidirectional(k.LSTM(3, return_sequences=True), name="b"), k.GRU(4, name="g"), k.Dense(2, name="d")]
+    model = tf_keras.Sequential([k.InputLayer((6, 5)), *own])
+    values = filled(model.weights)
+    model.save(tmp_path / "sm", save_format="tf")
+    view = lx.inspect(tmp_path / "sm")
+    assert [layer.form for layer in view.layers if layer.form] == [
+        "keras.Bidirectional.LSTM",
+        "keras.GRU",
+        "keras.Dense",
+    ]
+    lx.convert(tmp_path / "sm", tmp_path / "out.npz", to="torch")
+    found = np.load(tmp_path / "out.npz")
+    assert np.array_equal(found["b.weight_hh_l0_reverse"], values[4].T)
+    z, r, h = np.split(values[6].T, 3)
+    assert np.array_equal(found["g.weight_ih_l0"], np.concatenate([r, z, h]))
+
+
 def test_an_export_of_keras_3_keeps_the_variables_own_names(tmp_path: Path) -> None:
     keras = pytest.importorskip("keras")
     model = keras.Sequential([keras.layers.Input((6, 5, 3)), *layers(keras)], name="net")

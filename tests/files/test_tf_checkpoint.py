@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from layoutx.errors import FileError, UsageError
+from layoutx.files.open import open_store
 from layoutx.files.tf_checkpoint import MAGIC, SKIPPED, STYLE, read_checkpoint
 
 
@@ -55,9 +56,21 @@ def test_names_of_tensorflow_1(one):
         np.testing.assert_array_equal(found, value)
     skipped = json.loads(store.metadata[SKIPPED])
     kernel = "rnn/multi_rnn_cell/cell_0/basic_lstm_cell/kernel"
-    assert skipped[f"{kernel}/Adam_1"] == skipped[f"{kernel}/Ftrl"] == f"optimizer state of {kernel}"
-    assert skipped[f"{kernel}/ExponentialMovingAverage"] == f"moving average of {kernel}"
+    assert skipped[f"{kernel}/Adam_1"] == "optimizer state (Adam_1)"
+    assert skipped[f"{kernel}/Ftrl"] == "optimizer state (Ftrl)"
+    assert skipped[f"{kernel}/ExponentialMovingAverage"] == "moving averages (ExponentialMovingAverage)"
     assert {name for name in skipped if "/" not in name} == {"beta1_power", "beta2_power", "global_step"}
+
+
+def test_whatever_file_of_a_checkpoint_is_named(one, tmp_path):
+    """People give what TensorFlow prints, the largest file, or the folder."""
+    path, values = one
+    for name in ("m.ckpt", "m.ckpt.data-00000-of-00001", "m.ckpt.meta", "."):
+        assert open_store(path.parent / name).tensors.keys() == values.keys()
+    for name in ("a.index", "b.index"):
+        (tmp_path / name).write_bytes(path.read_bytes())
+    with pytest.raises(FileError, match=r"name a file in it: a\.index, b\.index"):
+        open_store(tmp_path)
 
 
 @pytest.mark.parametrize("library", ["tf_keras", "keras"])

@@ -13,7 +13,8 @@ from keras_models import inputs_of, outputs_of, precision, trained
 from safetensors.torch import load_file
 
 from layoutx.convert import convert
-from layoutx.errors import LayoutxError
+from layoutx.errors import LayoutxError, UsageError
+from layoutx.port import port
 
 
 def assert_same(name: str, weights: dict[str, torch.Tensor], framework: str = "keras") -> None:
@@ -41,6 +42,16 @@ def test_a_models_file_says_what_a_weights_file_does_not(name: str, saved, tmp_p
     source = saved(name, ending=".weights.h5")
     convert(source, out, to="torch", like=torch_models.MODELS[name](), config=saved(name))
     assert_same(name, load_file(out))
+
+
+def test_port_takes_the_config_of_a_weights_file(saved, tmp_path: Path) -> None:
+    source, module = saved("cnn", ending=".weights.h5"), torch_models.MODELS["cnn"]().double()
+    with pytest.raises(LayoutxError, match="--config"):
+        port(source, module)
+    port(source, module, config=saved("cnn"))
+    assert_same("cnn", module.state_dict())
+    with pytest.raises(UsageError, match="is not a Keras file: a model config says nothing"):
+        port(module, torch_models.MODELS["cnn"](), config=saved("cnn"))
 
 
 def test_weights_go_into_another_file_of_the_same_model(saved, tmp_path: Path) -> None:

@@ -155,3 +155,38 @@ def test_tflite_refuses_what_an_operator_does_not_have():
             tflite_live.run("tflite.FULLY_CONNECTED", config, tensors, x)
     with pytest.raises(UsageError, match="no operator"):
         tflite_live.run("tflite.ADD", {}, held, x)
+
+
+def test_what_tf_contrib_computed_is_its_equations():
+    held = values({"gamma": (6,), "beta": (6,)})
+    x = RNG.normal(size=(2, 5, 3, 6))
+
+    def normed(x, axes, eps):
+        mean, variance = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+        return (x - mean) / np.sqrt(variance + eps)
+
+    apart = normed(x.reshape(2, 5, 3, 2, 3), (1, 2, 4), 1e-6).reshape(x.shape)
+    wanted = {
+        "LayerNorm": (normed(x[:, 0, 0], -1, 1e-12), x[:, 0, 0], {}),
+        "InstanceNorm": (normed(x, (1, 2), 1e-6), x, {}),
+        "GroupNorm": (apart, x, {"groups": 2}),
+    }
+    for name, (y, data, config) in wanted.items():
+        found = tf1_live.run(f"tf1.{name}", config, held, {"x": data})["y"]
+        np.testing.assert_allclose(found, y * held["gamma"] + held["beta"], atol=1e-12)
+    rows = values({"output_weights": (4, 6), "output_bias": (4,)})
+    found = tf1_live.run("tf1.Output", {}, rows, {"x": x[:, 0, 0]})["y"]
+    np.testing.assert_allclose(found, x[:, 0, 0] @ rows["output_weights"].T + rows["output_bias"], atol=1e-12)
+    kernel = values({"depthwise_kernel": (3, 2, 6, 2)})
+    found = tf1_live.run("tf1.DepthwiseConv2D", {"padding": "VALID", "use_bias": False}, kernel, {"x": x})["y"]
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 2), (1, 2))
+    wanted_y = np.einsum("bhwcij,ijcm->bhwcm", windows, kernel["depthwise_kernel"]).reshape(found.shape)
+    np.testing.assert_allclose(found, wanted_y, atol=1e-12)
+
+
+def test_weights_that_tf_contrib_did_not_have():
+    held = values({"gamma": (6,), "beta": (6,), "more": (6,)})
+    with pytest.raises(BindError, match="it has no more"):
+        tf1_live.run("tf1.LayerNorm", {}, held, {"x": RNG.normal(size=(2, 6))})
+    with pytest.raises(BindError, match="does not take this"):
+        tf1_live.run("tf1.LayerNorm", {}, {"gamma": held["gamma"]}, {"x": RNG.normal(size=(2, 6))})

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from layoutx.model.matching.habits import side_by_side
 from layoutx.model.matching.sequence import forced
+from layoutx.model.places import Candidate
 
 if TYPE_CHECKING:
     from layoutx.model.matching.evidence import Clues
@@ -27,6 +28,12 @@ def kept(found: Clues, rest: Mapping[str, Sequence[int]], group: Sequence[str]) 
 def listed(found: Clues, rest: Mapping[str, Sequence[int]], group: Sequence[str]) -> bool:
     """Whether the places of a group are lists that a model may go through one after another, or side by side."""
     return side_by_side({found.said[name, at].there.text for name in group for at in rest[name]})
+
+
+def beside(places: Iterable[Candidate]) -> bool:
+    """Whether no place lies deeper in the module of another: a module may be defined before what it calls first."""
+    homes = {f".{place.prefix}".rpartition(".")[0] + "." for place in places}
+    return not any(a != b and b.startswith(a) for a in homes for b in homes)
 
 
 def misnamed(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from layoutx.model.keyed import Keyed
-from layoutx.model.matching.doubts import kept, listed, misnamed
+from layoutx.model.matching.doubts import beside, kept, listed, misnamed
 from layoutx.model.matching.habits import contradicted, unruly
 from layoutx.model.matching.names import Name, Said, all_named, likeness, rarity, said_of, shifted, shifts
 from layoutx.model.matching.neighbours import Neighbours, known_as
@@ -139,10 +140,18 @@ def _names(
 
 
 def _equal(name: str, prefix: str) -> float:
-    """What it is worth that a layer's name is a path, or its end; 0 where it is neither."""
+    """What it is worth that a layer's name is a path, or one of them the end of the other; 0 where it is neither."""
     if plain(prefix) == plain(name):
         return SAME_NAME
-    return SAME_END if plain(prefix.rpartition(".")[2]) == plain(name) else 0.0
+    inner = plain(prefix) in _ends(name) or plain(name) in _ends(prefix)
+    return SAME_END if inner or plain(prefix.rpartition(".")[2]) == plain(name) else 0.0
+
+
+@lru_cache(65536)  # each name is compared with many
+def _ends(path: str) -> frozenset[str]:
+    """What is left of a path below the modules around it, of two names or more: the last alone is many layers'."""
+    parts = re.split(r"[./]", path)
+    return frozenset(plain("".join(parts[at:])) for at in range(1, len(parts) - 1))
 
 
 def _order(found: Clues, rest: Mapping[str, Sequence[int]], known: Mapping[str, Candidate], scores: Table) -> None:
@@ -257,7 +266,8 @@ def _ranked(found: Clues, rest: Mapping[str, Sequence[int]], scores: Table) -> N
         stack = len({candidate.prefix for candidate in cells.values()}) == 1  # layers that run one after another
         if (mine is None or stack) and found.order[0] and (stack or not found.order[1]):
             mine = [(number[name],) for name in group]
-        if yours is None and found.order[1] and not found.order[0] and kept(found, rest, group):
+        ordered = found.order[1] and not found.order[0]
+        if yours is None and ordered and kept(found, rest, group) and beside(cells.values()):
             yours = [(candidate.at,) for candidate in cells.values()]
         if mine is None or yours is None:
             continue

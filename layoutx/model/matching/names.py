@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import compress
 from math import log
 
 from layoutx.frozen import frozen
@@ -13,18 +15,23 @@ from layoutx.model.order import counted
 _PART = re.compile(r"\d+|[a-z]+")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _RANK = re.compile(r"(?<=[a-z])[123]d(?![a-z])")  # conv2d: two dimensions, not the second
-SHORT = {"q": "query", "k": "key", "v": "value", "attn": "attention"}  # what stands for a word by habit
+# what stands for a word by habit
+SHORT = {"q": "query", "k": "key", "v": "value", "attn": "attention", "shortcut": "downsample"}
 SHORTEST = 3  # letters by which a word is known: enc of encoder
 
 
 @frozen
 class Name:
-    """A layer's path taken apart: its words, its numbers, and what it is without these (`blocks.#.norm#`)."""
+    """A layer's path taken apart: its words, its numbers, and what it is without these (`blocks.#.norm#`).
+
+    `counted`: the numbers in which names of this skeleton differ: not those of `resnet_v1_50`.
+    """
 
     text: str
     words: tuple[str, ...]
     numbers: tuple[int, ...]
     skeleton: str
+    counted: tuple[int, ...] = ()
 
 
 def named(text: str) -> Name:
@@ -39,7 +46,14 @@ def all_named(texts: Iterable[str]) -> dict[str, Name]:
     """The names of one model: where `dense` stands beside `dense_1` it is the first of that series, number 0."""
     texts = list(texts)
     series = {counted(text) for text in texts if counted(text) != text}
-    return {text: named(f"{text}_0" if text in series else text) for text in texts}
+    found = {text: named(f"{text}_0" if text in series else text) for text in texts}
+    families: dict[str, list[tuple[int, ...]]] = {}
+    for name in found.values():
+        families.setdefault(name.skeleton, []).append(name.numbers)
+    vary = {skeleton: [len(set(column)) > 1 for column in zip(*own, strict=True)] for skeleton, own in families.items()}
+    return {
+        text: replace(name, counted=tuple(compress(name.numbers, vary[name.skeleton]))) for text, name in found.items()
+    }
 
 
 def likeness(left: Iterable[str], right: Iterable[str], weight: Mapping[str, float]) -> float:
@@ -81,8 +95,11 @@ class Said:
 
 def said_of(left: Name, right: Name, equal: float, alike: float) -> Said:
     """What two names say, the numbers compared once for all the rounds of a matching."""
-    many = len(left.numbers) == len(right.numbers)
-    shift = tuple(b - a for a, b in zip(left.numbers, right.numbers, strict=True)) if many else None
+    here, there = left.numbers, right.numbers
+    if len(here) != len(there):
+        here, there = left.counted, right.counted
+    many = len(here) == len(there) and bool(here or not left.numbers)
+    shift = tuple(b - a for a, b in zip(here, there, strict=True)) if many else None
     return Said(left, right, equal, alike, (left.skeleton, right.skeleton), shift)
 
 

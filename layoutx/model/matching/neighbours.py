@@ -37,9 +37,9 @@ class Neighbours:
         if id(candidate) not in self.around:
             self.around[id(candidate)] = self._around(candidate)
         found = self.around[id(candidate)]
-        if found is None or name not in self.here.before:
+        if found is None:
             return 0, 0, False
-        return agreement((self.here.before[name], self.here.after[name]), found, met)
+        return agreement((self.here.before.get(name), self.here.after.get(name)), found, met)
 
     def _around(self, candidate: Candidate) -> Around | None:
         paths = [path for path in paths_of(candidate) if path in self.there.before]

@@ -17,16 +17,27 @@ PLAIN: frozenset[Label] = frozenset({((), 0, 1)})
 
 @frozen
 class Wires:
-    """Name -> the layers with weights before it, and those after it; INPUT and OUTPUT stand for the model's ends."""
+    """Name -> the layers with weights before it, and those after it; INPUT and OUTPUT stand for the model's ends.
+
+    A name that is missing on one side is one of which nobody knows what lies there.
+    """
 
     before: Mapping[str, Edges]
     after: Mapping[str, Edges]
 
 
 def wires_of(model: ModelRecord) -> Wires | None:
-    """The wiring of records, through layers without weights; None where nothing is known of it."""
+    """The wiring of records, through layers without weights; None where nothing is known of it.
+
+    Where no record says what feeds it, some may say whom they alone read: no more is known then of these, and of
+    those that they read no more than that.
+    """
     found = ways_of(model)
-    return _both({name: _edges(own) for name, own in found.items()}) if found else None
+    if found:
+        return _both({name: _edges(own) for name, own in found.items()})
+    alone = {record.name: record.alone for record in model.layers if record.alone}
+    before = {name: {maker: PLAIN} for name, maker in alone.items()}
+    return Wires(before, {maker: {name: PLAIN} for name, maker in alone.items()}) if alone else None
 
 
 def ways_of(model: ModelRecord) -> dict[str, tuple[Way, ...]]:
@@ -129,7 +140,7 @@ def _around(side: Mapping[str, Edges], paths: Collection[str]) -> Edges:
 
 
 def agreement(
-    mine: Sequence[Edges], yours: Sequence[Edges], known: Mapping[str, Collection[str]]
+    mine: Sequence[Edges | None], yours: Sequence[Edges], known: Mapping[str, Collection[str]]
 ) -> tuple[float, float, bool]:
     """How many neighbours are counterparts, and how many are not; one that only one side has is half a wrong one.
 
@@ -138,12 +149,14 @@ def agreement(
     way differently.
 
     Args:
-        mine, yours: neighbours before, and after.
+        mine, yours: neighbours before, and after; None where they are not known.
         known: layer -> the module paths of its counterpart, for the layers that have one.
     """
     right = wrong = uneven = 0
     same, told = True, False
     for own, other in zip(mine, yours, strict=True):
+        if own is None:
+            continue
         for name, labels in own.items():
             if name not in known and name not in (INPUT, OUTPUT):
                 continue

@@ -48,6 +48,12 @@ def _gathered(table: Any, x: Any) -> Any:
     return tensorflow.gather(tensorflow.reshape(table, (-1, table.shape[-1])), x)
 
 
+def _looked_up(table: Any, x: Any) -> Any:
+    import tensorflow
+
+    return tensorflow.nn.embedding_lookup(table.reshape(-1, table.shape[-1]), x)
+
+
 def _times(factors: Any, x: Any) -> Any:
     return x * factors
 
@@ -184,6 +190,7 @@ TABLES: Mapping[str, Callable[[Array, Array], Any]] = {
     "flax.Param": partial(_linen, use=_rows),
     "nnx.Param": partial(_nnx, use=_rows),
     "keras.PositionEmbedding": partial(_keras, use=_taken),
+    "tf1.Variable": _looked_up,
     "onnx.Add": _added,
     "onnx.Concat": _laid,
 }

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from layoutx.errors import UsageError
+from layoutx.verify.live import tf1_contrib
 from layoutx.verify.live.arrays import Array, Arrays, cast_all, inputs, options, refused
+from layoutx.verify.live.tf1_contrib import CONTRIB
 
 LAYERS = {  # tf.layers class -> its module under tf_keras.src.legacy_tf_layers
     "Dense": "core",
@@ -39,8 +41,8 @@ def run(form: str, config: Mapping[str, Any], tensors: Arrays, x: Arrays, dtype:
 
     `tf1.<class of tf.layers>`; `tf1.<cell>` run over all steps by `tf.compat.v1.nn.dynamic_rnn`;
     `tf1.Bidirectional.<cell>` by `bidirectional_dynamic_rnn`, names behind `fw/` and `bw/`, outputs joined on the last
-    axis; block cells of tf.contrib by the operator that they called (float32 only). `config` holds the keywords of the
-    constructor, and `time_major` of dynamic_rnn. h, c are (direction, batch, hidden).
+    axis; layers and block cells of tf.contrib by the operations that they called (cells: float32 only). `config`
+    holds the keywords of the constructor, and `time_major` of dynamic_rnn. h, c are (direction, batch, hidden).
 
     Raises:
         UsageError: no such layer, or a missing input.
@@ -49,6 +51,8 @@ def run(form: str, config: Mapping[str, Any], tensors: Arrays, x: Arrays, dtype:
     dtype = precision(form, config, dtype)
     (data,) = inputs(form, cast_all(x, dtype), "x")
     name, given = form.removeprefix("tf1."), cast_all(tensors, dtype)
+    if name in CONTRIB:
+        return tf1_contrib.run(_tensorflow(), form, config, given, data)
     if name in (*BLOCKS, *GRU_BLOCKS):
         return _over_time(form, name, options(config, "time_major"), given, data, bool(config.get("time_major")))
     with _built(form, config, data.shape, dtype) as (tf, placeholder, outputs, variables):
@@ -68,7 +72,7 @@ def describe(
     Raises:
         UsageError: no such layer, or one of tf.contrib, whose classes are gone.
     """
-    if form.removeprefix("tf1.") in (*BLOCKS, *GRU_BLOCKS):
+    if form.removeprefix("tf1.") in (*BLOCKS, *GRU_BLOCKS, *CONTRIB):
         raise UsageError(f"the weights of {form} cannot be listed", why="tf.contrib is gone; its operators own none")
     with _built(form, config, tuple(shapes["x"]), "float64") as (_, _, _, variables):
         return [(name, tuple(variable.shape)) for name, variable in variables.items()]
