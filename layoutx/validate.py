@@ -118,7 +118,7 @@ def compared_models(
         second,
         joined.pairs,
         inputs,
-        channels=(_channels(known, first), _channels(known, second)),
+        channels=(_channels(known, first, here), _channels(known, second, there)),
         wires=_wires(here, there, joined),
         problems={title(pair.source): _problem(pair) for pair in joined.pairs},
         tolerance=tolerance,
@@ -137,7 +137,7 @@ def _of_recordings(
         form = known.forms.get(f"{framework}.{name}")
         return form.kind if form is not None else ""
 
-    channels = (_channels(known, first), _channels(known, second))
+    channels = (_channels(known, first, None), _channels(known, second, None))
     found = compared(first, second, inputs, kind_of, channels, tolerance)
     return Validation(
         _about(first, found.source, given[0]),
@@ -151,8 +151,10 @@ def _of_recordings(
     )
 
 
-def _channels(known: Registry, runner: Runner) -> bool:
-    """Whether a framework keeps channels first."""
+def _channels(known: Registry, runner: Runner, model: Keyed | ModelRecord | None) -> bool:
+    """Whether a model has its channels first: as it says itself, else as its framework has them."""
+    if isinstance(model, ModelRecord) and model.channels:
+        return model.channels == "first"
     return known.framework(runner.framework).channels == "first"
 
 

@@ -227,6 +227,7 @@ def keras_attention(version: int) -> Iterator[Plan]:
         for more in ({}, {"use_bias": False}, {"num_key_value_heads": 6}):
             yield Plan("keras.GroupQueryAttention", {**config, **more}, WHERE)
         yield Plan("keras.GroupQueryAttention", {**config, "num_query_heads": 3}, PAIR)
+        yield Plan("keras.GroupQueryAttention", {**config, "num_query_heads": 3}, same)
 
 
 def torch(form: str, x: Shape, refine: Mapping[str, str] | None = None, vocab: int = 0, **config: Any) -> Plan:
@@ -369,6 +370,12 @@ def torch_attention() -> Iterator[Plan]:
         batch = bias != "in"
         x = {name: shape if batch else (shape[1], shape[0], shape[2]) for name, shape in same.items()}
         yield Plan(form, {"num_heads": 3, **given, "batch_first": batch}, x, held)
+    tensors = {"in_proj.weight": (45, 15), "in_proj.bias": (45,), "out_proj.weight": (15, 15), "out_proj.bias": (15,)}
+    yield Plan(form, {"num_heads": 3}, same, tensors)
+    tensors = {}
+    for name in ("q", "k", "v", "out"):
+        tensors |= {f"{name}_proj.weight": (15, 15), f"{name}_proj.bias": (15,)}
+    yield Plan("torch.AttentionProjections", {"num_heads": 3, "num_kv_heads": 3, "bias": True}, same, tensors)
 
 
 def onnx(form: str, x: Shape, tensors: Mapping[str, Shape], vocab: int = 0, **config: Any) -> Plan:
@@ -476,3 +483,8 @@ def onnx_attention() -> Iterator[Plan]:
     for name, weight in {"q": (15, 15), "k": (17, 15), "v": (17, 15), "out": (15, 15)}.items():
         tensors |= {f"{name}.B": weight, f"{name}.bias": weight[1:]}
     yield Plan("onnx.AttentionProjections", {"num_heads": 3, "num_kv_heads": 3}, PAIR, tensors)
+    same = {"query": (2, 4, 15), "key": (2, 5, 15), "value": (2, 5, 15)}
+    tensors = {}
+    for name in ("q", "k", "v", "out"):
+        tensors |= {f"{name}.B": (15, 15), f"{name}.bias": (15,)}
+    yield Plan("onnx.AttentionProjections", {"num_heads": 3, "num_kv_heads": 3}, same, tensors)

@@ -25,6 +25,7 @@ def cases() -> Iterator[Plan]:
         yield Plan("haiku.MultiHeadAttention", {**heads, "value_size": 7, "model_size": 11}, WHERE)
         yield Plan("haiku.MultiHeadAttention", heads, WHERE)
         yield Plan("haiku.MultiHeadAttention", heads, PAIR)
+        yield Plan("haiku.MultiHeadAttention", heads, {"query": (2, 4, 15), "key": (2, 5, 15), "value": (2, 5, 15)})
 
 
 def haiku(form: str, x: Shape, refine: Mapping[str, str] | None = None, vocab: int = 0, **config: Any) -> Plan:

@@ -127,6 +127,7 @@ def gates_and_tables() -> Iterator[Plan]:
         ("nnx.Param", ""),
         ("keras.PositionEmbedding", "embeddings"),
         ("onnx.Add", "B"),
+        ("onnx.Concat", "B"),
         ("tf1.Variable", ""),
     ):
         yield Plan(form, {}, {"x": (5,)}, {slot: (11, 3)}, vocab=11)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 KEY = "layoutx"
 MEMBER = "layoutx.json"
-SKIPPED, TIED = "checkpoint:skipped", "paddle:tied"  # what readers leave in the metadata for those who name layers
+SKIPPED, TIED = "checkpoint:skipped", "checkpoint:tied"  # what readers leave in the metadata for those who name layers
 
 
 def skipped_of(metadata: Mapping[str, str]) -> dict[str, str]:
@@ -16,7 +16,7 @@ def skipped_of(metadata: Mapping[str, str]) -> dict[str, str]:
 
 
 def tied_names(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Name -> the name to use of the same tensor, as paddle's own table of parameters says."""
+    """Name -> the name to use of the same tensor, as a checkpoint says that keeps tensors by their storage."""
     lines = (line.split("\t") for line in metadata.get(TIED, "").splitlines())
     return {line[0]: line[1] for line in lines if len(line) == 2}
 

@@ -60,7 +60,7 @@ NAMED = {
 def read_pickle(path: Path) -> Store:
     """A `.pdparams`, or any pickled mapping of names to arrays (a haiku tree); nested names are joined with "/".
 
-    Tied tensors keep all their names; the metadata `paddle:tied` says which name of each is the one to use.
+    Tied tensors keep all their names; the metadata `checkpoint:tied` says which name of each is the one to use.
     uint16 is bfloat16 in paddle, which NumPy has no name for.
 
     Raises:

@@ -17,7 +17,7 @@ from layoutx.files.blob import reading
 from layoutx.files.dtypes import EXTRA, Array, DType, is_extra, named
 from layoutx.files.guarded import watch
 from layoutx.files.limits import within_expansion
-from layoutx.files.notes import MEMBER, from_text, to_text
+from layoutx.files.notes import MEMBER, TIED, from_text, to_text
 from layoutx.files.store import Store, Tensor
 from layoutx.files.torch_pickle import check_legacy, check_zip
 
@@ -66,8 +66,23 @@ def read_torch(path: Path) -> Store:
     tensors = {
         name: _tensor(torch, name, value, path, mapped) for name, value in state.items() if torch.is_tensor(value)
     }
+    if tied := _tied(state):
+        metadata[TIED] = "\n".join(f"{name}\t{first}" for name, first in tied.items())
     within_expansion(path.stat().st_size, sum(tensor.nbytes for tensor in tensors.values()), path, "what it holds")
     return Store(path, "torch", tensors, metadata)
+
+
+def _tied(state: Mapping[str, Any]) -> dict[str, str]:
+    """Names of one tensor -> the first of them: `net.0.weight` of a module that is `conv1` as well."""
+    first: dict[tuple[int, tuple[int, ...], tuple[int, ...]], str] = {}
+    found: dict[str, str] = {}
+    for name, value in state.items():
+        if getattr(value, "layout", None) is None or str(value.layout) != "torch.strided" or not value.numel():
+            continue
+        key = (value.data_ptr(), tuple(value.shape), tuple(value.stride()))
+        if first.setdefault(key, name) != name and "\t" not in name:
+            found[name] = first[key]
+    return found
 
 
 def write_torch(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:

@@ -45,6 +45,8 @@ def _check(record: LayerRecord, axis: str, here: Refinement | None, module: Modu
     there = module.refine.get(axis)
     if here is not None and there is not None and (_sizes(here) == _sizes(there) or _alike(here, there)):
         return
+    if (here is None or there is None) and all(one is None or len(_sizes(one)) < 2 for one in (here, there)):
+        return  # a map of one position: there is nothing that could stand in another order
     if here is None or there is None:
         why = module.note or record.note or "one of the two models flattens a map into it, the other does not"
     else:

@@ -15,6 +15,7 @@ from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
 from layoutx.model.bindings import bind_record
 from layoutx.model.followed import unfollowed
+from layoutx.model.keras import NOT_KERAS
 from layoutx.model.mapfile import MapFile, read_map
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.plan.plan import Plan
@@ -172,15 +173,22 @@ def chosen(
     return kept, skipped
 
 
+LIVE = (
+    "give the live model, whose layers are read one by one (lx.port(keras.models.load_model(FILE), TARGET), or "
+    "package.module:callable in the file's place), "
+)
+
+
 def _unformed(record: LayerRecord) -> ConversionError:
     tensors = ", ".join(f"{n} {t.shape}" for n, t in record.tensors.items())
+    holds = record.note.endswith(NOT_KERAS) and any("/" in name for name in record.tensors)  # layers of its own
     what = f"layer {record.name}: layoutx has no form for the class {record.class_name or 'unknown'}"
     return ConversionError(
         what,
         where=f"tensors: {tensors}",
         why=record.note,
-        do=f"name its form (--form {record.name}=FORM), leave it out (--skip {record.name}), or add a spec "
-        "(docs/writing-a-spec.md)",
+        do=f"{LIVE if holds else ''}name its form (--form {record.name}=FORM), leave it out "
+        f"(--skip {record.name}), or add a spec (docs/writing-a-spec.md)",
     )
 
 

@@ -112,6 +112,7 @@ def foldable(model: ModelRecord, registry: Registry, options: Options) -> list[F
         if (
             activation == "linear"
             and _of_channels(conv, norm)
+            and all(not way.pooled and way.of == 1 for way in norm.ways if way.maker == name)
             and not any(fnmatchcase(norm.name, pattern) for pattern in options.skip)
         ):
             found.append(Folded(conv, norm))

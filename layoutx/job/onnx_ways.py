@@ -59,12 +59,15 @@ def owned(job: Job, target: Keyed | ModelRecord) -> Job:
     """The job with a word on each value of an ONNX target that becomes a tensor of its own.
 
     Raises:
-        ConversionError: a node that is no layer reads the same value.
+        ConversionError: a node that is no layer reads the same value; one value holds a layer's numbers several times.
     """
     if not isinstance(target, ModelRecord) or target.framework != "onnx":
         return job
     stored = {name for name, _ in tensors_in(structure(target.store.path).graph)}
     notes = {t.name: r.note for r in target.layers for t in r.tensors.values()}
+    sizes = {t.name: t.size for r in target.layers for t in r.tensors.values() if r.form}
+    many = {n: target.store.tensors[n].size // size for n, size in sizes.items() if n in stored and size}
+    many = {name: copies for name, copies in many.items() if copies > 1}
     problems: list[LayoutxError] = []
     layers = []
     for layer in job.layers:
@@ -73,9 +76,16 @@ def owned(job: Job, target: Keyed | ModelRecord) -> Job:
             if said:
                 what, do = f"{said}, which would change too", "leave the layer out (--skip), or export the model anew"
                 problems.append(ConversionError(what, where=layer.record.place, do=do))
+        for name in layer.targets.values():
+            copies = many.get(name, 0)
+            if copies:
+                what = f"{name} holds the same numbers {copies} times, once for each of a batch"
+                why = "the exporter spread them when it ran: the graph takes this batch size alone"
+                do = "export the graph for any batch size (dynamic_shapes, dynamic_axes)"
+                problems.append(ConversionError(what, where=layer.record.place, why=why, do=do))
         fresh = [name for name in layer.targets.values() if name not in stored]
         said = f"{', '.join(fresh)}: stored in place of what the graph computes or shares" if fresh else ""
         note = "; ".join(filter(None, [layer.record.note, said]))
         layers.append(replace(layer, record=replace(layer.record, note=note)))
-    raise_all(problems, "other nodes of the graph read these weights")
+    raise_all(problems, "weights of the graph cannot be replaced")
     return replace(job, layers=tuple(layers))

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from layoutx.model.entry import shape_of
 from layoutx.model.keyed import Keyed, wired
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.torch_flow import followed
-from layoutx.model.torch_trace import traced
+from layoutx.model.torch_trace import traced, unopened
 from layoutx.plan.plan import Array
 from layoutx.verify.keywords import keywords_for
-from layoutx.verify.made import sized, vocabularies
+from layoutx.verify.made import told_inputs
 from layoutx.verify.models import arrangements
 from layoutx.verify.plain import is_torch
 
@@ -50,9 +49,9 @@ def with_run(
     @cache
     def flow() -> Mapping[str, LayerRecord]:
         program = traced(live)
-        if program is None:
+        if program is None or unopened(program, live):
             ran()
-            program = _seen(live, tries)
+            program = _seen(live, tries) or program
         return followed(program, shapes) if program is not None else {}
 
     return wired(model, flow)
@@ -69,33 +68,4 @@ def _given(inputs: Any) -> list[Array]:
 
 
 def _probes(model: Model) -> dict[str, Array]:
-    """Random inputs of the shapes that a Keras config tells, in the model's order; {} where it tells none."""
-    if not isinstance(model, ModelRecord):
-        return {}
-    rng = np.random.default_rng(20261121)
-    limits = vocabularies(model)
-    found: dict[str, Array] = {}
-    for record in _inputs(model):
-        shape = shape_of(record.config, {})
-        if shape is None:
-            return {}
-        sizes = [3, *sized(shape)]
-        limit = limits.get(record.name)
-        whole = limit or "int" in str(record.config.get("dtype", ""))
-        made = rng.integers(0, limit or 2, sizes) if whole else rng.normal(size=sizes).astype("float32")
-        found[record.name] = made
-    return found
-
-
-def _inputs(model: ModelRecord) -> list[LayerRecord]:
-    """The model's input layers in the order in which it takes them; of an old Sequential its first layer."""
-    body = (model.store.config or {}).get("config")
-    said = body.get("input_layers", ()) if isinstance(body, Mapping) else ()
-    if said and isinstance(said[0], str):  # Keras 3 writes the only one without a list
-        said = [said]
-    names = [str(one[0]) for one in said if isinstance(one, (list, tuple)) and one]
-    own = {record.name: record for record in model.layers if record.class_name == "InputLayer"}
-    if names and all(name in own for name in names):
-        return [own[name] for name in names]
-    top = [record for name, record in own.items() if "/" not in name]
-    return top or [record for record in model.layers[:1] if not record.inputs]
+    return told_inputs(model) if isinstance(model, ModelRecord) else {}

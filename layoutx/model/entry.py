@@ -52,6 +52,13 @@ def is_operation(entry: Mapping[str, Any], config: Mapping[str, Any]) -> bool:
     return new and "trainable" not in config and "dtype" not in config and "layers" not in config
 
 
+def index_of(entry: Mapping[str, Any]) -> Any:
+    """What a GetItem of Keras 3 is called with, `x[:, -1]`, as its config writes it; None where it is not said."""
+    calls = entry.get("inbound_nodes")
+    args = mapping_of(calls[0]).get("args") if isinstance(calls, list) and len(calls) == 1 else None
+    return args[1] if isinstance(args, list) and len(args) == 2 else None
+
+
 def registered(entry: Mapping[str, Any], class_name: str) -> str:
     """The name under which a class was registered, `package>Name`; the class name where it was not."""
     registered = entry.get("registered_name")

@@ -16,6 +16,8 @@ from layoutx.spec.bound import BoundForm
 from layoutx.spec.registry import Registry
 
 MAPS = ("conv", "conv_transpose", "separable_conv")
+NORMS = ("batch_norm", "layer_norm", "group_norm", "rms_norm", "prelu")  # these read a vector or the map made of it
+FEW = 4  # channels of an image, or of a few of them
 AXES = ("input", "channel", "features")  # what a flattened map would meet
 _CONFIG = "give the model's config (--config model.keras, or its to_json() text)"
 _TRACE = "give the live model, not its weights alone, and inputs (--inputs FILE), on whose shapes it is traced"
@@ -75,6 +77,9 @@ def unfollowed(
             more = MORE.get(model.framework, _CONFIG)
             live = model.store.path.name.startswith("<")
             errors.append(_error(record, size, axis, more if unwired else "", doubtful, live))
+    made = _remade(whole) if unwired else set()
+    more = MORE.get(model.framework, _CONFIG)
+    errors += [_unit_error(r, b.sizes["output"], more) for r, b in found if b.sizes.get("output") in made]
     return errors
 
 
@@ -94,6 +99,40 @@ def _flattened(whole: Sequence[tuple[LayerRecord, BoundForm]]) -> set[int]:
     channels = {size for _, bound in whole if bound.kind.name in MAPS for size in _widths(bound)}
     read = {bound.sizes["input"] for _, bound in whole if bound.kind.name not in MAPS and "input" in bound.sizes}
     return set() if read & channels else {size for size in read for n in channels if size % n == 0}
+
+
+def _remade(whole: Sequence[tuple[LayerRecord, BoundForm]]) -> set[int]:
+    """Numbers of units that may be made a map again: nobody reads so many, and a convolution reads what nobody makes.
+
+    Of images with few channels nobody makes these either; a map of two sides has a square number of positions.
+    """
+    made = Counter(size for _, bound in whole if bound.kind.name in MAPS for size in _widths(bound))
+    read = {b.sizes.get(axis) for _, b in whole if b.kind.name not in (*MAPS, *NORMS) for axis in AXES}
+    found: set[int] = set()
+    for _, bound in whole:
+        if bound.kind.name not in MAPS or "in" not in bound.sizes:
+            continue
+        channels = bound.sizes["in"] * bound.sizes.get("group", 1)
+        rank = sum(axis in bound.sizes for axis in ("kd", "kh", "kw", "k"))
+        if channels <= FEW or made[channels] > (channels in _widths(bound)):
+            continue
+        units = {b.sizes["output"] for _, b in whole if b.kind.name not in MAPS and "output" in b.sizes} - read
+        found |= {n for n in units if n % channels == 0 and n > channels and _even(n // channels, rank)}
+    return found
+
+
+def _even(positions: int, rank: int) -> bool:
+    """Whether a map of so many positions can have sides of one length; of a sequence any number."""
+    return rank < 2 or round(positions ** (1 / rank)) ** rank == positions
+
+
+def _unit_error(record: LayerRecord, size: int, more: str) -> ConversionError:
+    return ConversionError(
+        f"the order of the {size} output units of {record.name} is not known",
+        where=["they may be made a map (Reshape), which a convolution reads"],
+        why="what reads the layer is unknown; its units lie as h w c in Keras then, as c h w in a channels-first model",
+        do=f"{more}, or say that the order stays as it is: --keep-order {record.name}",
+    )
 
 
 def _widths(bound: BoundForm) -> set[int]:

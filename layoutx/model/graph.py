@@ -13,6 +13,7 @@ from layoutx.model.entry import (
     MAPPING,
     bad_config,
     class_of,
+    index_of,
     is_custom,
     is_operation,
     lengths,
@@ -132,6 +133,8 @@ def node_of(entry: Any, where: str, calls: Calls | None = (), clean: bool = Fals
     inner = graph_of(entry, where) if _is_model(class_name, body) else None
     said = isinstance(body, MAPPING)
     config: Mapping[str, Any] = body if said else {}
+    if class_name == "GetItem":
+        config = {**config, "key": index_of(entry)}
     name = str(entry.get("name") or config.get("name") or (inner.name if inner else ""))
     if not clean:
         named(name, "name", where)

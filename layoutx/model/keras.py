@@ -31,6 +31,7 @@ from layoutx.model.tf_objects import (
 )
 
 Known = Callable[[str], bool]
+NOT_KERAS = "is not a class of Keras"
 UNSAID = "class unknown"  # how the note of a layer begins of which no config says anything
 
 
@@ -239,7 +240,7 @@ def _record(leaf: Leaf, tensors: Mapping[str, Tensor], known: Known, note: str) 
 
         return einsum_record(LayerRecord(leaf.name, leaf.node.class_name, form, config, tensors, note="; ".join(notes)))
     if tensors and not form and leaf.node.custom:
-        notes.append(f"{leaf.node.class_name} is not a class of Keras")
+        notes.append(f"{leaf.node.class_name} {NOT_KERAS}")
     return LayerRecord(leaf.name, leaf.node.class_name, form, config or NOTHING, tensors, note="; ".join(notes))
 
 

@@ -95,7 +95,11 @@ def calls_of(layer: Any, held: Sequence[Any]) -> Calls | None:
     keras = sys.modules.get("keras")
     if keras is None or not isinstance(layer, keras.layers.Layer) or not hasattr(layer, "_inbound_nodes"):
         return None
-    if not all(one.built for one in (layer, *held)):  # a symbolic call would make weights that nobody asked for
+    if not all(one.built for one in held):  # a symbolic call would make weights that nobody asked for
+        return None
+    if not has_call(layer):
+        return _apart(keras, held)
+    if not layer.built:
         return None
     for sized in (False, True):  # many a call asks for the size of the batch, which a symbol does not have
         made = list[list[int]]()
@@ -134,6 +138,25 @@ def _told_by_call(held: Sequence[Any], keras: Any) -> Iterator[None]:
     finally:
         for one in ours:
             object.__delattr__(one, "compute_output_spec")
+
+
+def has_call(layer: Any) -> bool:
+    """Whether a model says what it computes: of one that trains others (a GAN) only its `train_step` may."""
+    call = getattr(type(layer), "call", None)
+    home = str(getattr(call, "__module__", "")).split(".")[0]
+    return home not in ("keras", "tf_keras") or getattr(call, "__qualname__", "") not in ("Model.call", "Layer.call")
+
+
+def _apart(keras: Any, held: Sequence[Any]) -> Calls | None:
+    """The calls of a model without one of its own, which trains models that are functional each: a GAN, a VAE."""
+    if not held or not all(getattr(one, "inputs", None) for one in held):
+        return None
+    inputs = [keras.tree.map_structure(lambda x: keras.KerasTensor(x.shape, x.dtype), one.inputs) for one in held]
+    try:
+        outputs = [one(given[0] if len(given) == 1 else given) for one, given in zip(held, inputs, strict=True)]
+    except Exception:  # inputs in a form of the user's own
+        return None
+    return Calls(keras.tree.flatten(inputs), keras.tree.flatten(outputs))
 
 
 def _given(layer: Any, keras: Any, made: list[list[int]] | None) -> tuple[list[Any], dict[str, Any]]:
@@ -232,7 +255,17 @@ def _inbound(node: Any, ref: Any) -> Entry:
 
     kwargs = {key: refs(value) for key, value in node.arguments.kwargs.items()}
     plain = {key: some[0] if len(some) == 1 else some for key, some in kwargs.items() if some}
-    return {"args": refs(node.arguments.args), "kwargs": plain}
+    index = [_index(one) for one in node.arguments.args[1:]] if type(node.operation).__name__ == "GetItem" else []
+    return {"args": [*refs(node.arguments.args), *index], "kwargs": plain}
+
+
+def _index(key: Any) -> Any:
+    """`x[:, -1]`: what is between the brackets, as Keras writes it."""
+    if isinstance(key, (list, tuple)):
+        return [_index(one) for one in key]
+    if isinstance(key, slice):
+        return {"class_name": "__slice__", "config": {"start": key.start, "stop": key.stop, "step": key.step}}
+    return {"class_name": "__ellipsis__", "config": {}} if key is Ellipsis else key
 
 
 def _operation(one: Any, name: str) -> Entry:

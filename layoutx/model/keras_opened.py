@@ -59,9 +59,10 @@ def _foreign(layer: Any) -> bool:
 
 
 def _held(layer: Any) -> list[Any]:
-    """The layers that a layer of the user's own class holds."""
+    """The layers that a layer of the user's own class holds, but for those that were made and never called."""
     graph = own_graph(layer)
-    return list(layer.layers if graph is not None else layer._flatten_layers(include_self=False, recursive=False))
+    held = layer.layers if graph is not None else layer._flatten_layers(include_self=False, recursive=False)
+    return [one for one in held if getattr(one, "built", True) or one.weights]
 
 
 def _beside(layer: Any, held: list[Any]) -> list[dict[str, Any]]:

@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from layoutx.model.axes import Dim, State, size_of
+from layoutx.model.axes import Cat, Dim, State, size_of
 from layoutx.model.graph import Node
 from layoutx.model.keras_reshape import flatten, reshape
 
 if TYPE_CHECKING:
     from layoutx.model.flow import Flow
 
+WHOLE = {"class_name": "__slice__", "config": {}}  # `:` as Keras writes it
 Rule = Callable[["Flow", Node, str, Sequence[State], Sequence[str]], list[State]]
 
 
@@ -106,6 +107,39 @@ def padded(flow: Flow, node: Node, name: str, states: Sequence[State], labels: S
     return [replace(state, last=last, first=first)]
 
 
+def picked(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
+    """x[:, -1, 2:5]: an axis of which one position is taken goes, one of which some are is another one."""
+    key = node.config.get("key")
+    keys = list(key) if isinstance(key, (list, tuple)) else [key]
+    if len(states) != 1 or states[0].blocked or states[0].lead or key is None:
+        return _passed(node, states)
+    state = states[0]
+    at = next((i for i, one in enumerate(keys) if _class(one) == "__ellipsis__"), len(keys))
+    keys[at : at + 1] = [WHOLE] * (len(state.last) + 2 - len(keys) if at < len(keys) else len(state.last) + 1 - at)
+    known = all(type(one) is int or _class(one) == "__slice__" for one in keys)
+    if not known or len(keys) != len(state.last) + 1 or not _whole(keys[0]):
+        return _blocked(node)
+    gone = [dim for dim, one in zip(state.last, keys[1:], strict=True) if type(one) is int]
+    some = [d for d, one in zip(state.last, keys[1:], strict=True) if type(one) is not int and not _whole(one)]
+    if any(len(dim) > 1 or isinstance(dim[0], Cat) for dim in some):  # a piece of a flattened map
+        return _blocked(node)
+    cut: dict[Dim, Dim] = {dim: (flow.axis("d", name, None),) for dim in some}
+    last, first = (tuple(cut.get(d, d) for d in dims if d not in gone) for dims in (state.last, state.first))
+    if not last or len(first) != len(last):
+        return _blocked(node)
+    return [replace(state, last=last, first=first, spatial=state.spatial and len(last) > 1)]
+
+
+def _class(key: object) -> str:
+    return str(key.get("class_name", "")) if isinstance(key, dict) else ""
+
+
+def _whole(key: object) -> bool:
+    """Whether an index is `:`."""
+    config = key.get("config", {}) if isinstance(key, dict) else {}
+    return _class(key) == "__slice__" and not any(config.get(end) for end in ("start", "stop", "step"))
+
+
 def attended(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
     """keras.ops.dot_product_attention(query, key, value): the query's axes, the last one of the values."""
     if len(states) < 3 or not all(map(_plain, states[:3])) or any(len(state.last) != 3 for state in states[:3]):
@@ -124,4 +158,7 @@ def _passed(node: Node, states: Sequence[State]) -> list[State]:
     return [next((state for state in states if state.blocked), *_blocked(node))]
 
 
-REDUCED: dict[str, Rule] = dict.fromkeys(("mean", "max", "min", "sum", "amax", "amin"), _reduced)
+REDUCED: dict[str, Rule] = {
+    **dict.fromkeys(("mean", "max", "min", "sum", "amax", "amin"), _reduced),
+    "get_item": picked,
+}

@@ -148,7 +148,8 @@ def _sum(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Seq
     full = [s for s in states if len(s.last) == max(len(x.last) for x in states)]
     full = [s for s in full if not s.lead] or full  # a Dense on a map keeps the map's own arrangement in a sum
     best = max(full, key=lambda s: sum(1 for d in s.last for a in axes_in(d) if a.size != 1))
-    alike = all(s.lead or _shape_of(s) == _shape_of(best) or _broadcasts(s, best) for s in states)
+    plain = all(s.last == s.first and not s.lead for s in states)  # in one order everywhere: positions as tokens
+    alike = plain or all(s.lead or _shape_of(s) == _shape_of(best) or _broadcasts(s, best) for s in states)
     doubt = next((s.doubt for s in states if s.doubt), "")
     return [
         replace(best, doubt=doubt or ("" if alike else f'{node.class_name} "{node.name}" of differently built axes'))

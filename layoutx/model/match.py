@@ -142,7 +142,8 @@ def pair(
     by_name = {layer.record.name: layer for layer in layers}
     problems += [untold(by_name[match.record.name], match.candidate) for match in found.pairs if match.candidate.open]
     taken = {full for match in found.pairs for full in match.candidate.names.values()}
-    unused = [name for name in keyed.tensors if name not in taken and name not in spare]
+    held = {keyed.tied.get(name, name) for name in taken}  # a tensor of two names is used by either of them
+    unused = [n for n in keyed.tensors if keyed.tied.get(n, n) not in held and n not in taken and n not in spare]
     if unused and whole and not problems:
         owners = {match.candidate.prefix: match.record.name for match in found.pairs}
         held = [

@@ -9,7 +9,7 @@ from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
 from layoutx.model.onnx_consts import Const
 from layoutx.model.onnx_heads import Branch, Graph, Shape, head, of_shapes, place
-from layoutx.model.onnx_names import scope
+from layoutx.model.onnx_names import own_layer, scope
 from layoutx.model.onnx_nodes import attributes
 from layoutx.model.record import LayerRecord
 
@@ -62,7 +62,10 @@ def _around(graph: Graph, softmax: int) -> Found | None:
     scopes = {scope(graph.nodes[i]) for i in products}
     if len(scopes) != 1 or "" in scopes or any(graph.owner[i] not in graph.records for i in products):
         return None
-    return _found(graph, three, out, next(iter(scopes)))
+    (around,) = scopes
+    if any(own_layer([t.name for t in graph.records[graph.owner[b.product]].tensors.values()], around) for b in three):
+        return None  # a module of the user's own that calls its Linears' weights itself (Swin): they are layers
+    return _found(graph, three, out, around)
 
 
 def _scores(graph: Graph, value: str) -> int | None:

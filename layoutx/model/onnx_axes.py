@@ -41,7 +41,8 @@ class Flow:
         splits: an axis taken apart by a Reshape -> its parts.
         inputs: axes of the model's own inputs that could be a map, while no spatial node has said so.
         sizes: computed shapes, by value name.
-        last: some map is kept channels-last by the graph.
+        given: an axis of the model's own inputs, of sequences too -> its place there.
+        habits: "first" and "last", as the channels stand in those that a spatial node reads.
     """
 
     values: dict[str, Value] = field(default_factory=dict)
@@ -55,7 +56,8 @@ class Flow:
     )  # by record
     fed: dict[str, list[Way]] = field(default_factory=dict)
     sizes: dict[str, list[Size]] = field(default_factory=dict)
-    last: bool = False
+    given: dict[int, int] = field(default_factory=dict)
+    habits: set[str] = field(default_factory=set)
     readers: Readers = field(default_factory=Readers)
     count: int = 0
 
@@ -165,7 +167,7 @@ def _finished(flow: Flow, record: LayerRecord, letters: Mapping[int, str]) -> La
         if any(f != found[0] for f in found[1:]):
             found = [f"{axis} axis could not be followed: the layer is used at several places with different inputs"]
         if isinstance(found[0], str):
-            notes.append(f"{found[0]}, {KEEPS_LAST}" if flow.last else found[0])
+            notes.append(f"{found[0]}, {KEEPS_LAST}" if "last" in flow.habits else found[0])
         elif found[0] is not None:
             refine[axis] = found[0]
     ways = tuple(way for way in dict.fromkeys(flow.fed.get(record.name, [])) if way.maker != record.name)

@@ -1,17 +1,19 @@
-"""Stored numbers that an ONNX graph adds to every sequence, or multiplies each channel by: bare torch parameters."""
+"""Stored numbers that an ONNX graph adds to sequences, lays before them, or multiplies channels by: bare parameters."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from layoutx.files.store import Tensor
 from layoutx.model.bare import called_table, is_scale, is_table, may_be_scale, ones_around
 from layoutx.model.onnx_consts import Const
 from layoutx.model.onnx_nodes import DOMAINS, Reading
 
-TABLE, SCALE = "onnx.Add", "onnx.Mul"
-FORMS = (TABLE, SCALE)
+TABLE, SCALE, TOKENS = "onnx.Add", "onnx.Mul", "onnx.Concat"
+FORMS = (TABLE, SCALE, TOKENS)
 Shape = tuple[int | None, ...] | None
 
 
@@ -62,3 +64,60 @@ def _factors(tensor: Tensor, name: str, shape: Shape) -> dict[str, Any] | None:
     ):
         return None
     return ones
+
+
+def tokens(
+    nodes: Sequence[Any],
+    node: Any,
+    consts: Mapping[str, Const],
+    makers: Mapping[str, int],
+    shapes: Mapping[str, Shape],
+) -> tuple[Reading, dict[int, str]] | None:
+    """The layer, where a Concat lays the same stored rows before or behind every sequence of a batch; None elsewhere.
+
+    A class token is (1, 1, width), spread over the batch by an Expand whose shape may depend on the data.
+
+    Returns:
+        The layer, and the Expand (position -> its input) where that is no constant.
+    """
+    if node.op_type != "Concat" or node.domain not in DOMAINS or len(node.input) != 2:
+        return None
+    passed = {name: at for name in node.input if (at := _spread(nodes, name, consts, makers)) is not None}
+    held = [name for name in node.input if name in consts or name in passed]
+    given = [name for name in node.input if name not in held]
+    said = next((a.i for a in node.attribute if a.name == "axis"), None)
+    shape = shapes.get(given[0]) if given else None
+    if len(held) != 1 or said not in (1, -2) or (shape is not None and len(shape) != 3):
+        return None
+    stored = nodes[passed[held[0]]].input[0] if held[0] in passed else held[0]
+    rows = _same_rows(consts[stored])
+    if rows is None or (shape is not None and shape[-1] not in (None, rows.shape[-1])):
+        return None
+    between = {passed[held[0]]: stored} if held[0] in passed else {}
+    return Reading(TOKENS, {"leading": len(rows.shape) == 3}, {"B": rows}, rows.derived), between
+
+
+def _spread(nodes: Sequence[Any], value: str, consts: Mapping[str, Const], makers: Mapping[str, int]) -> int | None:
+    """The Expand that spreads a constant in this value, which is none itself."""
+    at = makers.get(value, -1)
+    found = at >= 0 and value not in consts and nodes[at].op_type == "Expand" and nodes[at].input[0] in consts
+    return at if found else None
+
+
+def _same_rows(const: Const) -> Tensor | None:
+    """The stored rows that a constant holds for each of a batch, (rows, width) or (1, rows, width); None where not.
+
+    Where an exporter spread them over its batch when it ran, they are the first of it.
+    """
+    floats, value = [t for t in const.tensors if t.dtype.kind not in "iub"], const.value
+    if len(floats) != 1 or value is None or len(value.shape) not in (2, 3) or not value.size:
+        return None
+    stored, every = floats[0], np.asarray(value.read()).reshape(-1, *value.shape[-2:])
+    untold = not np.any(every) and not called_table(stored.name)  # zeros: padding, unless they are untrained
+    if untold or not np.array_equal(every, np.broadcast_to(every[:1], every.shape)):
+        return None
+    if is_table(stored):
+        return stored if np.array_equal(np.asarray(stored.read()).reshape(-1), every[0].reshape(-1)) else None
+    if stored.shape != every.shape or not np.array_equal(stored.read(), every):
+        return None
+    return Tensor(stored.name, stored.dtype, (1, *stored.shape[1:]), lambda: every[:1], "the same for each of a batch")

@@ -17,6 +17,8 @@ from layoutx.model.onnx_fold import Folding
 
 QUANTISED = ("DequantizeLinear", "QuantizeLinear", "DynamicQuantizeLinear")
 LAYERS = ("MatMul", "Gemm", "Conv", "RNN", "GRU", "LSTM")
+NORMS = ("BatchNormalization", "LayerNormalization", "GroupNormalization", "InstanceNormalization", "RMSNormalization")
+WEIGHTED = (*LAYERS, *NORMS, "ConvTranspose", "PRelu")  # what reads weights beside its data
 RANDOM = ("RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout")
 
 
@@ -80,8 +82,57 @@ def constants(
         outer: what the graph around a body knows.
         folding: filled with what can be computed; ONNX's newest operators are taken where it is left out.
     """
-    found = dict(outer or {})
     folding = folding if folding is not None else Folding(17)
+    found = _constants(graph, store, prefix, outer or {}, folding, frozenset())
+    looked = _lookups(graph, found)
+    return _constants(graph, store, prefix, outer or {}, folding, looked) if looked else found
+
+
+def _lookups(graph: Any, found: Mapping[str, Const]) -> frozenset[str]:
+    """What is looked up in a stored table by numbers that are always the same: the table is a layer, and this its data.
+
+    Positions of a sequence whose length was fixed, or the places of a window (Swin). Where a layer's weight is made of
+    the rows, they are that weight in another order.
+    """
+    makers = {name: node for node in graph.node for name in node.output if name in found}
+    layers = [node for node in graph.node if node.op_type in WEIGHTED]
+    waiting = [n for node in layers for i, n in enumerate(node.input) if i or node.op_type == "MatMul"]
+    weights: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in makers and name not in weights:
+            weights.add(name)
+            waiting += makers[name].input
+    return frozenset(
+        name
+        for name, node in makers.items()
+        if node.op_type in ("Gather", "GatherND") and name not in weights and _table(node, found)
+    )
+
+
+def _table(node: Any, found: Mapping[str, Const]) -> bool:
+    """Whether a node takes rows of a stored table of floats, and more than one number says which."""
+    table, rows = (found[name] for name in node.input)
+    held, value = table.known, rows.value
+    if held is None or table.turned or len(held.shape) != 2 or held.dtype.kind in "iub" or not rows_of(node, rows):
+        return False
+    return value is not None and value.dtype.kind in "iu" and len(value.shape) > 0
+
+
+def rows_of(node: Any, index: Const | None) -> bool:
+    """Whether a Gather takes whole rows of a table; a GatherND does where each index is one number (torch)."""
+    said = {a.name: a.i for a in node.attribute}
+    if node.op_type == "Gather":
+        return said.get("axis", 0) in (0, -2)
+    value = index.value if index is not None else None
+    return not said.get("batch_dims", 0) and value is not None and value.shape[-1:] == (1,)
+
+
+def _constants(
+    graph: Any, store: Store, prefix: str, outer: Mapping[str, Const], folding: Folding, data: frozenset[str]
+) -> dict[str, Const]:
+    """As `constants`; `data`: values that are none, though nothing else goes into them than constants."""
+    found = dict(outer)
     reads = Counter(names_read(graph))
     for proto in graph.initializer:
         if prefix + proto.name in store.tensors:
@@ -91,14 +142,15 @@ def constants(
         if node.op_type == "Constant" and node.output:
             found[node.output[0]] = _constant(node, store, prefix, folding)
             continue
-        if node.op_type == "CastLike" and node.input[0] in found and node.output:  # only its dtype is the data's
+        like_data = node.op_type == "CastLike" and node.input[1] not in found  # only its dtype is the data's
+        if like_data and node.input[0] in found and node.output:
             found[node.output[0]] = found[node.input[0]]
             folding.makers[node.output[0]] = need_onnx().helper.make_node("Identity", node.input[:1], node.output)
             continue
         given = [name for name in node.input if name]
         if not given or not all(name in found for name in given) or node.op_type in RANDOM:
             continue
-        if any(bodies(a) for a in node.attribute) or _of_nothing(node, found):
+        if any(bodies(a) for a in node.attribute) or _of_nothing(node, found) or data & set(node.output):
             continue
         folding.makers.update({name: node for name in node.output if name})
         for name in filter(None, node.output):

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from layoutx.frozen import frozen
-from layoutx.model.axes import Dim
+from layoutx.model.axes import Dim, axes_in, size_of
 from layoutx.model.onnx_axes import Flow, Shape, Value, finished
 from layoutx.model.onnx_bodies import entered, left
 from layoutx.model.onnx_nodes import RECURRENT, attributes
@@ -36,13 +36,17 @@ class Walk:
         return [int(n) for n in tensor.read().reshape(-1)]
 
 
-def wired(graph: Any, parts: Parts, shapes: Mapping[str, Shape]) -> list[LayerRecord]:
-    """The records with `inputs`, `refine` and notes of what could not be followed."""
+def wired(graph: Any, parts: Parts, shapes: Mapping[str, Shape]) -> tuple[list[LayerRecord], str]:
+    """The records with `inputs`, `refine` and notes of what could not be followed.
+
+    Returns:
+        The records; whether the inputs' channels are "first" or "last", "" where no node says so or two disagree.
+    """
     flow = Flow(shapes=shapes)
     _inputs(flow, graph)
     _walk(Walk(flow, parts), graph)
     _given(flow, graph)
-    return finished(flow, parts.records.values())
+    return finished(flow, parts.records.values()), next(iter(flow.habits)) if len(flow.habits) == 1 else ""
 
 
 def _walk(walk: Walk, graph: Any) -> None:
@@ -89,6 +93,8 @@ def _inputs(flow: Flow, graph: Any) -> None:
         dims = flow.fresh(flow.shapes.get(given.name), given.name)
         lost = "" if dims is not None else "the model's input of unknown rank"
         flow.values[given.name] = Value(dims, (Way(""),), lost)
+        if dims is not None and len(dims) >= 3:
+            flow.given |= {a.id: at for at, d in enumerate(dims) if at for a in d}
         if dims is not None and len(dims) >= 4:
             flow.inputs |= {a.id for d in dims[1:] for a in d}
 
@@ -125,9 +131,11 @@ def _node(walk: Walk, node: Any, record: str) -> None:
 def read_map(flow: Flow, dims: Sequence[Dim]) -> None:
     """A spatial node says which axis of what it reads are the channels; for the model's input it is news."""
     axes = [a.id for d in dims[1:] for a in d]
-    if flow.inputs & set(axes):
-        flow.last |= len(axes) > 1 and axes[0] == max(axes)
-        flow.inputs -= set(axes)
+    real = [a.id for a in axes_in(tuple(x for d in dims[1:] for x in d)) if a.size != 1 or a.id in flow.given]
+    places = [flow.given[a] for a in real if a in flow.given]
+    if len(places) == len(real) > 1:
+        flow.habits.add("last" if places[0] == max(places) else "first")
+    flow.inputs -= set(axes)
     flow.note_map(dims)
 
 
@@ -160,12 +168,25 @@ def _layer(flow: Flow, node: Any, record: LayerRecord, ins: Sequence[Value]) -> 
     if op in ("Conv", "ConvTranspose"):
         return [spatial(flow, record.name, dims, out, None)]
     if op == "Gather":
-        table = next(iter(record.tensors.values()))
-        return [None if dims is None else (*dims, (flow.axis("n", record.name, table.shape[1]),))]
+        new: Dim = (flow.axis("n", record.name, next(iter(record.tensors.values())).shape[1]),)
+        if not ins and out is not None:  # the same rows whatever the data: positions of a sequence of fixed length
+            return [(*((flow.axis(f"d{i}", record.name, n),) for i, n in enumerate(out[:-1])), new)]
+        return [None if dims is None else (*dims, new)]
+    if op == "Concat":
+        return [_longer(flow, record, ins)]
     if op in SAME or op in ("Normalization", "Add", "Mul"):
         _norm(flow, node, record, value)
         return [dims]
     return [None]
+
+
+def _longer(flow: Flow, record: LayerRecord, ins: Sequence[Value]) -> tuple[Dim, ...] | None:
+    """A sequence with stored rows before or behind it; what spreads these over the batch has no dims."""
+    dims = next((value.dims for value in ins if value.dims is not None and len(value.dims) == 3), None)
+    if dims is None:
+        return None
+    size, rows = size_of(dims[1]), next(iter(record.tensors.values())).shape[-2]
+    return (dims[0], (flow.axis("t", record.name, None if size is None else size + rows),), dims[2])
 
 
 def _dense(flow: Flow, record: LayerRecord, value: Value) -> tuple[Dim, ...] | None:

@@ -27,15 +27,15 @@ def onnx_records(store: Store) -> ModelRecord:
         model = opened(structure(store.path))
         shapes = shapes_of(model)
         parts = parts_of(model.graph, store, shapes, opset_of(model))
-        layers = tuple(wired(model.graph, parts, shapes))
-    layers = unrolled(model.graph, parts, layers)
+        followed, channels = wired(model.graph, parts, shapes)
+    layers = unrolled(model.graph, parts, tuple(followed))
     made = _made(model.graph, parts, layers)
     whole = replace(store, tensors={**store.tensors, **{t.name: t for _, t in made.values()}})
     leftover = _leftover(model.graph, parts, store, layers)
     for const, tensor in made.values():
         said = f"{tensor.name} {MADE}"
         leftover |= {t.name: said for t in const.tensors if t.name in leftover}
-    return ModelRecord("onnx", store.version, layers, whole, leftover)
+    return ModelRecord("onnx", store.version, layers, whole, leftover, channels)
 
 
 def opened(model: Any) -> Any:

@@ -12,7 +12,7 @@ from layoutx.files.store import Tensor
 # `features.5.weight`: the parameter names of torch's layers that have an ONNX operator
 _TORCH = re.compile(r"^(?P<stem>.+)\.(weight|bias|running_mean|running_var|\w+_[ih]h_l\d+(_reverse)?)$")
 _KERAS = re.compile(r"^(?P<stem>.+)/(kernel|bias|gamma|beta|moving_mean|moving_variance|embeddings|recurrent_kernel)\b")
-_MADE = re.compile(r"^(onnx::|_v_|val_)")  # names that torch's exporters make for folded constants
+MADE = re.compile(r"^(onnx::|_v_|val_)")  # names that torch's exporters make for folded constants
 SCOPES = "pkg.torch.onnx.name_scopes"
 _QUOTED = re.compile(r"'([^']*)'")
 
@@ -36,10 +36,15 @@ def name_of(
 
 def _stem(names: Iterable[str], pattern: re.Pattern[str]) -> str:
     for name in names:
-        match = None if _MADE.match(name) else pattern.match(name)
+        match = None if MADE.match(name) else pattern.match(name)
         if match:
             return match["stem"]
     return ""
+
+
+def own_layer(names: Iterable[str], around: str) -> bool:
+    """Whether a weight is called as that of a layer of its own within a module: `attn.qkv.weight` in `attn`."""
+    return _stem(names, _TORCH).startswith(f"{around}.")
 
 
 def scope(node: Any) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 
 from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
-from layoutx.model.onnx_consts import Const
+from layoutx.model.onnx_consts import Const, rows_of
+from layoutx.model.onnx_names import MADE
 
 # operator -> its inputs in order (onnx.defs, onnx 1.23.2); "" is data, "?" a state or length that starts as zeros
 SLOTS: Mapping[str, tuple[str, ...]] = {
@@ -25,10 +26,12 @@ SLOTS: Mapping[str, tuple[str, ...]] = {
     "RMSNormalization": ("", "scale"),
     "PRelu": ("", "slope"),
     "Gather": ("data", ""),
+    "GatherND": ("data", ""),
     "RNN": ("", "W", "R", "B", "?", "?"),
     "GRU": ("", "W", "R", "B", "?", "?"),
     "LSTM": ("", "W", "R", "B", "?", "?", "?", "P"),
 }
+LOOKUPS = ("Gather", "GatherND")
 RECURRENT = ("RNN", "GRU", "LSTM")
 # operators whose floats are sizes, bounds or fillings, and no weights
 PLAIN = frozenset(
@@ -38,6 +41,7 @@ INTEGER = frozenset(("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteg
 DOMAINS = ("", "ai.onnx")
 FIRST = "the weight is the first operand"
 NO_BIAS = {"Conv": "B", "ConvTranspose": "B", "Gemm": "C"}  # where zeros that the graph spreads are none
+OUT = -1e4  # what is added to a score that shall not count: this, or anything below
 NEUTRAL = {"strides": 1, "dilations": 1, "pads": 0}
 
 
@@ -65,7 +69,8 @@ def read_node(node: Any, consts: Mapping[str, Const], opset: int, rank: int | No
     if node.op_type in INTEGER and any(t.size > 1 for c in given.values() for t in c.tensors):
         return refused(list(given.values()), f"{node.op_type} holds quantised weights")
     if node.domain not in DOMAINS or node.op_type not in SLOTS:
-        weights = [const for const in given.values() if const.floats and not _state(const)]
+        masked = node.op_type == "Add"
+        weights = [c for c in given.values() if c.floats and not _state(c) and not (masked and _mask(c))]
         if not weights or (node.op_type in PLAIN and node.domain in DOMAINS):
             return None
         return refused(weights, f"layoutx has no form for the operator {node.domain or 'onnx'}.{node.op_type}")
@@ -76,13 +81,15 @@ def _slotted(node: Any, given: Mapping[int, Const], opset: int, rank: int | None
     slots = SLOTS[node.op_type]
     wanted = [i for i, slot in enumerate(slots) if slot not in ("", "?") and i < len(node.input) and node.input[i]]
     held = [given[i] for i in wanted if i in given]
-    numbers = [t for c in (held if node.op_type == "Gather" else given.values()) for t in c.tensors]
+    numbers = [t for c in (held if node.op_type in LOOKUPS else given.values()) for t in c.tensors]
     if not any(t.dtype.kind not in "iub" for t in numbers):
         return None
     if not held and node.op_type == "MatMul" and 0 in given:
         return _first(given[0])
     if not held or len(held) < len(wanted):
         return refused(list(given.values()), "some of its weights are computed from the model's input")
+    if node.op_type == "GatherND" and not rows_of(node, given.get(1)):
+        return refused(held, "a lookup in something else than a table's rows") if held else None
     gemm = node.op_type in ("Gemm", "MatMul")
     turned = gemm and given[wanted[0]].turned
     tensors: dict[str, Tensor] = {}
@@ -130,7 +137,7 @@ def _formed(node: Any, tensors: dict[str, Tensor], turned: bool, opset: int, ran
             return _plainly(tensors, f"a weight of {len(first.shape)} dimensions")
         if turned:
             return Reading("onnx.Gemm", {"transB": 1}, tensors, "MatMul of a transposed weight: Gemm with transB")
-    if op == "Gather" and (len(first.shape) != 2 or config.get("axis", 0) not in (0, -2)):
+    if op in LOOKUPS and (len(first.shape) != 2 or config.get("axis", 0) not in (0, -2)):
         return _plainly(tensors, "a lookup in something else than a table's rows")
     if op == "Gemm":
         config.pop("broadcast", None)  # before opset 7: C is spread over the rows, as it always is today
@@ -154,6 +161,8 @@ def _formed(node: Any, tensors: dict[str, Tensor], turned: bool, opset: int, ran
         config["rank"] = len(first.shape) - 1
     if op in RECURRENT:
         config.pop("output_sequence", None)  # opset 1: which outputs there are
+    if op == "GatherND":
+        return Reading("onnx.Gather", {}, tensors)
     return Reading(f"onnx.{op}", config, tensors)
 
 
@@ -210,6 +219,22 @@ def asks(node: Any, value: str) -> bool:
 def _state(const: Const) -> bool:
     """Whether it is what an unrolled layer begins with: zeros that the graph itself writes down or computes."""
     return (const.literal or const.fold is not None) and _zero(const)
+
+
+def _mask(const: Const) -> bool:
+    """Whether it keeps scores as they are (0) or puts them out: -inf, or one number below zero wherever it is not 0.
+
+    Zeros alone are a mask where the graph or its exporter has made them; else they may be untrained weights.
+    """
+    value = const.value
+    if value is None:
+        return False
+    numbers = np.asarray(value.read())
+    others = numbers[numbers != 0]
+    if not others.size:
+        return const.literal or const.fold is not None or all(MADE.match(tensor.name) for tensor in const.tensors)
+    least = others.max()
+    return bool(least <= OUT or (least <= -1 and others.min() == least))
 
 
 def _zero(const: Const) -> bool:

@@ -12,11 +12,11 @@ from layoutx.frozen import frozen
 from layoutx.model.bare import called_scale, called_table
 from layoutx.model.onnx_attention import attentions
 from layoutx.model.onnx_bare import FORMS as BARE
-from layoutx.model.onnx_bare import bare
+from layoutx.model.onnx_bare import TOKENS, bare, tokens
 from layoutx.model.onnx_bias import with_bias
 from layoutx.model.onnx_consts import Const, constants, names_read
 from layoutx.model.onnx_fold import Folding
-from layoutx.model.onnx_names import name_of, told, unique
+from layoutx.model.onnx_names import MADE, name_of, told, unique
 from layoutx.model.onnx_nodes import RECURRENT, Reading, read_node
 from layoutx.model.onnx_standard import standard
 from layoutx.model.onnx_thin import thinned
@@ -86,6 +86,7 @@ def _parts(model: _Model, graph: Any, prefix: str, outer: Mapping[str, Const], f
             parts.spans.setdefault(name, []).append(written[i].span)
             continue
         both = standard(graph, node, parts.consts, readers, model.shapes)
+        both = both or tokens(graph.node, node, parts.consts, makers, model.shapes)
         if both is not None:
             reading, passed = both
             parts.fused |= passed
@@ -136,9 +137,12 @@ def _attended(graph: Any, parts: Parts, readers: Mapping[str, list[int]], shapes
 def _add(parts: Parts, nodes: Sequence[Any], i: int, reading: Reading, prefix: str) -> str:
     name = name_of(nodes, reading.tensors, i, parts.records, prefix)
     if reading.form in BARE:
-        (stored,) = {t.name: t for n in nodes[0].input if n in parts.consts for t in parts.consts[n].tensors}
-        if called_table(stored) or ("/" not in stored and called_scale(stored)):  # torch's own name of the parameter
-            name = unique(stored, parts.records)
+        floats = [t for n in nodes[0].input if n in parts.consts for t in parts.consts[n].tensors]
+        floats = [t for t in floats if t.dtype.kind not in "iub"] or list(reading.tensors.values())
+        (stored,) = {tensor.name for tensor in floats}
+        rows = reading.form == TOKENS and not MADE.match(stored)
+        if rows or called_table(stored) or ("/" not in stored and called_scale(stored)):
+            name = unique(stored, parts.records)  # torch's own name of the parameter
     class_name = reading.form.removeprefix("onnx.") or nodes[0].op_type
     config = dict(reading.config)
     parts.records[name] = LayerRecord(name, class_name, reading.form, config, reading.tensors, note=reading.note)

@@ -113,6 +113,7 @@ def carried(flow: Flow, dims: Sequence[Dim], made: Sequence[Dim]) -> None:
             flow.maps[frozenset(a.id for a in order if a.size != 1)] = order
             flow.channels |= {order[0].id} if found[0].id in flow.channels else set()
     flow.inputs |= {new[i].id for i in flow.inputs & set(new)}
+    flow.given |= {new[i].id: flow.given[i] for i in flow.given.keys() & set(new)}
 
 
 def _reduce(flow: Flow, node: Any, ins: Sequence[Value], out: Shape, said: Mapping[str, Any], ints: Ints) -> Dims:

@@ -248,7 +248,7 @@ def places(
         yield from _consecutive(form, names, keyed)
     if form.by_class:
         for path, module in keyed.modules.items():
-            if module.form == form.name and module.names.keys() >= set(names):
+            if module.form == form.name and {module.names.get(name) for name in names} <= keyed.tensors.keys():
                 yield path, {name: module.names[name] for name in names}
 
 

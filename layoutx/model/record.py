@@ -62,14 +62,14 @@ class Way:
             had none.
         at, of: which operand of a concatenation it is, those of nested ones counted through, and of how many; 0 of 1
             where it is laid beside nothing.
-        active: it has just gone through an activation; what comes of that is told by a product alone.
+        active: it has just gone through an activation, "sigmoid" or another; a product alone tells what comes of that.
     """
 
     maker: str
     pooled: tuple[str, ...] = ()
     at: int = 0
     of: int = 1
-    active: bool = field(default=False, compare=False)
+    active: str = field(default="", compare=False)
 
 
 @frozen
@@ -117,7 +117,8 @@ class ModelRecord:
     """A whole model: its layers in the model's own order, and the tensors no layer owns.
 
     `framework` is `keras`, `keras1`, `torch` or `onnx`; `version` as the file says it; `leftover`
-    maps tensors that belong to no layer (optimizer state, say) to the reason they are left out.
+    maps tensors that belong to no layer (optimizer state, say) to the reason they are left out. `channels` is "first"
+    or "last" where the model itself says how it takes its maps, whatever is usual in its framework.
     """
 
     framework: str
@@ -125,3 +126,4 @@ class ModelRecord:
     layers: tuple[LayerRecord, ...]
     store: Store
     leftover: Mapping[str, str] = field(default_factory=dict)
+    channels: str = ""

@@ -98,7 +98,7 @@ def _layers(
 ) -> list[LayerRecord]:
     """The layers of one module: itself, or what it holds directly and the layers of its submodules."""
     module = keyed.modules.get(prefix)
-    if module is not None and set(module.names.values()) & set(below.values()):
+    if module is not None and module.names and set(module.names.values()) <= set(below.values()):
         held = {short: keyed.tensors[full] for short, full in module.names.items()}
         whole = LayerRecord(prefix, module.class_name, module.form, module.config, held, note=RUN)
         rest = {short: full for short, full in below.items() if full not in module.names.values()}

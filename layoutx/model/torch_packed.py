@@ -14,6 +14,9 @@ from inspect import Parameter, signature
 from itertools import product
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from layoutx.files.dtypes import Array
 from layoutx.model.keyed import Module
 
 FORM = "torch.PackedAttention"
@@ -56,6 +59,8 @@ def packed(live: Mapping[str, Any], modules: Mapping[str, Module]) -> dict[str, 
                 (part, f"{path}.{own}" if path else own) for part, own in zip(("in", "out"), held[:2], strict=True)
             ]
             has = {part: {n for n, p in live[own]._parameters.items() if p is not None} for part, own in sides}
+            if any(names - {"bias"} != {"weight"} for names in has.values()):  # stored in parts, pruned
+                continue
             config |= {f"{part}_turned": modules[own].form == TURNED for part, own in sides}
             config |= {f"{part}_bias": "bias" in has[part] for part, _ in sides}
             names = {f"{part}_proj.{short}": f"{own}.{short}" for part, own in sides for short in has[part]}
@@ -88,12 +93,14 @@ def _config(module: Any, held: _Two) -> dict[str, Any] | None:
     seen = _seen(module, held, given)
     if seen is None or seen.numel() != BATCH * TIME * held.width:
         return None
+    data = given.cpu().numpy().astype(np.float64)
+    reached = seen.detach().cpu().double().numpy().reshape(BATCH, TIME, held.width)
     said = {value for value in vars(module).values() if type(value) is int}  # the likeliest first: it saves time
     heads = sorted((n for n in range(1, held.width + 1) if held.width % n == 0), key=lambda n: n not in said)
-    for batch_first, each, causal, many in product((True, False), (False, True), (False, True), heads):
-        wanted = _attended(given if batch_first else given.transpose(0, 1), many, each, causal)
-        wanted = wanted if batch_first else wanted.transpose(0, 1)
-        if torch.allclose(seen.reshape(wanted.shape).to(wanted.dtype), wanted, rtol=NEAR, atol=NEAR):
+    for many, batch_first, each, causal in product(heads, (True, False), (False, True), (True, False)):
+        wanted = _attended(data if batch_first else data.swapaxes(0, 1), many, each, causal)
+        wanted = wanted if batch_first else wanted.swapaxes(0, 1)
+        if np.allclose(reached, wanted, rtol=NEAR, atol=NEAR):
             return {"num_heads": many, "each_head": each, "causal": causal, "batch_first": batch_first}
     return None
 
@@ -115,16 +122,21 @@ def _seen(module: Any, held: _Two, given: Any) -> Any:
         with torch.no_grad():
             copy(torch.zeros((BATCH, TIME, held.into), device=given.device), *more)  # no mask, where it asks for one
     except _Reached as found:
-        return found.given
+        return found.given if isinstance(found.given, torch.Tensor) else None
     except Exception:  # any code of the user's may run here
         return None
     return None
 
 
-def _attended(given: Any, heads: int, each: bool, causal: bool) -> Any:
+def _attended(given: Array, heads: int, each: bool, causal: bool) -> Array:
     """softmax(q k / sqrt(size)) v for each head; queries, keys and values lie by kind, or head by head."""
-    from torch.nn.functional import scaled_dot_product_attention
-
-    sizes, at = ((heads, 3, -1), -2) if each else ((3, heads, -1), -3)
-    q, k, v = (part.transpose(1, 2) for part in given.unflatten(-1, sizes).unbind(at))
-    return scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2).flatten(2)
+    sizes = (heads, 3, -1) if each else (3, heads, -1)
+    parts = np.moveaxis(given.reshape(*given.shape[:2], *sizes), 3 if each else 2, 0)
+    q, k, v = (part.transpose(0, 2, 1, 3) for part in parts)
+    scores = q @ k.transpose(0, 1, 3, 2) / np.sqrt(q.shape[-1])
+    if causal:
+        scores = np.where(np.tri(scores.shape[-1], dtype=bool), scores, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    mixed = weights / weights.sum(-1, keepdims=True) @ v
+    made: Array = mixed.transpose(0, 2, 1, 3).reshape(*given.shape[:2], -1)
+    return made

@@ -12,6 +12,8 @@ SAID = (
     *("normalized_shape", "num_layers", "bidirectional"),
 )
 
+WHOLE = ("MultiheadAttention",)  # a layer in itself, though its output projection is a module
+
 
 def traced(module: Any) -> Program | None:
     """What a module computes; None where it cannot be traced (its forward asks for values of a tensor).
@@ -30,6 +32,18 @@ def traced(module: Any) -> Program | None:
     ops = [_op(node, modules) for node in nodes if node.op.startswith("call_")]
     given = tuple(one.name for node in nodes if node.op == "output" for one in node.all_input_nodes)
     return Program(tuple(ops), weights, inputs, outputs=given)
+
+
+def unopened(program: Program, module: Any) -> bool:
+    """Whether a traced program has one operation for a module of torch's own that holds layers."""
+    modules = dict(module.named_modules())
+    return any(holds(modules[op.stack[0][0]]) for op in program.ops if op.whole and op.stack)
+
+
+def holds(module: Any) -> bool:
+    """Whether a module is made of layers that stand for themselves, as a TransformerEncoder is."""
+    layer = type(module).__name__ in WHOLE
+    return not layer and any(True for one in module.children() for _ in one.parameters())
 
 
 def _op(node: Any, modules: dict[str, Any]) -> Op:

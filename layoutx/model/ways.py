@@ -9,16 +9,17 @@ from functools import cache
 
 from layoutx.model.record import Way
 
-JOINED, ACTIVE, TIMES, GATE = "joined", "active", "times", "gate"
+JOINED, ACTIVE, SIGMOID, TIMES, GATE = "joined", "active", "sigmoid", "times", "gate"
 _KINDS = (
     (re.compile(r"max_?pool(ing)?_?[123]?d?(_?with_?indices)?|reduce_window_max"), "max"),
     (re.compile(r"(avg|average)_?pool(ing)?_?[123]?d?|reduce_window_sum"), "avg"),
     (re.compile(r"cat|concat|concatenate|concatenation|concatv2|[hvd]?stack|pack"), JOINED),
     (re.compile(r"mul|multiply|times"), TIMES),
+    (re.compile(r"sigmoid|logistic"), SIGMOID),
     (
         re.compile(
-            r"((leaky|hard|quick)_?)?(relu_?6?|gelu\w*|silu|swish|sigmoid|tanh|[cs]?elu|mish)|"
-            "logistic|erf|softplus|softsign"
+            r"((leaky|hard|quick)_?)?(relu_?6?|gelu\w*|silu|swish|tanh|sigmoid|[cs]?elu|mish)|"
+            "erf|softplus|softsign"
         ),
         ACTIVE,
     ),
@@ -27,7 +28,7 @@ _KINDS = (
 
 @cache
 def kind_of(name: str) -> str:
-    """What an operation of any framework does to ways: "max", "avg", JOINED, ACTIVE, TIMES; "" for all else.
+    """What an operation of any framework does to ways: "max", "avg", JOINED, ACTIVE, SIGMOID, TIMES; "" for all else.
 
     A pooling over all positions is none: it is written as a mean as well.
     """
@@ -54,8 +55,8 @@ def passed(kind: str, groups: Sequence[Sequence[Way]]) -> tuple[Way, ...]:
     ways: Iterable[Way] = (way for group in groups for way in group)
     if len({way.of for group in groups for way in group}) > 1:  # a sum of joined values and of one that is not
         ways = (replace(way, at=0, of=1) for way in ways)
-    if kind == ACTIVE:
-        ways = (replace(way, active=True) for way in ways)
+    if kind in (ACTIVE, SIGMOID):
+        ways = (replace(way, active=kind) for way in ways)
     elif kind and kind != TIMES:
         ways = (replace(way, pooled=tuple(sorted({*way.pooled, kind}))) for way in ways)
     return tuple(dict.fromkeys(ways))
@@ -64,17 +65,20 @@ def passed(kind: str, groups: Sequence[Sequence[Way]]) -> tuple[Way, ...]:
 def _gated(groups: Sequence[Sequence[Way]]) -> Sequence[Sequence[Way]]:
     """The factors of a product, those that went through an activation told apart from those that did not.
 
-    What is multiplied by an activation of itself (x * sigmoid(x)) has gone through one.
+    What is multiplied by an activation of itself (x * sigmoid(x)) has gone through one. Of two that did, the one behind
+    a sigmoid is the gate: tanh(a) * sigmoid(b).
     """
     active = [all(way.active for way in group) for group in groups]
+    if len(groups) > 1 and all(active):
+        active = [all(way.active == SIGMOID for way in group) for group in groups]
     if len(groups) < 2 or len(set(active)) == 1:
         return groups
     if len({frozenset(way.maker for way in group) for group in groups}) == 1:
-        return [[replace(way, active=True) for way in group] for group in groups]
+        return [[replace(way, active=ACTIVE) for way in group] for group in groups]
     made = []
     for group, gate in zip(groups, active, strict=True):
         tags = (GATE,) if gate else ()
-        made.append([replace(way, active=False, pooled=tuple(sorted({*way.pooled, *tags}))) for way in group])
+        made.append([replace(way, active="", pooled=tuple(sorted({*way.pooled, *tags}))) for way in group])
     return made
 
 

@@ -1,28 +1,47 @@
-"""Random inputs of the shapes that a Keras model says, whole numbers where they name rows of a table."""
+"""Random inputs for a model of which nobody gave any: of the shapes that it tells, ids below the vocabulary."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from layoutx.errors import LayoutxError
+from layoutx.model.entry import shape_of
+from layoutx.model.keras_live import live_records
 from layoutx.model.keyed import Keyed
-from layoutx.model.record import ModelRecord
+from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.plan.plan import Array
 from layoutx.verify.left_out import ended, ends_of
 
+SEED = 20261121
 LENGTHS = (7, 11, 13)  # of axes that a model leaves open
 # of maps and volumes: a deep network halves them five times, and Keras pads those of unknown size as if they were even
 WIDE = {4: (64, 96, 32), 5: (16, 32, 8)}
 
 
+def record_of(keras: Any, model: Keyed | ModelRecord) -> Keyed | ModelRecord:
+    """The record of the live Keras model: `model` where that is a record with layers, else its own."""
+    if isinstance(model, ModelRecord) and model.framework.startswith("keras"):
+        return model
+    try:
+        return live_records(keras, lambda name: True)
+    except LayoutxError:  # what it is made of is then not known: it is run on plain numbers
+        return model
+
+
 def probes(model: Any, record: Keyed | ModelRecord) -> list[Array]:
-    """Random inputs of a Keras model's own shapes; integers below the vocabulary where an Embedding reads them."""
-    rng = np.random.default_rng(20261121)
+    """Random inputs of a Keras model's own shapes; integers below the vocabulary where an Embedding reads them.
+
+    Of a subclass the shapes are those that its `call` was run on, as the record's config tells them.
+    """
+    if not getattr(model, "inputs", None):
+        return list(told_inputs(record).values()) if isinstance(record, ModelRecord) else []
+    rng = np.random.default_rng(SEED)
     limits, ends = vocabularies(record), ends_of(model)
     found: list[Array] = []
-    for tensor in getattr(model, "inputs", None) or []:
+    for tensor in model.inputs:
         shape = [3, *sized(tensor.shape[1:])]
         name = names_of(model)[len(found)]
         dtype = str(getattr(tensor.dtype, "name", tensor.dtype))
@@ -62,3 +81,34 @@ def vocabularies(record: Keyed | ModelRecord) -> dict[str, int]:
 def names_of(model: Any) -> tuple[str, ...]:
     """The names of a Keras model's inputs, in its own order; () where it has none."""
     return tuple(str(tensor.name).split(":")[0] for tensor in getattr(model, "inputs", None) or [])
+
+
+def told_inputs(model: ModelRecord) -> dict[str, Array]:
+    """Random inputs of the shapes that a Keras config tells, in the model's order; {} where it tells none."""
+    rng = np.random.default_rng(SEED)
+    limits, own = vocabularies(model), _inputs(model)
+    found: dict[str, Array] = {}
+    for record in own:
+        shape = shape_of(record.config, {})
+        if shape is None:
+            return {}
+        sizes = [3, *sized(shape)]
+        limit = limits.get(record.name) or (limits.get("") if len(own) == 1 else None)
+        whole = limit or "int" in str(record.config.get("dtype", ""))
+        made = rng.integers(0, limit or 2, sizes) if whole else rng.normal(size=sizes).astype("float32")
+        found[record.name] = made
+    return found
+
+
+def _inputs(model: ModelRecord) -> list[LayerRecord]:
+    """The model's input layers in the order in which it takes them; of an old Sequential its first layer."""
+    body = (model.store.config or {}).get("config")
+    said = body.get("input_layers", ()) if isinstance(body, Mapping) else ()
+    if said and isinstance(said[0], str):  # Keras 3 writes the only one without a list
+        said = [said]
+    names = [str(one[0]) for one in said if isinstance(one, (list, tuple)) and one]
+    own = {record.name: record for record in model.layers if record.class_name == "InputLayer"}
+    if names and all(name in own for name in names):
+        return [own[name] for name in names]
+    top = [record for name, record in own.items() if "/" not in name]
+    return top or [record for record in model.layers[:1] if not record.inputs]

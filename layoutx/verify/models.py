@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from layoutx.errors import LayoutxError, UsageError
+from layoutx.model.keras_called import has_call
 from layoutx.model.keras_live import is_keras
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
@@ -17,7 +18,7 @@ from layoutx.model.tree import family, is_tree
 from layoutx.plan.plan import Array
 from layoutx.verify.ahead import Begun, ahead
 from layoutx.verify.keywords import keywords_for
-from layoutx.verify.made import names_of, probes
+from layoutx.verify.made import names_of, probes, record_of
 from layoutx.verify.outcome import EndToEnd
 from layoutx.verify.plain import called, is_torch, outputs_of, said
 
@@ -52,7 +53,12 @@ def compare_models(
     keras = next((m for m in (source, target) if is_keras(m)), None)
     given = inputs is not None
     names = tuple(inputs) if isinstance(inputs, Mapping) else names_of(keras) if not given else ()
-    arrays = _listed(inputs, names_of(source)) if given else probes(keras, model) if keras is not None else []
+    if not given and keras is not None and not has_call(keras):
+        return EndToEnd(note=f"{type(keras).__name__} has no call: run the models in it, each against its counterpart")
+    if given:
+        arrays = _listed(inputs, names_of(source))
+    else:
+        arrays = probes(keras, record_of(keras, model)) if keras is not None else []
     if not arrays:
         return EndToEnd(note="no inputs: the models' own shapes are not known")
     swapped = not given and not is_keras(source)  # probes have the axis order of the Keras side
@@ -109,11 +115,12 @@ def _best(
 
 
 def arrangements(
-    arrays: Sequence[Array], here: bool, there: bool, mixed: bool = False
+    arrays: Sequence[Array], here: bool | None, there: bool | None, mixed: bool = False
 ) -> Iterator[tuple[list[Array], str]]:
     """Inputs as they are, and with channels moved: maps first where one model alone has its channels first.
 
     Args:
+        here, there: whether each model has its channels first; None where nobody can tell.
         mixed: then also in every other order: the models may take them as they like.
     """
     several = mixed and 1 < len(arrays) <= MOST_MIXED
@@ -123,25 +130,29 @@ def arrangements(
             yield turned, ", ".join(text for text in (note, said) if text)
 
 
-def _turnings(arrays: Sequence[Array], here: bool, there: bool) -> Iterator[tuple[list[Array], str]]:
+def _turnings(arrays: Sequence[Array], here: bool | None, there: bool | None) -> Iterator[tuple[list[Array], str]]:
     options: list[list[tuple[Array, str]]] = []
     for array in arrays:
         plain = (array, "")
+        known = here is not None and there is not None
         moves = [(-1, 1, "channels turned to the front")] if here != there else []
-        moves += [(1, -1, "channels turned to the end")] if here and not there else []
+        moves += [(1, -1, "channels turned to the end")] if here != there and (here or not known) else []
+        moves = moves[::-1] if here and known else moves
         moves += [(-1, 2, "channels turned behind time")] if here != there and array.ndim > 3 else []  # maps in time
         if array.ndim < 3:
             options.append([plain])
         else:
             moved = [(np.ascontiguousarray(np.moveaxis(array, a, b)), note) for a, b, note in moves]
-            options.append([*moved, plain] if array.ndim > 3 else [plain, *moved])
+            options.append([*moved, plain] if array.ndim > 3 and known else [plain, *moved])
     for choice in product(*options):
         notes = dict.fromkeys(note for _, note in choice if note)
         yield [array for array, _ in choice], ", ".join(notes)
 
 
-def _channels_first(model: Any) -> bool:
-    return is_torch(model) or family(called(model)) in ("equinox", "paddle")
+def _channels_first(model: Any) -> bool | None:
+    """What a function of a file's model says itself (`Function`), else what is usual in its framework."""
+    usual = is_torch(model) or family(called(model)) in ("equinox", "paddle")
+    return usual or getattr(model, "channels_first", False)
 
 
 def _difference(expected: Sequence[Array], found: Sequence[Array], note: str) -> EndToEnd:
@@ -151,6 +162,9 @@ def _difference(expected: Sequence[Array], found: Sequence[Array], note: str) ->
     found = by_shape(expected, found)
     for left, right in zip(expected, found, strict=True):
         apart = [_apart(left, turned) for turned in _turned(right) if turned.shape == left.shape]
+        if not apart and _long(left) == _long(right):  # one output a sample, as (batch, 1) or as (batch,)
+            apart = [_apart(left, right.reshape(left.shape))]
+            note = "; ".join(text for text in (note, f"outputs of shapes {left.shape} and {right.shape}") if text)
         if not apart:
             return EndToEnd(agrees=False, note=f"outputs of shapes {left.shape} and {right.shape}")
         for array in (left, right):
@@ -178,6 +192,11 @@ def _turned(output: Array) -> list[Array]:
         return [output]
     in_time = [(2, -1), (-1, 2)] if output.ndim > 3 else []  # maps in time: channels behind time
     return [output, *(np.moveaxis(output, a, b) for a, b in ((1, -1), (-1, 1), *in_time))]
+
+
+def _long(output: Array) -> list[int]:
+    """The axes of an output without those of length one behind the batch."""
+    return [*output.shape[:1], *(n for n in output.shape[1:] if n > 1)]
 
 
 def _apart(left: Array, right: Array) -> float:

@@ -12,7 +12,7 @@ import pytest
 import layoutx as lx
 from layoutx.errors import LayoutxError
 from layoutx.model.record import Way
-from layoutx.model.ways import ACTIVE, GATE, TIMES, kind_of, passed
+from layoutx.model.ways import ACTIVE, GATE, SIGMOID, TIMES, kind_of, passed
 
 torch = pytest.importorskip("torch")
 keras = pytest.importorskip("keras")
@@ -76,13 +76,17 @@ def test_two_plain_factors_are_told_by_nothing() -> None:
 
 def test_what_a_product_does_to_ways() -> None:
     a, b = (Way("a"),), (Way("b"),)
-    assert {kind_of(name) for name in ("SiLU", "gelu", "relu6", "HardSigmoid", "leaky_relu", "logistic")} == {ACTIVE}
+    assert {kind_of(name) for name in ("SiLU", "gelu", "relu6", "HardSigmoid", "leaky_relu", "tanh")} == {ACTIVE}
+    assert {kind_of(name) for name in ("Sigmoid", "logistic")} == {SIGMOID}
     assert {kind_of(name) for name in ("Multiply", "mul")} == {TIMES}
     assert {kind_of(name) for name in ("matmul", "linear", "softmax", "Dense")} == {""}
     active = passed(ACTIVE, [a])
     assert passed(TIMES, [active, b]) == (Way("a", pooled=(GATE,)), Way("b"))
     assert not any(way.active for way in passed(TIMES, [active, b]))
     assert passed(TIMES, [active, passed(ACTIVE, [b])]) == (Way("a"), Way("b"))
+    behind = passed(SIGMOID, [b])
+    assert passed(TIMES, [active, behind]) == (Way("a"), Way("b", pooled=(GATE,)))  # tanh(a) * sigmoid(b)
+    assert passed(TIMES, [passed(SIGMOID, [a]), behind]) == (Way("a"), Way("b"))
     assert passed(TIMES, [active, ()]) == (Way("a"),)  # a constant
     (itself,) = passed(TIMES, [a, active])  # x * sigmoid(x)
     assert itself.active

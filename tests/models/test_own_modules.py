@@ -300,6 +300,35 @@ def test_a_class_is_run_as_its_options_say() -> None:
     assert [modules[name].form for name in "abcde"] == [turned, "", turned, shifted, ""]
 
 
+def test_blocks_that_share_their_weights_and_weights_in_parts() -> None:
+    class Shared(Decoder):
+        def __init__(self, whole: bool) -> None:
+            super().__init__()
+            if whole:
+                self.blocks[1] = self.blocks[0]
+            else:
+                self.blocks[1].qkv.weight = self.blocks[0].qkv.weight
+
+    x = RNG.normal(size=(2, LONG, WIDTH)).astype("float32")
+    for whole in (True, False):
+        source, target = Shared(whole), Shared(whole)
+        assert lx.port(source, target, x).end_to_end.agrees
+    parted = Decoder()
+    torch.nn.utils.parametrizations.weight_norm(parted.blocks[0].qkv)
+    modules = live_model(parted, registry()).modules
+    assert [modules[f"blocks.{n}"].form for n in (0, 1)] == ["", "torch.PackedAttention"]
+    with pytest.raises(LayoutxError):
+        lx.port(decoder(), parted)
+
+
+def test_the_other_commands_take_them_too() -> None:
+    source, target = decoder(), Decoder(way="mask", linear=Turned)
+    lx.port(source, target)
+    assert lx.validate(source, target).ok
+    assert lx.validate(target, source).ok
+    assert "PackedAttention" in str(lx.inspect(target))
+
+
 def test_nothing_of_the_model_changes_when_it_is_looked_at() -> None:
     class Counting(Turned):
         def forward(self, x: Any) -> Any:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import Any
 
 from layoutx.model.keyed import Keyed
+from layoutx.model.matching.doubts import beside, kept, listed, misnamed
 from layoutx.model.matching.habits import contradicted, unruly
 from layoutx.model.matching.names import Name, Said, all_named, likeness, rarity, said_of, shifted, shifts
 from layoutx.model.matching.neighbours import Neighbours, known_as
@@ -131,11 +132,11 @@ def _names(
         said = found.said[key]
         counts = shifted(said, known)
         if said.equal and (counts or (counts is None and trusted(key[0]))):
-            own[NAME] = said.equal + (COUNTED if counts and counting else 0.0)  # else half a name with them is more
+            own[NAME] = said.equal
         else:
             own[WORD] = WORDS * said.alike
-            if counts and counting:
-                own[COUNT] = COUNTED
+        if counts and counting:  # of equal names too: else a like name with the same numbers would be worth more
+            own[COUNT] = COUNTED
 
 
 def _equal(name: str, prefix: str) -> float:
@@ -164,11 +165,16 @@ def _order(found: Clues, rest: Mapping[str, Sequence[int]], known: Mapping[str, 
         own = {at: sum(scores[name, at].values()) for at in rest.get(name, ())}
         rows.append({found.options[name][at].at: 1.0 + 0.001 * min(worth, 5.0) for at, worth in own.items()})
     pairs, whole = forced(rows)
+    groups = together(found.options, rest)
+    by_order = {found.layers[row].record.name: position for row, position in pairs.items()}
+    wrong = [own for own in groups if listed(found, rest, own) or misnamed(found, rest, own, by_order)]
+    doubtful = {name for own in wrong for name in own}
     for row, position in pairs.items():
         name = found.layers[row].record.name
         for at in rest.get(name, ()):
             if found.options[name][at].at == position:
-                scores[name, at][IN_ORDER] = ORDER if whole and name not in found.torn else ALIKE
+                sure = whole and name not in found.torn and name not in doubtful
+                scores[name, at][IN_ORDER] = ORDER if sure else ALIKE
 
 
 def _torn(found: Clues, scores: Table) -> None:
@@ -198,8 +204,8 @@ def _wired(found: Clues, rest: Mapping[str, Sequence[int]], known: Mapping[str, 
     met = {name: known_as(candidate) for name, candidate in known.items()}
     for name, at in scores:
         right, wrong, alike = found.wires.agreed(name, found.options[name][at], met)
-        if right or wrong:
-            share = (right - wrong) / (right + wrong)
+        if right or wrong or alike:
+            share = (right - wrong) / ((right + wrong) or 1.0)
             scores[name, at][WIRING] = WIRED * share * (1 + 0.1 * (right + wrong)) + CAME_ALIKE * alike
 
 
@@ -260,7 +266,8 @@ def _ranked(found: Clues, rest: Mapping[str, Sequence[int]], scores: Table) -> N
         stack = len({candidate.prefix for candidate in cells.values()}) == 1  # layers that run one after another
         if (mine is None or stack) and found.order[0] and (stack or not found.order[1]):
             mine = [(number[name],) for name in group]
-        if yours is None and found.order[1] and not found.order[0] and _beside(cells.values()):
+        ordered = found.order[1] and not found.order[0]
+        if yours is None and ordered and kept(found, rest, group) and beside(cells.values()):
             yours = [(candidate.at,) for candidate in cells.values()]
         if mine is None or yours is None:
             continue
@@ -270,12 +277,6 @@ def _ranked(found: Clues, rest: Mapping[str, Sequence[int]], scores: Table) -> N
             for at in rest[name]:
                 if place_name(found.options[name][at]) == place:
                     scores[name, at][COUNT] = COUNTED
-
-
-def _beside(places: Iterable[Candidate]) -> bool:
-    """Whether no place lies deeper in the module of another: a module may be defined before what it calls first."""
-    homes = {f".{place.prefix}".rpartition(".")[0] + "." for place in places}
-    return not any(a != b and b.startswith(a) for a in homes for b in homes)
 
 
 def _series(names: Sequence[Name]) -> list[tuple[int, ...]] | None:

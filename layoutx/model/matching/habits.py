@@ -38,3 +38,22 @@ def contradicted(pairs: Sequence[tuple[Counted, Counted]], here: set[str], there
     left, right = pairs[0]
     places = [place for _, place in sorted((a[1], b[1]) for a, b in pairs)]
     return places != sorted(places) or (left[0].skeleton in here) != (right[0].skeleton in there)
+
+
+def side_by_side(places: Iterable[str]) -> bool:
+    """Whether places are items of several lists of one module: `filters.0`, `filters.1`, `gates.0`, `gates.1`.
+
+    WaveNet calls them item by item, and defines them list by list: then the order of definition tells nothing. Numbers
+    that leave some out (0, 2, 4) are those of a Sequential, which runs as a whole.
+    """
+    lists: dict[tuple[str, str], set[int]] = {}  # (module, list) -> its items
+    for place in places:
+        path, _, item = place.rpartition(".")
+        if item.isdigit() and path:
+            module, _, name = path.rpartition(".")
+            lists.setdefault((module, name), set()).add(int(item))
+    found: dict[str, list[set[int]]] = {}
+    for (module, name), items in lists.items():
+        if not name.isdigit() and len(items) > 1 and max(items) - min(items) < len(items):
+            found.setdefault(module, []).append(items)
+    return any(a & b for many in found.values() for i, a in enumerate(many) for b in many[:i])

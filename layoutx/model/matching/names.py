@@ -111,7 +111,8 @@ def shifts(pairs: Iterable[Said]) -> dict[tuple[str, str], tuple[int, ...]]:
 
     Returns:
         (skeleton, skeleton) -> what to add to each number; families without one such shift are left out. A shift
-        that leaves a layer without any place is none: 0, 3, 5 are not 0, 1, 2 though 5 - 2 and 3 - 0 agree.
+        that leaves a layer without any place is none: 0, 3, 5 are not 0, 1, 2 though 5 - 2 and 3 - 0 agree. One of
+        a single name is none either: any two numbers have a difference.
     """
     votes: dict[tuple[str, str], dict[tuple[int, ...], set[str]]] = {}
     families: dict[str, set[tuple[str, str]]] = {}
@@ -130,7 +131,7 @@ def shifts(pairs: Iterable[Said]) -> dict[tuple[str, str], tuple[int, ...]]:
         counts = {shift: names for shift, names in counts.items() if bound <= names}
         most = max(map(len, counts.values()), default=0)
         top = [shift for shift, names in counts.items() if len(names) == most]
-        if len(top) == 1:
+        if len(top) == 1 and most > 1:
             best[both] = top[0]
     return best
 

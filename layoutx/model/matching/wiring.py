@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from layoutx.frozen import frozen
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import LayerRecord, ModelRecord, Way
-from layoutx.model.ways import ACTIVE, kind_of, linked, passed, through
+from layoutx.model.ways import ACTIVE, GATE, SIGMOID, kind_of, linked, passed, through
 
 INPUT, OUTPUT = "<input>", "<output>"
 Label = tuple[tuple[str, ...], int, int]  # a way without its maker
@@ -93,9 +93,10 @@ def _kind(record: LayerRecord) -> str:
     return next((kind for text in said if (kind := kind_of(text.rpartition(".")[2]))), "")
 
 
-def _active(record: LayerRecord) -> bool:
-    """Whether a layer with weights has an activation of its own."""
-    return kind_of(str(record.config.get("activation", ""))) == ACTIVE
+def _active(record: LayerRecord) -> str:
+    """Which activation of its own a layer with weights has."""
+    kind = kind_of(str(record.config.get("activation", "")))
+    return kind if kind in (ACTIVE, SIGMOID) else ""
 
 
 def wires_between(feeding: Mapping[str, Sequence[Way]]) -> Wires | None:
@@ -143,8 +144,9 @@ def agreement(
 ) -> tuple[float, float, bool]:
     """How many neighbours are counterparts, and how many are not; one that only one side has is half a wrong one.
 
-    The last is whether those that are come alike too, some of them in a way that tells something. A neighbour that
-    comes in another way is a counterpart all the same: frameworks may write the way differently.
+    The last is whether those that are come alike too, some of them in a way that tells something, or both layers are
+    gates, whatever of. A neighbour that comes in another way is a counterpart all the same: frameworks may write the
+    way differently.
 
     Args:
         mine, yours: neighbours before, and after; None where they are not known.
@@ -164,7 +166,8 @@ def agreement(
                 same = same and frozenset().union(*met) == labels
                 told = told or labels != PLAIN
         uneven += abs(len(own) - len(other))
-    return (right, wrong + uneven / 2, same and told) if right or wrong else (0, 0, False)
+    gates = all(GATE in pooled for side in (mine, yours) for pooled, *_ in frozenset().union(*side[1].values()))
+    return (right, wrong + uneven / 2, (same and told) or gates) if right or wrong else (0, 0, gates)
 
 
 def keyed_wires(keyed: Keyed) -> Wires | None:

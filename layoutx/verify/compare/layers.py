@@ -19,6 +19,7 @@ from layoutx.verify.compare.outputs import applied, shared
 from layoutx.verify.compare.pairs import Check, Couple, rounds
 from layoutx.verify.compare.rounded import computed_in, rounding
 from layoutx.verify.compare.stacks import named_in, title
+from layoutx.verify.compare.steps import as_called
 from layoutx.verify.diagnose.suspect import Suspect
 from layoutx.verify.probe import WINDOWS
 from layoutx.verify.recording import Call
@@ -80,7 +81,7 @@ def _call(couple: Couple, runs: Runs, number: int, problem: str) -> Looked:
         here = named_in(source, call, last, runs.sources)
     except LayoutxError as error:
         return _raw(couple, runs, call, template, problem, error)
-    there = named_there(couple, here, template, runs)
+    there = _there(couple, here, runs, number)
     link = link_of(couple, runs, number, here, there)
     try:
         own = trial(couple, here, there, template, runs.layer)
@@ -91,6 +92,20 @@ def _call(couple: Couple, runs: Runs, number: int, problem: str) -> Looked:
     if own.misplaced and link is not None and link.given is not None:
         link = replace(link, given=_misplaced(link.given, own, there))
     return Looked(tuple(checks), link, suspects)
+
+
+def _there(couple: Couple, here: Named, runs: Runs, number: int) -> Named | None:
+    """The target's call that belongs to this one: of its number, or of all time steps or one where that is the same."""
+    if runs.target is None:
+        return None
+    many, other = count(couple.source, runs.source), count(couple.target, runs.target)
+    steps = min(many, other) == 1 < max(many, other)
+    numbers = range(other) if steps else (number,)
+    found = [named_there(couple, here, call_of(couple.target, runs.target, one), runs) for one in numbers]
+    calls = [one for one in found if one is not None]
+    if steps and len(calls) == len(found):
+        return as_called(here, many, number, calls)
+    return found[0] if not steps else found[number] if number < len(found) else None
 
 
 def _checks(

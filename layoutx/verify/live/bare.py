@@ -156,14 +156,14 @@ def _application(kind: Any, held: Array, data: Array) -> Any:
     return np.asarray(layer(data))
 
 
-def _node(op: str, held: Array, data: Array) -> Any:
+def _node(op: str, held: Array, data: Array, **attributes: int) -> Any:
     """What the node makes of the numbers that it stores."""
     from onnx import helper, numpy_helper
     from onnx.reference import ReferenceEvaluator
 
     kind = helper.np_dtype_to_tensor_dtype(held.dtype)
     graph = helper.make_graph(
-        [helper.make_node(op, ["x", "own"], ["y"])],
+        [helper.make_node(op, ["x", "own"], ["y"], **attributes)],
         "own",
         [helper.make_tensor_value_info("x", kind, data.shape)],
         [helper.make_tensor_value_info("y", kind, None)],
@@ -179,6 +179,12 @@ def _added(held: Array, data: Array) -> Any:
     return _node("Add", held, np.zeros((1, *held.shape[-2:]), held.dtype))[0][data]
 
 
+def _laid(held: Array, data: Array) -> Any:
+    """What the node lays behind a sequence of nothing."""
+    rows = held.reshape(1, *held.shape[-2:])
+    return _node("Concat", rows, np.zeros((1, 0, rows.shape[-1]), rows.dtype), axis=1)[0][data]
+
+
 TABLES: Mapping[str, Callable[[Array, Array], Any]] = {
     "torch.Parameter": partial(_torch, use=_rows),
     "flax.Param": partial(_linen, use=_rows),
@@ -186,6 +192,7 @@ TABLES: Mapping[str, Callable[[Array, Array], Any]] = {
     "keras.PositionEmbedding": partial(_keras, use=_taken),
     "tf1.Variable": _looked_up,
     "onnx.Add": _added,
+    "onnx.Concat": _laid,
 }
 SCALES: Mapping[str, Callable[[Array, Array], Any]] = {
     "torch.LayerScale": partial(_torch, use=_times),

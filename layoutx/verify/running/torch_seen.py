@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from layoutx.model.torch_program import Op, Program, Ref, base
-from layoutx.model.torch_trace import SAID
+from layoutx.model.torch_trace import SAID, holds
 from layoutx.plan.plan import Array
 from layoutx.verify.running.nested import flattened
 from layoutx.verify.running.torch_run import TorchRunner
@@ -125,7 +125,9 @@ def _watching(model: Any, found: _Seen) -> Iterator[None]:
 
 
 def _whole(module: Any) -> bool:
-    """Modules that torch.fx leaves whole (torch 2.13 torch/fx/_symbolic_trace.py Tracer.is_leaf_module)."""
+    """Modules that torch.fx leaves whole (torch 2.13 torch/fx/_symbolic_trace.py Tracer.is_leaf_module), but for
+    those that are made of layers."""
     import torch
 
-    return type(module).__module__.startswith("torch.nn") and not isinstance(module, torch.nn.Sequential)
+    own = type(module).__module__.startswith("torch.nn") and not isinstance(module, torch.nn.Sequential)
+    return own and not holds(module)

@@ -206,7 +206,8 @@ def test_a_subclassed_model(keras: Any) -> None:
     for call in found.calls:
         (again,) = runner.layer(call.layer, call.inputs, call.names)
         np.testing.assert_allclose(again, call.outputs[0], rtol=0, atol=1e-5 if found.dtype == "float32" else 1e-14)
-    assert opened(model).inputs() == ()
+    shapes = [x.shape for x in opened(model).inputs()]  # what it was built with, where its call can be followed
+    assert shapes == ([(3, 3)] if keras.__name__ == "keras" else [])
 
 
 def test_the_model_stays_as_it_is(keras: Any) -> None:
