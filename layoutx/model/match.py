@@ -146,7 +146,7 @@ def pair(
     unused = [n for n in keyed.tensors if keyed.tied.get(n, n) not in held and n not in taken and n not in spare]
     if unused and whole and not problems:
         owners = {match.candidate.prefix: match.record.name for match in found.pairs}
-        lying = [
+        others = [
             f"{name} is in the place of {owner}, which has nothing for it: the two layers have other settings"
             for name in unused[:3]
             if (owner := owners.get(name.rpartition(".")[0]))
@@ -155,7 +155,7 @@ def pair(
             MatchError(
                 f"{len(unused)} tensors of the {keyed.framework} model have no layer",
                 where=", ".join(unused[:8]) + (", ..." if len(unused) > 8 else ""),
-                why=refused_words(unused, registry, keyed.framework) or "; ".join(lying),
+                why=refused_words(unused, registry, keyed.framework) or "; ".join(others),
                 do=f"leave it as it is (a buffer, say): --skip {unused[0]}; or pair it: --pair LAYER=MODULE",
             )
         )

@@ -72,6 +72,8 @@ def _held(path: str, module: Any, modules: Mapping[str, Module]) -> _Two | None:
     """The two layers of a module that holds nothing else, where the first makes three times what the second reads."""
     start = f"{path}." if path else ""
     inside = {name: one for name, one in module.named_modules() if name}
+    if any(start + name not in modules for name in inside):  # torch lists a module of two names once
+        return None
     linear = [name for name in inside if modules[start + name].form in (LINEAR, TURNED)]
     if len(linear) != 2 or len(list(module.parameters())) != sum(len(list(inside[n].parameters())) for n in linear):
         return None

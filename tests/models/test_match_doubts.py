@@ -227,6 +227,7 @@ def test_a_torch_file_says_which_names_are_one_tensor(tmp_path: Path) -> None:
     model.save(tmp_path / "m.keras")
     torch.save(Shared().state_dict(), tmp_path / "there.pt")
     lx.convert(tmp_path / "m.keras", tmp_path / "out.pt", to="torch", like=tmp_path / "there.pt")
+    assert lx.port(model, Shared()).end_to_end.agrees
     module, x = Shared(), RNG.normal(size=(4, 3)).astype("float32")
     module.load_state_dict(torch.load(tmp_path / "out.pt"))
     expected = np.asarray(model(x))

@@ -95,6 +95,24 @@ REFUSALS = [
     ),
     Refusal(
         "attention",
+        "torch.PackedAttention",
+        "each query head has its own keys and values",
+        lambda b: size(b, "rep") > 1,
+    ),
+    Refusal(
+        "attention",
+        "torch.PackedAttention",
+        "values are as wide as keys",
+        lambda b: size(b, "value") != size(b, "head"),
+    ),
+    Refusal(
+        "attention",
+        "torch.PackedAttention",
+        "queries, keys and values are made of the same inputs",
+        lambda b: not size(b, "embed_q") == size(b, "embed_k") == size(b, "embed_v"),
+    ),
+    Refusal(
+        "attention",
         "onnx.MultiheadAttention",
         "each query head has its own keys and values",
         lambda b: size(b, "rep") > 1,

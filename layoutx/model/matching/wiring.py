@@ -166,8 +166,10 @@ def agreement(
                 same = same and frozenset().union(*met) == labels
                 told = told or labels != PLAIN
         uneven += abs(len(own) - len(other))
-    after = (mine[1], yours[1])
-    gates = all(s is not None and all(GATE in pooled for pooled, *_ in frozenset().union(*s.values())) for s in after)
+    ends = [side[1] for side in (mine, yours)]
+    gates = all(
+        end is not None and all(GATE in pooled for pooled, *_ in frozenset().union(*end.values())) for end in ends
+    )
     return (right, wrong + uneven / 2, (same and told) or gates) if right or wrong else (0, 0, gates)
 
 
