@@ -91,8 +91,16 @@ def by_groups(store: Store, used: Collection[str], note: str) -> tuple[list[Laye
         shown = re.sub(r"(^|/)(layers|" + OLD + r")/", r"\1", owner) or "model"
         said = store.metadata.get(f"name:{owner}", store.metadata.get(f"name:{owner}/vars", "")) if owner else ""
         text = f"{note}; the file calls it {said}" if said else note
-        layers.append(LayerRecord(shown, hint(shown), "", {}, dict(_numeric(tensors)), note=text))
+        called = _called(shown, said)
+        layers.append(LayerRecord(shown, hint(shown), "", {}, dict(_numeric(tensors)), note=text, called=called))
     return layers, leftover
+
+
+def _called(shown: str, said: str) -> str:
+    """The path of a group with the name that its user gave the layer; "" where Keras made that name of the class."""
+    home, _, own = shown.rpartition("/")
+    base, given = (re.sub(r"_\d+$", "", name) for name in (own, said))
+    return "" if not said or base == given else f"{home}/{said}".lstrip("/")
 
 
 def _split(group: str, weights: list[tuple[str, Tensor]]) -> dict[str, dict[str, Tensor]]:

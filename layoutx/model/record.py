@@ -91,6 +91,7 @@ class LayerRecord:
         alone: the record whose output this one reads just as it comes, and nobody else does; "" where there is none,
             or nobody knows.
         note: why the form was chosen where the config did not say, or why there is none.
+        called: what its user called it, where `name` is one that the file made (`dense_1` in Keras' weights files).
     """
 
     name: str
@@ -105,6 +106,7 @@ class LayerRecord:
     pieces: Mapping[str, tuple[Piece, ...]] = field(default=NOTHING, compare=False)
     alone: str = field(default="", compare=False)
     ways: tuple[Way, ...] = field(default=(), compare=False)
+    called: str = field(default="", compare=False)
 
     @property
     def place(self) -> str:

@@ -36,6 +36,11 @@ def sliced():
     return keras.Model(x, L.Dense(4, name="lost")(L.Flatten()(L.Conv2D(8, 3)(x)[..., :3])))
 
 
+def turned():
+    x = keras.Input((7, 7, 3))
+    return keras.Model(x, L.Dense(4, name="lost")(L.Flatten()(keras.ops.flip(L.Conv2D(8, 3)(x), -1))))
+
+
 def joined():
     x = keras.Input((7, 7, 3))
     both = keras.ops.concatenate([L.Conv2D(8, 3)(x), L.Conv2D(3, 3)(x)], -1)
@@ -49,7 +54,7 @@ def rolled():
 
 def normed():
     x = keras.Input((5, 5, 3))
-    return keras.Model(x, L.BatchNormalization(name="lost")(L.Flatten()(L.Conv2D(6, 3)(x)[..., :4])))
+    return keras.Model(x, L.BatchNormalization(name="lost")(L.Flatten()(keras.ops.roll(L.Conv2D(6, 3)(x), 1, -1))))
 
 
 def read():
@@ -57,7 +62,7 @@ def read():
     return keras.Sequential([keras.Input((8, 6, 3)), *steps])
 
 
-@pytest.mark.parametrize("build", [sliced, rolled, normed, read])
+@pytest.mark.parametrize("build", [turned, rolled, normed, read])
 def test_a_lost_order_is_refused_and_kept_on_request(build, tmp_path):
     with pytest.raises(LayoutxError, match=r"of lost is not known") as caught:
         converted(build(), tmp_path)
@@ -71,6 +76,13 @@ def test_maps_joined_by_an_operation_are_followed(tmp_path):
     kernel = (model := joined()).get_layer("lost").get_weights()[0]
     arrays, _ = converted(model, tmp_path)
     expected = kernel.reshape(5, 5, 11, 4).transpose(2, 0, 1, 3).reshape(275, 4).T
+    np.testing.assert_array_equal(arrays["lost.weight"], expected)
+
+
+def test_a_part_of_the_channels_is_followed(tmp_path):
+    kernel = (model := sliced()).get_layer("lost").get_weights()[0]
+    arrays, _ = converted(model, tmp_path)
+    expected = kernel.reshape(5, 5, 3, 4).transpose(2, 0, 1, 3).reshape(75, 4).T
     np.testing.assert_array_equal(arrays["lost.weight"], expected)
 
 

@@ -154,3 +154,40 @@ def test_ten_comes_after_two(tmp_path: Path) -> None:
     module.double().load_state_dict(load_file(out))
     x = np.linspace(-1, 1, 15).reshape(3, 5)
     np.testing.assert_allclose(module(torch.from_numpy(x)).detach().numpy(), np.asarray(model(x)), rtol=0, atol=1e-12)
+
+
+class Coded(torch.nn.Module):
+    """Two heads of one shape, and two tables, defined in another order than Keras' layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.item, self.user = torch.nn.Embedding(11, 3), torch.nn.Embedding(11, 3)
+        self.logvar, self.mu = torch.nn.Linear(3, 5), torch.nn.Linear(3, 5)
+
+
+@pytest.mark.parametrize("numbers", [("", ""), ("_1", "_2"), ("_2", "_1")], ids=["words", "in order", "against it"])
+def test_what_the_user_called_a_layer_tells_what_the_file_only_counts(numbers: tuple[str, str], tmp_path: Path) -> None:
+    """The file calls them dense, dense_1 and embedding, embedding_1, and keeps the users' names beside that."""
+    import keras
+
+    layers = keras.layers
+    first, second = (f"head{n}" for n in numbers) if numbers[0] else ("mu", "logvar")
+    ids = keras.Input((), dtype="int32")
+    tables = [layers.Embedding(11, 3, name=name)(ids) for name in ("user", "item")]
+    heads = [layers.Dense(5, name=name)(x) for name, x in zip((first, second), tables, strict=True)]
+    model = keras.Model(ids, heads)
+    rng = np.random.default_rng(2)
+    for weight in model.weights:
+        weight.assign(rng.normal(size=weight.shape))
+    model.save_weights(tmp_path / "w.weights.h5")
+    target = Coded()
+    if numbers[0]:
+        target.head_1, target.head_2 = target.logvar, target.mu
+        del target.logvar, target.mu
+    report = convert(tmp_path / "w.weights.h5", tmp_path / "o.safetensors", to="torch", like=target)
+    found = load_file(tmp_path / "o.safetensors")
+    for name in ("user", "item", first, second):
+        layer = model.get_layer(name)
+        stored = layer.weights[0].numpy()
+        np.testing.assert_array_equal(found[f"{name}.weight"], stored if name in ("user", "item") else stored.T)
+    assert all("same name" in layer.reason for layer in report.layers), [layer.reason for layer in report.layers]

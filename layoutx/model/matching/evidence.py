@@ -41,6 +41,7 @@ class Clues:
 
     Attributes:
         said: of every pair what its names say.
+        texts: layer -> the name that speaks for it: its user's, where the file has that beside its own.
         order: whether each side's own order is known.
         wires: of both sides, or None.
         numbers: fingerprints, None where the values are not to be read.
@@ -54,6 +55,7 @@ class Clues:
     wires: Neighbours | None = None
     numbers: Numbers | None = None
     said: Mapping[tuple[str, int], Said] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
     read: dict[tuple[str, int], tuple[float, tuple[str, ...]]] = field(default_factory=dict)
     torn: set[str] = field(default_factory=set)
     solved: dict[tuple[Any, ...], tuple[list[int], list[float]]] = field(default_factory=dict)
@@ -61,17 +63,20 @@ class Clues:
 
 def clues(layers: Sequence[Layer], options: Mapping[str, Sequence[Candidate]], order: tuple[bool, bool]) -> Clues:
     """What names and order tell, before anything is read or traced."""
-    here = all_named(layer.record.name for layer in layers)
+    texts = {layer.record.name: layer.record.called or layer.record.name for layer in layers}
+    texts = texts if len(set(texts.values())) == len(texts) else {name: name for name in texts}
+    here = all_named(texts.values())
     there = all_named({place_name(c) for own in options.values() for c in own})
     rare = rarity([*here.values(), *there.values()])
     alike = cache(lambda left, right: likeness(left, right, rare))  # many names have the same words
     said = {
-        (name, at): said_of(left, right, _equal(name, c.prefix), alike(left.words, right.words))
-        for name, left in here.items()
+        (name, at): said_of(left, right, _equal(text, c.prefix), alike(left.words, right.words))
+        for name, text in texts.items()
+        for left in (here[text],)
         for at, c in enumerate(options[name])
         for right in (there[place_name(c)],)
     }
-    return Clues(layers, options, order, said=said)
+    return Clues(layers, options, order, said=said, texts=texts)
 
 
 def place_name(candidate: Candidate) -> str:
@@ -123,10 +128,10 @@ def _names(
     known = shifts(found.said[key] for key in keys)
     # Keras counts dense, dense_1, others dense1, dense2: where one of a series has no namesake, the others' say nothing
     met = {key[0] for key in scores if found.said[key].equal}
-    doubtful = {counted(name) for name in rest if name not in met}
+    doubtful = {counted(found.texts[name]) for name in rest if name not in met}
 
     def trusted(name: str) -> bool:
-        return (series := counted(name)) == name or series not in doubtful
+        return (series := counted(found.texts[name])) == found.texts[name] or series not in doubtful
 
     for key, own in scores.items():
         said = found.said[key]
