@@ -243,9 +243,9 @@ def _where(source: Any, target: Any, inputs: Any, options: Options, known: Regis
     part, that it is rounding.
 
     In the models' own precision first, which takes as long as running them once; where all is the same so, or the
-    outputs are `near` each other, in float64.
+    outputs are `near` each other and nothing is known to differ, in float64.
     """
-    from layoutx.show.validation_text import reason
+    from layoutx.show.validation_text import certain, reason
     from layoutx.validate import compared_models
 
     first = ""
@@ -255,7 +255,7 @@ def _where(source: Any, target: Any, inputs: Any, options: Options, known: Regis
         except Exception:  # whatever comes of it, the outputs differ, and that is what has to be said
             continue
         why = reason(found)
-        if why and not (near and first_only):
+        if why and not (near and first_only and not certain(found)):
             return why, ""
         if found.ok and {found.source.get("dtype"), found.target.get("dtype")} == {"float64"}:
             far = max(check.largest or 0.0 for check in found.end_to_end)

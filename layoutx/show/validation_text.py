@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from layoutx.model.differing import together
 from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row
 from layoutx.spec.bound import BoundForm
+from layoutx.verify.compare.limits import FAIL
 from layoutx.verify.compare.pairs import Check, Gap
 
 if TYPE_CHECKING:
@@ -168,16 +169,27 @@ def _reasons(found: Validation) -> Iterator[str]:
         yield "Every layer was given the source's own input, so that one mistake does not show in the layers after it."
 
 
+def certain(found: Validation) -> bool:
+    """Whether the first that differs is plainly another layer, or has other settings, as is known: no rounding."""
+    first = found.first
+    return isinstance(first, Check) and (first.verdict == FAIL or bool(_settings(first, found)))
+
+
 def _what_differs(first: Check, found: Validation) -> str:
     """The settings that are known to differ, else what it may be."""
-    name = first.layer if first.layer in found.owners else first.layer.rpartition(".")[0]
-    told = ((layer, source, target) for layer, _, source, target in found.bounds if layer not in found.unsaid)
-    lines = together(told, name)
-    own = [(line, len(layers) - 1) for line, layers in lines.items() if name in layers]
+    own = _settings(first, found)
     if not own:
         return "its weights or its settings are not those of the source"
     said = [clean(line, 400) + (f" (so in {plural(more, 'other layer')})" if more else "") for line, more in own]
     return f"its settings are not those of the source: {'; '.join(said)}"
+
+
+def _settings(first: Check, found: Validation) -> list[tuple[str, int]]:
+    """Settings of a layer that are known to differ, each with the number of other layers that have them."""
+    name = first.layer if first.layer in found.owners else first.layer.rpartition(".")[0]
+    told = ((layer, source, target) for layer, _, source, target in found.bounds if layer not in found.unsaid)
+    lines = together(told, name)
+    return [(line, len(layers) - 1) for line, layers in lines.items() if name in layers]
 
 
 def other_settings(layers: Iterable[tuple[str, BoundForm, BoundForm]], said: str) -> list[str]:

@@ -51,10 +51,14 @@ def _normalised(tf: Any, config: dict[str, Any], own: dict[str, Array], x: Array
 
 
 def _depthwise(tf: Any, config: dict[str, Any], own: dict[str, Array], x: Array) -> Any:
-    stride, rate = config.get("stride", 1), config.get("rate", 1)
+    stride, rate = (_pair(config.get(key, 1)) for key in ("stride", "rate"))
     kernel, padding = own.pop("depthwise_kernel"), config.get("padding", "SAME")
-    y = tf.nn.depthwise_conv2d(x, kernel, [1, stride, stride, 1], padding, dilations=[rate, rate])
+    y = tf.nn.depthwise_conv2d(x, kernel, [1, *stride, 1], padding, dilations=rate)
     return tf.nn.bias_add(y, own.pop("bias")) if config.get("use_bias", True) else y
+
+
+def _pair(value: Any) -> list[int]:
+    return [value, value] if isinstance(value, int) else list(value)
 
 
 def _output(tf: Any, config: dict[str, Any], own: dict[str, Array], x: Array) -> Any:
