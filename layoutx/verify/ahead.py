@@ -15,7 +15,7 @@ from layoutx.model.keras_live import is_keras
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
 from layoutx.plan.plan import Array
-from layoutx.verify.made import probes
+from layoutx.verify.made import names_of, probes
 
 MOST = 4  # channels whose numbers are told
 CLOSE = 1e-5  # of the largest value: what float32 loses in two operations
@@ -101,7 +101,7 @@ def _layers(one: Begun, left_out: Collection[str]) -> list[_Layers]:
         return []
     from layoutx.verify.running.keras_run import KerasRunner
 
-    names = [str(tensor.name).split(":")[0] for tensor in one.model.inputs]
+    names = names_of(one.model)
     ways = [found.get(name, next(iter(found.values())) if len(names) == 1 else ()) for name in names]
     runner = KerasRunner(one.model)
 

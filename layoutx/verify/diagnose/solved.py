@@ -43,8 +43,7 @@ def solved(suspect: Suspect) -> Iterator[Edit]:
     added, times = LINEAR[bound.kind.name]
     held = ", ".join(tensors_of(bound, (added,)))
     if everywhere(suspect, added, 0.0):
-        what = f"{held or 'the layer'} {'holds zeros: the bias was' if held else 'has no bias: the source’s was'} lost"
-        what = what.replace("’", "'")
+        what = f"{held} holds zeros: the bias was lost" if held else "the layer has no bias: the source's was lost"
         code, option = (ported(suspect), ported(suspect)) if held else (_with_bias(bound, suspect.place), LOST)
         yield Edit("F14", f"missing {added}", what, _added, code, option, "with a bias", late=True, solves=True)
     if bound.kind.name in NORMS and not everywhere(suspect, times, 1.0):
