@@ -18,6 +18,7 @@ from layoutx.model.keyed import Keyed, keyed_view
 from layoutx.model.load import with_forms
 from layoutx.model.match import Matching, Pair, matched
 from layoutx.model.matching.evidence import place_name
+from layoutx.model.matching.made import orders_of
 from layoutx.model.matching.wiring import Wires, keyed_wires, wires_of
 from layoutx.model.order import in_order
 from layoutx.model.parametrized import settled
@@ -147,7 +148,16 @@ def _joint(sides: _Sides, wires: Wires | None, keyed: Keyed | None = None) -> Jo
         known = ", ".join(layer.record.name for layer in layers[:20])
         raise UsageError(f"--pair names no layer: {', '.join(missing)}", why=f"the layers are {known}")
     tell(0, 0, f"pairing {len(layers)} layers")
-    match = matched(layers, keyed, registry, fixed, ordered=in_order(model), wires=wires, values=options.values)
+    match = matched(
+        layers,
+        keyed,
+        registry,
+        fixed,
+        ordered=in_order(model),
+        orders=orders_of(model),
+        wires=wires,
+        values=options.values,
+    )
     by_name = {layer.record.name: layer for layer in layers}
     pairs: list[Joined] = []
     for one in steps(match.pairs, lambda pair: f"joining {pair.record.name}"):

@@ -18,6 +18,7 @@ from layoutx.model.bindings import refine_of
 from layoutx.model.keyed import Keyed, keyed_view
 from layoutx.model.load import with_forms
 from layoutx.model.match import Pair, pair
+from layoutx.model.matching.made import orders_of
 from layoutx.model.matching.wiring import wires_of
 from layoutx.model.order import in_order
 from layoutx.model.places import Layer
@@ -128,6 +129,7 @@ def _pairs(
         oriented(options.pairs, {record.name for record in model.layers}),
         whole=not skipped,
         ordered=in_order(model),
+        orders=orders_of(model),
         wires=wires_of(model),
         spare=spare,
         values=options.values,

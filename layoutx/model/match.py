@@ -58,6 +58,7 @@ def matched(
     fixed: Mapping[str, str],
     *,
     ordered: bool = True,
+    orders: Sequence[Sequence[str]] = (),
     wires: Wires | None = None,
     values: Mapping[str, Any] = NOTHING,
     read: bool = True,
@@ -69,6 +70,7 @@ def matched(
         keyed: the other model.
         fixed: layer name -> module path (`rnn`, or `rnn/layer_1` of a stacked module), decided by the user.
         ordered: the layers' order is the model's; else only the numbers in their names tell it.
+        orders: names of all of the model's layers in every order in which it may define them, the likeliest first.
         wires: who feeds whom among the layers.
         values: config values that the user adds, where a file of names and numbers does not tell a layout.
         read: compare the numbers of both models from the start; False: only where nothing else decides.
@@ -89,7 +91,7 @@ def matched(
         for x in layers
         if not options[x.record.name]
     }
-    found = clues([x for x in layers if x.record.name not in lost], options, (ordered, keeps_order(keyed)))
+    found = clues([x for x in layers if x.record.name not in lost], options, (ordered, keeps_order(keyed)), orders)
     there = keyed_wires(keyed) if wires is not None else None
     found.wires = neighbours_of(wires, there, options) if wires is not None and there is not None else None
     found.numbers = Numbers() if read else None
@@ -117,6 +119,7 @@ def pair(
     *,
     whole: bool = True,
     ordered: bool = True,
+    orders: Sequence[Sequence[str]] = (),
     wires: Wires | None = None,
     spare: Collection[str] = (),
     values: Mapping[str, Any] = NOTHING,
@@ -124,7 +127,7 @@ def pair(
     """Give every layer its place, or refuse.
 
     Args:
-        layers, keyed, fixed, ordered, wires, values: as for `matched`.
+        layers, keyed, fixed, ordered, orders, wires, values: as for `matched`.
         whole: every name of the keyed model must be taken by a layer.
         spare: names of the keyed model that may stay as they are.
 
@@ -132,7 +135,9 @@ def pair(
         UsageError: `fixed` names no layer.
         MatchError: layers without a place, places without a layer, or several ways to pair them; all together.
     """
-    found = matched(layers, keyed, registry, fixed, ordered=ordered, wires=wires, values=values, read=False)
+    found = matched(
+        layers, keyed, registry, fixed, ordered=ordered, orders=orders, wires=wires, values=values, read=False
+    )
     raise_all([error for name, error in found.lost.items() if not found.options[name]], "layers without a place")
     problems: list[LayoutxError] = [
         ambiguous(layer, found.options[name], keyed) if (name := layer.record.name) in found.open else found.lost[name]

@@ -13,7 +13,7 @@ from layoutx.model.matching.doubts import beside, kept, listed, misnamed
 from layoutx.model.matching.habits import contradicted, unruly
 from layoutx.model.matching.names import Name, Said, all_named, likeness, rarity, said_of, shifted, shifts
 from layoutx.model.matching.neighbours import Neighbours, known_as
-from layoutx.model.matching.sequence import forced
+from layoutx.model.matching.sequence import aligned
 from layoutx.model.matching.values import Numbers
 from layoutx.model.order import counted
 from layoutx.model.places import Candidate, Layer, plain
@@ -47,6 +47,7 @@ class Clues:
         numbers: fingerprints, None where the values are not to be read.
         torn: layers whose numbers count in another order than that in which both models define them.
         solved: scores of a group -> its best assignment, as `assigned` gives it.
+        written: the layers' names in every order in which their model may define them, `layers` in the first.
     """
 
     layers: Sequence[Layer]
@@ -59,10 +60,19 @@ class Clues:
     read: dict[tuple[str, int], tuple[float, tuple[str, ...]]] = field(default_factory=dict)
     torn: set[str] = field(default_factory=set)
     solved: dict[tuple[Any, ...], tuple[list[int], list[float]]] = field(default_factory=dict)
+    written: Sequence[Sequence[str]] = ()
 
 
-def clues(layers: Sequence[Layer], options: Mapping[str, Sequence[Candidate]], order: tuple[bool, bool]) -> Clues:
-    """What names and order tell, before anything is read or traced."""
+def clues(
+    layers: Sequence[Layer],
+    options: Mapping[str, Sequence[Candidate]],
+    order: tuple[bool, bool],
+    orders: Sequence[Sequence[str]] = (),
+) -> Clues:
+    """What names and order tell, before anything is read or traced; `orders` as `orders_of` gives them."""
+    by_name = {layer.record.name: layer for layer in layers}
+    written = [own for order_ in orders if len(own := [name for name in order_ if name in by_name]) == len(by_name)]
+    layers = [by_name[name] for name in written[0]] if written else layers
     texts = {layer.record.name: layer.record.called or layer.record.name for layer in layers}
     texts = texts if len(set(texts.values())) == len(texts) else {name: name for name in texts}
     here = all_named(texts.values())
@@ -76,7 +86,7 @@ def clues(layers: Sequence[Layer], options: Mapping[str, Sequence[Candidate]], o
         for at, c in enumerate(options[name])
         for right in (there[place_name(c)],)
     }
-    return Clues(layers, options, order, said=said, texts=texts)
+    return Clues(layers, options, order, said=said, texts=texts, written=written or [list(by_name)])
 
 
 def place_name(candidate: Candidate) -> str:
@@ -160,25 +170,23 @@ def _ends(path: str) -> frozenset[str]:
 
 
 def _order(found: Clues, rest: Mapping[str, Sequence[int]], known: Mapping[str, Candidate], scores: Table) -> None:
-    """Pairs that every alignment of the two whole orders has."""
-    rows: list[Mapping[int, float]] = []
+    """Pairs that every alignment of the two whole orders has, in whichever order a model was written."""
+    rows: dict[str, Mapping[int, float]] = {}
     for layer in found.layers:
         name = layer.record.name
         if name in known:
-            rows.append({known[name].at: 1.0})
+            rows[name] = {known[name].at: 1.0}
             continue
         own = {at: sum(scores[name, at].values()) for at in rest.get(name, ())}
-        rows.append({found.options[name][at].at: 1.0 + 0.001 * min(worth, 5.0) for at, worth in own.items()})
-    pairs, whole = forced(rows)
+        rows[name] = {found.options[name][at].at: 1.0 + 0.001 * min(worth, 5.0) for at, worth in own.items()}
+    by_order, kept = aligned(rows, found.written)
     groups = together(found.options, rest)
-    by_order = {found.layers[row].record.name: position for row, position in pairs.items()}
     wrong = [own for own in groups if listed(found, rest, own) or misnamed(found, rest, own, by_order)]
     doubtful = {name for own in wrong for name in own}
-    for row, position in pairs.items():
-        name = found.layers[row].record.name
+    for name, position in by_order.items():
         for at in rest.get(name, ()):
             if found.options[name][at].at == position:
-                sure = whole and name not in found.torn and name not in doubtful
+                sure = name in kept and name not in found.torn and name not in doubtful
                 scores[name, at][IN_ORDER] = ORDER if sure else ALIKE
 
 

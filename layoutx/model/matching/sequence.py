@@ -41,3 +41,16 @@ def forced(rows: Sequence[Mapping[int, float]]) -> tuple[dict[int, int], bool]:
             found[i] = good[0]
     placeable = sum(1 for row in rows if row)
     return found, int(top + SAME) >= placeable
+
+
+def aligned(
+    rows: Mapping[str, Mapping[int, float]], orders: Sequence[Sequence[str]]
+) -> tuple[dict[str, int], set[str]]:
+    """The position of each layer in the first order, and the layers that have it in all orders which are kept whole."""
+    found = []
+    for order in orders:
+        pairs, whole = forced([rows[name] for name in order])
+        found.append(({order[row]: position for row, position in pairs.items()}, whole))
+    kept = [positions for positions, whole in found if whole]
+    first = (kept or [positions for positions, _ in found])[0]
+    return first, {name for name, at in first.items() if kept and all(own.get(name) == at for own in kept)}

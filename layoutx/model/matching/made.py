@@ -1,0 +1,67 @@
+"""In which orders the layers of a model may have been written: Keras sorts those of a graph by how deep they lie."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from layoutx.model.keras_leaves import snake
+from layoutx.model.record import LayerRecord, ModelRecord
+
+_SERIES = re.compile(r"(?P<path>(?:.*/)?)(?P<base>.*?)(?:_(?P<number>\d+))?")
+
+
+def orders_of(model: ModelRecord) -> tuple[tuple[str, ...], ...]:
+    """The layers' names in every order in which their model may define them, the likeliest first.
+
+    A graph of Keras keeps its layers by their distance from the outputs: of two branches the longer one stands first,
+    whichever was written first. The names that Keras itself gives (`dense`, `dense_1`) count as the layers were made;
+    where these say nothing, branches may as well have been written one after the other.
+    """
+    stored = list(model.layers)
+    if not model.framework.startswith("keras"):
+        return (tuple(record.name for record in stored),)
+    found = (_as_counted(order) for order in (stored, _by_branches(stored)))
+    return tuple(dict.fromkeys(tuple(record.name for record in order) for order in found))
+
+
+def _as_counted(records: Sequence[LayerRecord]) -> list[LayerRecord]:
+    """The layers that Keras named put in the order of their numbers, in the places that layers of their class have."""
+    found = list(records)
+    series: dict[tuple[str, str], list[tuple[int, int]]] = {}  # (path, class) -> (number in the name, place)
+    for at, record in enumerate(records):
+        said = _SERIES.fullmatch(record.name)
+        if said is not None and said["base"] == snake(record.class_name):
+            series.setdefault((said["path"], said["base"]), []).append((int(said["number"] or 0), at))
+    for own in series.values():
+        for place, (_, at) in zip(sorted(at for _, at in own), sorted(own), strict=True):
+            found[place] = records[at]
+    return found
+
+
+def _by_branches(records: Sequence[LayerRecord]) -> list[LayerRecord]:
+    """What each layer reads before the layer itself, one operand after the other."""
+    by_name = {record.name: record for record in records}
+    read = {name for record in records for name in record.inputs}
+    ends = [record for record in records if record.name not in read]
+    found: dict[str, LayerRecord] = {}
+    for record in (*ends, *records):
+        found |= {one.name: one for one in _before(record, by_name, found)}
+    return list(found.values())
+
+
+def _before(
+    record: LayerRecord, by_name: Mapping[str, LayerRecord], found: Mapping[str, LayerRecord]
+) -> Iterator[LayerRecord]:
+    """A layer behind all that it reads, without recursion: models may be thousands of layers deep."""
+    begun: set[str] = set()
+    waiting = [(record, iter(record.inputs))] if record.name not in found else []
+    while waiting:
+        one, inputs = waiting[-1]
+        begun.add(one.name)
+        name = next((n for n in inputs if n in by_name and n not in found and n not in begun), None)
+        if name is not None:
+            waiting.append((by_name[name], iter(by_name[name].inputs)))
+        else:
+            waiting.pop()
+            yield one
