@@ -22,6 +22,7 @@ from layoutx.model.mapwrite import Entry, write_map
 from layoutx.model.record import ModelRecord
 from layoutx.model.tree import head
 from layoutx.progress import Progress
+from layoutx.show.alike_text import exchangeable
 from layoutx.show.progress import reported
 from layoutx.spec.registry import Registry, registry
 
@@ -46,6 +47,11 @@ class Match:
     def complete(self) -> bool:
         """Whether every layer of both has its counterpart."""
         return not (self.joint.open or self.joint.lost or self.joint.unused)
+
+    @property
+    def alike(self) -> tuple[tuple[str, ...], ...]:
+        """Layers that could be exchanged with each other: only habits of naming and order tell them apart."""
+        return exchangeable((pair.source.name, pair.alike) for pair in self.joint.pairs)
 
     def entries(self) -> list[Entry]:
         """What a mapping file says of each layer."""
@@ -80,6 +86,7 @@ class Match:
                 }
                 for p in self.joint.pairs
             ],
+            "alike": [list(names) for names in self.alike],
             "open": {name: list(own) for name, own in self.joint.open.items()},
             "lost": dict(self.joint.lost),
             "unused": dict(self.joint.unused),

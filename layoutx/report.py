@@ -14,6 +14,7 @@ from layoutx.job.run import Moved
 from layoutx.model.identify import SAID
 from layoutx.plan.run import Result
 from layoutx.plan.steps import Exactness
+from layoutx.show.alike_text import exchangeable
 from layoutx.show.report_lines import LayerLine
 from layoutx.show.report_many import Lines
 from layoutx.spec.registry import Registry
@@ -45,6 +46,7 @@ class Report:
         again: the output held this very conversion before. back: what of the original came back, where the source was
             made from a file of the target's framework.
         model: the live model that `port` gave the weights to.
+        groups: layers that could be exchanged with each other, as the pairing left them, see `alike`.
     """
 
     source: Mapping[str, Any]
@@ -70,6 +72,18 @@ class Report:
     again: bool = field(default=False, compare=False)
     back: WayBack | None = None
     model: Any = field(default=None, compare=False, repr=False)
+    groups: Sequence[Sequence[str]] = ()
+
+    @property
+    def alike(self) -> Sequence[Sequence[str]]:
+        """Layers that could be exchanged with each other, group by group; none where something has told them apart.
+
+        They fit each other's places, and habits of naming and order alone speak for these. A run of both models tells,
+        and so do the original's numbers, where they are all where they were.
+        """
+        ran = self.end_to_end is not None and bool(self.end_to_end.agrees)
+        again = self.back is not None and self.back.named and self.back.same == self.back.many
+        return () if ran or again else self.groups
 
     @property
     def largest(self) -> float | None:
@@ -170,6 +184,7 @@ def report_of(
         nbytes=moved.nbytes,
         shards=moved.shards,
         exactness=str(worst),
+        groups=exchangeable((layer.record.name, layer.alike) for layer in job.layers),
     )
 
 

@@ -102,6 +102,7 @@ class LayerJob:
         refine: axis -> its dims on the target's side; last: in the order of the NumPy reference.
         told: config keys of the source that the user said.
         allowed: what the user has consented to for this layer by asking for its plan, beside `Options.allow`.
+        alike: the first of the layers that it could be exchanged with, which habits alone tell apart, see `Pair`.
     """
 
     record: LayerRecord
@@ -113,6 +114,7 @@ class LayerJob:
     last: Mapping[str, str] = NOTHING
     told: frozenset[str] = frozenset()
     allowed: frozenset[str] = frozenset()
+    alike: str = ""
 
 
 @frozen

@@ -50,6 +50,7 @@ class Joined:
         last: axis -> its dims in the order of the NumPy reference (channels last).
         record: the layer on the side that has a config.
         instance: which layer of a stacked module the target is: {"layer": 1}.
+        alike: the first of the layers that it could be exchanged with, which habits alone tell apart; "" for none.
     """
 
     source: Side
@@ -61,6 +62,7 @@ class Joined:
     confidence: float = 1.0
     last: Mapping[str, str] = NOTHING
     instance: Mapping[str, Any] = NOTHING
+    alike: str = ""
 
     @property
     def rounds(self) -> bool:

@@ -225,7 +225,8 @@ def _joined(sides: _Sides, layer: Layer, match: Pair, keyed: Keyed, doubt: Layou
     side = Side(sides.named(candidate.prefix), bound, tensors, there)
     last = refine_of(record, registry, "keras")
     planned = planned if problem is None else None
-    return Joined(here, side, record, planned, problem, match.reason, match.confidence, last, dict(candidate.instance))
+    sure, instance = match.confidence, dict(candidate.instance)
+    return Joined(here, side, record, planned, problem, match.reason, sure, last, instance, match.alike)
 
 
 def _bound(

@@ -22,6 +22,7 @@ class WayBack:
     Attributes:
         file, framework: of the original, as the source's certificate says. same: how many of its `many` tensors are
             its own again, bit for bit; many = 0: nothing to compare with, `why`. differ: the others' names.
+        named: they were compared name by name, so that each stands where it stood.
     """
 
     file: str
@@ -30,6 +31,7 @@ class WayBack:
     many: int = 0
     differ: tuple[str, ...] = ()
     why: str = ""
+    named: bool = False
 
 
 def held(output: Path) -> str:
@@ -72,7 +74,8 @@ def way_back(source: Store, to: str, hashes: Mapping[str, str], kind: str) -> Wa
 def _compared(back: WayBack, found: Certified, hashes: Mapping[str, str]) -> WayBack:
     """By names where they are the same ones, else by what the tensors hold."""
     named = found.sources.named
-    if named and set(named) <= set(hashes):
+    alike = bool(named) and set(named) <= set(hashes)
+    if alike:
         differ = tuple(name for name, one in named.items() if hashes[name] != one)
     else:
         left = Counter(hashes.values())
@@ -81,4 +84,4 @@ def _compared(back: WayBack, found: Certified, hashes: Mapping[str, str]) -> Way
         if found.sources.packed:
             differ = tuple("" for count in left.values() for _ in range(-count))
     many = found.sources.many
-    return WayBack(back.file, back.framework, many - len(differ), many, tuple(filter(None, differ)))
+    return WayBack(back.file, back.framework, many - len(differ), many, tuple(filter(None, differ)), named=alike)

@@ -12,7 +12,7 @@ from layoutx.frozen import frozen
 from layoutx.model.keyed import Keyed
 from layoutx.model.matching.evidence import clues, place_name
 from layoutx.model.matching.neighbours import neighbours_of
-from layoutx.model.matching.outcome import Choice, Outcome, contradicted, settle
+from layoutx.model.matching.outcome import Choice, Outcome, alike, contradicted, settle
 from layoutx.model.matching.values import Numbers
 from layoutx.model.matching.wiring import Wires, at_inputs, keyed_wires
 from layoutx.model.order import keeps_order
@@ -26,12 +26,17 @@ BY_THE_USER = "paired by the user"
 
 @frozen
 class Pair:
-    """A layer and its place in the keyed model, with the reason for the pairing and how sure it is (0 to 1)."""
+    """A layer and its place in the keyed model, with the reason for the pairing and how sure it is (0 to 1).
+
+    `alike`: where it could be exchanged with other layers, which habits of naming and order alone tell apart: the first
+    of all these.
+    """
 
     record: LayerRecord
     candidate: Candidate
     reason: str
     confidence: float = 1.0
+    alike: str = ""
 
 
 @frozen
@@ -100,15 +105,17 @@ def matched(
     lost |= {name: squeezed(by_name[name], options[name], outcome.owners()) for name in outcome.lost}
     doubts = {name: own for name, own in contradicted(found, outcome).items() if name not in fixed}
     placed = outcome.chosen.keys() - doubts.keys()
-    pairs = [_pair(layer, outcome, fixed) for layer in layers if layer.record.name in placed]
+    like = alike(found, outcome)
+    pairs = [_pair(layer, outcome, fixed, like) for layer in layers if layer.record.name in placed]
     return Matching(tuple(pairs), {**outcome.open, **doubts}, lost, options)
 
 
-def _pair(layer: Layer, outcome: Outcome, fixed: Mapping[str, str]) -> Pair:
+def _pair(layer: Layer, outcome: Outcome, fixed: Mapping[str, str], like: Mapping[str, str]) -> Pair:
     choice: Choice = outcome.chosen[layer.record.name]
     if layer.record.name in fixed:
         choice = replace(choice, reason=BY_THE_USER, confidence=1.0)
-    return Pair(layer.record, choice.candidate, choice.reason, choice.confidence)
+    first = like.get(layer.record.name, "")
+    return Pair(layer.record, choice.candidate, choice.reason, choice.confidence, first)
 
 
 def pair(

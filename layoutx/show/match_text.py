@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from layoutx.show.alike_text import exchange_text
 from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def match_text(found: Match, width: int, color: bool) -> str:
     if joint.pairs:
         parts.append(grid(("layer", *found.frameworks, "sure", "because"), _pairs(found), width, color))
     parts += [grid(("", ""), lines, width, color) for lines in (list(_open(found)), list(_left(found))) if lines]
+    parts += [prose(text, width, color) for text in exchange_text(found.alike)]
     return "\n".join([*parts, prose(_sum(found), width, color)])
 
 

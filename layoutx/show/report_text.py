@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layoutx.show.alike_text import exchange_text, placed_text
 from layoutx.show.recognised_text import recognised
 from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row, size_text
 
@@ -46,6 +47,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "end_to_end": asdict(report.end_to_end) if report.end_to_end is not None else None,
         "seconds": report.seconds,
         "sha256": report.sha256,
+        "alike": [list(names) for names in report.alike],
         "again": report.again,
         "back": asdict(report.back) if report.back is not None else None,
     }
@@ -120,7 +122,7 @@ def _same(report: Report) -> str:
         return "the models compute the same"
     proved = sum(layer.proof.largest is not None for layer in report.layers)
     if proved == len(report.layers):
-        return "every layer computes the same"
+        return f"every layer computes the same{placed_text(report.alike, len(report.layers))}"
     return f"{proved} of {len(report.layers)} layers compared, and these compute the same"
 
 
@@ -239,6 +241,7 @@ def _summary(report: Report) -> Iterator[str]:
         text = ", ".join(f"{clean(name)}{f' ×{count}' if count > 1 else ''}" for name, count in names.items())
         yield f"{plural(len(report.weightless), 'layer')} without weights: {text}."
     yield from _forward(report)
+    yield from exchange_text(report.alike)
     unsaid = [layer.name for layer in report.layers if not layer.settled]
     if unsaid:
         unsaid_names = clean(_listed(unsaid))

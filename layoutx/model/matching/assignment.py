@@ -108,3 +108,32 @@ def _margins(cost: Array, matched: Array, row_price: Array, price: Array) -> lis
     around = (step + far.T).min(axis=1, initial=np.inf)
     away = (far + leave[None, :]).min(axis=1, initial=np.inf)
     return [float(x) for x in np.minimum(around, away)]
+
+
+def exchanged(score: Array, matched: Sequence[int]) -> list[tuple[int, int]]:
+    """The nearest other way for each row: the row that it exchanges columns with, -1 for none, and the column it gets.
+
+    Where a free column is nearer than any other row's, that is the way; (-1, -1) where the row has no other column.
+
+    Args:
+        score: (row, column); -inf where a row has no such place.
+        matched: of each row its column, -1 for none.
+    """
+    rows, columns = score.shape
+    own = np.array(matched, int)
+    placed = own >= 0
+    held = np.where(placed, score[np.arange(rows), own], 0.0)
+    there = np.where(placed[None, :], score[:, own], -np.inf)  # what each row has in another one's column
+    loss = held[:, None] + held[None, :] - there - there.T
+    np.fill_diagonal(loss, np.inf)
+    free = np.setdiff1d(np.arange(columns), own)
+    found: list[tuple[int, int]] = []
+    for row in range(rows):
+        other = int(loss[row].argmin()) if placed[row] else -1
+        away = int(free[(-score[row, free]).argmin()]) if len(free) else -1
+        near = loss[row, other] if other >= 0 else np.inf
+        if away >= 0 and held[row] - score[row, away] < near:
+            found.append((-1, away))
+        else:
+            found.append((other, matched[other]) if near < np.inf else (-1, -1))
+    return found

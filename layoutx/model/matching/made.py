@@ -26,7 +26,10 @@ def orders_of(model: ModelRecord) -> tuple[tuple[str, ...], ...]:
 
 
 def _as_counted(records: Sequence[LayerRecord]) -> list[LayerRecord]:
-    """The layers that Keras named put in the order of their numbers, in the places that layers of their class have."""
+    """The layers that Keras named put in the order of their numbers, in the places that layers of their class have.
+
+    Where one feeds another that has the smaller number, they were not made as they are called: `Dense(5)(Dense(5)(x))`.
+    """
     found = list(records)
     series: dict[tuple[str, str], list[tuple[int, int]]] = {}  # (path, class) -> (number in the name, place)
     for at, record in enumerate(records):
@@ -34,9 +37,24 @@ def _as_counted(records: Sequence[LayerRecord]) -> list[LayerRecord]:
         if said is not None and said["base"] == snake(record.class_name):
             series.setdefault((said["path"], said["base"]), []).append((int(said["number"] or 0), at))
     for own in series.values():
-        for place, (_, at) in zip(sorted(at for _, at in own), sorted(own), strict=True):
-            found[place] = records[at]
+        counted, places = [at for _, at in sorted(own)], sorted(at for _, at in own)
+        if counted != places and _flows(records, [records[at].name for at in counted]):
+            for place, at in zip(places, counted, strict=True):
+                found[place] = records[at]
     return found
+
+
+def _flows(records: Sequence[LayerRecord], order: Sequence[str]) -> bool:
+    """Whether none of these layers is fed, directly or not, by one that stands after it in this order."""
+    number = {name: at for at, name in enumerate(order)}
+    latest: dict[str, int] = {}  # record -> the last of these layers that it is or comes from
+    for record in records:
+        before = max((latest.get(name, -1) for name in record.inputs), default=-1)
+        own = number.get(record.name, -1)
+        if 0 <= own < before:
+            return False
+        latest[record.name] = max(before, own)
+    return True
 
 
 def _by_branches(records: Sequence[LayerRecord]) -> list[LayerRecord]:

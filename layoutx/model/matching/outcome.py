@@ -12,7 +12,7 @@ import numpy as np
 from layoutx.frozen import frozen
 from layoutx.model.keyed import Keyed
 from layoutx.model.matching import evidence as ev
-from layoutx.model.matching.assignment import PLACED, assigned
+from layoutx.model.matching.assignment import PLACED, assigned, exchanged
 from layoutx.model.matching.evidence import Clues, Scores, Table
 from layoutx.model.matching.neighbours import known_as
 from layoutx.model.matching.values import Numbers
@@ -25,15 +25,22 @@ AT_MOST = {
     ev.NUMBERS: 0.99, ev.NAME: 0.98, ev.WIRING: 0.95, ev.COUNT: 0.85, ev.IN_ORDER: 0.85, ev.WORD: 0.8, ONLY: 0.97,
 }  # fmt: skip
 STACKED = 0.95  # the numbers of a stacked module's layers are a fact
+HABITS = (ev.COUNT, ev.IN_ORDER, ev.WORD)  # how people name and define layers, which is no fact about any model
 
 
 @frozen
 class Choice:
-    """The place of a layer, why it is that, and how sure that is (0 to 1)."""
+    """The place of a layer, why it is that, and how sure that is (0 to 1).
+
+    Attributes:
+        reason: what decided against the nearest exchange.
+        most: the kind of evidence that speaks most for the place, whether or not it does so for others; "" for none.
+    """
 
     candidate: Candidate
     reason: str
     confidence: float
+    most: str = ""
 
 
 @dataclass
@@ -105,21 +112,21 @@ def _fixed(clues: Clues, rest: Mapping[str, Sequence[int]], scores: Table, enoug
     """Solve each group of layers that share places, and keep what is sure enough; whether anything was."""
     any_fixed = False
     for group in ev.together(clues.options, rest):
-        for name, at, margin in _solved(clues, rest, group, scores):
+        for name, at, margin, against in _solved(clues, rest, group, scores):
             if margin < enough:
                 continue
             any_fixed = True
             if at < 0:
                 outcome.lost.append(name)
             else:
-                outcome.chosen[name] = _choice(clues, name, at, scores[name, at], margin)
+                outcome.chosen[name] = _choice(clues, name, at, scores[name, at], against, margin)
     return any_fixed
 
 
 def _solved(
     clues: Clues, rest: Mapping[str, Sequence[int]], group: Sequence[str], scores: Table
-) -> list[tuple[str, int, float]]:
-    """Of each layer of a group: its candidate's number (-1: none) and the margin."""
+) -> list[tuple[str, int, float, Scores]]:
+    """Of each layer of a group: its candidate's number (-1: none), the margin, and what speaks against an exchange."""
     columns: dict[frozenset[str], int] = {}
     cells: dict[tuple[int, int], tuple[float, int]] = {}  # (row, column) -> what it is worth, by which candidate
     for row, name in enumerate(group):
@@ -136,9 +143,20 @@ def _solved(
     if key not in clues.solved:  # most groups are what they were in the last round, or what another one was
         clues.solved[key] = assigned(score, overlaps)
     matched, margins = clues.solved[key]
-    return [
-        (name, cells[row, matched[row]][1] if matched[row] >= 0 else -1, margins[row]) for row, name in enumerate(group)
-    ]
+    nearest = exchanged(score, matched)
+
+    def evidence(row: int, column: int) -> Scores:
+        return scores[group[row], cells[row, column][1]] if column >= 0 else {}
+
+    found = []
+    for row, name in enumerate(group):
+        other, column = nearest[row]
+        mine = [evidence(row, matched[row]), evidence(other, matched[other]) if other >= 0 else {}]
+        theirs = [evidence(row, column), evidence(other, matched[row]) if other >= 0 else {}]
+        kinds = dict.fromkeys(kind for own in (*mine, *theirs) for kind in own)
+        against = {k: sum(own.get(k, 0.0) for own in mine) - sum(own.get(k, 0.0) for own in theirs) for k in kinds}
+        found.append((name, cells[row, matched[row]][1] if matched[row] >= 0 else -1, margins[row], against))
+    return found
 
 
 def _mixed(columns: Mapping[frozenset[str], int]) -> bool:
@@ -146,9 +164,10 @@ def _mixed(columns: Mapping[frozenset[str], int]) -> bool:
     return len(frozenset().union(*columns)) < sum(map(len, columns))
 
 
-def _choice(clues: Clues, name: str, at: int, scores: Scores, margin: float) -> Choice:
+def _choice(clues: Clues, name: str, at: int, own: Scores, against: Scores, margin: float) -> Choice:
+    """Args: own: what speaks for the place. against: by how much each kind is better than in the nearest exchange."""
     only = margin > PLACED / 2
-    kinds = sorted((k for k in scores if scores[k] > 0), key=lambda k: -scores[k])
+    kinds = sorted((k for k in against if against[k] > 0), key=lambda k: -against[k])
     best = kinds[0] if kinds and (kinds[0] in (ev.NUMBERS, ev.NAME) or not only) else ONLY
     top = max(AT_MOST[best], AT_MOST[ONLY] if only else 0.0)
     if best == ev.COUNT and clues.options[name][at].instance:
@@ -157,7 +176,9 @@ def _choice(clues: Clues, name: str, at: int, scores: Scores, margin: float) -> 
     share, roles = clues.read.get((name, at), (1.0, ()))
     if best == ev.NUMBERS and share < 1.0:
         reason = f"{best} in {', '.join(roles)}"
-    return Choice(clues.options[name][at], reason, round(min(top, 1 / (1 + exp(-margin)) if margin < 50 else 1.0), 2))
+    sure = round(min(top, 1 / (1 + exp(-margin)) if margin < 50 else 1.0), 2)
+    most = max((k for k in own if own[k] > 0), key=lambda k: own[k], default="")
+    return Choice(clues.options[name][at], reason, sure, "" if only and most != ev.NAME else most)
 
 
 def _left(clues: Clues, rest: Mapping[str, Sequence[int]], scores: Table, outcome: Outcome) -> None:
@@ -176,9 +197,28 @@ def contradicted(found: ev.Clues, outcome: Outcome) -> dict[str, tuple[Candidate
     met = {name: known_as(choice.candidate) for name, choice in outcome.chosen.items()}
     doubts = {}
     for name, choice in outcome.chosen.items():
-        if choice.reason != ev.WIRING or len(found.options[name]) < 2:
+        if choice.most != ev.WIRING or len(found.options[name]) < 2:
             continue
         right, wrong, _ = found.wires.agreed(name, choice.candidate, met)
         if wrong >= max(right, 1):
             doubts[name] = tuple(found.options[name])
     return doubts
+
+
+def alike(found: ev.Clues, outcome: Outcome) -> dict[str, str]:
+    """Layers that could be exchanged with others, which habits alone tell apart -> the first of those they are like."""
+    groups: dict[tuple[str, int], list[str]] = {}
+    for name in outcome.chosen:
+        own = found.options[name]
+        groups.setdefault((ev.place_name(own[0]), len(own)), []).append(name)
+    alike: dict[str, str] = {}
+    for names in groups.values():
+        habits = [name for name in names if _habit(outcome.chosen[name])]
+        left = [name for name in names if outcome.chosen[name].reason == ONLY]
+        if len(habits) + len(left) > 1:
+            alike |= dict.fromkeys([*habits, *left] if habits else [], (habits or left)[0])
+    return alike
+
+
+def _habit(choice: Choice) -> bool:
+    return choice.reason in HABITS and not choice.candidate.instance

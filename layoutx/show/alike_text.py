@@ -1,0 +1,44 @@
+"""Layers that could be exchanged without anything noticing: what is said of them, and what would tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from layoutx.show.tables import clean, plural
+
+MOST = 3  # groups that are written out, and layers of each
+NOTICED = (
+    "Exchanged they would fit and be proved as well: run both models (`layoutx validate`, `layoutx port`), or say "
+    "which is which with --pair."
+)
+
+
+def exchangeable(layers: Iterable[tuple[str, str]]) -> tuple[tuple[str, ...], ...]:
+    """Layers (name, the first that it could be exchanged with, or "") group by group."""
+    groups: dict[str, list[str]] = {}
+    for name, first in layers:
+        if first:
+            groups.setdefault(first, []).append(name)
+    return tuple(tuple(names) for names in groups.values())
+
+
+def placed_text(groups: Sequence[Sequence[str]], many: int) -> str:
+    """What the first line says of them; "" where there are none. `many`: all layers."""
+    told = sum(map(len, groups))
+    return f", {told} of {many} where habit alone puts them" if told else ""
+
+
+def exchange_text(groups: Sequence[Sequence[str]]) -> Iterator[str]:
+    """What a person has to know of them."""
+    if not groups:
+        return
+    shown = "; ".join(_listed(names) for names in groups[:MOST])
+    more = f"; and {plural(len(groups) - MOST, 'group')} more" if len(groups) > MOST else ""
+    yield f"Layers of one shape that names, numbers or order alone tell apart: {shown}{more}. " + NOTICED
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) == 2:
+        return " and ".join(map(clean, names))
+    shown = ", ".join(map(clean, names[:MOST]))
+    return f"{shown} and {len(names) - MOST} more" if len(names) > MOST else shown
