@@ -78,10 +78,12 @@ class Report:
     def alike(self) -> Sequence[Sequence[str]]:
         """Layers that could be exchanged with each other, group by group; none where something has told them apart.
 
-        They fit each other's places, and habits of naming and order alone speak for these. A run of both models tells,
-        and so do the original's numbers, where they are all where they were.
+        They fit each other's places, and habits of naming and order alone speak for these. A run of both models tells
+        (unless the inputs were put in another order to make them agree: exchanged layers would need the one, these the
+        other), and so do the original's numbers, where they are all where they were.
         """
-        ran = self.end_to_end is not None and bool(self.end_to_end.agrees)
+        end = self.end_to_end
+        ran = end is not None and bool(end.agrees) and not end.mixed
         again = self.back is not None and self.back.named and self.back.same == self.back.many
         return () if ran or again else self.groups
 

@@ -41,7 +41,7 @@ def with_run(
         given = list(map(np.asarray, named.values())) if named else _given(inputs) if not made else []
         keywords = keywords_for(live, tuple(named))
         for names in dict.fromkeys((keywords, ())) if given else ():
-            for turned, _ in arrangements(given, False, True, mixed=bool(named)):
+            for turned, *_ in arrangements(given, False, True, mixed=bool(named)):
                 yield turned, names
 
     shapes = {name: tensor.shape for name, tensor in model.tensors.items()}

@@ -28,6 +28,14 @@ def placed_text(groups: Sequence[Sequence[str]], many: int) -> str:
     return f", {told} of {many} where habit alone puts them" if told else ""
 
 
+def given_text(order: Sequence[int], groups: Sequence[Sequence[str]]) -> str:
+    """What the first line says of inputs that the other model was given in an order of its own; "" for the same."""
+    if not order:
+        return ""
+    told = " (or in their own order, were layers exchanged that habit alone puts where they are)" if groups else ""
+    return f" if the target is given inputs {', '.join(str(i + 1) for i in order)} in this order{told}"
+
+
 def exchange_text(groups: Sequence[Sequence[str]]) -> Iterator[str]:
     """What a person has to know of them."""
     if not groups:

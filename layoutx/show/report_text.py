@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layoutx.show.alike_text import exchange_text, placed_text
+from layoutx.show.alike_text import exchange_text, given_text, placed_text
 from layoutx.show.recognised_text import recognised
 from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row, size_text
 
@@ -119,7 +119,7 @@ def _answer(report: Report) -> Iterator[tuple[str, str]]:
 
 def _same(report: Report) -> str:
     if report.end_to_end is not None and report.end_to_end.agrees:
-        return "the models compute the same"
+        return "the models compute the same" + given_text(report.end_to_end.mixed, report.alike)
     proved = sum(layer.proof.largest is not None for layer in report.layers)
     if proved == len(report.layers):
         return f"every layer computes the same{placed_text(report.alike, len(report.layers))}"

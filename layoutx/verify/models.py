@@ -77,6 +77,8 @@ def compare_models(
     except LayoutxError as error:
         return EndToEnd(note=f"the layers that were left out at the inputs do not run alone: {error.why or error.what}")
     end = _best(first, second, arrays, expected, given, names, list if passed is None else passed.turned)
+    if swapped and end.mixed:  # said of the target, whichever of the two was given them in another order
+        end = replace(end, mixed=tuple(int(at) for at in np.argsort(end.mixed)))
     return end if passed is None else replace(end, note="; ".join(n for n in (end.note, passed.words) if n))
 
 
@@ -98,13 +100,13 @@ def _best(
     keywords = keywords_for(second, names) if is_torch(second) else ()
     ends: list[EndToEnd] = []
     refused = ""
-    for turned, note in arrangements(arrays, _channels_first(first), _channels_first(second), mixed=bool(names)):
+    for turned, note, order in arrangements(arrays, _channels_first(first), _channels_first(second), mixed=bool(names)):
         try:
             found = outputs_of(second, own(turned), keywords)
         except Exception as error:  # a wrong arrangement, or a model that cannot run at all
             refused = refused or said(error)
             continue
-        ends.append(_difference(expected, found, note))
+        ends.append(replace(_difference(expected, found, note), mixed=order))
         if ends[-1].agrees:
             return ends[-1]
     if ends:  # outputs of other shapes are no comparison, and not the same
@@ -116,8 +118,10 @@ def _best(
 
 def arrangements(
     arrays: Sequence[Array], here: bool | None, there: bool | None, mixed: bool = False
-) -> Iterator[tuple[list[Array], str]]:
+) -> Iterator[tuple[list[Array], str, tuple[int, ...]]]:
     """Inputs as they are, and with channels moved: maps first where one model alone has its channels first.
+
+    With what was done in words, and the order in numbers, () for their own.
 
     Args:
         here, there: whether each model has its channels first; None where nobody can tell.
@@ -125,9 +129,10 @@ def arrangements(
     """
     several = mixed and 1 < len(arrays) <= MOST_MIXED
     for order in permutations(range(len(arrays))) if several else [tuple(range(len(arrays)))]:
-        said = "" if list(order) == sorted(order) else f"inputs {', '.join(str(i + 1) for i in order)} in this order"
+        other = () if list(order) == sorted(order) else tuple(order)
+        said = f"inputs {', '.join(str(i + 1) for i in other)} in this order" if other else ""
         for turned, note in _turnings([arrays[i] for i in order], here, there):
-            yield turned, ", ".join(text for text in (note, said) if text)
+            yield turned, ", ".join(text for text in (note, said) if text), other
 
 
 def _turnings(arrays: Sequence[Array], here: bool | None, there: bool | None) -> Iterator[tuple[list[Array], str]]:

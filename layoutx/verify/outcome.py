@@ -36,6 +36,7 @@ class EndToEnd:
         dtype: what the models computed in.
         agrees: whether the difference is rounding; None where the models were not run.
         note: how axes were turned, or why the models were not run.
+        mixed: in which order the other model was given the inputs, where that is not their own; () where it is.
     """
 
     largest: float | None = None
@@ -43,3 +44,4 @@ class EndToEnd:
     dtype: str = ""
     agrees: bool | None = None
     note: str = ""
+    mixed: tuple[int, ...] = ()

@@ -216,3 +216,39 @@ def test_the_reason_is_what_told_two_layers_apart_not_what_speaks_for_both() -> 
     assert reasons["dense"] == ("fc1", "numbered in this order")
     assert reasons["dense_1"] == ("fc2", "numbered in this order")
     assert found.alike == (("dense", "dense_1"),)
+
+
+class Towers(nn.Module):
+    """Two towers of one shape, the second defined first, whose outputs are added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.b, self.a = nn.Linear(6, 5), nn.Linear(6, 5)
+        self.out = nn.Linear(5, 2)
+
+    def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        return self.out(torch.tanh(self.a(first)) + torch.tanh(self.b(second)))
+
+
+def towers() -> Any:
+    keras.utils.clear_session()
+    made = [keras.Input((6,), name=name) for name in ("apple", "river")]
+    x, y = (L.Dense(5, activation="tanh", name=name)(i) for name, i in zip(("left", "right"), made, strict=True))
+    return filled(keras.Model(made, L.Dense(2, name="end")(L.Add()([x, y]))))
+
+
+def test_towers_that_agree_only_with_their_inputs_exchanged_are_said() -> None:
+    for back in (False, True):
+        model, module = towers(), Towers().eval()
+        report = lx.port(module, model) if back else lx.port(model, module)
+        assert report.end_to_end is not None
+        assert report.end_to_end.agrees
+        assert report.end_to_end.mixed == (1, 0)
+        assert [list(names) for names in report.alike] == [["left", "right"]]
+        assert "the models compute the same if the target is given inputs 2, 1 in this order (or" in " ".join(
+            str(report).split()
+        )
+    told = lx.port(towers(), Towers().eval(), pairs={"left": "a"})
+    assert told.end_to_end is not None
+    assert told.end_to_end.mixed == ()
+    assert told.alike == ()

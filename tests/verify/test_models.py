@@ -72,11 +72,11 @@ def test_inputs_go_to_the_arguments_of_like_names(names: tuple[str, ...], expect
 
 def test_inputs_are_tried_in_every_order_where_their_order_is_not_the_users() -> None:
     arrays = [np.zeros(n) for n in (1, 2, 3)]
-    tried = [([len(a) for a in some], note) for some, note in arrangements(arrays, False, False, mixed=True)]
+    tried = [([len(a) for a in some], note) for some, note, _ in arrangements(arrays, False, False, mixed=True)]
     assert tried[0] == ([1, 2, 3], "")
     assert ([3, 1, 2], "inputs 3, 1, 2 in this order") in tried
     assert len(tried) == 6
-    assert [note for _, note in arrangements(arrays, False, False)] == [""]
+    assert [(note, order) for _, note, order in arrangements(arrays, False, False)] == [("", ())]
     assert len(list(arrangements(arrays * 2, False, False, mixed=True))) == 1  # too many orders
 
 

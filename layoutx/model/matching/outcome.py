@@ -167,7 +167,7 @@ def _mixed(columns: Mapping[frozenset[str], int]) -> bool:
 def _choice(clues: Clues, name: str, at: int, own: Scores, against: Scores, margin: float) -> Choice:
     """Args: own: what speaks for the place. against: by how much each kind is better than in the nearest exchange."""
     only = margin > PLACED / 2
-    kinds = sorted((k for k in against if against[k] > 0), key=lambda k: -against[k])
+    kinds = sorted((k for k in own if own[k] > 0 and against[k] > 0), key=lambda k: -against[k])
     best = kinds[0] if kinds and (kinds[0] in (ev.NUMBERS, ev.NAME) or not only) else ONLY
     top = max(AT_MOST[best], AT_MOST[ONLY] if only else 0.0)
     if best == ev.COUNT and clues.options[name][at].instance:

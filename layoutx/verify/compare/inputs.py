@@ -57,7 +57,7 @@ def arranged(
         mixed: whether the other model may take them in another order too.
     """
     plain: list[tuple[tuple[Array, ...], str]] = []
-    for turned, note in by_channels(list(arrays), here, there, mixed):
+    for turned, note, _ in by_channels(list(arrays), here, there, mixed):
         plain.append((tuple(turned), note))
     if here == there and any(array.ndim > 3 for array in arrays):  # a graph may have its own order, whatever is usual
         for source, to, note in ((-1, 1, "channels turned to the front"), (1, -1, "channels turned to the end")):
