@@ -41,6 +41,19 @@ def refine_there(
     return {axis: record.refine[axis].last if axis in lasts else text for axis, text in habit.items()}
 
 
+def refine_of_goal(record: LayerRecord, goal: LayerRecord, registry: Registry, framework: str) -> dict[str, str]:
+    """Axis -> its dims in a model with a config of its own, over the record's leaf axes where both are of one map.
+
+    Each model names the axes of a map as it knows them: one of 4 x 4 positions may have `h w` here and `hw` there.
+    """
+    found = refine_of(goal, registry, framework)
+    for axis, text in found.items():
+        here, there = record.refine.get(axis), goal.refine[axis]
+        if here is not None and here.sizes != there.sizes and _alike(here, there):
+            found[axis] = here.last if text == there.last else here.first
+    return found
+
+
 def _check(record: LayerRecord, axis: str, here: Refinement | None, module: Module) -> None:
     there = module.refine.get(axis)
     if here is not None and there is not None and (_sizes(here) == _sizes(there) or _alike(here, there)):

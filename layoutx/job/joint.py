@@ -8,7 +8,7 @@ from dataclasses import replace
 from layoutx.errors import LayoutxError, UsageError
 from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
-from layoutx.job.agreed import refine_there
+from layoutx.job.agreed import refine_of_goal, refine_there
 from layoutx.job.jobs import Options, bound_layers, chosen, covers
 from layoutx.job.joined import Joined, Joint, Side, spare_of
 from layoutx.job.mapped import check_map
@@ -125,7 +125,7 @@ class _Sides:
         if isinstance(self.target, ModelRecord) and self.target.framework != "onnx":
             path = place.candidate.prefix
             goal = next((r for r in self.target.layers if r.name.replace("/", ".") == path), record)
-            return refine_of(goal, self.registry, self.target.framework)
+            return refine_of_goal(record, goal, self.registry, self.target.framework)
         return refine_there(record, place.candidate.names, keyed, self.registry, self.options)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from layoutx.errors import LayoutxError, UsageError, raise_all
 from layoutx.job.absorbed import absorbed
-from layoutx.job.agreed import refine_there
+from layoutx.job.agreed import refine_of_goal, refine_there
 from layoutx.job.jobs import Job, LayerJob, Options, covers, job_of, layers_for
 from layoutx.job.joint import joint, oriented, records_of, tells_more
 from layoutx.job.mapped import check_map, check_open
@@ -221,7 +221,7 @@ def plan_between(source: ModelRecord, target: ModelRecord, registry: Registry, o
         goal = goals[match.candidate.prefix]
         shapes = {name: keyed.tensors[full].shape for name, full in match.candidate.names.items()}
         try:
-            refine = refine_of(goal, registry, match.candidate.form.framework)
+            refine = refine_of_goal(record, goal, registry, match.candidate.form.framework)
             plan = _fit_pair(bound, match, shapes, refine)
         except LayoutxError as error:
             problems.append(error.at(record.place))
