@@ -10,7 +10,7 @@ from layoutx.empty import NOTHING
 from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.spec.bound import BoundForm
-from layoutx.verify.compare.limits import FAIL, INACCURATE
+from layoutx.verify.compare.limits import FAIL, INACCURATE, UNREACHED
 from layoutx.verify.compare.pairs import Check, Gap
 from layoutx.verify.diagnose.crossed import Owner
 from layoutx.verify.diagnose.suspect import Suspect
@@ -71,7 +71,7 @@ class Validation:
             gap = next((g for g in self.gaps if g.after == _whole(check) and g.call == check.call), None)
             if gap is not None:
                 return gap
-            if check.verdict in (INACCURATE, FAIL):
+            if check.verdict in (INACCURATE, FAIL, UNREACHED):
                 return check
         last = next((gap for gap in self.gaps if not gap.after), None)
         return last or next((check for check in self.end_to_end if not check.ok), None)

@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING
 from layoutx.model.differing import together
 from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row
 from layoutx.spec.bound import BoundForm
-from layoutx.verify.compare.limits import FAIL
+from layoutx.verify.compare.limits import FAIL, OPEN
 from layoutx.verify.compare.pairs import Check, Gap
 
 if TYPE_CHECKING:
     from layoutx.validation import Validation
 
-STYLES = {"OK": "moves", "INACCURATE": "rounds", "FAIL": "wrong", "not compared": "dim"}
+STYLES = {"OK": "moves", "INACCURATE": "rounds", "FAIL": "wrong", "NOT REACHED": "wrong", "not compared": "dim"}
 FIRST = "← first difference"
 FED = "fed the source's own input"
 QUIET = ("", "end to end", FED, "found by its values in the target's own run")
 COMPARE = "Compare padding, pooling, activation, flatten and the order of axes there"
 MOST = 8
+HIDDEN = (
+    "The outputs are the same, and the weights are not: other inputs may show it (tokens that were not looked up, or "
+    "such as wake a unit that gives nothing here)."
+)
 
 
 def as_text(found: Validation, width: int = 99, colour: bool = False) -> str:
@@ -49,16 +53,21 @@ def _sides(found: Validation) -> tuple[dict[str, str], dict[str, str]]:
 
 def _said(found: Validation) -> str:
     first = found.first
+    hidden = [clean(check.layer) for check in found.checks if check.hidden]
     if found.ok:
         turned = any("time turned before batch" in note for note in found.notes)
         given = ", the target given time before batch (a batch_first that was forgotten?)" if turned else ""
-        return f"they compute the same{given}" if found.end_to_end else "every layer computes the same"
+        open_ = [clean(check.layer) for check in found.checks if check.verdict == OPEN and not check.call]
+        alone = f" ({_some(open_)} not compared alone)" if open_ else ""
+        return f"they compute the same{given}{alone}" if found.end_to_end else "every layer computes the same"
     if isinstance(first, Gap):
         return f"they differ, first between {_names(first.before, 'the inputs')} and {_after(first)}"
     if first is not None and first in found.end_to_end:
         return "their outputs differ"
     if isinstance(first, Check) and first.narrow and not found.gaps and not _others(found):
         return f"they differ by the rounding of weights to {first.narrow}, and by nothing else"
+    if hidden and len(hidden) == len(_others(found)) and not found.gaps:
+        return f"they compute the same on these inputs, which do not reach all weights of {_some(hidden)}"
     if first is not None:
         return f"they differ, first in {clean(first.layer)}"
     alike = all(check.verdict == "OK" for check in found.checks)
@@ -129,7 +138,8 @@ def _number(value: float | None) -> str:
 
 def _notes(check: Check) -> Iterator[Line]:
     how = "" if check.how in QUIET else check.how
-    for text in (check.note, how if check.verdict != "not compared" else "", check.problem):
+    hidden = f"not the source's: {check.hidden}" if check.hidden else ""
+    for text in (hidden, check.note, how if check.verdict != "not compared" else "", check.problem):
         if text:
             yield Note(clean(text, 400), indent=6, style="dim")
 
@@ -155,7 +165,7 @@ def _reasons(found: Validation) -> Iterator[str]:
         fed = "given the very input that the source's was given" if FED in first.how else clean(first.how)
         why = f"{clean(first.layer)}{place} differs in its own right, {fed}: {_what_differs(first, found)}. "
         why += "`layoutx diagnose` tries the known mistakes on it."
-        yield _rounded(first, found) if first.narrow else why
+        yield _rounded(first, found) if first.narrow else HIDDEN if first.hidden else why
     others = [gap for gap in found.gaps if gap is not first]
     for gap in others:
         yield from _gap_reason(gap, found)

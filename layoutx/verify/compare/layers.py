@@ -12,11 +12,12 @@ from layoutx.verify.compare import flow
 from layoutx.verify.compare.alone import Trial, by_direction, room_of, trial, with_weights
 from layoutx.verify.compare.apart import Apart, apart, where, worst
 from layoutx.verify.compare.calls import call_of, count, position
-from layoutx.verify.compare.limits import FAIL, OK, OPEN, coarsest, verdict
+from layoutx.verify.compare.limits import FAIL, OK, OPEN, UNREACHED, coarsest, verdict
 from layoutx.verify.compare.links import Runs, link_of, named_there
 from layoutx.verify.compare.named import Named, axis_words
 from layoutx.verify.compare.outputs import applied, shared
 from layoutx.verify.compare.pairs import Check, Couple, rounds
+from layoutx.verify.compare.reached import unreached
 from layoutx.verify.compare.rounded import computed_in, rounding
 from layoutx.verify.compare.stacks import named_in, title
 from layoutx.verify.compare.steps import as_called
@@ -126,6 +127,9 @@ def _checks(
         checks.append(check)
         if not check.ok:
             suspects[check.layer] = made
+    if not number and checks and all(check.verdict == OK for check in checks):
+        apart_ = unreached(couple, runs.tolerance)
+        checks[:1] = [replace(checks[0], verdict=UNREACHED, hidden=apart_)] if apart_ else checks[:1]
     return checks, suspects
 
 

@@ -8,6 +8,7 @@ from layoutx.plan.plan import Array
 from layoutx.verify.compare.apart import Apart
 
 OK, INACCURATE, FAIL, OPEN = "OK", "INACCURATE", "FAIL", "not compared"
+UNREACHED = "NOT REACHED"  # the same outputs, of weights that differ where these inputs do not come
 
 LEAST = 1e-26  # below it frameworks flush to zero
 CALM = 1e3  # a layer may be this much more sensitive than large; more than that hides mistakes

@@ -99,6 +99,7 @@ class Check:
         note: what a reader should know; problem: why the weights could not be converted, one line.
         applied: the activation that is part of the layer on one side only, and was applied to the other's output too.
         call: 0 for the layer's first call.
+        hidden: which weights differ though the outputs are the same: these inputs do not reach them.
         narrow: the dtype whose rounding of one side's weights is all that differs: "float16".
     """
 
@@ -116,6 +117,7 @@ class Check:
     call: int = 0
     applied: str = ""
     narrow: str = ""
+    hidden: str = ""
 
     @property
     def ok(self) -> bool:
