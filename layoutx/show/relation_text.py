@@ -59,6 +59,7 @@ def _answer(found: Whole) -> str:
     parts += [f"{layouts} in another layout"] * bool(layouts)
     parts += [f"{n} {what}" for status, what in COUNTED if (n := sum(t.status == status for t in tensors))]
     parts += [f"{len(found.extra)} without an origin"] * bool(found.extra)
+    parts += [f"the numbers of {' → '.join(map(clean, (*own, own[0])))} exchanged" for own in found.crossed[:MOST]]
     return f"{names}: {', '.join(parts)}."
 
 

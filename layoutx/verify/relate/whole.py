@@ -54,6 +54,11 @@ class LayerRelation:
         }  # fmt: skip
 
 
+def spelled(path: str) -> str:
+    """A layer's path as both frameworks would write it."""
+    return path.replace("/", ".").lower()
+
+
 @frozen
 class Whole:
     """Two files.
@@ -80,8 +85,29 @@ class Whole:
 
     @property
     def ok(self) -> bool:
-        """Whether every tensor is explained, exactly as the registry says."""
-        return all(layer.fine for layer in self.layers) and not self._rest
+        """Whether every tensor is explained, exactly as the registry says, and stands where its name says."""
+        return all(layer.fine for layer in self.layers) and not self._rest and not self.crossed
+
+    @property
+    def crossed(self) -> tuple[tuple[str, ...], ...]:
+        """Layers whose numbers stand in each other's place, as far as names tell: both files have all of these names.
+
+        Each holds the numbers of the one before it, the first those of the last.
+        """
+        places = {spelled(layer.name): spelled(layer.place) for layer in self.layers}
+        if len(places) < len(self.layers) or len(set(places.values())) < len(self.layers):
+            return ()
+        found, seen = [], set[str]()
+        for layer in self.layers:
+            round_: list[str] = []
+            name: str | None = spelled(layer.name)
+            while name is not None and name not in seen:
+                seen.add(name)
+                round_.append(name)
+                name = places.get(name)
+            if len(round_) > 1 and name == round_[0]:
+                found.append(tuple(round_))
+        return tuple(found)
 
     @property
     def _rest(self) -> bool:
@@ -100,5 +126,6 @@ class Whole:
             "layers": [layer.to_dict() for layer in self.layers],
             "loose": [one.to_dict() for one in self.loose],
             "lost": dict(self.lost), "open": {name: list(own) for name, own in self.open.items()},
+            "crossed": [list(names) for names in self.crossed],
             "extra": dict(self.extra), "leftover": dict(self.leftover), "seconds": self.seconds,
         }  # fmt: skip
