@@ -121,9 +121,9 @@ def _same(report: Report) -> str:
     if report.end_to_end is not None and report.end_to_end.agrees:
         return "the models compute the same" + given_text(report.end_to_end.mixed, report.alike)
     proved = sum(layer.proof.largest is not None for layer in report.layers)
-    if proved == len(report.layers):
-        return f"every layer computes the same{placed_text(report.alike, len(report.layers))}"
-    return f"{proved} of {len(report.layers)} layers compared, and these compute the same"
+    some = f"{proved} of {len(report.layers)} layers compared, and these compute the same"
+    said = "every layer computes the same" if proved == len(report.layers) else some
+    return said + placed_text(report.alike, len(report.layers))
 
 
 def _exact(report: Report) -> str:

@@ -74,6 +74,8 @@ def test_layers_that_habit_alone_tells_apart_are_said(tmp_path: Path) -> None:
     assert f"every layer computes the same, 2 of 3 {HABIT}" in text
     assert f"{SAID}: left and right." in text
     assert "--pair" in text
+    unproved = converted(heads("left", "right"), Heads("a", "b"), tmp_path, verify="bytes")
+    assert f"these compute the same, 2 of 3 {HABIT}" in " ".join(str(unproved).split())
 
 
 def test_the_way_back_into_a_template_says_it_too(tmp_path: Path) -> None:
