@@ -9,9 +9,15 @@ from math import prod
 from layoutx.errors import ConversionError
 from layoutx.job.jobs import Options
 from layoutx.model.bindings import refine_of
+from layoutx.model.followed import joined_error
 from layoutx.model.keyed import Keyed, Module
 from layoutx.model.record import LayerRecord, Refinement
 from layoutx.spec.registry import Registry
+
+
+def tells_orders(keyed: Keyed) -> bool:
+    """Whether a keyed model's own program tells how it flattens its maps."""
+    return keyed.axes is not None or keyed.framework == "onnx"
 
 
 def refine_there(
@@ -31,6 +37,11 @@ def refine_there(
     module = keyed.modules.get(path)
     if keyed.axes is not None and record.refine and not keeps:
         found = keyed.axes().get(path)
+        for axis, here in record.refine.items():
+            there = found.refine.get(axis) if found else None
+            if here.joined and axis in habit and (there is None or _sizes(there) != _sizes(here)):
+                why = (found.note if found else "") or "what the other model joins here could not be followed"
+                raise joined_error(record, axis, here.joined, why)
         own = {axis: r.own for axis, r in found.refine.items() if r.own and axis in habit} if found else {}
         return {**habit, **{axis: getattr(record.refine[axis], order) for axis, order in own.items()}}
     if keyed.framework != "onnx" or module is None or keeps:

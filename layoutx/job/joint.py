@@ -8,7 +8,7 @@ from dataclasses import replace
 from layoutx.errors import LayoutxError, UsageError
 from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
-from layoutx.job.agreed import refine_there
+from layoutx.job.agreed import refine_there, tells_orders
 from layoutx.job.jobs import Options, bound_layers, chosen, covers
 from layoutx.job.joined import Joined, Joint, Side, spare_of
 from layoutx.job.mapped import check_map
@@ -184,12 +184,13 @@ def _doubts(sides: _Sides, layers: list[Layer], framework: str) -> dict[str, Lay
     """Layers whose input rows may be a flattened map in an order that nobody can tell."""
     own = [(layer.record, layer.bound) for layer in layers if not sides.options.keeps(layer.record.name)]
     rest = [(layer.record, layer.bound) for layer in layers if sides.options.keeps(layer.record.name)]
-    if not unfollowed(sides.model, own, sides.registry, framework, rest):
+    told = isinstance(sides.target, ModelRecord) or tells_orders(sides.target)
+    if not unfollowed(sides.model, own, sides.registry, framework, rest, told):
         return {}
     found: dict[str, LayoutxError] = {}
     for one in own:
         others = [other for other in (*own, *rest) if other is not one]
-        for error in unfollowed(sides.model, [one], sides.registry, framework, others):
+        for error in unfollowed(sides.model, [one], sides.registry, framework, others, told):
             found[one[0].name] = error
     return found
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from layoutx.errors import LayoutxError, UsageError, raise_all
 from layoutx.job.absorbed import absorbed
-from layoutx.job.agreed import refine_there
+from layoutx.job.agreed import refine_there, tells_orders
 from layoutx.job.jobs import Job, LayerJob, Options, covers, job_of, layers_for
 from layoutx.job.joint import joint, oriented, records_of, tells_more
 from layoutx.job.mapped import check_map, check_open
@@ -117,7 +117,7 @@ def _where(match: Pair) -> str:
 def _pairs(
     model: ModelRecord, keyed: Keyed, registry: Registry, options: Options
 ) -> tuple[list[Pair], Found, dict[str, str]]:
-    found, problems, skipped = layers_for(model, keyed.framework, registry, options, keyed.tensors)
+    found, problems, skipped = layers_for(model, keyed.framework, registry, options, keyed.tensors, tells_orders(keyed))
     raise_all(problems, f"{len(problems)} layers cannot be converted to {keyed.framework}")
     layers = [Layer(r, b, refine_of(r, registry, keyed.framework, options.keeps(r.name))) for r, b in found]
     spare = [name for name in keyed.tensors if covers(options.skip, name)]

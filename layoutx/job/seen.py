@@ -10,7 +10,7 @@ import numpy as np
 
 from layoutx.model.keyed import Keyed, wired
 from layoutx.model.record import LayerRecord, ModelRecord
-from layoutx.model.torch_flow import followed
+from layoutx.model.torch_flow import followed, lost
 from layoutx.model.torch_trace import traced, unopened
 from layoutx.plan.plan import Array
 from layoutx.verify.keywords import keywords_for
@@ -49,10 +49,12 @@ def with_run(
     @cache
     def flow() -> Mapping[str, LayerRecord]:
         program = traced(live)
-        if program is None or unopened(program, live):
+        found = followed(program, shapes) if program is not None else {}
+        if program is None or unopened(program, live) or lost(found):
             ran()
-            program = _seen(live, tries) or program
-        return followed(program, shapes) if program is not None else {}
+            seen = _seen(live, tries)
+            found = followed(seen, shapes) if seen is not None else found
+        return found
 
     return wired(model, flow)
 
