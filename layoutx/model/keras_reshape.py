@@ -83,8 +83,8 @@ def reshape(flow: Flow, node: Node, name: str, states: Sequence[State], labels: 
         first = (made[-1], *made[:-1]) if spatial and not flow.channels_first else made
         return [replace(state, last=made, first=first, spatial=spatial)]
     doubt = f'Reshape "{node.name}" of a map'
-    first = None if flow.channels_first else _channels_in_front(flow, state, made, doubt)
-    return [replace(state, last=made, first=first or made, spatial=False, doubt="" if first else doubt)]
+    turned = None if flow.channels_first else _channels_in_front(flow, state, made, doubt)
+    return [replace(state, last=made, first=turned or made, spatial=False, doubt="" if turned else doubt)]
 
 
 def _channels_in_front(flow: Flow, state: State, made: Sequence[Dim], where: str) -> tuple[Dim, ...] | None:
