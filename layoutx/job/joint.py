@@ -8,7 +8,7 @@ from dataclasses import replace
 from layoutx.errors import LayoutxError, UsageError
 from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
-from layoutx.job.agreed import refine_there, tells_orders
+from layoutx.job.agreed import refine_there
 from layoutx.job.jobs import Options, bound_layers, chosen, covers
 from layoutx.job.joined import Joined, Joint, Side, spare_of
 from layoutx.job.mapped import check_map
@@ -21,9 +21,9 @@ from layoutx.model.matching.evidence import place_name
 from layoutx.model.matching.wiring import Wires, keyed_wires, wires_of
 from layoutx.model.order import in_order
 from layoutx.model.parametrized import settled
-from layoutx.model.places import Layer
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.state import state_records
+from layoutx.model.storing import Layer
 from layoutx.model.tree_config import told
 from layoutx.plan.fit import fit
 from layoutx.plan.plan import Plan, plan
@@ -125,7 +125,7 @@ class _Sides:
             path = place.candidate.prefix
             goal = next((r for r in self.target.layers if r.name.replace("/", ".") == path), record)
             return refine_of(goal, self.registry, self.target.framework)
-        return refine_there(record, place.candidate.names, keyed, self.registry, self.options)
+        return refine_there(record, place.candidate, keyed, self.registry, self.options)
 
 
 def _joint(sides: _Sides, wires: Wires | None, keyed: Keyed | None = None) -> Joint:
@@ -184,13 +184,12 @@ def _doubts(sides: _Sides, layers: list[Layer], framework: str) -> dict[str, Lay
     """Layers whose input rows may be a flattened map in an order that nobody can tell."""
     own = [(layer.record, layer.bound) for layer in layers if not sides.options.keeps(layer.record.name)]
     rest = [(layer.record, layer.bound) for layer in layers if sides.options.keeps(layer.record.name)]
-    told = isinstance(sides.target, ModelRecord) or tells_orders(sides.target)
-    if not unfollowed(sides.model, own, sides.registry, framework, rest, told):
+    if not unfollowed(sides.model, own, sides.registry, framework, rest, told=True):
         return {}
     found: dict[str, LayoutxError] = {}
     for one in own:
         others = [other for other in (*own, *rest) if other is not one]
-        for error in unfollowed(sides.model, [one], sides.registry, framework, others, told):
+        for error in unfollowed(sides.model, [one], sides.registry, framework, others, told=True):
             found[one[0].name] = error
     return found
 

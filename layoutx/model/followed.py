@@ -49,7 +49,7 @@ def unfollowed(
     Args:
         found: the layers to judge, bound; others: the model's other layers as far as they have forms. What is
             left out of a conversion makes maps and widths all the same.
-        told: the other model's own program tells in which order it joins the axes of a map.
+        told: the other model is at hand, and says later in which order it joins the axes of a map.
     """
     same = registry.framework(framework).channels == registry.framework(model.framework).channels
     if same and model.framework != "onnx":

@@ -10,7 +10,7 @@ from types import MethodType
 from typing import Any
 
 from layoutx.frozen import frozen
-from layoutx.model.graph import Graph, graph_of
+from layoutx.model.graph import NUMBERS, Graph, graph_of
 from layoutx.model.keras_rules import follows
 from layoutx.model.keras_shown import shown
 
@@ -225,7 +225,8 @@ def _body(name: str, held: Sequence[Any], entries: Sequence[Entry], calls: Calls
 
     told = [{**e, "name": names[id(one)], "inbound_nodes": wires(one)} for e, one in zip(entries, held, strict=True)]
     told += [{**_operation(one, names[id(one)]), "inbound_nodes": wires(one)} for one in others.values()]
-    told += [_input(x, names[id(x)]) for x in fresh]
+    made = {id(x): {NUMBERS: True} for x in calls.numbers}
+    told += [_input(x, names[id(x)], made.get(id(x), {})) for x in fresh]
     first, last = ([ref(x)["config"]["keras_history"] for x in some] for some in (inputs, outputs))
     return {"name": name, "layers": told, "input_layers": first, "output_layers": last}
 
@@ -284,6 +285,6 @@ def _operation(one: Any, name: str) -> Entry:
     return {"module": type(one).__module__, "class_name": type(one).__name__, "name": name, "config": config}
 
 
-def _input(x: Any, name: str) -> Entry:
-    config = {"name": name, "batch_shape": list(x.shape)}
+def _input(x: Any, name: str, more: Mapping[str, Any]) -> Entry:
+    config = {"name": name, "batch_shape": list(x.shape), **more}
     return {"module": "keras.layers", "class_name": "InputLayer", "name": name, "config": config, "inbound_nodes": []}

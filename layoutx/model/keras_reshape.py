@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from layoutx.model.axes import Axis, Dim, Item, State, axes_in, size_of
 from layoutx.model.graph import Node
+from layoutx.model.keras_uses import partner
 
 if TYPE_CHECKING:
     from layoutx.model.flow import Flow
@@ -78,6 +79,9 @@ def reshape(flow: Flow, node: Node, name: str, states: Sequence[State], labels: 
     if len(state.last) == 1:
         return [_from_vector(flow, state, made)]
     whole = state.last[-1] == made[-1] or (flow.channels_first and state.last[0] == made[0])
+    if not state.spatial and state.last != state.first:
+        other = _as_before(state, made)
+        return [replace(state, last=made, first=other)] if other is not None else blocked
     if not state.spatial or whole:
         spatial = state.spatial and len(made) > 2
         first = (made[-1], *made[:-1]) if spatial and not flow.channels_first else made
@@ -85,6 +89,20 @@ def reshape(flow: Flow, node: Node, name: str, states: Sequence[State], labels: 
     doubt = f'Reshape "{node.name}" of a map'
     turned = None if flow.channels_first else _channels_in_front(flow, state, made, doubt)
     return [replace(state, last=made, first=turned or made, spatial=False, doubt="" if turned else doubt)]
+
+
+def _as_before(state: State, made: Sequence[Dim]) -> tuple[Dim, ...] | None:
+    """The same dimensions elsewhere, where each is made of old ones that stay whole, or of length one."""
+    waiting, first = list(state.last), list[Dim]()
+    for dim in made:
+        parts, other = list[Item](), list[Item]()
+        while waiting and len(parts) < len(dim) and tuple(parts) + waiting[0] == dim[: len(parts) + len(waiting[0])]:
+            parts += waiting[0]
+            other += partner(state, waiting.pop(0))
+        if tuple(parts) != dim and size_of(dim) != 1:
+            return None
+        first.append(tuple(other) if parts else dim)
+    return tuple(first) if all(size_of(dim) == 1 for dim in waiting) else None
 
 
 def _channels_in_front(flow: Flow, state: State, made: Sequence[Dim], where: str) -> tuple[Dim, ...] | None:
