@@ -74,6 +74,18 @@ def test_positions_lie_behind_the_rows_of_padding(counted):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("counted", ["forward", "class"])
+def test_validate_compares_what_is_looked_up(counted):
+    source, target = reader(), Reader(counted).eval()
+    lx.port(source, target)
+    assert lx.validate(source, target).ok
+    assert lx.validate(target, source).ok
+    target.places.weight.data[FRONT:] = target.places.weight.data[FRONT:].flip(0)
+    found = lx.validate(source, target)
+    assert not found.ok
+    assert [check.place for check in found.checks if not check.ok] == ["places"]
+
+
 def test_a_table_that_is_read_otherwise_has_no_place():
     with pytest.raises(lx.LayoutxError, match=f"the table there has {FRONT} rows more"):
         lx.port(reader(), Reader("backwards").eval())

@@ -99,6 +99,15 @@ def test_patches_and_a_dense_are_a_convolution_and_the_way_back(cut, start):
         np.testing.assert_array_equal(one, other)
 
 
+def test_validate_leaves_windows_to_the_rest_of_the_model():
+    source, target = viewed(Patches), Viewer("conv").eval()
+    lx.port(source, target)
+    assert lx.validate(source, target).ok
+    assert lx.validate(target, source).ok
+    target.project.weight.data = target.project.weight.data.flip(2)
+    assert not lx.validate(source, target).ok
+
+
 def test_the_kernel_holds_the_window_in_the_order_of_a_convolution():
     """Channels first, then the axes of the window, each for itself."""
     source, target = viewed(Patches), Viewer("conv").eval()
