@@ -52,11 +52,14 @@ def with_run(
     def flow() -> Mapping[str, LayerRecord]:
         program = traced(live)
         found = followed(program, shapes) if program is not None else {}
-        if program is None or unopened(program, live) or lost(found):
+        if program is None or unopened(program, live):
             ran()
-            seen = _seen(live, tries)
-            found = followed(seen, shapes) if seen is not None else found
-        return found
+            program = _seen(live, tries)
+        elif lost(found):  # its sizes were not known: a run without numbers tells them, and depends on none
+            program = _seen(live, tries, ("meta",))
+        else:
+            return found
+        return followed(program, shapes) if program is not None else found
 
     @cache
     def told() -> Mapping[str, Mapping[str, Any]]:
@@ -66,10 +69,10 @@ def with_run(
     return replace(wired(model, flow), told=told)
 
 
-def _seen(live: Any, tries: Tries) -> Any:
+def _seen(live: Any, tries: Tries, devices: Sequence[str | None] = ("meta", None)) -> Any:
     from layoutx.verify.running.torch_seen import seen
 
-    return next((found for inputs, names in tries() if (found := seen(live, inputs, names)) is not None), None)
+    return next((found for inputs, names in tries() if (found := seen(live, inputs, names, devices)) is not None), None)
 
 
 def _given(inputs: Any) -> list[Array]:
