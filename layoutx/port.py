@@ -21,6 +21,7 @@ from layoutx.model.beginning import beginning
 from layoutx.model.keras_live import is_keras
 from layoutx.model.tree import head, is_tree
 from layoutx.move.pool import jobs_of
+from layoutx.plan.plan import Plan
 from layoutx.progress import Progress
 from layoutx.report import Report, report_of
 from layoutx.show.progress import reported
@@ -217,7 +218,8 @@ def _compared(
 
         end = compare_file(Path(source), runnable(target), here, inputs, options.skip, there)
     else:
-        end = compare_models(runnable(source), runnable(target), here, inputs, options.skip, there)
+        padding = max((_padding(layer.plan) for layer in planned.job.layers), default=0)
+        end = compare_models(runnable(source), runnable(target), here, inputs, options.skip, there, padding)
     if end.agrees is False:
         found = (
             end.note if end.largest is None else f"largest difference {end.largest:.3g}, outputs up to {end.scale:.3g}"
@@ -236,6 +238,11 @@ def _compared(
             do="`layoutx diagnose` tries the known mistakes; compare=False (--no-compare) ports without a run",
         )
     return end
+
+
+def _padding(plan: Plan) -> int:
+    """How many rows lie before the first position of a table: as many ids are padding, or none of the words."""
+    return max(side.sizes.get("front", 0) for side in (plan.source, plan.target))
 
 
 def _where(source: Any, target: Any, inputs: Any, options: Options, known: Registry, near: bool) -> tuple[str, str]:

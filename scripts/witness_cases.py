@@ -248,8 +248,15 @@ def torch_plain() -> Iterator[Plan]:
         sizes = {"in_channels": 7, "out_channels": 11, "kernel_size": 1}
         yield torch(f"Conv{rank}d.Pointwise", (2, 7, *(1,) * rank), **sizes)
         yield torch(f"Conv{rank}d.Pointwise", (2, 7, *(5, 3, 2)[:rank]), **sizes, bias=False)
+        window = dict(zip(("pd", "ph", "pw")[3 - rank :], (2, 3, 5), strict=False))
+        patches = {"in_channels": 3, "out_channels": 7, "kernel_size": [*window.values()]}
+        own = {"input": " ".join(("c", *window))}
+        for more in ({}, {"bias": False}, {"stride": [*window.values()]}):
+            yield torch(f"Conv{rank}d.Patches", (2, 3, *window.values()), own, **patches, **more)
     yield torch("Embedding", (5,), vocab=11, num_embeddings=11, embedding_dim=3)
     yield torch("Embedding", (5,), vocab=11, num_embeddings=11, embedding_dim=3, padding_idx=2)
+    for more in ({}, {"padding_idx": 1}):
+        yield torch("Embedding.Offset", (5,), vocab=11, num_embeddings=13, embedding_dim=3, offset=2, **more)
     yield torch("PReLU", (2, 5), num_parameters=5)
     yield torch("PReLU", (2, 5, 3), num_parameters=5)
     yield torch("PReLU", (2, 5, 7, 3), num_parameters=5)

@@ -9,35 +9,44 @@ from math import prod
 from layoutx.errors import ConversionError
 from layoutx.job.jobs import Options
 from layoutx.model.bindings import refine_of
+from layoutx.model.followed import joined_error
 from layoutx.model.keyed import Keyed, Module
+from layoutx.model.places import Candidate
 from layoutx.model.record import LayerRecord, Refinement
 from layoutx.spec.registry import Registry
 
 
 def refine_there(
-    record: LayerRecord, names: Mapping[str, str], keyed: Keyed, registry: Registry, options: Options
+    record: LayerRecord, found: Candidate, keyed: Keyed, registry: Registry, options: Options
 ) -> dict[str, str]:
     """Axis -> its dims in the keyed model, over the record's own leaf axes.
 
     A state dict has its framework's habit; an ONNX model, a torch program and a module that can be traced have the
     order that their graph shows.
 
+    Args:
+        found: the layer's place there.
+
     Raises:
         ConversionError: one model flattens a map where the other does not, or another map, or nobody can tell.
     """
     keeps = options.keeps(record.name)
     habit = refine_of(record, registry, keyed.framework, keeps)
-    path = next(iter(names.values()), "").rpartition(".")[0]
+    if found.form.apart & habit.keys():  # the form says itself where they stand
+        return found.form.laid(refine_of(record, registry, keyed.framework))
+    path = next(iter(found.names.values()), "").rpartition(".")[0]
     module = keyed.modules.get(path)
+    if not keeps and keyed.framework != "onnx":
+        _check_joined(record, habit, keyed, path)
     if keyed.axes is not None and record.refine and not keeps:
-        found = keyed.axes().get(path)
-        own = {axis: r.own for axis, r in found.refine.items() if r.own and axis in habit} if found else {}
+        seen = keyed.axes().get(path)
+        own = {axis: r.own for axis, r in seen.refine.items() if r.own and axis in habit} if seen else {}
         return {**habit, **{axis: getattr(record.refine[axis], order) for axis, order in own.items()}}
     if keyed.framework != "onnx" or module is None or keeps:
         return habit
     for axis in {**habit, **module.refine}:
         _check(record, axis, record.refine.get(axis), module)
-    lasts = {axis for axis, found in module.refine.items() if found.own == "last"}
+    lasts = {axis for axis, one in module.refine.items() if one.own == "last"}
     return {axis: record.refine[axis].last if axis in lasts else text for axis, text in habit.items()}
 
 
@@ -52,6 +61,18 @@ def refine_of_goal(record: LayerRecord, goal: LayerRecord, registry: Registry, f
         if here is not None and here.sizes != there.sizes and _alike(here, there):
             found[axis] = here.last if text == there.last else here.first
     return found
+
+
+def _check_joined(record: LayerRecord, habit: Mapping[str, str], keyed: Keyed, path: str) -> None:
+    """Refuse what only the other model's program tells, where it does not."""
+    for axis, here in record.refine.items():
+        if not here.joined or axis not in habit:
+            continue
+        seen = keyed.axes().get(path) if keyed.axes is not None else None
+        there = seen.refine.get(axis) if seen else None
+        if there is None or _sizes(there) != _sizes(here):
+            untold = "what the other model joins here could not be followed" if keyed.axes is not None else ""
+            raise joined_error(record, axis, here.joined, (seen.note if seen else "") or untold)
 
 
 def _check(record: LayerRecord, axis: str, here: Refinement | None, module: Module) -> None:

@@ -211,18 +211,21 @@ def bound_layers(
 
 
 def layers_for(
-    model: ModelRecord, to: str, registry: Registry, options: Options, others: Iterable[str] = ()
+    model: ModelRecord, to: str, registry: Registry, options: Options, others: Iterable[str] = (), told: bool = False
 ) -> tuple[list[tuple[LayerRecord, BoundForm]], list[LayoutxError], dict[str, str]]:
     """The layers to convert, bound; the problems of all of them; and layers left out with the reason.
 
     A layer whose order nobody can tell is a problem, unless the user said that it stays.
+
+    Args:
+        others, told: as for `chosen` and `unfollowed`.
     """
     records, skipped = chosen(model, options, others)
     found, problems = bound_layers(records, registry, options)
     judged = [f for f in found if not options.keeps(f[0].name)]
     names = {record.name for record, _ in judged}
     rest = [record for record in model.layers if record.tensors and record.name not in names]
-    problems += unfollowed(model, judged, registry, to, bound_layers(rest, registry, options)[0])
+    problems += unfollowed(model, judged, registry, to, bound_layers(rest, registry, options)[0], told)
     return found, problems, skipped
 
 

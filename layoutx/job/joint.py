@@ -22,9 +22,9 @@ from layoutx.model.matching.made import orders_of
 from layoutx.model.matching.wiring import Wires, keyed_wires, wires_of
 from layoutx.model.order import in_order
 from layoutx.model.parametrized import settled
-from layoutx.model.places import Layer
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.state import state_records
+from layoutx.model.storing import Layer
 from layoutx.model.tree_config import told
 from layoutx.plan.fit import fit
 from layoutx.plan.plan import Plan, plan
@@ -126,7 +126,7 @@ class _Sides:
             path = place.candidate.prefix
             goal = next((r for r in self.target.layers if r.name.replace("/", ".") == path), record)
             return refine_of_goal(record, goal, self.registry, self.target.framework)
-        return refine_there(record, place.candidate.names, keyed, self.registry, self.options)
+        return refine_there(record, place.candidate, keyed, self.registry, self.options)
 
 
 def _joint(sides: _Sides, wires: Wires | None, keyed: Keyed | None = None) -> Joint:
@@ -194,12 +194,12 @@ def _doubts(sides: _Sides, layers: list[Layer], framework: str) -> dict[str, Lay
     """Layers whose input rows may be a flattened map in an order that nobody can tell."""
     own = [(layer.record, layer.bound) for layer in layers if not sides.options.keeps(layer.record.name)]
     rest = [(layer.record, layer.bound) for layer in layers if sides.options.keeps(layer.record.name)]
-    if not unfollowed(sides.model, own, sides.registry, framework, rest):
+    if not unfollowed(sides.model, own, sides.registry, framework, rest, told=True):
         return {}
     found: dict[str, LayoutxError] = {}
     for one in own:
         others = [other for other in (*own, *rest) if other is not one]
-        for error in unfollowed(sides.model, [one], sides.registry, framework, others):
+        for error in unfollowed(sides.model, [one], sides.registry, framework, others, told=True):
             found[one[0].name] = error
     return found
 

@@ -21,9 +21,9 @@ from layoutx.model.match import Pair, pair
 from layoutx.model.matching.made import orders_of
 from layoutx.model.matching.wiring import wires_of
 from layoutx.model.order import in_order
-from layoutx.model.places import Layer
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.said import values_said
+from layoutx.model.storing import Layer
 from layoutx.plan.fit import fit
 from layoutx.plan.plan import Plan
 from layoutx.spec.bind import bind
@@ -89,7 +89,7 @@ def plan_into_keyed(model: ModelRecord, keyed: Keyed, registry: Registry, option
     for (record, bound), match in zip(found, pairs, strict=True):
         shapes = {name: keyed.tensors[full].shape for name, full in match.candidate.names.items()}
         try:
-            refine = refine_there(record, match.candidate.names, keyed, registry, options)
+            refine = refine_there(record, match.candidate, keyed, registry, options)
             plan = _fit_pair(bound, match, shapes, refine)
         except LayoutxError as error:
             problems.append(error.at(record.place))
@@ -118,7 +118,7 @@ def _where(match: Pair) -> str:
 def _pairs(
     model: ModelRecord, keyed: Keyed, registry: Registry, options: Options
 ) -> tuple[list[Pair], Found, dict[str, str]]:
-    found, problems, skipped = layers_for(model, keyed.framework, registry, options, keyed.tensors)
+    found, problems, skipped = layers_for(model, keyed.framework, registry, options, keyed.tensors, told=True)
     raise_all(problems, f"{len(problems)} layers cannot be converted to {keyed.framework}")
     layers = [Layer(r, b, refine_of(r, registry, keyed.framework, options.keeps(r.name))) for r, b in found]
     spare = [name for name in keyed.tensors if covers(options.skip, name)]
@@ -169,7 +169,7 @@ def plan_from_keyed(keyed: Keyed, model: ModelRecord, registry: Registry, option
     layers = []
     for (record, bound), match in zip(found, pairs, strict=True):
         try:
-            there = refine_there(record, match.candidate.names, keyed, registry, options)
+            there = refine_there(record, match.candidate, keyed, registry, options)
             source = _keyed_bound(match, keyed, bound, there)
             refine = refine_of(record, registry, bound.form.framework)
             shapes = {t.name: t.shape for t in bound.tensors}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -10,13 +11,14 @@ import numpy as np
 
 from layoutx.model.keyed import Keyed, wired
 from layoutx.model.record import LayerRecord, ModelRecord
-from layoutx.model.torch_flow import followed
+from layoutx.model.torch_flow import followed, lost
 from layoutx.model.torch_trace import traced, unopened
 from layoutx.plan.plan import Array
 from layoutx.verify.keywords import keywords_for
 from layoutx.verify.made import told_inputs
 from layoutx.verify.models import arrangements
 from layoutx.verify.plain import is_torch
+from layoutx.verify.running.torch_rows import first_rows
 
 Model = Keyed | ModelRecord
 Tries = Callable[[], Iterator[tuple[Sequence[Array], Sequence[str]]]]  # inputs, and the arguments that they are
@@ -49,18 +51,28 @@ def with_run(
     @cache
     def flow() -> Mapping[str, LayerRecord]:
         program = traced(live)
+        found = followed(program, shapes) if program is not None else {}
         if program is None or unopened(program, live):
             ran()
-            program = _seen(live, tries) or program
-        return followed(program, shapes) if program is not None else {}
+            program = _seen(live, tries)
+        elif lost(found):  # its sizes were not known: a run without numbers tells them, and depends on none
+            program = _seen(live, tries, ("meta",))
+        else:
+            return found
+        return followed(program, shapes) if program is not None else found
 
-    return wired(model, flow)
+    @cache
+    def told() -> Mapping[str, Mapping[str, Any]]:
+        ran()
+        return next((found for inputs, names in tries() if (found := first_rows(live, inputs, names)) is not None), {})
+
+    return replace(wired(model, flow), told=told)
 
 
-def _seen(live: Any, tries: Tries) -> Any:
+def _seen(live: Any, tries: Tries, devices: Sequence[str | None] = ("meta", None)) -> Any:
     from layoutx.verify.running.torch_seen import seen
 
-    return next((found for inputs, names in tries() if (found := seen(live, inputs, names)) is not None), None)
+    return next((found for inputs, names in tries() if (found := seen(live, inputs, names, devices)) is not None), None)
 
 
 def _given(inputs: Any) -> list[Array]:

@@ -22,7 +22,10 @@ class Value:
 
 @dataclass(slots=True)
 class Flow:
-    """What is gathered while walking the model once."""
+    """What is gathered while walking the model once.
+
+    `joined`: the axes of a map's channels and of some of its positions -> the layer that made them one dimension.
+    """
 
     records: dict[str, LayerRecord]
     channels_first: bool
@@ -35,6 +38,7 @@ class Flow:
     ranks: dict[str, int] = field(default_factory=dict)
     made: dict[int, tuple[Piece, ...]] = field(default_factory=dict)
     readers: Readers = field(default_factory=Readers)
+    joined: dict[frozenset[int], str] = field(default_factory=dict)
     count: int = 0
 
     def axis(self, letter: str, origin: str, size: int | None) -> Axis:

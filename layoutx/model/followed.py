@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from math import prod
 
 from layoutx.errors import ConversionError
 from layoutx.files.store import Tensor
@@ -37,6 +38,7 @@ def unfollowed(
     registry: Registry,
     framework: str,
     others: Sequence[tuple[LayerRecord, BoundForm]] = (),
+    told: bool = False,
 ) -> list[ConversionError]:
     """One error for each layer whose input may be a flattened map in an order that nobody can tell.
 
@@ -47,6 +49,7 @@ def unfollowed(
     Args:
         found: the layers to judge, bound; others: the model's other layers as far as they have forms. What is
             left out of a conversion makes maps and widths all the same.
+        told: the other model is at hand, and says later in which order it joins the axes of a map.
     """
     same = registry.framework(framework).channels == registry.framework(model.framework).channels
     if same and model.framework != "onnx":
@@ -67,6 +70,10 @@ def unfollowed(
     for record, bound in found:
         lost = _LOST.search(record.note)
         axis = lost[1] if lost else next((a for a in AXES if a in bound.sizes), "")
+        joined = next(((a, r.joined) for a, r in record.refine.items() if r.joined), None)
+        if joined and not told and not same:
+            errors.append(joined_error(record, *joined))
+            continue
         if not axis or axis in record.refine or (same and KEEPS_LAST not in record.note):
             continue
         size = bound.sizes.get(axis, 0)
@@ -173,6 +180,23 @@ def _error(
         where=["it may be a flattened map", *(f"of a layer without a form: {t.name} {t.shape}" for t in doubtful[:1])],
         why=f"{why}; a flattened map lies as h w c in Keras, as c h w in a channels-first model",
         do=f"{advice}{keep}",
+    )
+
+
+def joined_error(record: LayerRecord, axis: str, layer: str, there: str = "") -> ConversionError:
+    """Channels and positions of a map in one dimension, whose order nobody tells.
+
+    Args:
+        layer: what joined them. there: why the other model does not tell it, "" where it is names and numbers alone.
+    """
+    found = record.refine[axis]
+    other = there or "of the other model only names and shapes are known"
+    live = "" if there else "give the live target, whose own code is followed (--like package.module:callable); or "
+    return ConversionError(
+        f"the order of the {axis} axis of {record.name} is not known ({prod(found.sizes.values())} of one map)",
+        where=[f"{layer}: {found.last}, and as often {found.first} where channels come first"],
+        why=f"{other}; people write it either way",
+        do=f"{live}say that the order stays as it is: --keep-order {record.name}",
     )
 
 

@@ -26,6 +26,8 @@ from layoutx.model.wiring import Calls, Ref, calls_of, no_circle, refs_of
 
 MODELS = ("Sequential", "Functional", "Model")
 SAID = "live data_format"  # config key of keras_opened, none of Keras': where a live layer says its channels stand
+MOVED = "live parts"  # likewise: what each axis of its output is made of, of a layer that only moves numbers
+NUMBERS = "live numbers"  # likewise, of an input that is none of the model's: positions that its code makes itself
 VARIABLE = "Variable"  # the class of a weight that a layer of the user's own holds beside its layers (keras_opened)
 PARTS = ("layer", "backward_layer", "cell")  # config keys under which a wrapper keeps what it wraps
 HOLDS = {*PARTS, "cells"}

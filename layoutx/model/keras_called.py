@@ -10,8 +10,9 @@ from types import MethodType
 from typing import Any
 
 from layoutx.frozen import frozen
-from layoutx.model.graph import Graph, graph_of
+from layoutx.model.graph import NUMBERS, Graph, graph_of
 from layoutx.model.keras_rules import follows
+from layoutx.model.keras_shown import shown
 
 Entry = dict[str, Any]
 BATCH, LENGTH = 1009, 7  # of axes without a size, where a call asks for numbers; no axis is as long as the first
@@ -19,11 +20,15 @@ BATCH, LENGTH = 1009, 7  # of axes without a size, where a call asks for numbers
 
 @frozen
 class Calls:
-    """A layer's symbolic inputs and outputs; `sized`: axes behind the batch have sizes that the layer leaves open."""
+    """A layer's symbolic inputs and outputs; `sized`: axes behind the batch have sizes that the layer leaves open.
+
+    `numbers`: what layers in it are given that comes from no input: the positions that a table is looked up at.
+    """
 
     inputs: list[Any]
     outputs: list[Any]
     sized: bool = False
+    numbers: tuple[Any, ...] = ()
 
 
 def wired(
@@ -42,7 +47,7 @@ def wired(
     Returns:
         None where the call cannot be run so.
     """
-    body = _body(layer.name, held, entries, calls.inputs, calls.outputs) if calls is not None else None
+    body = _body(layer.name, held, entries, calls) if calls is not None else None
     if calls is None or body is None:
         return None
     sure = whole or (not calls.sized and _followed(graph_of({"class_name": "Functional", "config": body})))
@@ -105,7 +110,7 @@ def calls_of(layer: Any, held: Sequence[Any]) -> Calls | None:
         made = list[list[int]]()
         try:
             args, kwargs = _given(layer, keras, made if sized else None)
-            with _told_by_call(held, keras):
+            with _told_by_call(held, keras), shown(held, keras) as numbers:
                 outputs = keras.tree.flatten(layer.call(*args, **kwargs))
         except Exception:  # the user's code may do anything on tensors without numbers; then it is not known
             continue
@@ -113,7 +118,7 @@ def calls_of(layer: Any, held: Sequence[Any]) -> Calls | None:
         inputs = [x for x in flat if isinstance(x, keras.KerasTensor)]
         outputs = [x for x in outputs if x is not None]
         ok = bool(inputs and outputs) and all(isinstance(x, keras.KerasTensor) for x in outputs)
-        return Calls(inputs, outputs, any(LENGTH in lengths for lengths in made)) if ok else None
+        return Calls(inputs, outputs, any(LENGTH in lengths for lengths in made), tuple(numbers)) if ok else None
     return None
 
 
@@ -195,10 +200,9 @@ def _given(layer: Any, keras: Any, made: list[list[int]] | None) -> tuple[list[A
     return ([], {**named, **more}) if named else (tensors, more)
 
 
-def _body(
-    name: str, held: Sequence[Any], entries: Sequence[Entry], inputs: Sequence[Any], outputs: Sequence[Any]
-) -> Entry | None:
-    nodes = _nodes(inputs, outputs)
+def _body(name: str, held: Sequence[Any], entries: Sequence[Entry], calls: Calls) -> Entry | None:
+    inputs, outputs = calls.inputs, calls.outputs
+    nodes = _nodes([*inputs, *calls.numbers], outputs)
     layer = sys.modules["keras"].layers.Layer
     own = {id(one) for one in held}
     others = {id(n.operation): n.operation for n in nodes if id(n.operation) not in own}
@@ -206,6 +210,7 @@ def _body(
         return None  # a layer that lies elsewhere: its weights are not of this layer's groups
     names: dict[int, str] = {}
     fresh = [x for x in inputs if id(getattr(getattr(x, "_keras_history", None), "operation", None)) not in own]
+    fresh += calls.numbers
     for i, one in enumerate([*held, *others.values(), *fresh]):
         wanted = "input" if i >= len(held) + len(others) else one.name
         names[id(one)] = wanted if wanted not in names.values() else f"{wanted}_{i}"
@@ -220,7 +225,8 @@ def _body(
 
     told = [{**e, "name": names[id(one)], "inbound_nodes": wires(one)} for e, one in zip(entries, held, strict=True)]
     told += [{**_operation(one, names[id(one)]), "inbound_nodes": wires(one)} for one in others.values()]
-    told += [_input(x, names[id(x)]) for x in fresh]
+    made = {id(x): {NUMBERS: True} for x in calls.numbers}
+    told += [_input(x, names[id(x)], made.get(id(x), {})) for x in fresh]
     first, last = ([ref(x)["config"]["keras_history"] for x in some] for some in (inputs, outputs))
     return {"name": name, "layers": told, "input_layers": first, "output_layers": last}
 
@@ -279,6 +285,6 @@ def _operation(one: Any, name: str) -> Entry:
     return {"module": type(one).__module__, "class_name": type(one).__name__, "name": name, "config": config}
 
 
-def _input(x: Any, name: str) -> Entry:
-    config = {"name": name, "batch_shape": list(x.shape)}
+def _input(x: Any, name: str, more: Mapping[str, Any]) -> Entry:
+    config = {"name": name, "batch_shape": list(x.shape), **more}
     return {"module": "keras.layers", "class_name": "InputLayer", "name": name, "config": config, "inbound_nodes": []}

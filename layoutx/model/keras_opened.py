@@ -6,8 +6,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from layoutx.model.graph import SAID, VARIABLE
+from layoutx.model.graph import MOVED, SAID, VARIABLE
 from layoutx.model.keras_called import calls_of, own_graph, untouched, wired
+from layoutx.model.keras_moved import moved
 from layoutx.model.keras_own import computed
 
 KERAS_OWN = {"module": "keras.layers", "registered_name": None}
@@ -84,6 +85,8 @@ def _own_model(layer: Any) -> dict[str, Any] | None:
         found = _model(layer, held)
         return {**found, "config": {**found["config"], "layers": [*_beside(layer, held), *found["config"]["layers"]]}}
     body = wired(layer, calls_of(layer, ()), (), ()) if not layer.weights else None
+    if (body is None or body.get("unwired")) and (parts := moved(layer)) is not None:
+        body = {"name": layer.name, MOVED: parts}
     return {"class_name": type(layer).__name__, **_whose(layer), "config": body} if body is not None else None
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from layoutx.model.axes import Axis, Dim, Item, State, axes_in, size_of
 from layoutx.model.graph import Node
+from layoutx.model.keras_uses import partner
 
 if TYPE_CHECKING:
     from layoutx.model.flow import Flow
@@ -65,20 +66,77 @@ def reshape(flow: Flow, node: Node, name: str, states: Sequence[State], labels: 
     if len(target) == 1:
         return [replace(state, last=(_join(state.last),), first=(_join(state.first),), spatial=False)]
     sizes = _target(target, size_of(_join(state.last)))
-    if sizes is None:
+    made = (
+        _regroup(flow, name, list(_join(state.last)), sizes)
+        if sizes is not None
+        else _from_the_end(flow, name, list(_join(state.last)), target)
+    )
+    if made is None and sizes is None:
         return blocked
-    made = _regroup(flow, name, list(_join(state.last)), sizes)
     if made is None:
+        assert sizes is not None
         return [_fresh(flow, name, state, sizes)] if state.last == state.first and not state.doubt else blocked
     if len(state.last) == 1:
         return [_from_vector(flow, state, made)]
     whole = state.last[-1] == made[-1] or (flow.channels_first and state.last[0] == made[0])
+    if not state.spatial and state.last != state.first:
+        other = _as_before(state, made)
+        return [replace(state, last=made, first=other)] if other is not None else blocked
     if not state.spatial or whole:
         spatial = state.spatial and len(made) > 2
         first = (made[-1], *made[:-1]) if spatial and not flow.channels_first else made
         return [replace(state, last=made, first=first, spatial=spatial)]
     doubt = f'Reshape "{node.name}" of a map'
-    return [replace(state, last=made, first=made, spatial=False, doubt=doubt)]
+    turned = None if flow.channels_first else _channels_in_front(flow, state, made, doubt)
+    return [replace(state, last=made, first=turned or made, spatial=False, doubt="" if turned else doubt)]
+
+
+def _as_before(state: State, made: Sequence[Dim]) -> tuple[Dim, ...] | None:
+    """The same dimensions elsewhere, where each is made of old ones that stay whole, or of length one."""
+    waiting, first = list(state.last), list[Dim]()
+    for dim in made:
+        parts, other = list[Item](), list[Item]()
+        while waiting and len(parts) < len(dim) and tuple(parts) + waiting[0] == dim[: len(parts) + len(waiting[0])]:
+            parts += waiting[0]
+            other += partner(state, waiting.pop(0))
+        if tuple(parts) != dim and size_of(dim) != 1:
+            return None
+        first.append(tuple(other) if parts else dim)
+    return tuple(first) if all(size_of(dim) == 1 for dim in waiting) else None
+
+
+def _channels_in_front(flow: Flow, state: State, made: Sequence[Dim], where: str) -> tuple[Dim, ...] | None:
+    """A map whose positions are read one after the other, the rest with its channels: (w, (h c)), elsewhere (w, (c h)).
+
+    None where the channels are not the last of a map of plain axes.
+    """
+    channel = state.last[-1]
+    if any(len(dim) != 1 or not isinstance(dim[0], Axis) for dim in state.last):
+        return None
+    first = []
+    for dim in made:
+        rest = tuple(item for item in dim if item not in channel)
+        if len(rest) < len(dim) and rest:
+            flow.joined[frozenset(a.id for a in axes_in(dim) if a.size != 1)] = where
+        first.append((*(channel if len(rest) < len(dim) else ()), *rest))
+    return tuple(first)
+
+
+def _from_the_end(flow: Flow, name: str, items: list[Item], target: Sequence[int | None]) -> tuple[Dim, ...] | None:
+    """Dimensions behind a first one of unknown length, (-1, f * c) of (t, f, c): dealt out from the last axis on."""
+    if len(target) < 2 or target[0] not in (-1, None) or not all(isinstance(n, int) and n > 0 for n in target[1:]):
+        return None
+    rest, out = list(items), list[Dim]()
+    for size in reversed(target[1:]):
+        dim: list[Item] = []
+        while rest and (have := size_of(tuple(dim)) or 0) < (size or 0):
+            if (width := size_of((rest[-1],))) is None or have * width > (size or 0):
+                return None
+            dim.insert(0, rest.pop())
+        if size_of(tuple(dim)) != size:
+            return None
+        out.insert(0, tuple(dim) or (flow.axis("d", name, 1),))
+    return (tuple(rest), *out) if rest else None
 
 
 def _fresh(flow: Flow, name: str, state: State, sizes: Sequence[int]) -> State:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from layoutx.model.axes import Cat, Dim, State, axes_in, identifier, same_order, size_of
 from layoutx.model.bare import alone, called_scale, called_table
-from layoutx.model.graph import Node
+from layoutx.model.graph import MOVED, Node
 from layoutx.model.keras_leaves import snake
 from layoutx.model.keras_ops import REDUCED, attended, einsummed, padded, reshaped, widened
+from layoutx.model.keras_patches import rearranged
 from layoutx.model.keras_reshape import flatten, permute, reshape
 from layoutx.model.keras_slots import RNNS, UNTOUCHED, stock
 from layoutx.model.keras_spatial import as_map, channels_first, spatial_rule
@@ -34,45 +35,17 @@ SAME = UNTOUCHED | frozenset(
     ]
 )
 SUMS = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
-ELEMENTWISE = frozenset(
-    [
-        "add",
-        "subtract",
-        "multiply",
-        "divide",
-        "true_divide",
-        "maximum",
-        "minimum",
-        "relu",
-        "relu6",
-        "sigmoid",
-        "hard_sigmoid",
-        "tanh",
-        "silu",
-        "swish",
-        "gelu",
-        "elu",
-        "leaky_relu",
-        "softplus",
-        "exp",
-        "sqrt",
-        "abs",
-        "negative",
-        "square",
-        "truediv",
-        "mul",
-        "sub",
-        "cast",
-        "identity",
-        "clip",
-        "clip_by_value",
-    ]
-)  # operations of one tensor, or of several of the same make, by the end of their names
+# operations of one tensor, or of several of the same make, by the end of their names
+ELEMENTWISE = frozenset([
+    "add", "subtract", "multiply", "divide", "true_divide", "maximum", "minimum", "relu", "relu6", "sigmoid",
+    "hard_sigmoid", "tanh", "silu", "swish", "gelu", "elu", "leaky_relu", "softplus", "exp", "sqrt", "abs",
+    "negative", "square", "truediv", "mul", "sub", "cast", "identity", "clip", "clip_by_value",
+])  # fmt: skip
 
 
 def rule_of(node: Node) -> Rule:
     """The rule of a layer's class; anything unknown blocks."""
-    return _rule(stock(node), _operation(node))
+    return rearranged if MOVED in node.config else _rule(stock(node), _operation(node))
 
 
 @lru_cache(1024)
@@ -151,9 +124,10 @@ def _sum(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Seq
     plain = all(s.last == s.first and not s.lead for s in states)  # in one order everywhere: positions as tokens
     alike = plain or all(s.lead or _shape_of(s) == _shape_of(best) or _broadcasts(s, best) for s in states)
     doubt = next((s.doubt for s in states if s.doubt), "")
-    return [
-        replace(best, doubt=doubt or ("" if alike else f'{node.class_name} "{node.name}" of differently built axes'))
-    ]
+    unlike = "" if alike else f'{node.class_name} "{node.name}" of differently built axes'
+    if all(len(dim) == 1 for s in states for dim in s.last):  # the features are one axis whatever lies before them
+        return [replace(best, doubt=doubt, lead=best.lead or unlike)]
+    return [replace(best, doubt=doubt or unlike)]
 
 
 def _broadcasts(state: State, best: State) -> bool:

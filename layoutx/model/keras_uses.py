@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from layoutx.model.axes import Axis, Dim, State, axes_in, size_of
+from layoutx.model.axes import Axis, Dim, State, axes_in, same_order, size_of
 from layoutx.model.graph import Node
 from layoutx.model.keras_slots import RNNS, stock
 
@@ -43,6 +43,7 @@ def consume(flow: Flow, node: Node, record: str, states: Sequence[State], keywor
     elif kind in CONVS and not states[0].blocked and states[0].last:
         first = node.config.get("data_format") == "channels_first" or node.config.get("dim_ordering") == "th"
         flow.see(record, "in", states[0].last[0 if first else -1])
+        _channel_use(flow, node, record, states[0], states[0].last[0 if first else -1])
 
 
 def _kind(node: Node) -> str:
@@ -64,6 +65,18 @@ def _feature_use(flow: Flow, record: str, axis: str, state: State, total: int | 
     if state.last:
         last = state.last[-1]
         flow.use(record, axis, (last,), (partner(state, last),), total)
+
+
+def _channel_use(flow: Flow, node: Node, record: str, state: State, dim: Dim) -> None:
+    """Channels of a convolution that are a map's channels and positions: the features of each time step."""
+    other = partner(state, dim)
+    if state.doubt:
+        flow.note(record, f"in axis could not be followed through {state.doubt}")
+    elif not same_order(dim, other):
+        if node.config.get("groups", 1) != 1:
+            flow.note(record, "in axis could not be followed: the groups mix channels and positions of a map")
+            return
+        flow.use(record, "in", (dim,), (other,), size_of(dim))
 
 
 def partner(state: State, dim: Dim) -> Dim:

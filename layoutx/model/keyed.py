@@ -50,6 +50,8 @@ class Keyed:
         wires: gives module path -> the modules that feed it and how, where that can be told; not called before
             somebody wants to know.
         axes: gives module path -> a record with what the axes of its weights are made of, likewise.
+        told: gives module path -> config values that a run of the model on numbers tells, likewise: the first row that
+            is read of a table of positions.
     """
 
     framework: str
@@ -61,6 +63,7 @@ class Keyed:
     beside: Mapping[str, str] = NOTHING
     wires: Callable[[], Mapping[str, tuple[Way, ...]]] | None = field(default=None, compare=False, repr=False)
     axes: Callable[[], Mapping[str, LayerRecord]] | None = field(default=None, compare=False, repr=False)
+    told: Callable[[], Mapping[str, Mapping[str, Any]]] | None = field(default=None, compare=False, repr=False)
 
     def distinct(self) -> Keyed:
         """The model with each tensor once, under its first name: what has to be written, and what has to be used.

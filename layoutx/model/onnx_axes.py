@@ -123,10 +123,24 @@ def orders(flow: Flow, dim: Dim) -> Orders | str:
             return Orders(last, first)
         return Orders(last, first, "last") if ids == [a.id for a in last] else "its map is flattened in another order"
     if len(axes) > 1 and any(a.id in flow.channels for a in axes):
-        return "a part of a map was flattened"
+        return _of_part(flow, axes)
     if len(axes) > 1 and any(a.id in flow.inputs for a in axes):
         return "the model's own input is flattened, whose channels may stand first or last"
     return Orders(tuple(real), tuple(real))
+
+
+def _of_part(flow: Flow, axes: Sequence[Axis]) -> Orders | str:
+    """The channels of a map and some of its positions as one dimension: the features of each time step."""
+    ids = {a.id for a in axes}
+    maps = [found for key, found in flow.maps.items() if ids < key]
+    channels = [a for a in axes if a.id in flow.channels]
+    if not maps or len(channels) > 1:
+        return "a part of a map was flattened"
+    rest = tuple(a for a in axes if a.id not in flow.channels)
+    last, first = (*rest, *channels), (*channels, *rest)
+    if tuple(axes) not in (last, first):
+        return "a part of a map is flattened in another order"
+    return Orders(last, first, "last" if tuple(axes) == last else "")
 
 
 def _apart(flow: Flow, dim: Dim) -> Dim:

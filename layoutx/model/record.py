@@ -21,7 +21,9 @@ class Refinement:
     (Keras), `(c h w)` where they come first (torch, onnx). `sizes` gives every leaf axis its size;
     `why` says where it comes from ("flatten(conv1)"). `own` is "last" where the model's own file
     flattens channels-last though its framework keeps them first (an ONNX graph that Keras exported), and "first" where
-    it is the other way round (a flax model that turns its map before it flattens it).
+    it is the other way round (a flax model that turns its map before it flattens it). `joined` names the layer that
+    makes one dimension of the channels and some of the positions alone (the features of each time step): no framework
+    has a habit for that, so that the other model's own program has to tell its order.
     """
 
     last: str
@@ -29,6 +31,7 @@ class Refinement:
     sizes: Mapping[str, int]
     why: str
     own: str = ""
+    joined: str = ""
 
 
 @frozen

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from layoutx.empty import NOTHING
-from layoutx.model.axes import Dim, State, Use, refinement, same_order
+from layoutx.model.axes import Dim, State, Use, axes_in, refinement, same_order
 from layoutx.model.fed import fed, records_of
 from layoutx.model.flow import Flow, Value
 from layoutx.model.graph import SAID, Graph, Node, walk
@@ -72,7 +72,7 @@ def _finished(flow: Flow, record: LayerRecord) -> LayerRecord:
     refine: dict[str, Refinement] = {}
     notes = [record.note] if record.note else []
     for axis, uses in own.items():
-        found = [refinement(axis, use, flow.splits) for use in uses]
+        found = [_joined(flow, refinement(axis, use, flow.splits), use) for use in uses]
         if any(f != found[0] for f in found[1:]):
             notes.append(
                 f"{axis} axis could not be followed: the layer is used at several places with different inputs"
@@ -102,6 +102,14 @@ def _finished(flow: Flow, record: LayerRecord) -> LayerRecord:
         _pieces(flow, own, flow.seen.get(record.name, {})) or NOTHING,
         flow.readers.alone(record.name),
     )
+
+
+def _joined(flow: Flow, found: Refinement | str | None, use: Use) -> Refinement | str | None:
+    """A refinement that says which layer joined the channels of a map with some of its positions."""
+    if not flow.joined or not isinstance(found, Refinement):
+        return found
+    met = {axis.id for dim in use.last for axis in axes_in(dim)}
+    return replace(found, joined=next((layer for ids, layer in flow.joined.items() if ids <= met), ""))
 
 
 def _pieces(flow: Flow, own: Mapping[str, list[Use]], seen: Mapping[str, list[Dim]]) -> dict[str, tuple[Piece, ...]]:

@@ -93,17 +93,22 @@ def _below(names: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
+def lost(found: Mapping[str, LayerRecord]) -> bool:
+    """Whether an axis ended in an operation that is not known, or whose sizes are not."""
+    return any(_THROUGH.search(record.note) for record in found.values())
+
+
 def sure(found: Mapping[str, LayerRecord]) -> dict[str, LayerRecord]:
     """What counts of a program's axes.
 
     An axis that ended in an operation that is not known is as if nobody had followed it: names and sizes have to
     tell. With one such axis nothing counts as wired, so that the others are judged likewise unless they are refined.
     """
-    lost = any(_THROUGH.search(record.note) for record in found.values())
+    unsure = lost(found)
     made = {}
     for path, record in found.items():
         notes = [note for note in record.note.split("; ") if note and not _THROUGH.search(note)]
-        made[path] = replace(record, note="; ".join(notes), inputs=() if lost else record.inputs)
+        made[path] = replace(record, note="; ".join(notes), inputs=() if unsure else record.inputs)
     return made
 
 
@@ -226,6 +231,8 @@ def _made(walk: _Walk, op: Op, path: str | None, ins: Sequence[Value]) -> list[t
         if op.name in CONVS and len(shape) > 2:
             turned = "transpose" in op.name or bool(op.arg(6, "transposed", default=False) and op.name == "convolution")
             channels = shape[0] if not turned else None
+            if value.dims is not None and len(value.dims) > 1 and len(value.dims[1]) > 1:  # a map's, and positions
+                flow.use(path, "in", value, value.dims[1:2], shape[0 if turned else 1])
             known = out if out is not None else (None, channels, *[None] * (len(shape) - 2))
             return [spatial(flow, path, value.dims, known, None)]
         if op.name == "embedding" and len(shape) == 2:

@@ -10,7 +10,8 @@ from layoutx.errors import MatchError
 from layoutx.model.keyed import Keyed, forms_for
 from layoutx.model.matching.evidence import place_name
 from layoutx.model.order import keeps_order
-from layoutx.model.places import Candidate, Layer, Stored, places, plain, stored
+from layoutx.model.places import Candidate, places, plain
+from layoutx.model.storing import Layer, Stored, stored
 from layoutx.plan.naming import dim_name
 from layoutx.plan.offer import module_for, offer
 from layoutx.plan.words import described
@@ -115,8 +116,8 @@ def _remedy(layer: Layer, keyed: Keyed, longer: int, first: bool) -> str:
         return f"build the target with {offer(found)}"
     if longer > 0:
         why = "where positions are counted from a padding row on, they are the first"
-        skip = f"leave it out with --skip {layer.record.name}, and copy its rows"
-        return f"the table there has {longer} rows more, and nothing says which they are ({why}): {skip}"
+        say = f"then say so (--set offset={longer}), or leave it out with --skip {layer.record.name}"
+        return f"the table there has {longer} rows more, and nothing says which they are ({why}): {say}"
     return "correct the target model, or leave the layer out with --skip"
 
 

@@ -13,9 +13,9 @@ from layoutx.spec.strict import Lines
 from layoutx.spec.values import OPERATIONS, MapSpec
 
 _FORM_KEYS = (
-    "about", "source", "rank", "by_class", "of", "extends", "config", "ignore", "sizes", "only", "pin", "equal", "same",
-    "maps", "names", "each", "modules", "require", "facts", "settings", "calls", "data", "tensors", "history",
-    "formula", "why",
+    "about", "source", "rank", "by_class", "of", "apart", "seen", "extends", "config", "ignore", "sizes", "only",
+    "pin", "equal", "same", "maps", "names", "each", "modules", "require", "facts", "settings", "calls", "data",
+    "tensors", "history", "formula", "why",
 )  # fmt: skip
 _MERGED = (
     "config", "sizes", "only", "pin", "equal", "same", "maps", "names", "modules", "require", "facts", "settings",
@@ -94,6 +94,8 @@ def _form(kind: str, name: str, rank: int | None, body: Lines, place: Place, lin
         rank=rank,
         by_class=place.flag(body, "by_class"),
         of=sub.name(place.text(body, "of")),
+        apart=frozenset(place.words(body.get("apart"), body.lines.get("apart", line))),
+        seen=frozenset(place.words(body.get("seen"), body.lines.get("seen", line))),
         config=dict(place.mapping(body, "config")),
         ignore=frozenset(place.words(body.get("ignore"), body.lines.get("ignore", line))),
         sizes=_sizes(place.mapping(body, "sizes"), place),

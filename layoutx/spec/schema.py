@@ -112,6 +112,8 @@ class Form:
     `by_class`: only its class, or the user's word, leads to it; tensors of fitting names and shapes never do.
     `of`: the form, of another kind, whose class this one reads another way (a Linear as a convolution of one position);
     no tensors lead to it, only a layer for which nothing else is there.
+    `apart`: refined axes whose dims stand each for itself here, not as one: the window of a convolution.
+    `seen`: config keys that neither files nor classes tell: a run of the live model does, or the user.
     `formula`: what the layer computes, in its own tensors' names; what stands in square brackets is left out where the
     layer lacks a tensor that it names. `why`: why the tensors lie as they do.
     """
@@ -123,6 +125,8 @@ class Form:
     rank: int | None = None
     by_class: bool = False
     of: str = ""
+    apart: frozenset[str] = frozenset()
+    seen: frozenset[str] = frozenset()
     config: Mapping[str, Any] = NOTHING
     ignore: frozenset[str] = frozenset()
     sizes: tuple[tuple[str, Dim | tuple[Dim, ...]], ...] = ()
@@ -160,6 +164,12 @@ class Form:
     def class_name(self) -> str:
         """The part after the first dot, of the class itself."""
         return self.runs.split(".", 1)[1]
+
+    def laid(self, refine: Mapping[str, str]) -> dict[str, str]:
+        """The dims of refined axes as they stand in this form: each for itself where they are `apart`."""
+        return {
+            axis: dims[1:-1] if axis in self.apart and dims.startswith("(") else dims for axis, dims in refine.items()
+        }
 
     @property
     def import_name(self) -> str:

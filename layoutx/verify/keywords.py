@@ -31,6 +31,8 @@ def keywords_for(module: Any, names: Sequence[str]) -> tuple[str, ...]:
     words = all_named([*names, *there])
     rare = rarity([words[name] for name in (*names, *there)])
     score = np.array([[likeness(words[a].words, words[b].words, rare) for b in there] for a in names])
+    ends = np.array([[a.rpartition("_")[2] == b.rpartition("_")[2] for b in there] for a in names])
+    score += ends & (score > 0)  # a padding_mask is a mask first of all
     score[:, 0] += score[:, 0] > 0  # what a forward is given first it cannot do without
     chosen, _ = assigned(np.where(score > 0, score, -np.inf))
     if min(chosen) < 0 or 0 not in chosen:

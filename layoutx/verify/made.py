@@ -9,6 +9,7 @@ import numpy as np
 
 from layoutx.errors import LayoutxError
 from layoutx.model.entry import shape_of
+from layoutx.model.graph import NUMBERS
 from layoutx.model.keras_live import live_records
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import LayerRecord, ModelRecord
@@ -31,10 +32,13 @@ def record_of(keras: Any, model: Keyed | ModelRecord) -> Keyed | ModelRecord:
         return model
 
 
-def probes(model: Any, record: Keyed | ModelRecord) -> list[Array]:
+def probes(model: Any, record: Keyed | ModelRecord, low: int = 0) -> list[Array]:
     """Random inputs of a Keras model's own shapes; integers below the vocabulary where an Embedding reads them.
 
     Of a subclass the shapes are those that its `call` was run on, as the record's config tells them.
+
+    Args:
+        low: ids below it are padding, and left out where the vocabulary has others.
     """
     if not getattr(model, "inputs", None):
         return list(told_inputs(record).values()) if isinstance(record, ModelRecord) else []
@@ -47,7 +51,7 @@ def probes(model: Any, record: Keyed | ModelRecord) -> list[Array]:
         dtype = str(getattr(tensor.dtype, "name", tensor.dtype))
         limit = limits.get(name) or (limits.get("") if len(model.inputs) == 1 else None)
         if limit or "int" in dtype:
-            found.append(rng.integers(0, limit or 2, shape).astype(dtype if "int" in dtype else "int64"))
+            found.append(_whole(rng, limit, shape, low).astype(dtype if "int" in dtype else "int64"))
         else:
             found.append(rng.normal(size=shape).astype(dtype))
         value = ends.get(name, ends.get("") if len(model.inputs) == 1 else None)
@@ -62,12 +66,25 @@ def sized(shape: Sequence[int | None]) -> list[int]:
     return [lengths[i % 3] if n is None else int(n) for i, n in enumerate(shape)]
 
 
+def _whole(rng: np.random.Generator, limit: int | None, shape: Sequence[int], low: int = 0) -> Array:
+    """Ids below a vocabulary; of an input that no Embedding reads ones and then zeros, as masks of padding are.
+
+    A first position that is masked would have nothing to attend to, of which each framework makes something else.
+    """
+    if limit is not None:
+        return rng.integers(low if limit > low else 0, limit, shape)
+    made = -np.sort(-rng.integers(0, 2, shape), axis=-1)
+    made[..., : int(shape[-1] > 1)] = 1
+    return made
+
+
 def vocabularies(record: Keyed | ModelRecord) -> dict[str, int]:
     """Input name -> vocabulary of the Embedding that reads it, inside nested layers too; under "" that of any."""
     records = {layer.name: layer for layer in getattr(record, "layers", ())}
     found: dict[str, int] = {}
     for layer in records.values():
-        if layer.form.endswith((".Embedding", ".ReversibleEmbedding")):
+        made = bool(layer.inputs) and all(n in records and NUMBERS in records[n].config for n in layer.inputs)
+        if layer.form.endswith((".Embedding", ".ReversibleEmbedding")) and not made:
             size = next(iter(layer.tensors.values())).shape[0]
             names = ["", *layer.inputs]
             for name in names:
@@ -95,7 +112,7 @@ def told_inputs(model: ModelRecord) -> dict[str, Array]:
         sizes = [3, *sized(shape)]
         limit = limits.get(record.name) or (limits.get("") if len(own) == 1 else None)
         whole = limit or "int" in str(record.config.get("dtype", ""))
-        made = rng.integers(0, limit or 2, sizes) if whole else rng.normal(size=sizes).astype("float32")
+        made = _whole(rng, limit, sizes) if whole else rng.normal(size=sizes).astype("float32")
         found[record.name] = made
     return found
 

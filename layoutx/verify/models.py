@@ -13,6 +13,8 @@ from layoutx.errors import LayoutxError, UsageError
 from layoutx.model.keras_called import has_call
 from layoutx.model.keras_live import is_keras
 from layoutx.model.keyed import Keyed
+from layoutx.model.matching.assignment import assigned
+from layoutx.model.matching.names import all_named, likeness, rarity
 from layoutx.model.record import ModelRecord
 from layoutx.model.tree import family, is_tree
 from layoutx.plan.plan import Array
@@ -34,6 +36,7 @@ def compare_models(
     inputs: Any = None,
     left_out: Collection[str] = (),
     there: Keyed | ModelRecord | None = None,
+    low: int = 0,
 ) -> EndToEnd:
     """Run both on the same inputs and compare all outputs.
 
@@ -43,6 +46,7 @@ def compare_models(
         inputs: one array or several, in the source's own axis order; None: random ones.
         left_out: names of layers, as for `--skip`: what those at one model's inputs make of these goes to the other.
         there: the target's record, which tells where in it these are.
+        low: ids below it are padding to one of the models: random ones are not.
 
     Raises:
         UsageError: the given inputs cannot be run by the source or the target.
@@ -58,7 +62,7 @@ def compare_models(
     if given:
         arrays = _listed(inputs, names_of(source))
     else:
-        arrays = probes(keras, record_of(keras, model)) if keras is not None else []
+        arrays = probes(keras, record_of(keras, model), low) if keras is not None else []
     if not arrays:
         return EndToEnd(note="no inputs: the models' own shapes are not known")
     swapped = not given and not is_keras(source)  # probes have the axis order of the Keras side
@@ -164,7 +168,7 @@ def _difference(expected: Sequence[Array], found: Sequence[Array], note: str) ->
     if len(expected) != len(found):
         return EndToEnd(agrees=False, note=f"{len(expected)} outputs against {len(found)}")
     largest, scale, worst = 0.0, 0.0, "float64"
-    found = by_shape(expected, found)
+    found = by_shape(expected, by_name(expected, found))
     for left, right in zip(expected, found, strict=True):
         apart = [_apart(left, turned) for turned in _turned(right) if turned.shape == left.shape]
         if not apart and _long(left) == _long(right):  # one output a sample, as (batch, 1) or as (batch,)
@@ -181,6 +185,19 @@ def _difference(expected: Sequence[Array], found: Sequence[Array], note: str) ->
         return EndToEnd(largest, scale, worst, None, "all outputs are zero")
     agrees = bool(largest <= RELATIVE[worst] * max(scale, 1e-6))
     return EndToEnd(largest, scale, worst, agrees, note)
+
+
+def by_name(expected: Sequence[Array], found: Sequence[Array]) -> Sequence[Array]:
+    """Outputs in the other model's order where both give them names and these tell it (encoder_..., decoder_...)."""
+    here, there = (getattr(side, "names", ()) for side in (expected, found))
+    if len(set(here)) < len(expected) or len(set(there)) < len(found):
+        return found
+    words = all_named([*here, *there])
+    rare = rarity([words[name] for name in (*here, *there)])
+    score = np.array([[likeness(words[a].words, words[b].words, rare) for b in there] for a in here])
+    chosen, _ = assigned(score)
+    told = sum(score[row, column] > 0 for row, column in enumerate(chosen))
+    return [found[column] for column in chosen] if told >= len(here) - 1 and told else found
 
 
 def by_shape(expected: Sequence[Array], found: Sequence[Array]) -> Sequence[Array]:

@@ -136,10 +136,19 @@ def said(error: Exception, most: int = 120) -> str:
     return " ".join(str(error).split())[:most]
 
 
+class Outputs(list[Array]):
+    """The arrays that a model gives, and the names that it gives them; () where it gives none."""
+
+    names: tuple[str, ...] = ()
+
+
 def flat(outputs: Any) -> list[Array]:
     """Every array in a model's outputs, in order; what is none (a cache, say) is left out."""
     if isinstance(outputs, Mapping):
-        outputs = list(outputs.values())
+        every = [(str(name), array) for name, value in outputs.items() for array in flat(value)]
+        found = Outputs(array for _, array in every)
+        found.names = tuple(name for name, _ in every)
+        return found
     if isinstance(outputs, (list, tuple)):
         return [array for output in outputs for array in flat(output)]
     if hasattr(outputs, "detach"):

@@ -263,7 +263,8 @@ def test_reshape_permute_and_vectors_with_ones(tmp_path: Path) -> None:
 
 def test_what_cannot_be_followed_is_said(tmp_path: Path) -> None:
     rows = made_of(cnn(L.Reshape((5, 9), name="rows"), L.LSTM(5, name="d")), tmp_path)["d"]
-    assert rows.note == 'input axis could not be followed through Reshape "rows" of a map'
+    found = rows.refine["input"]
+    assert (found.last, found.first, found.joined, rows.note) == ("(w c)", "(c w)", 'Reshape "rows" of a map', "")
     fun = made_of(
         cnn(L.Lambda(lambda x: x, name="fun"), L.Flatten(), L.Dense(5, name="d"), L.Dense(2, name="e")), tmp_path
     )

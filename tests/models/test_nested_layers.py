@@ -239,7 +239,8 @@ def test_a_table_with_more_rows_is_told_with_their_number() -> None:
     with pytest.raises(lx.LayoutxError, match="the table there has 2 rows more") as caught:
         lx.port(source, target)
     assert "positions.weight is (vocab 11, dim 12)" in str(caught.value)
-    assert "--skip rows, and copy its rows" in str(caught.value)
+    assert "--set offset=2" in str(caught.value)
+    assert "--skip rows" in str(caught.value)
 
 
 class Pixels(L.Layer):

@@ -25,6 +25,9 @@ from layoutx.verify.diagnose.suspect import Suspect
 from layoutx.verify.probe import WINDOWS
 from layoutx.verify.recording import Call
 
+WINDOWED = "one of the two reads windows of a map, the other what was cut out before: they are given other data"
+COUNTED = "each model counts its positions in its own way: what is looked up is compared, not where"
+
 
 @frozen
 class Looked:
@@ -47,6 +50,8 @@ def look(couple: Couple, runs: Runs, problem: str = "") -> list[Looked]:
         return [_unseen(couple, problem, "the source does not call it as a layer: nothing was recorded")]
     if not other and runs.target is not None and runs.target.framework == "tf1":
         return [_unseen(couple, problem, "the target is a SavedModel, which shows no layers and not their settings")]
+    if couple.source.bound.form.apart or couple.target.bound.form.apart:
+        return [_unseen(couple, problem, WINDOWED)]
     found = [_call(couple, runs, number, problem) for number in range(many)]
     if other and other != many:
         note = f"called {many} times in the source, {other} times in the target"
@@ -84,6 +89,8 @@ def _call(couple: Couple, runs: Runs, number: int, problem: str) -> Looked:
         return _raw(couple, runs, call, template, problem, error)
     there = _there(couple, here, runs, number)
     link = link_of(couple, runs, number, here, there)
+    if couple.source.bound.form.seen or couple.target.bound.form.seen:
+        return _looked_up(couple, link, problem, number)
     try:
         own = trial(couple, here, there, template, runs.layer)
         checks, suspects = _checks(couple, runs, own, number, problem)
@@ -93,6 +100,13 @@ def _call(couple: Couple, runs: Runs, number: int, problem: str) -> Looked:
     if own.misplaced and link is not None and link.given is not None:
         link = replace(link, given=_misplaced(link.given, own, there))
     return Looked(tuple(checks), link, suspects)
+
+
+def _looked_up(couple: Couple, link: flow.Link | None, problem: str, number: int) -> Looked:
+    """A table whose rows are counted from elsewhere in the other model: only what comes out of it is alike."""
+    if link is None or link.gave is None or link.gave.apart.odd:
+        return _unseen(couple, problem, COUNTED, number)
+    return Looked((_by_flow(couple, link, problem, COUNTED, number),), replace(link, given=None))
 
 
 def _there(couple: Couple, here: Named, runs: Runs, number: int) -> Named | None:

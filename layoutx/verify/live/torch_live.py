@@ -73,7 +73,7 @@ def _plain(name: str, config: Mapping[str, Any]) -> Any:
     if not hasattr(home, short):
         raise UsageError(f"{home.__name__} has no {short}")
     first = {"batch_first": True} if name in (*RECURRENT, "MultiheadAttention") else {}
-    return getattr(home, short)(**{**first, **options(config)})
+    return getattr(home, short)(**{**first, **options(config, *(["offset"] if name == "Embedding" else []))})
 
 
 def _separable(rank: int, config: Mapping[str, Any], state: Mapping[str, Any], channels: int) -> Any:
@@ -124,6 +124,8 @@ def _call(name: str, module: Any, config: Mapping[str, Any], data: Mapping[str, 
     (x,) = inputs(name, data, "x")
     if name == "Normalization":
         return {"y": _normalized(module, config, x)}
+    if name == "Embedding" and config.get("offset"):  # which row is the first is the model's code, not the module's
+        return {"y": module(x + config["offset"])}
     if name == "EmbeddingBag" and x.ndim == 1:  # a bag for each index, that rows can be compared one by one
         return {"y": module(x[:, None])}
     if name.startswith("SeparableConv"):

@@ -49,15 +49,21 @@ class _Seen:
             self.ops.append(Op(base(name), args_, kwargs_, outputs, stack, whole=bool(path)))
 
 
-def seen(module: Any, inputs: Sequence[Array], keywords: Sequence[str] = ()) -> Program | None:
+def seen(
+    module: Any,
+    inputs: Sequence[Array],
+    keywords: Sequence[str] = (),
+    devices: Sequence[str | None] = ("meta", None),
+) -> Program | None:
     """What a copy of the module computes on these inputs; None where it does not run on them.
 
     It is run without numbers first, which takes neither time nor memory: sizes are what most modules ask for.
 
     Args:
         keywords: the argument of each input; () where they are given by position.
+        devices: where it is tried, None being its own.
     """
-    for device in ("meta", None):
+    for device in devices:
         try:
             return _seen(TorchRunner(module).copy(False), inputs, keywords, device)
         except Exception:  # any code of the user's may run here

@@ -1,0 +1,95 @@
+"""How a layer would be stored in another form: names and shapes that are looked for in a keyed model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+from typing import Any
+
+from layoutx.empty import NOTHING
+from layoutx.errors import LayoutxError
+from layoutx.frozen import frozen
+from layoutx.lang.show import show
+from layoutx.model.keyed import Keyed
+from layoutx.model.record import LayerRecord
+from layoutx.plan.fit import configs
+from layoutx.spec.bind import bind
+from layoutx.spec.bound import BoundForm
+from layoutx.spec.schema import Form
+
+MOST_INSTANCES = 64
+
+
+@frozen
+class Layer:
+    """A record with its bound form and the axes' order on the keyed side."""
+
+    record: LayerRecord
+    bound: BoundForm
+    refine: Mapping[str, str]
+
+    @property
+    def signature(self) -> tuple[str, ...]:
+        """What decides how it would be stored: its kind, sizes, facts and axes."""
+        return (self.bound.kind.name, *map(repr, (self.bound.sizes, self.bound.facts, self.refine)))
+
+
+@frozen
+class Stored:
+    """How a layer would be stored in a form: the bound form; names, shapes and layouts that a file would hold.
+
+    `given`: config values of the form's `seen` keys, for places of which they hold.
+    """
+
+    bound: BoundForm
+    config: Mapping[str, Any]
+    instance: Mapping[str, Any]
+    shapes: Mapping[str, tuple[int, ...]]
+    layouts: tuple[str, ...]
+    given: Mapping[str, Any] = NOTHING
+
+
+def stored(layer: Layer, form: Form, keyed: Keyed, values: Mapping[str, Any] = NOTHING) -> Iterator[Stored]:
+    """One for each config that the form tells apart; of instances only those that the keyed model has names for.
+
+    Args:
+        values: the user's, for config keys that no file tells.
+    """
+    seen: set[tuple[object, ...]] = set()
+    refine = form.laid(layer.refine) if form.apart else layer.refine
+    ends = {name.rpartition(".")[2] for name in keyed.tensors} if form.each else set()
+    for given, config in ((g, c) for g in _given(form, keyed, values) for c in configs(form, g, layer.bound.facts)):
+        for number in range(MOST_INSTANCES if form.each else 1):
+            instance = {form.each: number} if form.each else {}
+            try:
+                target = bind(layer.bound.kind, form, config, sizes=layer.bound.sizes, refine=refine, instance=instance)
+            except LayoutxError:
+                break
+            shapes = {t.name: t.shape for t in target.tensors}
+            layouts = {t.name: show(t.layout) for t in target.tensors}
+            if form.each and not any(name.rpartition(".")[2] in ends for name in shapes):
+                break
+            optional = [s.name for s in form.tensors if s.optional and s.name in shapes]
+            for omit in (some for n in range(len(optional) + 1) for some in combinations(optional, n)):
+                kept = {n: s for n, s in shapes.items() if n not in omit}
+                shown = tuple(layouts[name] for name in kept)
+                key = (*kept.items(), *shown)
+                if kept and key not in seen:
+                    seen.add(key)
+                    yield Stored(target, config, instance, kept, shown, given)
+
+
+def _given(form: Form, keyed: Keyed, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every set of values of a form's `seen` keys that the user says, or a run of the model shows somewhere."""
+    if not form.seen:
+        return [{}]
+    shown = keyed.told().values() if keyed.told is not None else ()
+    said = ({name.rpartition(".")[2]: value} for name, value in values.items())
+    every = [{key: one[key] for key in form.seen} for one in (*shown, *said) if form.seen <= one.keys()]
+    return [one for at, one in enumerate(every) if one not in every[:at]]
+
+
+def seen_in(form: Form, keyed: Keyed, path: str) -> Mapping[str, Any]:
+    """What a run of the model shows of a form's `seen` keys at one place."""
+    found = keyed.told().get(path, NOTHING) if form.seen and keyed.told is not None else NOTHING
+    return {key: value for key, value in found.items() if key in form.seen}
