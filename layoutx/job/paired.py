@@ -10,6 +10,7 @@ from layoutx.errors import LayoutxError, UsageError, raise_all
 from layoutx.job.absorbed import absorbed
 from layoutx.job.agreed import refine_there
 from layoutx.job.jobs import Job, LayerJob, Options, covers, job_of, layers_for
+from layoutx.job.joined import Joined
 from layoutx.job.joint import joint, oriented, records_of, tells_more
 from layoutx.job.mapped import check_map, check_open
 from layoutx.job.onnx_norms import with_norms_folded
@@ -52,6 +53,7 @@ def _plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registr
     if isinstance(source, Keyed) and isinstance(target, Keyed) and tells_more(target, source):
         target = records_of(target, registry, replace(options, forms={}))
     if isinstance(source, ModelRecord):
+        source = _told_by(source, keyed_view(source), target, registry, options)
         if isinstance(target, Keyed):
             return plan_into_keyed(source, target, registry, options)
         if "onnx" in (source.framework, target.framework):
@@ -59,25 +61,44 @@ def _plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registr
         return plan_between(source, target, registry, options)
     if isinstance(target, ModelRecord):
         return plan_from_keyed(source, target, registry, options)
-    return plan_into_keyed(_told_by(source, target, registry, options), target, registry, options)
-
-
-def _told_by(source: Keyed, target: Keyed, registry: Registry, options: Options) -> ModelRecord:
-    """The source's records; a form that names and shapes leave open is that of the counterpart: a live module knows it.
-
-    A square kernel fits Conv2d and ConvTranspose2d alike.
-    """
     if source.tied and len(source.tied) == len(target.tied):  # the target's are written once too
         source = source.distinct()
-    model = records_of(source, registry, options)
-    bare = {record.name for record in model.layers if record.tensors and not record.form}
-    if not bare:
+    model = _told_by(records_of(source, registry, options), source, target, registry, options)
+    return plan_into_keyed(model, target, registry, options)
+
+
+def _told_by(
+    model: ModelRecord, source: Keyed, target: Keyed | ModelRecord, registry: Registry, options: Options
+) -> ModelRecord:
+    """The source's records; a form that names and shapes leave open is that of the counterpart: a live module knows it.
+
+    A square kernel fits Conv2d and ConvTranspose2d alike; a tree of flax or a file of Keras weights names no classes.
+
+    Args:
+        source: the same model as names.
+    """
+    bare = {_path(r): r.name for r in model.layers if r.tensors and not r.form and not covers(options.skip, r.name)}
+    if not bare or model.framework == "onnx":
         return model
-    pairs = joint(source, target, registry, options).pairs
-    forms = {pair.source.name: pair.source.bound.form.name for pair in pairs if pair.source.name in bare}
+    pairs = {_dotted(one, model): _dotted(other, model) for one, other in options.pairs.items()}
+    found = joint(source, target, registry, replace(options, pairs=pairs)).pairs
+    forms = {bare[path]: pair.source.bound.form.name for pair in found if (path := _place(pair)) in bare}
     model = with_forms(model, registry, forms, values=options.values)
     layers = tuple(replace(r, note="form from its counterpart") if r.name in forms else r for r in model.layers)
     return replace(model, layers=layers)
+
+
+def _path(record: LayerRecord) -> str:
+    return record.name.replace("/", ".")
+
+
+def _place(pair: Joined) -> str:
+    return pair.source.name.replace("/", ".")
+
+
+def _dotted(name: str, model: ModelRecord) -> str:
+    """A name of the model's as its view as names has it; any other as it is."""
+    return name.replace("/", ".") if any(record.name == name for record in model.layers) else name
 
 
 def plan_into_keyed(model: ModelRecord, keyed: Keyed, registry: Registry, options: Options) -> Job:

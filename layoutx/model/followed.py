@@ -15,7 +15,7 @@ from layoutx.model.refine import UNKNOWN
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.registry import Registry
 
-MAPS = ("conv", "conv_transpose", "separable_conv")
+MAPS = ("conv", "conv_transpose", "separable_conv", "conv_lstm", "locally_connected_1d", "locally_connected_2d")
 NORMS = ("batch_norm", "layer_norm", "group_norm", "rms_norm", "prelu")  # these read a vector or the map made of it
 FEW = 4  # channels of an image, or of a few of them
 AXES = ("input", "channel", "features")  # what a flattened map would meet

@@ -136,9 +136,9 @@ def _flax(model: Any, seen: Seen) -> Function:
 
 
 def at_inference(module: Any) -> dict[str, bool]:
-    """The switches that a model's call cannot do without, as they are at inference (`train: bool` without default)."""
+    """The switches of a model's call that are not at inference by themselves: `train: bool`, `train: bool = True`."""
     given = inspect.signature(type(module).__call__).parameters.values()
-    return {p.name: OFF[p.name] for p in given if p.name in OFF and p.default is inspect.Parameter.empty}
+    return {p.name: OFF[p.name] for p in given if p.name in OFF and p.default is not OFF[p.name]}
 
 
 CALLS: Mapping[str, Callable[[Any, Seen], Function]] = {"nnx": _nnx, "equinox": _equinox, "flax": _flax}
