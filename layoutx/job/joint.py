@@ -21,9 +21,9 @@ from layoutx.model.matching.evidence import place_name
 from layoutx.model.matching.wiring import Wires, keyed_wires, wires_of
 from layoutx.model.order import in_order
 from layoutx.model.parametrized import settled
-from layoutx.model.places import Layer
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.state import state_records
+from layoutx.model.stored_as import Layer
 from layoutx.model.tree_config import told
 from layoutx.plan.fit import fit
 from layoutx.plan.plan import Plan, plan

@@ -21,9 +21,9 @@ from layoutx.model.load import with_forms
 from layoutx.model.match import Pair, pair
 from layoutx.model.matching.wiring import wires_of
 from layoutx.model.order import in_order
-from layoutx.model.places import Layer
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.said import values_said
+from layoutx.model.stored_as import Layer
 from layoutx.plan.fit import fit
 from layoutx.plan.plan import Plan
 from layoutx.spec.bind import bind
@@ -84,7 +84,8 @@ def _told_by(
     found = joint(source, target, registry, replace(options, pairs=pairs)).pairs
     forms = {bare[path]: pair.source.bound.form.name for pair in found if (path := _place(pair)) in bare}
     model = with_forms(model, registry, forms, values=options.values)
-    layers = tuple(replace(r, note="form from its counterpart") if r.name in forms else r for r in model.layers)
+    told = {r.name for r in model.layers if r.form and r.name in forms}
+    layers = tuple(replace(r, note="form from its counterpart") if r.name in told else r for r in model.layers)
     return replace(model, layers=layers)
 
 

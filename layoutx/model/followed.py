@@ -23,7 +23,7 @@ _CONFIG = "give the model's config (--config model.keras, or its to_json() text)
 _TRACE = "give the live model, not its weights alone, and inputs (--inputs FILE), on whose shapes it is traced"
 MORE = {  # what tells the wiring of a model, by its framework
     "torch": "give the live module, not its weights alone",
-    **dict.fromkeys(("nnx", "flax", "equinox"), _TRACE),
+    **dict.fromkeys(("nnx", "flax", "equinox", "haiku"), _TRACE),
     "tf1": "turn the rows of the kernel from (h, w, c) to (c, h, w) in an .npz of the same names (--from tf1) and keep "
     "that order, as docs/guides/old-tensorflow.md shows",
 }

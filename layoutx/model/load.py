@@ -260,8 +260,11 @@ def live_model(
         return model_of(onnx_store(model), registry, forms)
     raise UsageError(
         f"a {type(model).__name__} is neither a torch module nor a Keras model",
-        why="nor a torch.export program, flax variables or (module, variables), haiku parameters, a module of nnx, "
-        "equinox, mlx or paddle",
+        why="nor a torch.export program, flax variables or (module, variables), haiku parameters or (transformed, "
+        "params), a module of nnx, equinox, mlx or paddle",
+        do="of flax' TrainState give (module, {'params': state.params, 'batch_stats': state.batch_stats})"
+        if hasattr(model, "apply_fn")
+        else "",
     )
 
 

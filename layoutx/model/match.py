@@ -16,8 +16,9 @@ from layoutx.model.matching.outcome import Choice, Outcome, contradicted, settle
 from layoutx.model.matching.values import Numbers
 from layoutx.model.matching.wiring import Wires, at_inputs, keyed_wires
 from layoutx.model.order import keeps_order
-from layoutx.model.places import Candidate, Layer, candidates, index_of
+from layoutx.model.places import Candidate, candidates, index_of
 from layoutx.model.record import LayerRecord
+from layoutx.model.stored_as import Layer
 from layoutx.model.unmatched import ambiguous, homeless, refused_words, squeezed, untold
 from layoutx.spec.registry import Registry
 

@@ -5,27 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from functools import lru_cache
-from itertools import combinations
 from typing import Any
 
 from layoutx.empty import NOTHING
-from layoutx.errors import LayoutxError
 from layoutx.frozen import frozen
-from layoutx.lang.show import show
 from layoutx.model.bare import PATH, bare_names
 from layoutx.model.keyed import Keyed, forms_for, prefixes
 from layoutx.model.order import keeps_order, positions
 from layoutx.model.projections import in_words
-from layoutx.model.record import LayerRecord
 from layoutx.model.said import values_said
-from layoutx.plan.fit import configs
-from layoutx.spec.bind import bind
+from layoutx.model.stored_as import Layer, Stored, stored
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.configs import switches
 from layoutx.spec.registry import Registry
 from layoutx.spec.schema import Form
 
-MOST_INSTANCES = 64
 CROWD = 64  # places of one shape from which on the same name is enough: comparing all with all would take hours
 
 
@@ -45,20 +39,6 @@ class Candidate:
     at: int
     open: tuple[str, ...] = ()
     bound: BoundForm | None = None
-
-
-@frozen
-class Layer:
-    """A record with its bound form and the axes' order on the keyed side."""
-
-    record: LayerRecord
-    bound: BoundForm
-    refine: Mapping[str, str]
-
-    @property
-    def signature(self) -> tuple[str, ...]:
-        """What decides how it would be stored: its kind, sizes, facts and axes."""
-        return (self.bound.kind.name, *map(repr, (self.bound.sizes, self.bound.facts, self.refine)))
 
 
 @frozen
@@ -183,46 +163,8 @@ def _fullest(found: list[Candidate]) -> list[Candidate]:
     ]
 
 
-@frozen
-class Stored:
-    """How a layer would be stored in a form: the bound form; names, shapes and layouts that a file would hold."""
-
-    bound: BoundForm
-    config: Mapping[str, Any]
-    instance: Mapping[str, Any]
-    shapes: Mapping[str, tuple[int, ...]]
-    layouts: tuple[str, ...]
-
-
 def _said(values: Mapping[str, Any], layer: Layer, prefix: str) -> dict[str, Any]:
     return {**values_said(values, prefix), **values_said(values, layer.record.name)} if values else {}
-
-
-def stored(layer: Layer, form: Form, keyed: Keyed) -> Iterator[Stored]:
-    """One for each config that the form tells apart; of instances only those that the keyed model has names for."""
-    seen: set[tuple[object, ...]] = set()
-    ends = {name.rpartition(".")[2] for name in keyed.tensors} if form.each else set()
-    for config in configs(form, {}, layer.bound.facts):
-        for number in range(MOST_INSTANCES if form.each else 1):
-            instance = {form.each: number} if form.each else {}
-            try:
-                target = bind(
-                    layer.bound.kind, form, config, sizes=layer.bound.sizes, refine=layer.refine, instance=instance
-                )
-            except LayoutxError:
-                break
-            shapes = {t.name: t.shape for t in target.tensors}
-            layouts = {t.name: show(t.layout) for t in target.tensors}
-            if form.each and not any(name.rpartition(".")[2] in ends for name in shapes):
-                break
-            optional = [s.name for s in form.tensors if s.optional and s.name in shapes]
-            for omit in (some for n in range(len(optional) + 1) for some in combinations(optional, n)):
-                kept = {n: s for n, s in shapes.items() if n not in omit}
-                shown = tuple(layouts[name] for name in kept)
-                key = (*kept.items(), *shown)
-                if kept and key not in seen:
-                    seen.add(key)
-                    yield Stored(target, config, instance, kept, shown)
 
 
 def places(

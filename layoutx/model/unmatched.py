@@ -10,7 +10,8 @@ from layoutx.errors import MatchError
 from layoutx.model.keyed import Keyed, forms_for
 from layoutx.model.matching.evidence import place_name
 from layoutx.model.order import keeps_order
-from layoutx.model.places import Candidate, Layer, Stored, places, plain, stored
+from layoutx.model.places import Candidate, places, plain
+from layoutx.model.stored_as import Layer, Stored, stored
 from layoutx.plan.naming import dim_name
 from layoutx.plan.offer import module_for, offer
 from layoutx.plan.words import described

@@ -14,7 +14,7 @@ from layoutx.model.keras_called import has_call
 from layoutx.model.keras_live import is_keras
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
-from layoutx.model.tree import family, is_tree
+from layoutx.model.tree import family, is_tree, runs
 from layoutx.plan.plan import Array
 from layoutx.verify.ahead import Begun, ahead
 from layoutx.verify.keywords import keywords_for
@@ -48,7 +48,7 @@ def compare_models(
         UsageError: the given inputs cannot be run by the source or the target.
     """
     for side, one in (("source", source), ("target", target)):
-        if is_tree(one) and not callable(called(one)):
+        if is_tree(one) and not runs(one):
             return EndToEnd(note=f"the {side} is a {type(one).__name__} of weights: it cannot be run")
     keras = next((m for m in (source, target) if is_keras(m)), None)
     given = inputs is not None

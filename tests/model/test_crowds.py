@@ -13,8 +13,9 @@ from layoutx.files.open import open_store
 from layoutx.files.store import tensor_of
 from layoutx.model.bindings import bind_record
 from layoutx.model.keyed import Keyed
-from layoutx.model.places import CROWD, Layer, candidates, index_of
+from layoutx.model.places import CROWD, candidates, index_of
 from layoutx.model.record import LayerRecord
+from layoutx.model.stored_as import Layer
 from layoutx.spec.registry import registry
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "move"))

@@ -138,3 +138,101 @@ def test_the_counterpart_tells_the_class_of_a_layer_that_weights_alone_do_not() 
     back = lx.port(target, variables).model
     for old, new in zip(jax.tree.leaves(variables), jax.tree.leaves(back), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def haiku_net(x: Any, is_training: bool) -> Any:
+    haiku = pytest.importorskip("haiku")
+    x = haiku.Conv2D(4, 3, padding="VALID")(x)
+    x = jax.nn.relu(haiku.BatchNorm(True, True, 0.9)(x, is_training))
+    x = haiku.Conv2D(5, (2, 3), padding="VALID", with_bias=False)(x)
+    return haiku.Linear(3)(jax.nn.relu(haiku.Linear(6)(haiku.Flatten()(jax.nn.relu(x)))))
+
+
+class TorchNet(torch.nn.Module):
+    """The same; its flattening puts channels first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        nn = torch.nn
+        self.c1, self.bn, self.c2 = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 5, (2, 3), bias=False)
+        self.f1, self.f2 = nn.Linear(5 * 5 * 3, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Any) -> Any:
+        x = torch.relu(self.c2(torch.relu(self.bn(self.c1(x)))))
+        return self.f2(torch.relu(self.f1(x.flatten(1))))
+
+
+def test_a_transformed_function_of_haiku_is_traced_and_run() -> None:
+    haiku = pytest.importorskip("haiku")
+    x = np.random.default_rng(4).standard_normal((2, 8, 7, 1)).astype(np.float32)
+    model = haiku.transform_with_state(haiku_net)
+    params, state = map(trained, model.init(jax.random.key(0), x, True))
+    with pytest.raises(LayoutxError, match="75 input rows"):
+        lx.port((params, state), TorchNet())
+    target = TorchNet().eval()
+    report = lx.port((model, params, state), target, x)
+    assert report.end_to_end.agrees
+    with torch.no_grad():
+        np.testing.assert_allclose(target(first(x)), model.apply(params, state, None, x, False)[0], atol=1e-5)
+    other = torch_trained(TorchNet())
+    back = lx.port(other, (model, params, state), np.moveaxis(x, -1, 1))
+    assert back.end_to_end.agrees
+    with torch.no_grad():
+        np.testing.assert_allclose(other(first(x)), model.apply(*back.model[1:], None, x, False)[0], atol=1e-5)
+    assert back.model[2]["batch_norm/~/mean_ema"]["counter"] == state["batch_norm/~/mean_ema"]["counter"]
+
+
+@pytest.mark.parametrize("given", ["pair", "one tree", "both said"])
+def test_the_trees_of_haiku_alone(given: str) -> None:
+    """Parameters and statistics of one norm lie in two trees; what training alone reads is left out."""
+    haiku = pytest.importorskip("haiku")
+
+    def net(x: Any, is_training: bool) -> Any:
+        mixed = haiku.get_parameter("shift", [3], init=jax.numpy.ones) * 0
+        return haiku.Linear(2)(haiku.BatchNorm(True, True, 0.9, name="bn")(x, is_training)) + 0 * mixed.sum()
+
+    x = np.random.default_rng(5).standard_normal((4, 2, 3)).astype(np.float32)
+    model = haiku.without_apply_rng(haiku.transform_with_state(net))
+    params, state = map(trained, model.init(jax.random.key(0), x, True))
+    trees = {"pair": (params, state), "one tree": {"params": params, "state": state}, "both said": {**params, **state}}
+    target = torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 2)).eval()
+    lx.port(trees[given], target, from_="haiku" if given == "both said" else "", skip=["~"])
+    with torch.no_grad():
+        found = target(torch.from_numpy(x).flatten(0, 1)).unflatten(0, (4, 2))
+        np.testing.assert_allclose(found, model.apply(params, state, x, False)[0], atol=1e-5)
+
+
+def test_two_trees_that_are_not_haikus_are_told_so() -> None:
+    variables = Residual().init(jax.random.key(0), np.ones((1, 4, 4, 2), np.float32))
+    with pytest.raises(LayoutxError, match="batch_stats"):
+        lx.port((variables["params"], variables["batch_stats"]), TorchResidual())
+
+
+def test_the_forget_bias_of_haiku_is_taken_off_the_sum_of_two_biases() -> None:
+    """torch has two biases and haiku adds one while it runs: 1 less is stored, and rounded at that size."""
+    haiku = pytest.importorskip("haiku")
+    x = np.random.default_rng(6).standard_normal((5, 2, 4)).astype(np.float32)
+
+    def net(x: Any) -> Any:
+        core = haiku.LSTM(16)
+        return haiku.dynamic_unroll(core, x, core.initial_state(x.shape[1]))[0]
+
+    model = haiku.without_apply_rng(haiku.transform(net))
+    params = model.init(jax.random.key(0), x)
+    for seed in range(3):
+        source = torch_trained(torch.nn.LSTM(4, 16), seed)
+        back = lx.port(source, params, allow=["rounds"]).model
+        with torch.no_grad():
+            np.testing.assert_allclose(model.apply(back, x), source(torch.from_numpy(x))[0], atol=1e-6)
+
+
+def test_both_directions_of_torch_find_the_bidirectional_of_nnx() -> None:
+    """Its cells and its two RNN hold one direction each: they are no place for both."""
+    nnx = pytest.importorskip("flax.nnx")
+    source, rngs = torch_trained(torch.nn.LSTM(3, 4, bidirectional=True, batch_first=True)), nnx.Rngs(0)
+    ways = (nnx.RNN(nnx.LSTMCell(3, 4, rngs=rngs)) for _ in range(2))
+    x = np.random.default_rng(7).standard_normal((2, 5, 3)).astype(np.float32)
+    target = nnx.Sequential(nnx.Bidirectional(*ways))
+    lx.port(source, target, x, allow=["rounds"], compare=False)
+    with torch.no_grad():
+        np.testing.assert_allclose(target(x), source(torch.from_numpy(x))[0], atol=1e-5)

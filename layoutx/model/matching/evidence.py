@@ -16,7 +16,8 @@ from layoutx.model.matching.neighbours import Neighbours, known_as
 from layoutx.model.matching.sequence import forced
 from layoutx.model.matching.values import Numbers
 from layoutx.model.order import counted
-from layoutx.model.places import Candidate, Layer, plain
+from layoutx.model.places import Candidate, plain
+from layoutx.model.stored_as import Layer
 
 # What a full agreement of each kind is worth: nothing outweighs the same numbers, a margin of DECIDES decides.
 SAME_NUMBERS, SAME_NAME, SAME_END, WORDS, COUNTED, ORDER, WIRED = 20.0, 3.0, 2.5, 1.5, 2.0, 2.0, 2.0
