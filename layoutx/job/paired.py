@@ -50,7 +50,7 @@ def plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registry
 
 
 def _plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registry: Registry, options: Options) -> Job:
-    if isinstance(source, Keyed) and isinstance(target, Keyed) and tells_more(target, source):
+    if isinstance(source, Keyed) and isinstance(target, Keyed) and tells_more(target, source, registry):
         target = records_of(target, registry, replace(options, forms={}))
     if isinstance(source, ModelRecord):
         source = _told_by(source, keyed_view(source), target, registry, options)

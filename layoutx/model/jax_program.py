@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -70,7 +71,9 @@ def traced(
         modules.clear()
         given = [jax.ShapeDtypeStruct(one.shape, one.dtype) for one in inputs]
         try:
-            return Traced(jax.make_jaxpr(found.call)(list(found.leaves), *given), weights, dict(modules))
+            with warnings.catch_warnings():  # of sizes that are only tried
+                warnings.simplefilter("ignore")
+                return Traced(jax.make_jaxpr(found.call)(list(found.leaves), *given), weights, dict(modules))
         except Exception:  # inputs of another shape
             continue
     return None

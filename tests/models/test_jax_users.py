@@ -236,3 +236,57 @@ def test_both_directions_of_torch_find_the_bidirectional_of_nnx() -> None:
     lx.port(source, target, x, allow=["rounds"], compare=False)
     with torch.no_grad():
         np.testing.assert_allclose(target(x), source(torch.from_numpy(x))[0], atol=1e-5)
+
+
+class Attentive(linen.Module):
+    """One block of flax' language model example: SelfAttention under its own name, and a causal mask."""
+
+    @linen.compact
+    def __call__(self, x: Any) -> Any:
+        mask = linen.make_causal_mask(x[..., 0])
+        y = x + linen.SelfAttention(num_heads=2, use_bias=False)(linen.LayerNorm()(x), mask)
+        return linen.Dense(3, name="logits")(y)
+
+
+class TorchAttentive(torch.nn.Module):
+    """The same with four Linear, which do not say how many heads there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.head = torch.nn.LayerNorm(8, eps=1e-6), torch.nn.Linear(8, 3)
+        self.q, self.k, self.v, self.o = (torch.nn.Linear(8, 8, bias=False) for _ in range(4))
+
+    def forward(self, x: Any) -> Any:
+        h = self.norm(x)
+        q, k, v = (part(h).unflatten(-1, (2, 4)).transpose(1, 2) for part in (self.q, self.k, self.v))
+        found = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.head(x + self.o(found.transpose(1, 2).flatten(2)))
+
+
+def test_projections_apart_become_the_attention_of_flax_and_come_back() -> None:
+    x = np.random.default_rng(8).standard_normal((2, 5, 8)).astype(np.float32)
+    module, source = Attentive(), torch_trained(TorchAttentive())
+    target = (module, module.init(jax.random.key(0), x))
+    ported = lx.port(source, target, x)
+    assert ported.end_to_end.agrees
+    found = TorchAttentive().eval()
+    assert lx.port(ported.model, found, x).end_to_end.agrees
+    for name, tensor in source.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], tensor, rtol=0, atol=0)
+
+
+def test_a_class_under_another_name_keeps_its_options() -> None:
+    """SelfAttention was read without its options, so that nothing asked for what they change."""
+
+    class Own(linen.Module):
+        @linen.compact
+        def __call__(self, x: Any) -> Any:
+            def own(q: Any, k: Any, v: Any, **kwargs: Any) -> Any:
+                return linen.dot_product_attention(q, k, 2 * v)
+
+            return linen.SelfAttention(num_heads=2, attention_fn=own, name="attention")(x)
+
+    x = np.ones((1, 3, 4), np.float32)
+    model = (Own(), trained(Own().init(jax.random.key(0), x)))
+    with pytest.raises(LayoutxError, match="attention_fn"):
+        lx.port(model, torch.nn.MultiheadAttention(4, 2, batch_first=True), x, compare=False)
