@@ -77,7 +77,8 @@ def _told_by(
     Args:
         source: the same model as names.
     """
-    bare = {_path(r): r.name for r in model.layers if r.tensors and not r.form and not covers(options.skip, r.name)}
+    unformed = [r for r in model.layers if r.tensors and not r.form and not r.class_name]  # no class of one's own
+    bare = {_path(r): r.name for r in unformed if not covers(options.skip, r.name)}
     if not bare or model.framework == "onnx":
         return model
     pairs = {_dotted(one, model): _dotted(other, model) for one, other in options.pairs.items()}
@@ -233,6 +234,7 @@ def plan_between(source: ModelRecord, target: ModelRecord, registry: Registry, o
     keyed = keyed_view(target)
     pairs, found, skipped = _pairs(source, keyed, registry, options)
     goals = {record.name.replace("/", "."): record for record in target.layers}
+    alike = registry.framework(source.framework).channels == registry.framework(target.framework).channels
     problems: list[LayoutxError] = []
     layers: list[LayerJob] = []
     for (record, bound), match in zip(found, pairs, strict=True):
@@ -240,6 +242,8 @@ def plan_between(source: ModelRecord, target: ModelRecord, registry: Registry, o
         shapes = {name: keyed.tensors[full].shape for name, full in match.candidate.names.items()}
         try:
             refine = refine_of(goal, registry, match.candidate.form.framework)
+            if alike:  # an axis that only the target follows keeps its order: both flatten by one habit
+                refine = {axis: dims for axis, dims in refine.items() if axis in record.refine}
             plan = _fit_pair(bound, match, shapes, refine)
         except LayoutxError as error:
             problems.append(error.at(record.place))

@@ -290,3 +290,43 @@ def test_a_class_under_another_name_keeps_its_options() -> None:
     model = (Own(), trained(Own().init(jax.random.key(0), x)))
     with pytest.raises(LayoutxError, match="attention_fn"):
         lx.port(model, torch.nn.MultiheadAttention(4, 2, batch_first=True), x, compare=False)
+
+
+class Flattened(linen.Module):
+    @linen.compact
+    def __call__(self, x: Any) -> Any:
+        x = linen.relu(linen.Conv(4, (3, 3), padding="VALID")(x))
+        return linen.Dense(3)(x.reshape(len(x), -1))
+
+
+def test_weights_alone_go_into_a_live_keras_model_that_flattens() -> None:
+    """Both keep channels last: the rows that only Keras' wiring tells stay as they are."""
+    keras = pytest.importorskip("keras")
+    layers = [keras.layers.Conv2D(4, 3, activation="relu"), keras.layers.Flatten(), keras.layers.Dense(3)]
+    target = keras.Sequential([keras.Input((6, 5, 2)), *layers])
+    x = np.random.default_rng(9).standard_normal((2, 6, 5, 2)).astype(np.float32)
+    variables = trained(Flattened().init(jax.random.key(0), x))
+    lx.port(variables, target, x)
+    np.testing.assert_allclose(target(x), Flattened().apply(variables, x), atol=1e-4)
+
+
+def test_no_counterpart_tells_what_a_class_of_ones_own_computes() -> None:
+    class Conv(linen.Module):
+        """The kernel of a convolution, back to front."""
+
+        @linen.compact
+        def __call__(self, x: Any) -> Any:
+            kernel = self.param("kernel", linen.initializers.normal(), (3, 3, 2, 4))
+            return jax.lax.conv_general_dilated(
+                x, kernel[::-1], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
+
+    class Own(linen.Module):
+        @linen.compact
+        def __call__(self, x: Any) -> Any:
+            return Conv(name="odd")(x)
+
+    x = np.ones((1, 6, 5, 2), np.float32)
+    model = (Own(), Own().init(jax.random.key(0), x))
+    with pytest.raises(LayoutxError, match="no form for the class Conv"):
+        lx.port(model, torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3, bias=False)), x, compare=False)
