@@ -66,10 +66,11 @@ def port(
 
     Args:
         source: a live Keras model, torch module, or module or variables of flax, nnx, haiku, equinox, mlx or paddle;
-            or the path of a weights file.
+            or the path of a weights file. Of haiku `(transformed, params)` or `(transformed, params, state)`, which
+            is traced and run, or the trees alone.
         target: a live torch module, torch.export program, Keras model or module of nnx, mlx or paddle; changed in
-            place, and only if everything holds. A flax (module, variables), bound module, equinox module or tree of
-            parameters cannot be changed: the model with the weights is the report's `model`.
+            place, and only if everything holds. A flax (module, variables), bound module, model of haiku or equinox, or
+            tree of parameters cannot be changed: the model with the weights is the report's `model`.
         inputs: what both models are run on, in the source's axis order: an array, a list of them, or None
             for random inputs of the source's own shapes. Channels-last maps are turned for a channels-first target.
             A file is run where it holds a whole model and its framework is installed.

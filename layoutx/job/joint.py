@@ -34,7 +34,7 @@ from layoutx.spec.bound import BoundForm
 from layoutx.spec.registry import Registry
 
 Model = Keyed | ModelRecord
-PACKED = ("torch.MultiheadAttention", "torch.PackedAttention")
+ATTENTION = "attention"
 
 
 def joint(source: Model, target: Model, registry: Registry, options: Options) -> Joint:
@@ -50,7 +50,7 @@ def joint(source: Model, target: Model, registry: Registry, options: Options) ->
         return _flipped(source, target, registry, options, wires_of(target))
     if isinstance(source, Keyed) and isinstance(target, Keyed) and len(source.tied) == len(target.tied):
         source = source.distinct()  # layers that share their weights do so on both sides: each has one place
-    if isinstance(source, Keyed) and isinstance(target, Keyed) and tells_more(target, source):
+    if isinstance(source, Keyed) and isinstance(target, Keyed) and tells_more(target, source, registry):
         other = records_of(target, registry, replace(options, forms={}))
         return _flipped(source, other, registry, options, keyed_wires(target))
     model = records_of(source, registry, options)
@@ -71,14 +71,15 @@ def records_of(source: Model, registry: Registry, options: Options) -> ModelReco
     return with_forms(found, registry, options.forms, values=options.values)
 
 
-def tells_more(one: Keyed, other: Keyed) -> bool:
+def tells_more(one: Keyed, other: Keyed, registry: Registry) -> bool:
     """Whether a model tells what the other leaves open: how a map is flattened, or which projections are one layer."""
-    return (knows_maps(one) and not knows_maps(other)) or _packed(one) > _packed(other)
+    return (knows_maps(one) and not knows_maps(other)) or _packed(one, registry) > _packed(other, registry)
 
 
-def _packed(model: Keyed) -> int:
-    """How many attentions of torch say how many heads they have; projections apart do not say what they are."""
-    return sum(m.form in PACKED and "num_heads" in m.config for m in model.modules.values())
+def _packed(model: Keyed, registry: Registry) -> int:
+    """How many attentions say how many heads they have; projections apart do not say what they are."""
+    named = [m.form for m in model.modules.values() if "num_heads" in m.config]
+    return sum(form in registry.forms and registry.forms[form].kind == ATTENTION for form in named)
 
 
 def knows_maps(model: Keyed) -> bool:

@@ -10,6 +10,7 @@ from layoutx.errors import LayoutxError, UsageError, raise_all
 from layoutx.job.absorbed import absorbed
 from layoutx.job.agreed import refine_of_goal, refine_there
 from layoutx.job.jobs import Job, LayerJob, Options, covers, job_of, layers_for
+from layoutx.job.joined import Joined
 from layoutx.job.joint import joint, oriented, records_of, tells_more
 from layoutx.job.mapped import check_map, check_open
 from layoutx.job.onnx_norms import with_norms_folded
@@ -50,9 +51,10 @@ def plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registry
 
 
 def _plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registry: Registry, options: Options) -> Job:
-    if isinstance(source, Keyed) and isinstance(target, Keyed) and tells_more(target, source):
+    if isinstance(source, Keyed) and isinstance(target, Keyed) and tells_more(target, source, registry):
         target = records_of(target, registry, replace(options, forms={}))
     if isinstance(source, ModelRecord):
+        source = _told_by(source, keyed_view(source), target, registry, options)
         if isinstance(target, Keyed):
             return plan_into_keyed(source, target, registry, options)
         if "onnx" in (source.framework, target.framework):
@@ -60,25 +62,46 @@ def _plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registr
         return plan_between(source, target, registry, options)
     if isinstance(target, ModelRecord):
         return plan_from_keyed(source, target, registry, options)
-    return plan_into_keyed(_told_by(source, target, registry, options), target, registry, options)
-
-
-def _told_by(source: Keyed, target: Keyed, registry: Registry, options: Options) -> ModelRecord:
-    """The source's records; a form that names and shapes leave open is that of the counterpart: a live module knows it.
-
-    A square kernel fits Conv2d and ConvTranspose2d alike.
-    """
     if source.tied and len(source.tied) == len(target.tied):  # the target's are written once too
         source = source.distinct()
-    model = records_of(source, registry, options)
-    bare = {record.name for record in model.layers if record.tensors and not record.form}
-    if not bare:
+    model = _told_by(records_of(source, registry, options), source, target, registry, options)
+    return plan_into_keyed(model, target, registry, options)
+
+
+def _told_by(
+    model: ModelRecord, source: Keyed, target: Keyed | ModelRecord, registry: Registry, options: Options
+) -> ModelRecord:
+    """The source's records; a form that names and shapes leave open is that of the counterpart: a live module knows it.
+
+    A square kernel fits Conv2d and ConvTranspose2d alike; a tree of flax or a file of Keras weights names no classes.
+
+    Args:
+        source: the same model as names.
+    """
+    unformed = [r for r in model.layers if r.tensors and not r.form and not r.class_name]  # no class of one's own
+    bare = {_path(r): r.name for r in unformed if not covers(options.skip, r.name)}
+    if not bare or model.framework == "onnx":
         return model
-    pairs = joint(source, target, registry, options).pairs
-    forms = {pair.source.name: pair.source.bound.form.name for pair in pairs if pair.source.name in bare}
+    pairs = {_dotted(one, model): _dotted(other, model) for one, other in options.pairs.items()}
+    found = joint(source, target, registry, replace(options, pairs=pairs)).pairs
+    forms = {bare[path]: pair.source.bound.form.name for pair in found if (path := _place(pair)) in bare}
     model = with_forms(model, registry, forms, values=options.values)
-    layers = tuple(replace(r, note="form from its counterpart") if r.name in forms else r for r in model.layers)
+    told = {r.name for r in model.layers if r.form and r.name in forms}
+    layers = tuple(replace(r, note="form from its counterpart") if r.name in told else r for r in model.layers)
     return replace(model, layers=layers)
+
+
+def _path(record: LayerRecord) -> str:
+    return record.name.replace("/", ".")
+
+
+def _place(pair: Joined) -> str:
+    return pair.source.name.replace("/", ".")
+
+
+def _dotted(name: str, model: ModelRecord) -> str:
+    """A name of the model's as its view as names has it; any other as it is."""
+    return name.replace("/", ".") if any(record.name == name for record in model.layers) else name
 
 
 def plan_into_keyed(model: ModelRecord, keyed: Keyed, registry: Registry, options: Options) -> Job:
@@ -215,6 +238,7 @@ def plan_between(source: ModelRecord, target: ModelRecord, registry: Registry, o
     keyed = keyed_view(target)
     pairs, found, skipped = _pairs(source, keyed, registry, options)
     goals = {record.name.replace("/", "."): record for record in target.layers}
+    alike = registry.framework(source.framework).channels == registry.framework(target.framework).channels
     problems: list[LayoutxError] = []
     layers: list[LayerJob] = []
     for (record, bound), match in zip(found, pairs, strict=True):
@@ -222,6 +246,8 @@ def plan_between(source: ModelRecord, target: ModelRecord, registry: Registry, o
         shapes = {name: keyed.tensors[full].shape for name, full in match.candidate.names.items()}
         try:
             refine = refine_of_goal(record, goal, registry, match.candidate.form.framework)
+            if alike:  # an axis that only the target follows keeps its order: both flatten by one habit
+                refine = {axis: dims for axis, dims in refine.items() if axis in record.refine}
             plan = _fit_pair(bound, match, shapes, refine)
         except LayoutxError as error:
             problems.append(error.at(record.place))

@@ -16,7 +16,7 @@ from layoutx.model.refine import UNKNOWN
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.registry import Registry
 
-MAPS = ("conv", "conv_transpose", "separable_conv")
+MAPS = ("conv", "conv_transpose", "separable_conv", "conv_lstm", "locally_connected_1d", "locally_connected_2d")
 NORMS = ("batch_norm", "layer_norm", "group_norm", "rms_norm", "prelu")  # these read a vector or the map made of it
 FEW = 4  # channels of an image, or of a few of them
 AXES = ("input", "channel", "features")  # what a flattened map would meet
@@ -24,7 +24,7 @@ _CONFIG = "give the model's config (--config model.keras, or its to_json() text)
 _TRACE = "give the live model, not its weights alone, and inputs (--inputs FILE), on whose shapes it is traced"
 MORE = {  # what tells the wiring of a model, by its framework
     "torch": "give the live module, not its weights alone",
-    **dict.fromkeys(("nnx", "flax", "equinox"), _TRACE),
+    **dict.fromkeys(("nnx", "flax", "equinox", "haiku"), _TRACE),
     "tf1": "turn the rows of the kernel from (h, w, c) to (c, h, w) in an .npz of the same names (--from tf1) and keep "
     "that order, as docs/guides/old-tensorflow.md shows",
 }

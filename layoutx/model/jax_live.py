@@ -13,11 +13,12 @@ from layoutx.model.keyed import Keyed, Module
 from layoutx.model.record import LayerRecord, Way
 from layoutx.model.tree_config import Known, module_of
 
-CHANNELS = {"nnx": "last", "flax": "last", "equinox": "first"}
+CHANNELS = {"nnx": "last", "flax": "last", "haiku": "last", "equinox": "first"}
+HOMES = {"flax": "flax.linen", "haiku": "haiku"}  # which hold no modules: these are made in every call
 
 
 def with_program(keyed: Keyed, model: Any, leaves: Mapping[str, Any], known: Known, inputs: Any) -> Keyed:
-    """The model with its wiring and axes, traced once somebody asks; one of flax at once, which holds no modules.
+    """The model with its wiring and axes, traced once somebody asks; of flax and haiku at once, which hold no modules.
 
     Args:
         model: the live model, as `tree_keyed` takes it; leaves: its arrays by the names of the tensors.
@@ -30,11 +31,11 @@ def with_program(keyed: Keyed, model: Any, leaves: Mapping[str, Any], known: Kno
 
     @cache
     def program() -> Traced | None:
-        described = lambda module: module_of("flax", "flax.linen", module, known)  # noqa: E731
+        described = lambda module: module_of(own, HOMES[own], module, known)  # noqa: E731
         return traced(model, own, names, variants(inputs, shapes, CHANNELS[own]), described)
 
     modules: dict[str, Module] = dict(keyed.modules)
-    if own == "flax" and (found := program()) is not None:
+    if own in HOMES and (found := program()) is not None:
         modules = {**found.modules, **modules}
 
     @cache

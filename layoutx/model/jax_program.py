@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -70,7 +71,9 @@ def traced(
         modules.clear()
         given = [jax.ShapeDtypeStruct(one.shape, one.dtype) for one in inputs]
         try:
-            return Traced(jax.make_jaxpr(found.call)(list(found.leaves), *given), weights, dict(modules))
+            with warnings.catch_warnings():  # of sizes that are only tried
+                warnings.simplefilter("ignore")
+                return Traced(jax.make_jaxpr(found.call)(list(found.leaves), *given), weights, dict(modules))
         except Exception:  # inputs of another shape
             continue
     return None
@@ -135,10 +138,46 @@ def _flax(model: Any, seen: Seen) -> Function:
     return Function(call, leaves)
 
 
+def _haiku(model: Any, seen: Seen) -> Function:
+    import haiku
+    import jax
+
+    leaves, tree = jax.tree_util.tree_flatten(tuple(model[1:]))
+
+    def watch(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+        if context.method_name == "__call__":
+            seen(context.module.module_name.replace("/", "."), context.module)
+        return call(*args, **kwargs)
+
+    def call(values: Sequence[Any], *inputs: Any) -> Any:
+        with haiku.intercept_methods(watch):
+            return transformed(model[0], jax.tree_util.tree_unflatten(tree, values), inputs)
+
+    return Function(call, leaves)
+
+
+def transformed(model: Any, weights: Sequence[Any], inputs: Sequence[Any]) -> Any:
+    """What a transformed function of haiku gives at inference; dm-haiku 0.0.17: its `apply` has the arguments of both.
+
+    Args:
+        weights: its parameters, and its state where it has one, which is not given back.
+    """
+    random = [None] if "rng" in inspect.signature(model.apply).parameters else []
+    found = model.apply(*weights, *random, *inputs, **switches(model.apply))
+    return found[0] if len(weights) > 1 else found
+
+
 def at_inference(module: Any) -> dict[str, bool]:
-    """The switches that a model's call cannot do without, as they are at inference (`train: bool` without default)."""
-    given = inspect.signature(type(module).__call__).parameters.values()
-    return {p.name: OFF[p.name] for p in given if p.name in OFF and p.default is inspect.Parameter.empty}
+    """The switches of a module's call, as `switches`."""
+    return switches(type(module).__call__)
 
 
-CALLS: Mapping[str, Callable[[Any, Seen], Function]] = {"nnx": _nnx, "equinox": _equinox, "flax": _flax}
+def switches(call: Call) -> dict[str, bool]:
+    """The switches of a call that are not at inference by themselves: `train: bool`, `train: bool = True`."""
+    given = inspect.signature(call).parameters.values()
+    return {p.name: OFF[p.name] for p in given if p.name in OFF and p.default is not OFF[p.name]}
+
+
+CALLS: Mapping[str, Callable[[Any, Seen], Function]] = {
+    "nnx": _nnx, "equinox": _equinox, "flax": _flax, "haiku": _haiku
+}  # fmt: skip

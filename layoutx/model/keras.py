@@ -14,7 +14,7 @@ from layoutx.model.graph import Graph, Node, graph_of
 from layoutx.model.keras_given import with_given, with_made
 from layoutx.model.keras_groups import group_tensors, missing, names_below, numbering, quantised, unexplained
 from layoutx.model.keras_leaves import Leaf, leaves_of
-from layoutx.model.keras_legacy import Weight, keras1_names, share, tail, weights_of
+from layoutx.model.keras_legacy import Weight, by_position, keras1_names, share, tail, weights_of
 from layoutx.model.keras_slots import PLAIN, names_of, stock
 from layoutx.model.keras_unsaid import HINTS, by_groups
 from layoutx.model.keras_untied import untied
@@ -81,7 +81,8 @@ def _version(store: Store, config: Mapping[str, Any] | None) -> int:
         old = any("_layer_checkpoint_dependencies/" in name for name in store.tensors)
         return 2 if old else 3
     names = [name for group in store.groups for name, _ in weights_of(store, group)]
-    return 2 if any("/" in name for name in names) else 1
+    told = any("/" in name for name in names) or (store.config is None and by_position(config, names))
+    return 2 if told else 1
 
 
 def _grouped(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from layoutx.files.store import Store, Tensor
 from layoutx.model.graph import VARIABLE, Node
@@ -142,6 +143,17 @@ def _children(node: Node) -> tuple[Node, ...]:
     if stock(node) == "TimeDistributed" and wrapped is not None and wrapped.inner is not None:
         return wrapped.inner.layers
     return cells_of(node) if stock(node) == "RNN" else ()
+
+
+def by_position(config: Mapping[str, Any] | None, names: Sequence[str]) -> bool:
+    """Whether weights called as Keras 1 called them belong to a config of Keras 2 or 3, which load them by position.
+
+    The files of keras.applications are so. Not where the names are Theano's, which turns kernels, or where a
+    `running_std` is among them: Keras 1's forms ask what that holds.
+    """
+    text = repr(config)
+    newer = any(f"'{key}'" in text for key in ("use_bias", "data_format", "kernel_size", "moving_mean_initializer"))
+    return newer and all(name.endswith(":0") and "running_std" not in name for name in names)
 
 
 def keras1_names(leaf: Leaf, weights: Sequence[Weight]) -> Mapping[str, Tensor]:

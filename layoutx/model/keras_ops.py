@@ -16,6 +16,40 @@ if TYPE_CHECKING:
 
 WHOLE = {"class_name": "__slice__", "config": {}}  # `:` as Keras writes it
 Rule = Callable[["Flow", Node, str, Sequence[State], Sequence[str]], list[State]]
+ELEMENTWISE = frozenset(
+    [
+        "add",
+        "subtract",
+        "multiply",
+        "divide",
+        "true_divide",
+        "maximum",
+        "minimum",
+        "relu",
+        "relu6",
+        "sigmoid",
+        "hard_sigmoid",
+        "tanh",
+        "silu",
+        "swish",
+        "gelu",
+        "elu",
+        "leaky_relu",
+        "softplus",
+        "exp",
+        "sqrt",
+        "abs",
+        "negative",
+        "square",
+        "truediv",
+        "mul",
+        "sub",
+        "cast",
+        "identity",
+        "clip",
+        "clip_by_value",
+    ]
+)  # operations of one tensor, or of several of the same make, by the end of their names
 
 
 def _blocked(node: Node) -> list[State]:

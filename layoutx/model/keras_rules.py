@@ -11,7 +11,7 @@ from layoutx.model.axes import Cat, Dim, State, axes_in, identifier, same_order,
 from layoutx.model.bare import alone, called_scale, called_table
 from layoutx.model.graph import MOVED, Node
 from layoutx.model.keras_leaves import snake
-from layoutx.model.keras_ops import REDUCED, attended, einsummed, padded, reshaped, widened
+from layoutx.model.keras_ops import ELEMENTWISE, REDUCED, attended, einsummed, padded, reshaped, widened
 from layoutx.model.keras_patches import rearranged
 from layoutx.model.keras_reshape import flatten, permute, reshape
 from layoutx.model.keras_slots import RNNS, UNTOUCHED, stock
@@ -35,12 +35,7 @@ SAME = UNTOUCHED | frozenset(
     ]
 )
 SUMS = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
-# operations of one tensor, or of several of the same make, by the end of their names
-ELEMENTWISE = frozenset([
-    "add", "subtract", "multiply", "divide", "true_divide", "maximum", "minimum", "relu", "relu6", "sigmoid",
-    "hard_sigmoid", "tanh", "silu", "swish", "gelu", "elu", "leaky_relu", "softplus", "exp", "sqrt", "abs",
-    "negative", "square", "truediv", "mul", "sub", "cast", "identity", "clip", "clip_by_value",
-])  # fmt: skip
+MERGED = ("sum", "mul", "ave", "max")
 
 
 def rule_of(node: Node) -> Rule:
@@ -164,6 +159,14 @@ def _concatenate(flow: Flow, node: Node, name: str, states: Sequence[State], lab
     return [State(last, first, base.spatial, doubt=doubt, lead=next((s.lead for s in states if s.lead), ""))]
 
 
+def _merge(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
+    """Keras 1 has one layer for all (keras@1.2.2 keras/engine/topology.py Merge); dots, functions: not followed."""
+    mode = node.config.get("mode", "sum")
+    if mode == "concat":
+        return _concatenate(flow, node, name, states, labels)
+    return _sum(flow, node, name, states, labels) if mode in MERGED else _block(node)
+
+
 def _parts(state: State, dim: Dim, label: str) -> Sequence[tuple[str, Dim, Dim]]:
     """The pieces of one input: those of an earlier concatenation stay side by side, however deep the chain."""
     if len(dim) == 1 and isinstance(dim[0], Cat):
@@ -258,6 +261,7 @@ RULES: dict[str, Rule] = {
     "Reshape": reshape,
     "Permute": permute,
     "Concatenate": _concatenate,
+    "Merge": _merge,
     "RepeatVector": _repeat,
     "Dense": _dense,
     "Embedding": _dense,

@@ -255,13 +255,18 @@ def live_model(
     if is_export(model):
         return keyed_export(model, lambda name: _keys(name, registry))
     if is_tree(model):
-        return tree_keyed(model, lambda name: _keys(name, registry), framework, inputs)
+        found = tree_keyed(model, lambda name: _keys(_own(name, registry), registry), framework, inputs)
+        modules = {path: replace(m, form=_own(m.form, registry)) for path, m in found.modules.items()}
+        return replace(found, modules=modules)
     if is_onnx(model):
         return model_of(onnx_store(model), registry, forms)
     raise UsageError(
         f"a {type(model).__name__} is neither a torch module nor a Keras model",
-        why="nor a torch.export program, flax variables or (module, variables), haiku parameters, a module of nnx, "
-        "equinox, mlx or paddle",
+        why="nor a torch.export program, flax variables or (module, variables), haiku parameters or (transformed, "
+        "params), a module of nnx, equinox, mlx or paddle",
+        do="of flax' TrainState give (module, {'params': state.params, 'batch_stats': state.batch_stats})"
+        if hasattr(model, "apply_fn")
+        else "",
     )
 
 
@@ -283,6 +288,12 @@ def live_source(
         found = plain(found)
         found = told(state_records(found, registry, values), found, registry)
     return with_values(with_forms(found, registry, forms, values=values), registry, values)
+
+
+def _own(form: str, registry: Registry) -> str:
+    """The form of a class that is another one's by another name: linen's SelfAttention."""
+    framework, _, name = form.partition(".")
+    return f"{framework}.{registry.framework(framework).classes.get(name, name)}" if form else form
 
 
 def _keys(form: str, registry: Registry) -> Collection[str] | None:

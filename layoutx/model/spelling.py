@@ -15,6 +15,8 @@ SLASHED = ("flax", "nnx", "haiku", "tf1")  # module paths and tensor names joine
 # flax 0.12.8 linen: collections whose tensors belong to the module of the same path; everything else is no weight
 PARAMS, STATS = "params", "batch_stats"
 TRAINING = {"opt_state": "optimizer state", "step": "a count of training steps", "rng": "random state"}
+STATE = "state"  # haiku's other tree beside params
+_SUMS = re.compile(r"_ema/(hidden|counter)$")  # dm-haiku 0.0.17 ExponentialMovingAverage: inference reads `average`
 _RANDOM = re.compile(r"(^|/)rngs/(.*/)?(count|key)(/value)?$")  # flax nnx RngCount and RngKey
 
 
@@ -112,7 +114,11 @@ def spelled(framework: str, layer: str, tensor: str, state: bool) -> str:
 
 
 def _outer(framework: str, names: list[str]) -> str:
-    """What all weights of a flax file lie under: "" for variables; `params/` where a train state holds these whole."""
+    """What all weights lie under: "" for variables of flax; `params/` where a train state holds these whole, and where
+    haiku's two trees lie in one."""
+    if framework == "haiku":
+        both = all(name.startswith((f"{PARAMS}/", f"{STATE}/")) for name in names)
+        return f"{PARAMS}/" if both and any(name.startswith(f"{PARAMS}/") for name in names) else ""
     inner = (f"{PARAMS}/{PARAMS}/", f"{PARAMS}/{STATS}/")
     own = [name for name in names if name.startswith(f"{PARAMS}/")]
     return f"{PARAMS}/" if framework == "flax" and own and all(name.startswith(inner) for name in own) else ""
@@ -127,6 +133,9 @@ def _short(framework: str, name: str, outer: str) -> tuple[str, str]:
         if _RANDOM.search(name):
             return "", "random state"
         return name.removesuffix("/value"), ""
+    if framework == "haiku":
+        why = "a running sum of training: inference reads the average" if _SUMS.search(name) else ""
+        return ("" if why else name.partition("/")[2] if outer else name), why
     if framework != "flax":
         return name, ""
     collection, _, rest = name.removeprefix(outer).partition("/")

@@ -1,4 +1,4 @@
-"""How a layer would be stored in another form: names and shapes that are looked for in a keyed model."""
+"""How a layer would be stored in a form: every config that the form tells apart, with names, shapes and layouts."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError
 from layoutx.frozen import frozen
 from layoutx.lang.show import show
+from layoutx.lang.tree import Layout, Unit, walk
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import LayerRecord
 from layoutx.plan.fit import configs
@@ -17,7 +18,7 @@ from layoutx.spec.bind import bind
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.schema import Form
 
-MOST_INSTANCES = 64
+MOST_INSTANCES, MOST_RANK = 64, 3
 
 
 @frozen
@@ -58,12 +59,11 @@ def stored(layer: Layer, form: Form, keyed: Keyed, values: Mapping[str, Any] = N
     seen: set[tuple[object, ...]] = set()
     refine = form.laid(layer.refine) if form.apart else layer.refine
     ends = {name.rpartition(".")[2] for name in keyed.tensors} if form.each else set()
-    for given, config in ((g, c) for g in _given(form, keyed, values) for c in configs(form, g, layer.bound.facts)):
+    for given, config in ((g, c) for g in _given(form, keyed, values) for c in _ranked(layer, form, g)):
         for number in range(MOST_INSTANCES if form.each else 1):
             instance = {form.each: number} if form.each else {}
-            try:
-                target = bind(layer.bound.kind, form, config, sizes=layer.bound.sizes, refine=refine, instance=instance)
-            except LayoutxError:
+            target = _bound(layer, form, config, instance, refine)
+            if target is None or not _covers(target, layer.bound):
                 break
             shapes = {t.name: t.shape for t in target.tensors}
             layouts = {t.name: show(t.layout) for t in target.tensors}
@@ -77,6 +77,34 @@ def stored(layer: Layer, form: Form, keyed: Keyed, values: Mapping[str, Any] = N
                 if kept and key not in seen:
                     seen.add(key)
                     yield Stored(target, config, instance, kept, shown, given)
+
+
+def _covers(target: BoundForm, source: BoundForm) -> bool:
+    """Whether a form has a label for each of the source's: one direction has no place for both."""
+    return all(set(own) <= set(target.labels.get(axis, own)) for axis, own in source.labels.items())
+
+
+def _ranked(layer: Layer, form: Form, given: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Configs; each with every number of spatial axes where only the stored dimensions tell it (haiku's norms)."""
+    spatial = any(axis in layer.bound.sizes for names in layer.bound.kind.spread.values() for axis in names)
+    open_ = not spatial and form.config.get("rank", 0) is None and _has_units(form)
+    for config in configs(form, given, layer.bound.facts):
+        yield from ({**config, "rank": rank} for rank in range(MOST_RANK + 1)) if open_ else (config,)
+
+
+def _has_units(form: Form) -> bool:
+    """Whether it stores a dimension of length one for each spatial axis."""
+    layouts = (case.value for spec in form.tensors for case in spec.cases)
+    return any(isinstance(n, Unit) and n.spread for x in layouts if isinstance(x, Layout) for n in walk(x.dims))
+
+
+def _bound(
+    layer: Layer, form: Form, config: Mapping[str, Any], instance: Mapping[str, Any], refine: Mapping[str, str]
+) -> BoundForm | None:
+    try:
+        return bind(layer.bound.kind, form, config, sizes=layer.bound.sizes, refine=refine, instance=instance)
+    except LayoutxError:
+        return None
 
 
 def _given(form: Form, keyed: Keyed, values: Mapping[str, Any]) -> list[dict[str, Any]]:

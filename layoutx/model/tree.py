@@ -36,21 +36,26 @@ class Flat:
 
 def is_tree(model: Any) -> bool:
     """Whether something is a mapping of arrays, a live model of jax, mlx or paddle, or such a module with its state."""
-    return isinstance(model, Mapping) or bool(family(head(model)))
+    return isinstance(head(model), Mapping) or bool(family(head(model)))
 
 
 def head(model: Any) -> Any:
-    """The module of a pair: equinox' (model, state), linen's (module, variables)."""
-    return model[0] if isinstance(model, tuple) and len(model) == 2 else model
+    """The module of a pair: equinox' (model, state), linen's (module, variables), haiku's (transformed, params)."""
+    return model[0] if isinstance(model, tuple) and len(model) in (2, 3) and not family(model) else model
+
+
+def runs(model: Any) -> bool:
+    """Whether a tree is a model with its weights, and not these alone."""
+    return callable(head(model)) or family(head(model)) == "haiku"
 
 
 def tree_keyed(model: Any, known: Known, framework: str = "", inputs: Any = None) -> Keyed:
     """A live model as names; nothing is copied before it is read.
 
     Args:
-        model: linen variables or haiku parameters (nested mappings), a linen module that is bound or
-            `(module, variables)`, nnx.Module, nnx.State, equinox.Module or `(module, state)`, mlx.nn.Module,
-            paddle.nn.Layer.
+        model: linen variables or haiku parameters (nested mappings; `(params, state)`), a linen module that is bound
+            or `(module, variables)`, haiku's `(transformed, params)` or `(transformed, params, state)`,
+            nnx.Module, nnx.State, equinox.Module or `(module, state)`, mlx.nn.Module, paddle.nn.Layer.
         known: form name -> the config keys that its spec reads, with defaults; None for no such form.
         framework: whose names a nested mapping holds, where it does not show.
         inputs: what the model is run on, in any framework's axis order: a module of jax is traced on their shapes.
@@ -76,7 +81,7 @@ def tree_keyed(model: Any, known: Known, framework: str = "", inputs: Any = None
     modules = {path.replace("/", "."): module for path, module in flat.modules.items()}
     left = {**found.leftover, **leftover}
     found = dataclasses.replace(found, modules=modules, tied=dict(flat.tied), leftover=left)
-    if flat.framework in ("nnx", "equinox", "flax") and callable(head(model)):
+    if flat.framework in ("nnx", "equinox", "flax", "haiku") and runs(model):
         from layoutx.model.jax_live import with_program
 
         return with_program(found, model, flat.leaves, known, inputs)
@@ -91,6 +96,12 @@ def leaves_of(model: Any, framework: str = "") -> Mapping[str, Any]:
 def _flat(model: Any, known: Known, framework: str) -> Flat:
     if family(head(model)) == "flax":
         model = unbound(model)
+    if _of_haiku(model):
+        trees = model if isinstance(model[0], Mapping) else model[1:]
+        if not framework and not _haikus(trees[0]):
+            say = 'linen variables are one tree: {"params": params, "batch_stats": batch_stats}'
+            raise UsageError("these two trees have not the names of haiku's parameters and state", do=say)
+        return Flat("haiku", dict(_mapping(dict(zip(("params", "state"), trees, strict=False)), "", 0)))
     model, state = model if isinstance(model, tuple) else (model, None)
     own = family(model)
     if framework and own and framework != own:
@@ -120,6 +131,8 @@ def family(model: Any) -> str:
         return "mlx"
     if "flax.linen.module.Module" in homes:
         return "flax"
+    if homes & {"haiku._src.transform.Transformed", "haiku._src.transform.TransformedWithState"}:
+        return "haiku"
     return "paddle" if any(home.startswith("paddle.nn.layer.layers.Layer") for home in homes) else ""
 
 
@@ -141,12 +154,18 @@ def unbound(model: Any) -> tuple[Any, Mapping[str, Any]]:
     return found
 
 
+def _of_haiku(model: Any) -> bool:
+    """Whether a tuple is haiku's: a transformed function with its trees, or its two trees alone."""
+    held = isinstance(model, tuple) and isinstance(model[-1], Mapping)
+    return held and (family(head(model)) == "haiku" or (len(model) == 2 and isinstance(model[0], Mapping)))
+
+
 def _mapping_of(tree: Mapping[str, Any]) -> str:
     """linen variables have the collection params; haiku's trees are two levels deep with names of its own."""
-    if isinstance(tree.get("params"), Mapping):
-        return "flax"
-    inner = list(tree.values())
-    if inner and all(isinstance(v, Mapping) and v and set(v) <= HAIKU for v in inner):
+    params = tree.get("params")
+    if isinstance(params, Mapping):
+        return "haiku" if "state" in tree and _haikus(params) else "flax"
+    if _haikus(tree):
         return "haiku"
     raise UsageError(
         "this mapping does not say whose names it holds",
@@ -154,6 +173,14 @@ def _mapping_of(tree: Mapping[str, Any]) -> str:
         why="linen variables have a key params, haiku's parameters are {module: {w, b}}",
         do='say it: from_="flax" ("nnx", "haiku", "equinox", ...)',
     )
+
+
+def _haikus(tree: Mapping[str, Any]) -> bool:
+    """Whether modules hold arrays under haiku's names; "~" and some others may hold parameters of the user's own."""
+    modules = [v for v in tree.values() if isinstance(v, Mapping) and v]
+    deep = any(isinstance(leaf, Mapping) for module in modules for leaf in module.values())
+    named = sum(set(module) <= HAIKU for module in modules)
+    return len(modules) == len(tree) and not deep and 2 * named > len(tree)
 
 
 def _mapping(tree: Any, prefix: str, depth: int) -> Iterator[Leaf]:

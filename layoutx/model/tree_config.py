@@ -109,6 +109,10 @@ def _with_axes(record: LayerRecord, found: LayerRecord) -> LayerRecord:
 
 def _told(record: LayerRecord, keyed: Keyed, registry: Registry) -> LayerRecord:
     module = keyed.modules.get(record.name)
+    if module is not None and keyed.framework != "torch" and not (record.form or module.form):
+        return replace(
+            record, class_name=module.class_name
+        )  # one of the user's own: nobody else tells what it computes
     if module is None or not module.form or module.form != record.form or not record.note.startswith(CLASS):
         return record
     tables = registry.form(record.form).settings.values()

@@ -181,7 +181,9 @@ def _why(form: Form, config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> 
 
 def _words_of(form: Form) -> frozenset[str]:
     """How layers of this class are called when nobody names them: `conv2d`, `p_re_lu`."""
-    return _words.get((form,), b"", lambda: frozenset({_snake(form.class_name.split(".")[0]), form.class_name.lower()}))
+    first = form.class_name.split(".")[0]
+    of_haiku = re.sub(r"((?<=[a-z0-9])[A-Z]|(?!^)[A-Z](?=[a-z]))", r"_\1", first).lower()  # Conv2D is conv2_d there
+    return _words.get((form,), b"", lambda: frozenset({_snake(first), form.class_name.lower(), of_haiku}))
 
 
 _words: Memo[frozenset[str]] = Memo()

@@ -16,7 +16,7 @@ from layoutx.model.keyed import Keyed
 from layoutx.model.matching.assignment import assigned
 from layoutx.model.matching.names import all_named, likeness, rarity
 from layoutx.model.record import ModelRecord
-from layoutx.model.tree import family, is_tree
+from layoutx.model.tree import family, is_tree, runs
 from layoutx.plan.plan import Array
 from layoutx.verify.ahead import Begun, ahead
 from layoutx.verify.keywords import keywords_for
@@ -52,7 +52,7 @@ def compare_models(
         UsageError: the given inputs cannot be run by the source or the target.
     """
     for side, one in (("source", source), ("target", target)):
-        if is_tree(one) and not callable(called(one)):
+        if is_tree(one) and not runs(one):
             return EndToEnd(note=f"the {side} is a {type(one).__name__} of weights: it cannot be run")
     keras = next((m for m in (source, target) if is_keras(m)), None)
     given = inputs is not None

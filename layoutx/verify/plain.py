@@ -62,7 +62,8 @@ def called(model: Any) -> Any:
 def _run_tree(model: Any, arrays: Sequence[Array]) -> list[Array]:
     """Outputs at inference of a live nnx, equinox, mlx or paddle module, each called as its framework does."""
     runs: Mapping[str, Callable[[Any, Sequence[Array]], list[Array]]] = {
-        "nnx": _run_nnx, "equinox": _run_equinox, "mlx": _run_mlx, "paddle": _run_paddle, "flax": _run_flax
+        "nnx": _run_nnx, "equinox": _run_equinox, "mlx": _run_mlx, "paddle": _run_paddle, "flax": _run_flax,
+        "haiku": _run_haiku,
     }  # fmt: skip
     return runs[family(called(model))](model, arrays)
 
@@ -80,6 +81,12 @@ def _run_flax(model: Any, arrays: Sequence[Array]) -> list[Array]:
 
     module, variables = unbound(model)
     return flat(module.apply(variables, *arrays, **at_inference(module)))
+
+
+def _run_haiku(model: Any, arrays: Sequence[Array]) -> list[Array]:
+    from layoutx.model.jax_program import transformed
+
+    return flat(transformed(model[0], model[1:], arrays))
 
 
 def _run_equinox(model: Any, arrays: Sequence[Array]) -> list[Array]:

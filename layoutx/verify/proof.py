@@ -90,8 +90,13 @@ def _powered(plan: Plan, role: str) -> bool:
 
 
 def _added(plan: Plan, role: str) -> float:
-    """The largest constant that one side adds to what it stores, where the other adds another one."""
-    here, there = ({m.add for (name, _), m in side.maps.items() if name == role} or {0.0}
+    """The largest constant that one side adds to what it stores, where the other adds another one.
+
+    Of roles of which only the sum counts the constant of any is one of all.
+    """
+    sums = (g.roles for g in plan.source.kind.gauge if role in g.roles and holds(g.when, plan.source.facts))
+    own = {role, *(name for roles in sums for name in roles)}
+    here, there = ({m.add for (name, _), m in side.maps.items() if name in own} or {0.0}
                    for side in (plan.source, plan.target))  # fmt: skip
     return max(map(abs, here | there)) if here != there else 0.0
 

@@ -74,6 +74,15 @@ def test_a_map_that_may_have_been_flattened_is_not_guessed(saved, tmp_path: Path
     assert not out.exists()
 
 
+def test_the_map_of_a_convolutional_lstm_may_have_been_flattened_too(tmp_path: Path) -> None:
+    import keras
+
+    layers = [keras.layers.ConvLSTM2D(2, 3, name="recurrent"), keras.layers.Flatten(), keras.layers.Dense(3)]
+    keras.Sequential([keras.Input((2, 5, 5, 1)), *layers]).save_weights(tmp_path / "m.weights.h5")
+    with pytest.raises(LayoutxError, match="18 input rows"):
+        convert(tmp_path / "m.weights.h5", None, to="torch", allow={"modules"})
+
+
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     """A kernel of rank 4 with a bias, and a name that does not tell: Conv2D or its transpose?"""
