@@ -17,6 +17,7 @@ from layoutx.plan.steps import Exactness
 from layoutx.show.alike_text import exchangeable
 from layoutx.show.report_lines import LayerLine
 from layoutx.show.report_many import Lines
+from layoutx.show.tables import listed
 from layoutx.spec.registry import Registry
 from layoutx.verify.outcome import EndToEnd, Proof
 from layoutx.version import VERSION
@@ -95,8 +96,11 @@ class Report:
     @property
     def round_trip(self) -> str:
         """ "bit-exact" where every layer's way back is; else which are not."""
-        found = {name: p.round_trip for name, p in self.proofs() if not p.round_trip.startswith("bit-exact")}
-        return "; ".join(f"{name}: {why}" for name, why in found.items()) or "bit-exact"
+        found: dict[str, list[str]] = {}
+        for name, proof in self.proofs():
+            if not proof.round_trip.startswith("bit-exact"):
+                found.setdefault(proof.round_trip, []).append(name)
+        return "; ".join(f"{listed(names)}: {why}" for why, names in found.items()) or "bit-exact"
 
     def proofs(self) -> Iterator[tuple[str, Proof]]:
         """Each layer's name and what was shown of it."""

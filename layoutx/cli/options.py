@@ -197,8 +197,8 @@ def _convert(several: Any) -> None:
     found.add_argument(
         "--materialise",
         action="store_true",
-        help="compute weights stored in parts (weight_norm), fold the norms that an ONNX target has folded, and take a "
-        "bias without a place off the mean of the norm after it",
+        help="compute weights stored in parts (weight_norm), fold the norms that an ONNX target has folded, make those "
+        "that an ONNX source has folded, and take a bias without a place off the mean of the norm after it",
     )
     found.add_argument("--no-live", action="store_true", help="prove with NumPy even where the framework is installed")
     found.add_argument("--dry-run", action="store_true", help="plan, move and prove, but write nothing")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import cache, partial
@@ -12,6 +12,7 @@ import numpy as np
 from layoutx.errors import ConversionError, LayoutxError
 from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
+from layoutx.job.alone import wiring_of
 from layoutx.job.jobs import Options
 from layoutx.job.joint import records_of
 from layoutx.model.bindings import bind_record
@@ -29,6 +30,7 @@ UNFOLDED = (
     "torch.onnx.export(..., dynamo=False, training=TrainingMode.PRESERVE, do_constant_folding=False); "
     "or take the weights from the model's own file, not from the export"
 )
+SHOWN = 6
 WHY = "exporters multiply a batch norm into the kernel and bias of the convolution before it (torch does in eval mode)"
 
 
@@ -40,28 +42,51 @@ class Folded:
     norm: LayerRecord
 
 
+@frozen
+class Missing:
+    """Batch norms of a model that the ONNX model beside it has not.
+
+    Attributes:
+        model: the model, with its wiring where it has one.
+        pairs: what may have been folded.
+        count: how many norms are missing.
+        wired: the model says who reads whom.
+    """
+
+    model: ModelRecord
+    pairs: tuple[Folded, ...]
+    count: int
+    wired: bool
+
+
 def with_norms_folded(source: Model, target: Model, registry: Registry, options: Options) -> Model:
     """The source as it is, or with its batch norms folded as the ONNX target has them, where that was asked for.
 
     Raises:
-        ConversionError: one of the two models has batch norms that the ONNX one has not, and nobody asked to fold them.
+        ConversionError: the source has batch norms that the ONNX model has not, and nobody asked to fold them.
     """
-    into = target.framework == "onnx"
-    if into == (source.framework == "onnx"):
+    if not isinstance(target, ModelRecord) or target.framework != "onnx" or source.framework == "onnx":
         return source
+    missing = missing_norms(source, target, registry, options)
+    if missing is None or not _biased(missing.pairs, target):
+        return source
+    if options.materialise and missing.count == len(missing.pairs) and missing.wired:
+        return _folded(missing.model, missing.pairs, registry)
+    raise _problem(missing)
+
+
+def missing_norms(
+    model: Model, onnx: ModelRecord, registry: Registry, options: Options, kinds: Collection[str] = ("conv",)
+) -> Missing | None:
+    """The batch norms that only the first model has; None where there are none, or none that may have been folded."""
     try:
-        records = with_wires(source if into else target, registry, options)
-        onnx = records_of(target if into else source, registry, options)
-        missing = norms_of(records, registry, options) - norms_of(onnx, registry, options)
-        pairs = foldable(records, registry, options) if missing > 0 else []
+        records = with_wires(model, registry, options)
+        count = norms_of(records, registry, options) - norms_of(onnx, registry, options)
+        pairs = foldable(records, registry, options, kinds) if count > 0 else []
     except LayoutxError:  # what is wrong with a model is told when it is planned
-        return source
-    if not pairs or not _biased(pairs, onnx):
-        return source
+        return None
     wired = any(record.inputs for record in records.layers)
-    if into and options.materialise and missing == len(pairs) and wired:
-        return _folded(records, pairs, registry)
-    raise _problem(pairs, missing, into, wired)
+    return Missing(records, tuple(pairs), count, wired) if pairs else None
 
 
 def _kind(record: LayerRecord, registry: Registry) -> str:
@@ -79,26 +104,31 @@ def norms_of(model: ModelRecord, registry: Registry, options: Options) -> int:
 
 
 def with_wires(model: Model, registry: Registry, options: Options) -> ModelRecord:
-    """The model as records with `inputs`, of a live module as its wiring says."""
+    """The model as records with `inputs` and `alone`, of a live module as its wiring says."""
     found = records_of(model, registry, options)
     wires = model.wires() if isinstance(model, Keyed) and model.wires is not None else {}
     if not linked(wires):
         return found
     names = {record.name for record in found.layers}
+    told = wiring_of(model)
+    alone = told.alone if told is not None else {}
     layers = []
     for record in found.layers:
         ways = tuple(way for way in wires.get(record.name, ()) if way.maker in names or not way.maker)
         inputs = tuple(dict.fromkeys(way.maker for way in ways if way.maker))
-        layers.append(replace(record, inputs=inputs, ways=ways))
+        layers.append(replace(record, inputs=inputs, ways=ways, alone=alone.get(record.name, "")))
     return replace(found, layers=tuple(layers))
 
 
-def foldable(model: ModelRecord, registry: Registry, options: Options) -> list[Folded]:
-    """Convolutions without an activation, each read by one batch norm and by nothing else."""
+def foldable(
+    model: ModelRecord, registry: Registry, options: Options, kinds: Collection[str] = ("conv",)
+) -> list[Folded]:
+    """Layers of these kinds without an activation, each read by one batch norm and by nothing else."""
     records = {record.name: record for record in model.layers}
     readers: dict[str, list[str]] = {}
     previous = ""
     wired = any(record.inputs for record in model.layers)
+    alone = any(record.alone for record in model.layers)
     for record in model.layers:
         for name in record.inputs if wired else filter(None, [previous]):
             readers.setdefault(name, []).append(record.name)
@@ -106,11 +136,18 @@ def foldable(model: ModelRecord, registry: Registry, options: Options) -> list[F
     found = []
     for name, after in readers.items():
         conv, norm = records.get(name), records[after[0]]
-        if conv is None or len(after) > 1 or _kind(conv, registry) != "conv" or _kind(norm, registry) != "batch_norm":
+        if (
+            conv is None
+            or len(after) > 1
+            or _kind(conv, registry) not in kinds
+            or _kind(norm, registry) != "batch_norm"
+        ):
             continue
         activation = bind_record(conv, registry).settings.get("activation", "linear") if conv.form else "linear"
         if (
             activation == "linear"
+            and _kind(norm, registry) == "batch_norm"
+            and (norm.alone == name or not alone)
             and _of_channels(conv, norm)
             and all(not way.pooled and way.of == 1 for way in norm.ways if way.maker == name)
             and not any(fnmatchcase(norm.name, pattern) for pattern in options.skip)
@@ -132,19 +169,21 @@ def _biased(pairs: Sequence[Folded], onnx: ModelRecord) -> bool:
     return sum(record.form == "onnx.Conv" and "B" in record.tensors for record in onnx.layers) >= len(pairs)
 
 
-def _problem(pairs: Sequence[Folded], missing: int, into: bool, wired: bool) -> ConversionError:
-    where = [f"{pair.conv.name} and {pair.norm.name}" for pair in pairs[:6]]
-    where += [f"and {len(pairs) - 6} more"] if len(pairs) > 6 else []
-    what = f"{missing} batch norms of the {'source' if into else 'target'} are not in the ONNX model"
-    if not into:
-        why = f"{WHY}; a bias made so cannot be told from another, nor taken apart again"
-        return ConversionError(what, where=where, why=why, do=UNFOLDED)
-    if missing != len(pairs) or not wired:
+def _problem(missing: Missing) -> ConversionError:
+    what, where = told(missing, "source")
+    if missing.count != len(missing.pairs) or not missing.wired:
         why = f"{WHY}; which of them were folded here cannot be told"
         do = f"{UNFOLDED}; or fuse them in the source too (torch.nn.utils.fusion.fuse_conv_bn_eval)"
         return ConversionError(what, where=where, why=why, do=do)
     do = f"{UNFOLDED}; or fold them here too, rounded once and not reversible: --materialise (materialise=True)"
     return ConversionError(what, where=where, why=WHY, do=do)
+
+
+def told(missing: Missing, side: str) -> tuple[str, list[str]]:
+    """What is missing of the model on a side, and where."""
+    where = [f"{pair.conv.name} and {pair.norm.name}" for pair in missing.pairs[:SHOWN]]
+    where += [f"and {len(missing.pairs) - SHOWN} more"] if len(missing.pairs) > SHOWN else []
+    return f"{missing.count} batch norms of the {side} are not in the ONNX model", where
 
 
 def _folded(model: ModelRecord, pairs: Sequence[Folded], registry: Registry) -> ModelRecord:

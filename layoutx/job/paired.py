@@ -14,6 +14,7 @@ from layoutx.job.joined import Joined
 from layoutx.job.joint import joint, oriented, records_of, tells_more
 from layoutx.job.mapped import check_map, check_open
 from layoutx.job.onnx_norms import with_norms_folded
+from layoutx.job.onnx_unfolded import allowed, with_norms_made
 from layoutx.job.onnx_ways import check_unrolled, owned
 from layoutx.model.bindings import refine_of
 from layoutx.model.keyed import Keyed, keyed_view
@@ -45,8 +46,8 @@ def plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registry
     check_open(options)
     if "onnx" in (source.framework, target.framework):
         check_unrolled(source, target, registry)
-        source = with_norms_folded(source, target, registry, options)
-    job = owned(_plan_pair(source, target, registry, options), target)
+        source = with_norms_made(with_norms_folded(source, target, registry, options), target, registry, options)
+    job = owned(allowed(_plan_pair(source, target, registry, options)), target)
     return absorbed(job, source, target, options)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from layoutx.show.alike_text import exchange_text, given_text, placed_text
 from layoutx.show.recognised_text import recognised
-from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row, size_text
+from layoutx.show.tables import Cell, Line, Note, clean, grid, listed, plural, prose, row, size_text
 
 if TYPE_CHECKING:
     from layoutx.report import Report
@@ -159,7 +159,7 @@ def _rows(report: Report) -> Iterator[Line]:
     for note, count in often.items():
         if count > 1:
             names = [layer.name for layer in report.layers if note in layer.notes]
-            yield Note(f"{clean(_listed(names), 300)}: {clean(note, 600)}", 2, "dim")
+            yield Note(f"{clean(listed(names), 300)}: {clean(note, 600)}", 2, "dim")
 
 
 def _alike_layers(layers: Sequence[LayerLine]) -> Iterator[tuple[LayerLine, Sequence[LayerLine]]]:
@@ -208,12 +208,8 @@ def _settings(report: Report, width: int, color: bool) -> Iterator[str]:
     for name, text in report.remarks.items():
         groups.setdefault((text,), []).append(name)
     if groups:
-        lines = [row(clean(_listed(names)), "\n".join(map(clean, texts))) for texts, names in groups.items()]
+        lines = [row(clean(listed(names)), "\n".join(map(clean, texts))) for texts, names in groups.items()]
         yield prose("set these on the target", width, color, "head") + "\n" + grid(["", ""], lines, width, color)
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"
 
 
 def _left_out(report: Report, width: int, color: bool) -> Iterator[str]:
@@ -244,7 +240,7 @@ def _summary(report: Report) -> Iterator[str]:
     yield from exchange_text(report.alike)
     unsaid = [layer.name for layer in report.layers if not layer.settled]
     if unsaid:
-        unsaid_names = clean(_listed(unsaid))
+        unsaid_names = clean(listed(unsaid))
         yield f"The source does not tell settings (eps, padding, strides, ...): compare those of {unsaid_names}."
     yield from recognised(report)
     end = [f"{report.seconds:.2f} s."] if report.seconds is not None else []
@@ -274,7 +270,7 @@ def _forward(report: Report) -> Iterator[str]:
         yield f"Forward equality of each layer with {how} in {dtype}: largest difference {_size(largest)}."
     rest = [layer.name for layer in report.layers if layer.proof.largest is None]
     if rest:
-        yield f"Outputs not compared: {clean(_listed(rest))}."
+        yield f"Outputs not compared: {clean(listed(rest))}."
 
 
 def collapsed(lines: Sequence[TensorLine]) -> list[tuple[str, str, list[TensorLine]]]:

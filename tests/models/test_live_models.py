@@ -97,7 +97,7 @@ def test_narrowing_is_rounding_in_the_report() -> None:
     model, module = keras_dense("a", "b", dtype="float64"), Two()
     report = port(model, module, allow={"rounds"})
     assert report.exactness == "rounds"
-    assert report.round_trip == "a: not reversible: rounded; b: not reversible: rounded"
+    assert report.round_trip == "a, b: not reversible: rounded"
     assert port(keras_dense("a", "b"), Two()).exactness == "moves"
 
 
