@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from layoutx.errors import ConversionError
+from layoutx.errors import ConversionError, LayoutxError
 from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
 from layoutx.job.jobs import Job, Options
@@ -59,7 +59,10 @@ def with_norms_made(source: Model, target: Model, registry: Registry, options: O
     """
     if not isinstance(source, ModelRecord) or source.framework != "onnx" or target.framework == "onnx":
         return source
-    left = _left(source, registry)
+    try:
+        left = _left(source, registry)
+    except LayoutxError:  # what is wrong with a layer is told when it is planned
+        return source
     missing = missing_norms(target, source, registry, options, KINDS - left.kept)
     if missing is None or len(left.biases) + len(left.after) < len(missing.pairs):
         return source
