@@ -44,7 +44,8 @@ def joint_folded(source: Model, target: Model, registry: Registry, options: Opti
     try:
         norms = [_many(model, registry, options) for model in (source, target)]
         at = 0 if norms[0] > norms[1] else 1
-        model = with_wires((source, target)[at], registry, options) if norms[0] != norms[1] else None
+        side = (source, target)[at]
+        model = with_wires(side, records_of(side, registry, options)) if norms[0] != norms[1] else None
         pairs = foldable(model, registry, options) if model is not None else []
         pairs = [pair for pair in pairs if pair.norm.name not in (*options.pairs, *options.pairs.values())]
     except LayoutxError:  # what is wrong with a model is told where it is joined

@@ -80,8 +80,9 @@ def missing_norms(
 ) -> Missing | None:
     """The batch norms that only the first model has; None where there are none, or none that may have been folded."""
     try:
-        records = with_wires(model, registry, options)
-        count = norms_of(records, registry, options) - norms_of(onnx, registry, options)
+        found = records_of(model, registry, options)
+        count = norms_of(found, registry, options) - norms_of(onnx, registry, options)
+        records = with_wires(model, found) if count > 0 else found  # a live module is run for its wiring
         pairs = foldable(records, registry, options, kinds) if count > 0 else []
     except LayoutxError:  # what is wrong with a model is told when it is planned
         return None
@@ -103,15 +104,14 @@ def norms_of(model: ModelRecord, registry: Registry, options: Options) -> int:
     return sum(_kind(record, registry) == "batch_norm" for record in kept)
 
 
-def with_wires(model: Model, registry: Registry, options: Options) -> ModelRecord:
-    """The model as records with `inputs` and `alone`, of a live module as its wiring says."""
-    found = records_of(model, registry, options)
+def with_wires(model: Model, found: ModelRecord) -> ModelRecord:
+    """A model's records with `inputs` and `alone`, of a live module as its wiring says."""
     wires = model.wires() if isinstance(model, Keyed) and model.wires is not None else {}
     if not linked(wires):
         return found
     names = {record.name for record in found.layers}
-    told = wiring_of(model)
-    alone = told.alone if told is not None else {}
+    wiring = wiring_of(model)
+    alone = wiring.alone if wiring is not None else {}
     layers = []
     for record in found.layers:
         ways = tuple(way for way in wires.get(record.name, ()) if way.maker in names or not way.maker)
@@ -136,12 +136,7 @@ def foldable(
     found = []
     for name, after in readers.items():
         conv, norm = records.get(name), records[after[0]]
-        if (
-            conv is None
-            or len(after) > 1
-            or _kind(conv, registry) not in kinds
-            or _kind(norm, registry) != "batch_norm"
-        ):
+        if conv is None or len(after) > 1 or _kind(conv, registry) not in kinds:
             continue
         activation = bind_record(conv, registry).settings.get("activation", "linear") if conv.form else "linear"
         if (

@@ -36,14 +36,12 @@ class Left:
         biases: layer that may hold a norm in kernel and bias -> its bias.
         after: layer -> the Mul and the Add that alone read it, where the norm is in these.
         loose: Mul and Add behind anything else: the whole of a norm.
-        kept: kinds of layers that still have their norms: an exporter folds by operator.
     """
 
     model: ModelRecord
     biases: Mapping[str, str]
     after: Mapping[str, LayerRecord]
     loose: Mapping[str, LayerRecord]
-    kept: frozenset[str]
 
 
 def with_norms_made(source: Model, target: Model, registry: Registry, options: Options) -> Model:
@@ -59,12 +57,14 @@ def with_norms_made(source: Model, target: Model, registry: Registry, options: O
     """
     if not isinstance(source, ModelRecord) or source.framework != "onnx" or target.framework == "onnx":
         return source
+    missing = missing_norms(target, source, registry, options, KINDS - _kept(source, registry))
+    if missing is None:
+        return source
     try:
         left = _left(source, registry)
     except LayoutxError:  # what is wrong with a layer is told when it is planned
         return source
-    missing = missing_norms(target, source, registry, options, KINDS - left.kept)
-    if missing is None or len(left.biases) + len(left.after) < len(missing.pairs):
+    if len(left.biases) + len(left.after) < len(missing.pairs):
         return source
     if not options.materialise or not missing.wired or missing.count != len(missing.pairs) + len(left.loose):
         raise _problem(missing, left)
@@ -82,16 +82,20 @@ def allowed(job: Job) -> Job:
     return replace(job, layers=tuple(layers))
 
 
-def _left(model: ModelRecord, registry: Registry) -> Left:
+def _kept(model: ModelRecord, registry: Registry) -> set[str]:
+    """The kinds of layers that still have their norms: an exporter folds by operator."""
     kinds = {r.name: registry.kind_of(r.form).name for r in model.layers if r.form}
-    layers = {r.name: r for r in model.layers if kinds.get(r.name) in KINDS}
-    kept = {kinds[r.alone] for r in model.layers if kinds.get(r.name) == "batch_norm" and r.alone in layers}
-    kept |= {"separable_conv"} if "conv" in kept else set()  # its two nodes
+    kept = {kinds.get(r.alone, "") for r in model.layers if kinds.get(r.name) == "batch_norm"}
+    return kept | ({"separable_conv"} if "conv" in kept else set())  # its two nodes
+
+
+def _left(model: ModelRecord, registry: Registry) -> Left:
+    layers = {r.name: r for r in model.layers if r.form and registry.kind_of(r.form).name in KINDS}
     rest = [record for record in model.layers if record.form == REST and record.config.get("invert")]
     after = {record.alone: record for record in rest if record.alone in layers}
     loose = {record.name: record for record in rest if record.alone not in layers}
     biases = {name: slot for name, r in layers.items() if name not in after and (slot := _bias(r, registry))}
-    return Left(model, biases, after, loose, frozenset(kept))
+    return Left(model, biases, after, loose)
 
 
 def _bias(layer: LayerRecord, registry: Registry) -> str:
