@@ -96,7 +96,8 @@ def convert(
             has no layer of a function, the one that `layoutx.torch` has.
         skip, only: patterns of layer names.
         forms: layer or pattern -> form, where the file cannot tell ("conv2d_1": "keras.Conv2DTranspose").
-        pairs: layer -> module path of the target, where names and order do not decide.
+        pairs: layer -> module path of the target, where names and order do not decide; a `*` in both stands for the
+            same text: `layers.*.wq` -> `blocks.*.query`.
         ignore_keys: config keys that layoutx does not know and that do not matter.
         keep_order: the target flattens channels-last, as Keras does: rows after a Flatten stay. True, or
             patterns of the layers of which that is so.
@@ -234,7 +235,7 @@ def planned(
     elif to == "keras" and target is None:
         raise _needs_like(to)
     else:
-        model = _other(read(plain=plain), None, to)
+        model = _other(read(plain=plain), target, to)
     if target is not None:
         from layoutx.job.seen import with_run
 
@@ -256,7 +257,7 @@ def _other(model: ModelRecord, target: Keyed | ModelRecord | None, to: str) -> M
         raise UsageError(
             f"{model.store.path.name} already holds names of {to}",
             do="choose another --to, or say whose names they are with --from (mlx, for one, marks no file); "
-            "`layoutx port` loads it into a live model of other names",
+            "--like TARGET gives it the names of another model, `layoutx port` loads it into a live one",
         )
     return model
 

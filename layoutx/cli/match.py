@@ -11,7 +11,7 @@ EXAMPLE = "layoutx match digits.keras mypkg.models:Digits -o map.yaml"
 
 def add(several: Any) -> None:
     """Its parser."""
-    from layoutx.cli.options import Pairs, _command, _common, said_values
+    from layoutx.cli.options import Pairs, _command, _common, pairs_option, said_values
 
     found = _command(several, "match", ABOUT, EXAMPLE, run)
     found.add_argument("source", metavar="SRC", help="a file of any kind, or package.module:callable")
@@ -23,7 +23,7 @@ def add(several: Any) -> None:
         help="the mapping file; one that is there keeps its lines and gets what it lacks",
     )
     found.add_argument("--map", metavar="FILE", help="a mapping file whose pairs stand")
-    found.add_argument("--pair", action=Pairs, default={}, metavar="LAYER=MODULE", help="a layer's place in DST")
+    pairs_option(found, "DST")
     found.add_argument("--form", action=Pairs, default={}, metavar="LAYER=FORM", help="the form of a layer of SRC")
     said_values(found)
     found.add_argument("--skip", action="append", default=[], metavar="GLOB", help="leave these layers out")

@@ -40,6 +40,12 @@ class Pairs(Action):
         setattr(space, self.dest, {**known, name: value})
 
 
+def pairs_option(found: ArgumentParser, where: str) -> None:
+    """Add --pair: a layer's place `where`."""
+    about = f"a layer's place in {where}; for many: 'layers.*.wq=blocks.*.query'"
+    found.add_argument("--pair", action=Pairs, default={}, metavar="LAYER=MODULE", help=about)
+
+
 def parser(first: str = "") -> Parser:
     """The whole command line; given the name of a command as the first word, only as much of it as that needs."""
     top = Parser(
@@ -180,7 +186,7 @@ def _convert(several: Any) -> None:
     found.add_argument("--only", action="append", default=[], metavar="GLOB", help="convert only these layers")
     _from(found)
     _forms(found)
-    found.add_argument("--pair", action=Pairs, default={}, metavar="LAYER=MODULE", help="a layer's place in the target")
+    pairs_option(found, "the target")
     found.add_argument("--map", metavar="FILE", help="the pairing, as `layoutx match` wrote it")
     found.add_argument(
         "--ignore-key", action="append", default=[], metavar="KEY", help="an unknown config key that does not matter"

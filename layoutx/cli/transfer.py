@@ -17,7 +17,7 @@ EXAMPLE = (
 
 def add(several: Any) -> None:
     """Its parser."""
-    from layoutx.cli.options import Pairs, _command, _common, said_values
+    from layoutx.cli.options import Pairs, _command, _common, pairs_option, said_values
 
     found = _command(several, "transfer", ABOUT, EXAMPLE, run)
     found.add_argument(
@@ -32,7 +32,7 @@ def add(several: Any) -> None:
     found.add_argument("-o", "--output", metavar="OUT", help="the file to write, of the target's format")
     found.add_argument("--only", action="append", default=[], metavar="GLOB", help="copy only these layers")
     found.add_argument("--skip", action="append", default=[], metavar="GLOB", help="these keep the target's numbers")
-    found.add_argument("--pair", action=Pairs, default={}, metavar="LAYER=MODULE", help="a layer's place in TARGET")
+    pairs_option(found, "TARGET")
     found.add_argument("--map", metavar="FILE", help="the pairing, as `layoutx match` wrote it")
     found.add_argument("--form", action=Pairs, default={}, metavar="LAYER=FORM", help="the form of a layer of SRC")
     found.add_argument("--allow", action="append", default=[], metavar="WHAT", help="rounds, conditional")

@@ -10,13 +10,13 @@ KINDS = ".keras, .h5, .onnx, .safetensors, .pt, .npz, .msgpack, ..., or package.
 
 def two_files(found: ArgumentParser, names: tuple[str, str], abouts: tuple[str, str], verb: str) -> None:
     """Add them. names: what the help calls the two; abouts: what they are; verb: what is done with layers."""
-    from layoutx.cli.options import Pairs, _common, said_values
+    from layoutx.cli.options import Pairs, _common, pairs_option, said_values
 
     first, second = names
     found.add_argument("source", metavar=first, help=f"{abouts[0]}: {KINDS}")
     found.add_argument("target", metavar=second, help=abouts[1])
     found.add_argument("--map", metavar="FILE", help="the pairing, as `layoutx match` wrote it")
-    found.add_argument("--pair", action=Pairs, default={}, metavar="LAYER=MODULE", help=f"a layer's place in {second}")
+    pairs_option(found, second)
     found.add_argument("--form", action=Pairs, default={}, metavar="LAYER=FORM", help="the form of a layer")
     said_values(found)
     found.add_argument("--skip", action="append", default=[], metavar="GLOB", help="leave these layers out")

@@ -18,7 +18,7 @@ def add(several: Any) -> None:
 
 def two_models(found: ArgumentParser, target: str) -> None:
     """The arguments of a command that runs two models and compares them."""
-    from layoutx.cli.options import Pairs, _common, said_values
+    from layoutx.cli.options import Pairs, _common, pairs_option, said_values
     from layoutx.cli.report import option
 
     model = ".keras, .h5, .onnx, .pt2, a recording, or package.module:callable"
@@ -30,7 +30,7 @@ def two_models(found: ArgumentParser, target: str) -> None:
         help=".npy, .npz or .safetensors, in A's axis order; else random ones, if a model says",
     )
     found.add_argument("--map", metavar="FILE", help="the pairing, as `layoutx match` wrote it")
-    found.add_argument("--pair", action=Pairs, default={}, metavar="LAYER=MODULE", help="a layer's place in B")
+    pairs_option(found, "B")
     found.add_argument("--form", action=Pairs, default={}, metavar="LAYER=FORM", help="the form of a layer of A")
     said_values(found)
     found.add_argument("--skip", action="append", default=[], metavar="GLOB", help="leave these layers out")

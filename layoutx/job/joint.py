@@ -11,7 +11,7 @@ from layoutx.frozen import frozen
 from layoutx.job.agreed import refine_of_goal, refine_there
 from layoutx.job.jobs import Options, bound_layers, chosen, covers
 from layoutx.job.joined import Joined, Joint, Side, spare_of
-from layoutx.job.mapped import check_map
+from layoutx.job.mapped import with_pairs
 from layoutx.model.bindings import refine_of
 from layoutx.model.followed import unfollowed
 from layoutx.model.keyed import Keyed, keyed_view
@@ -43,7 +43,7 @@ def joint(source: Model, target: Model, registry: Registry, options: Options) ->
     Raises:
         UsageError: options that name no layer.
     """
-    check_map(options, source, target)
+    options = with_pairs(options, source, target)
     if options.materialise:
         source, target = (settled(m, True, options.skip) if isinstance(m, Keyed) else m for m in (source, target))
     if isinstance(source, Keyed) and isinstance(target, ModelRecord):

@@ -1,26 +1,42 @@
-"""A mapping file held against the two models that it is for: every name that neither has, with its line."""
+"""What the user says of pairs held against the two models: names that neither has, patterns written out."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from layoutx.errors import LayoutxError, MatchError, raise_all
 from layoutx.job.jobs import Options, covers
 from layoutx.model.keyed import Keyed
 from layoutx.model.mapfile import missing
 from layoutx.model.record import ModelRecord
+from layoutx.model.said import pairs_said
 
 
-def check_map(options: Options, source: Keyed | ModelRecord, target: Keyed | ModelRecord) -> None:
-    """Refuse a mapping file that names what is not there; it may have been written for the other direction.
+def with_pairs(options: Options, source: Keyed | ModelRecord, target: Keyed | ModelRecord) -> Options:
+    """The user's pairs layer by layer; a mapping file may have been written for the other direction.
 
     Raises:
-        UsageError: all names that are missing, together.
+        UsageError: all names of the mapping file that are missing, together; patterns that fit nothing.
     """
-    if options.map is None:
-        return
-    here, there = names_of(source), names_of(target)
-    problems = missing(options.map, here, there)
-    if problems and missing(options.map, there, here):
-        raise_all(problems, f"{options.map.path.name} names layers that the models do not have")
+    if options.map is not None:
+        here, there = names_of(source), names_of(target)
+        problems = missing(options.map, here, there)
+        if problems and missing(options.map, there, here):
+            raise_all(problems, f"{options.map.path.name} names layers that the models do not have")
+    if not any("*" in name for name in options.pairs):
+        return options
+    layers = [_layers_of(model) for model in (source, target)]
+    held = [
+        names_of(model) - (model.tensors.keys() if isinstance(model, Keyed) else set()) for model in (source, target)
+    ]
+    return replace(options, pairs=pairs_said(options.pairs, *layers, *held))
+
+
+def _layers_of(model: Keyed | ModelRecord) -> dict[str, None]:
+    """The names of what has tensors of its own."""
+    if isinstance(model, ModelRecord):
+        return {record.name: None for record in model.layers if record.tensors}
+    return dict.fromkeys(name.rpartition(".")[0] for name in model.tensors)
 
 
 def check_open(options: Options) -> None:

@@ -12,7 +12,7 @@ from layoutx.job.agreed import refine_of_goal, refine_there
 from layoutx.job.jobs import Job, LayerJob, Options, covers, job_of, layers_for
 from layoutx.job.joined import Joined
 from layoutx.job.joint import joint, oriented, records_of, tells_more
-from layoutx.job.mapped import check_map, check_open
+from layoutx.job.mapped import check_open, with_pairs
 from layoutx.job.onnx_norms import with_norms_folded
 from layoutx.job.onnx_unfolded import allowed, with_norms_made
 from layoutx.job.onnx_ways import check_unrolled, owned
@@ -42,7 +42,7 @@ def plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registry
         UsageError: a mapping file that names what is not there.
         LayoutxError: what cannot be done, all of it together.
     """
-    check_map(options, source, target)
+    options = with_pairs(options, source, target)
     check_open(options)
     if "onnx" in (source.framework, target.framework):
         check_unrolled(source, target, registry)

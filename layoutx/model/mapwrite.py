@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from os import PathLike
 from pathlib import Path
 
@@ -73,7 +74,9 @@ def extended(text: str, entries: Sequence[Entry], known: MapFile) -> str:
     """The user's own text with the pairs that it lacks put under `pairs:`; every other line stays as it is."""
     rows = text.splitlines()
     taken = set(known.pairs.values())
+    told = [name for name in known.pairs if "*" in name]
     fresh = [e for e in entries if e.name not in known.pairs and (not e.place or e.place not in taken)]
+    fresh = [e for e in fresh if not any(fnmatchcase(e.name, pattern) for pattern in told)]
     fresh = [e for e in fresh if e.line() not in rows]
     if not fresh:
         return text

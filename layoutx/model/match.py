@@ -19,10 +19,11 @@ from layoutx.model.order import keeps_order
 from layoutx.model.places import Candidate, candidates, index_of
 from layoutx.model.record import LayerRecord
 from layoutx.model.storing import Layer
-from layoutx.model.unmatched import ambiguous, homeless, refused_words, squeezed, untold
+from layoutx.model.unmatched import ambiguous, crowded, homeless, refused_words, squeezed, untold
 from layoutx.spec.registry import Registry
 
 BY_THE_USER = "paired by the user"
+MOST_PAIRS = 2_000_000  # of a layer and a place: comparing them takes a minute and 2.5 GB
 
 
 @frozen
@@ -83,8 +84,9 @@ def matched(
 
     Raises:
         UsageError: `fixed` names no layer.
+        MatchError: more layers of one shape and places for them than can be compared.
     """
-    index = index_of(keyed, registry, layers)
+    index = index_of(keyed, registry, layers, fixed)
     options = {layer.record.name: candidates(layer, keyed, registry, values, index) for layer in layers}
     unknown = [name for name in fixed if name not in options]
     if unknown:
@@ -97,6 +99,8 @@ def matched(
         for x in layers
         if not options[x.record.name]
     }
+    if sum(map(len, options.values())) > MOST_PAIRS:
+        raise crowded([x for x in layers if options[x.record.name]], options)
     found = clues([x for x in layers if x.record.name not in lost], options, (ordered, keeps_order(keyed)), orders)
     there = keyed_wires(keyed) if wires is not None else None
     found.wires = neighbours_of(wires, there, options) if wires is not None and there is not None else None
@@ -148,7 +152,7 @@ def pair(
     )
     raise_all([error for name, error in found.lost.items() if not found.options[name]], "layers without a place")
     problems: list[LayoutxError] = [
-        ambiguous(layer, found.options[name], keyed) if (name := layer.record.name) in found.open else found.lost[name]
+        ambiguous(layer, found.open[name], keyed) if (name := layer.record.name) in found.open else found.lost[name]
         for layer in layers
         if layer.record.name in found.open or layer.record.name in found.lost
     ]

@@ -47,6 +47,7 @@ class Index:
 
     `bare`: those that no layer holds, by the kind that they may be and shape.
     `named`: both models call all their layers alike, and many places have one shape: the name then says which it is.
+    `paired`: layer -> the place that the user gave it.
     """
 
     order: Mapping[str, int]
@@ -54,6 +55,7 @@ class Index:
     bare: Mapping[tuple[str, tuple[int, ...]], list[str]] = NOTHING
     known: dict[object, list[Stored]] = field(default_factory=dict)
     named: bool = False
+    paired: Mapping[str, str] = NOTHING
     alike: dict[object, list[Candidate]] = field(default_factory=dict)
 
     def among(self, layer: Layer, first: str, shape: tuple[int, ...]) -> Sequence[str]:
@@ -62,8 +64,9 @@ class Index:
             return self.bare.get((layer.bound.kind.name, shape), [])
         short = first.replace("/", ".")
         found = self.ends.get((short.rpartition(".")[2], shape), [])
-        own = f"{layer.record.name.replace('/', '.')}.{short}"
-        return [own] if self.named and len(found) > CROWD and own in self.order else found
+        told = layer.record.name in self.paired
+        own = f"{self.paired.get(layer.record.name, layer.record.name).replace('/', '.')}.{short}"
+        return [own] if (told or (self.named and len(found) > CROWD)) and own in self.order else found
 
     def stored(self, layer: Layer, form: Form, keyed: Keyed, values: Mapping[str, Any]) -> list[Stored]:
         """As the function `stored`; layers of equal sizes, facts and axes are stored alike."""
@@ -73,7 +76,9 @@ class Index:
         return self.known[key]
 
 
-def index_of(keyed: Keyed, registry: Registry, layers: Sequence[Layer] = ()) -> Index:
+def index_of(
+    keyed: Keyed, registry: Registry, layers: Sequence[Layer] = (), paired: Mapping[str, str] = NOTHING
+) -> Index:
     """The index of a keyed model, for the candidates of many layers, and of these if all of them are looked for."""
     ends: dict[tuple[str, tuple[int, ...]], list[str]] = {}
     for name, tensor in keyed.tensors.items():
@@ -83,7 +88,8 @@ def index_of(keyed: Keyed, registry: Registry, layers: Sequence[Layer] = ()) -> 
         bare.setdefault((kind, keyed.tensors[name].shape), []).append(name)
     paths = {name.rpartition(".")[0] for name in keyed.tensors}
     named = len(layers) > CROWD and all(layer.record.name.replace("/", ".") in paths for layer in layers)
-    return Index(positions(keyed), ends, bare, named=named and any(len(own) > CROWD for own in ends.values()))
+    crowded = any(len(own) > CROWD for own in ends.values())
+    return Index(positions(keyed), ends, bare, named=named and crowded, paired=paired)
 
 
 def candidates(
@@ -96,7 +102,7 @@ def candidates(
         index: of the keyed model, where many layers are looked for: those of one signature have one list.
     """
     index = index_of(keyed, registry) if index is None else index
-    if index.named or values:  # then the layer's name counts too
+    if index.named or values or layer.record.name in index.paired:  # then the layer's name counts too
         return _candidates(layer, keyed, registry, values, index)
     key = layer.signature
     if key not in index.alike:

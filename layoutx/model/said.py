@@ -1,15 +1,76 @@
-"""What the user says of layers, by name or by pattern: forms (--form) and config values that no file has (--set)."""
+"""What the user says of layers, by name or by pattern: places (--pair), forms (--form), config values (--set)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
+from itertools import chain
 from typing import Any
 
 from layoutx.errors import UsageError
 from layoutx.model.identify import ORIGIN
+from layoutx.model.mapfile import INNER
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.spec.registry import Registry
+
+
+def pairs_said(pairs: Mapping[str, str], *names: Collection[str]) -> dict[str, str]:
+    """Every pair by name: `layers.*.wq: blocks.*.query` is one for each layer that it fits, by its name before that.
+
+    A `*` is any text, the same in both names, in their order; either side's name may stand first.
+
+    Args:
+        names: of the layers of each model, and of what holds them: a pattern means the first of these that it fits.
+
+    Raises:
+        UsageError: patterns of no layer, of unlike numbers of `*`, that give a layer several places or one that is not
+            there; all of it.
+    """
+    known = {name for own in names for name in own}
+    plain = {one: other for one, other in pairs.items() if "*" not in one or one in known}
+    made: dict[str, dict[str, str]] = {}  # layer -> pattern -> place
+    wrong = []
+    for one, other in pairs.items():
+        if one in plain:
+            continue
+        if one.count("*") != other.count("*"):
+            wrong.append(f"{one}={other} has {one.count('*')} * on one side and {other.count('*')} on the other")
+            continue
+        found = next((found for own in names if (found := _written_out(one, other, own))), {})
+        lost = [place for place in found.values() if place not in known and INNER.sub("", place) not in known]
+        if not found:
+            wrong.append(f"no layer has a name like {one}")
+        elif lost:
+            wrong.append(f"{one}={other} gives {len(lost)} layers a place that is not there, the first {lost[0]}")
+        for name, place in found.items():
+            made.setdefault(name, {})[f"{one}={other}"] = place
+    told = {*plain, *plain.values()}
+    made = {name: ways for name, ways in made.items() if name not in told and told.isdisjoint(ways.values())}
+    twice = {tuple(ways): name for name, ways in made.items() if len(set(ways.values())) > 1}  # one for all alike
+    wrong += [f"{name} is given several places: {', '.join(ways)}" for ways, name in twice.items()]
+    if wrong:
+        some = ", ".join(list(names[0])[:20])
+        do = "a * stands for the same text in both names: --pair 'layers.*.wq=blocks.*.query'"
+        raise UsageError("--pair: " + "; ".join(wrong), why=f"the layers are {some}", do=do)
+    return {name: next(iter(ways.values())) for name, ways in made.items()} | plain
+
+
+def _written_out(one: str, other: str, names: Iterable[str]) -> dict[str, str]:
+    """Of each name that fits the first pattern: what the second one is with the same texts."""
+    pattern, parts = re.compile("(.+?)".join(map(re.escape, one.split("*")))), other.split("*")
+    found = {name: match.groups() for name in names if (match := pattern.fullmatch(name))}
+    return {name: "".join(chain(*zip(parts, (*texts, ""), strict=True))) for name, texts in found.items()}
+
+
+def pair_option(name: str, place: str) -> str:
+    """The option that says a pair: as a pattern where both names count whole parts alike (`layers.3.wq`)."""
+    parts = [re.split(r"([./])", text) for text in (name, place)]
+    numbers = [[part for part in own if part.isdigit()] for own in parts]
+    if not numbers[0] or numbers[0] != numbers[1]:
+        return f"--pair {name}={place}"
+    one, other = ("".join("*" if part.isdigit() else part for part in own) for own in parts)
+    return f"--pair '{one}={other}'"
 
 
 def forms_said(forms: Mapping[str, str], model: ModelRecord) -> dict[str, str]:

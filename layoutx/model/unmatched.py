@@ -11,6 +11,7 @@ from layoutx.model.keyed import Keyed, forms_for
 from layoutx.model.matching.evidence import place_name
 from layoutx.model.order import keeps_order
 from layoutx.model.places import Candidate, places, plain
+from layoutx.model.said import pair_option
 from layoutx.model.storing import Layer, Stored, stored
 from layoutx.plan.naming import dim_name
 from layoutx.plan.offer import module_for, offer
@@ -21,22 +22,41 @@ MOST = 8
 OTHER_RANK = "it would have to have the dimensions"
 
 
+def _told(layer: Layer) -> str:
+    """A layer's name, and its class where the model tells it."""
+    return f"{layer.record.name} ({layer.record.class_name})" if layer.record.class_name else layer.record.name
+
+
 def ambiguous(layer: Layer, candidates: Sequence[Candidate], keyed: Keyed) -> MatchError:
     """A layer that fits several places, or one that other layers fit as well."""
     found = list(dict.fromkeys(place_name(c) or "(top level)" for c in candidates))
     if len(found) == 1:
         return MatchError(
-            f"{layer.record.name} ({layer.record.class_name}) fits {found[0]}, and so do other layers",
+            f"{_told(layer)} fits {found[0]}, and so do other layers",
             why="the target has fewer such places than the source has layers",
             do=f"say which layer it is: --pair {layer.record.name}={found[0]}; leave the others out with --skip",
         )
     return MatchError(
-        f"{layer.record.name} ({layer.record.class_name}) fits several places",
+        f"{_told(layer)} fits several places",
         where="candidates: " + ", ".join(found[:MOST]) + (", ..." if len(found) > MOST else ""),
         why="names and order do not decide between them"
         if keeps_order(keyed)
         else "the file is sorted by name, as safetensors does: its order says nothing",
-        do=f"say which: --pair {layer.record.name}={found[0]}",
+        do=f"say which, in this way: {pair_option(layer.record.name, found[0])}",
+    )
+
+
+def crowded(layers: Sequence[Layer], options: Mapping[str, Sequence[Candidate]]) -> MatchError:
+    """More layers of one shape than can be compared with as many places, each with all."""
+    most = max(layers, key=lambda layer: len(options[layer.record.name]))
+    name, places = most.record.name, [place_name(c) for c in options[most.record.name]]
+    many = sum(options[layer.record.name] is options[name] for layer in layers)
+    own = re.findall(r"\d+", name)
+    like = next((place for place in places if re.findall(r"\d+", place) == own), places[0])
+    return MatchError(
+        f"{many} layers of one shape fit {len(places)} places: too many to compare each with all",
+        where=f"{name}, ...: " + ", ".join(places[:2]) + ", ...",
+        do=f"say with patterns where they belong, as in {pair_option(name, like)}",
     )
 
 
@@ -46,7 +66,7 @@ def squeezed(layer: Layer, candidates: Sequence[Candidate], owners: Mapping[str,
     theirs = {c.prefix or "(top level)": owners.get(next(iter(c.names.values())), "") for c in candidates}
     taken = [f"{place} ({owner})" if owner else place for place, owner in theirs.items()]
     return MatchError(
-        f"no place is left for {name} ({layer.record.class_name})",
+        f"no place is left for {_told(layer)}",
         where="it fits " + ", ".join(taken[:MOST]) + (", ..." if len(taken) > MOST else ""),
         why="these belong to the layers in brackets, for which more speaks",
         do=f"leave it out with --skip {name}, or say which it is: --pair {name}={candidates[0].prefix}",
@@ -90,10 +110,11 @@ def homeless(
     classes = " or ".join(dict.fromkeys(f.class_name for f in forms)) or bound.kind.name
     near, longer = _nearest(layer, ways, keyed, only)
     if only is not None and not near and not any(n == only or n.startswith(f"{only}.") for n in keyed.tensors):
-        near = [f"there is no module {only}"]
+        do = f"correct the place: --pair {layer.record.name}={only}"
+        return MatchError(f"{_told(layer)} has no place {only}", where=own, why=f"there is no module {only}", do=do)
     place = f"no place in the {keyed.framework} model" if only is None else f"{only} of the {keyed.framework} model"
     return MatchError(
-        f"{place} {'fits' if only is None else 'does not fit'} {layer.record.name} ({layer.record.class_name})",
+        f"{place} {'fits' if only is None else 'does not fit'} {_told(layer)}",
         where=[own, *near],
         why=f"a {keyed.framework} {classes} of these sizes is not there",
         do=_remedy(layer, keyed, longer, first),

@@ -16,7 +16,8 @@ _PART = re.compile(r"\d+|[a-z]+")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _RANK = re.compile(r"(?<=[a-z])[123]d(?![a-z])")  # conv2d: two dimensions, not the second
 # what stands for a word by habit
-SHORT = {"q": "query", "k": "key", "v": "value", "attn": "attention", "shortcut": "downsample", "mu": "mean"}
+SHORT = {"q": "query", "k": "key", "v": "value", "wq": "query", "wk": "key", "wv": "value", "wo": "o"}
+SHORT |= {"attn": "attention", "shortcut": "downsample", "mu": "mean"}
 SHORTEST = 3  # letters by which a word is known: enc of encoder
 
 

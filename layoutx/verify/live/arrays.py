@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from layoutx.errors import BindError, UsageError
+from layoutx.move.cast import is_floating
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Arrays = Mapping[str, Array]
@@ -16,7 +17,7 @@ Arrays = Mapping[str, Array]
 def cast(array: Array, dtype: str) -> Array:
     """A C-ordered copy that a framework may keep; floating arrays get the dtype, indices and counts keep theirs."""
     array = np.asarray(array)
-    return np.array(array, dtype if np.issubdtype(array.dtype, np.floating) else array.dtype, order="C")
+    return np.array(array, dtype if is_floating(array.dtype) else array.dtype, order="C")
 
 
 def cast_all(arrays: Arrays, dtype: str) -> dict[str, Array]:
