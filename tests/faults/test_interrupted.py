@@ -86,7 +86,8 @@ def test_signals_at_random_moments(tmp_path: Path, duration: float, number: int,
             assert whole
         else:
             first = said.splitlines()[0]
-            assert done.returncode == 128 + number
+            # of two signals that wait for a busy process the kernel gives it the lower number first
+            assert done.returncode in {128 + number, 128 + (signal.SIGINT if twice else number)}
             assert first == f"interrupted: {'m.safetensors is whole, it was finished before' if whole else OLD}"
             assert len(said.splitlines()) == 1
         out.write_bytes(b"old")
