@@ -17,6 +17,7 @@ from layoutx.spec.bound import BoundForm
 from layoutx.spec.registry import registry
 from layoutx.validate import validate
 from layoutx.validation import Validation
+from layoutx.verify.compare.limits import OPEN
 from layoutx.verify.diagnose.between import Found, behind, between, by_chance, missing
 from layoutx.verify.diagnose.crossed import Owner, crossed, other_order
 from layoutx.verify.diagnose.families import LAYER
@@ -131,7 +132,9 @@ def _whole(found: Validation, runners: Sequence[Runner], budget: float, started:
     targets = {layer: target for layer, _, _, target in found.bounds}
     gaps = _gaps(found, targets)
     if not all(gap.known for gap in gaps):
-        gaps = explained(gaps, tuple(unseen(found.checks, found.owners)), [layer for layer, *_ in found.bounds])
+        untold = [check for check in found.checks if check.verdict == OPEN]
+        gaps = explained(gaps, tuple(unseen(untold, found.owners)), [layer for layer, *_ in found.bounds])
+    gaps += tuple(unseen([c for c in found.checks if not c.ok and c.layer not in found.evidence], found.owners))
     gaps += _behind(found, gaps) if found.runs is None else _of_runs(found, runners)
     if any(remark.mode == "F10" and remark.random for remark in remarks):
         gaps = tuple(by_chance(gap) for gap in gaps)

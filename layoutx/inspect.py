@@ -143,6 +143,7 @@ def _layer(record: LayerRecord, known: Registry, positions: Mapping[str, int]) -
         own,
         record.pieces,
         record.inputs,
+        record.called,
     )
 
 

@@ -122,6 +122,7 @@ class Report:
             "target": self.target,
             "layers": self._certified(),
             "skipped": dict(self.skipped),
+            **({"alike": [list(names) for names in self.alike]} if self.alike else {}),
             "overall": {"exactness": self.exactness, "round_trip": self.round_trip, "largest": self.largest},
         }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from os import PathLike
 from pathlib import Path
 from time import perf_counter
@@ -26,6 +26,7 @@ from layoutx.move.cast import dtype_named
 from layoutx.move.pool import jobs_of
 from layoutx.move.stored import hashes_of
 from layoutx.progress import Progress
+from layoutx.show.alike_text import groups_of
 from layoutx.show.progress import reported
 from layoutx.spec.registry import registry
 
@@ -43,6 +44,7 @@ class Verified:
         derived: the same for what converting the source again gives, "lent by the template" for what it cannot;
             None where it was not done. underived: why not.
         nbytes: of the file's tensors.
+        alike: layers that could be exchanged without a check noticing, group by group, as the certificate says.
     """
 
     file: str
@@ -54,6 +56,7 @@ class Verified:
     derived: Mapping[str, str] | None = None
     underived: str = ""
     nbytes: int = 0
+    alike: Sequence[Sequence[str]] = ()
     seconds: float = field(default=0.0, compare=False)
 
     @property
@@ -125,12 +128,13 @@ def verify_file(
         tensors = hashes.tensors.compared(_hashes(store, list(store.tensors), hashes.tensors, many))
     made = _made(certificate or {})
     nbytes = sum(tensor.nbytes for tensor in store.tensors.values())
-    found = Verified(name, "", made, hashes.tensors.kind if hashes else "", tensors, nbytes=nbytes)
+    kind, alike = hashes.tensors.kind if hashes else "", groups_of(certificate or {})
+    found = Verified(name, "", made, kind, tensors, nbytes=nbytes, alike=alike)
     if source is not None:
         given = open_store(located(source))
         sources = _sources(given, hashes.sources, many) if hashes is not None and hashes.sources.many else None
         derived, why = _again(store, given, certificate or {}, sources, to, config, specs, many)
-        found = Verified(name, given.path.name, made, found.kind, tensors, sources, derived, why, nbytes)
+        found = replace(found, source=given.path.name, sources=sources, derived=derived, underived=why)
     return _timed(found, perf_counter() - began)
 
 

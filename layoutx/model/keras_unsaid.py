@@ -90,9 +90,8 @@ def by_groups(store: Store, used: Collection[str], note: str) -> tuple[list[Laye
         tensors = groups[owner]
         shown = re.sub(r"(^|/)(layers|" + OLD + r")/", r"\1", owner) or "model"
         said = store.metadata.get(f"name:{owner}", store.metadata.get(f"name:{owner}/vars", "")) if owner else ""
-        text = f"{note}; the file calls it {said}" if said else note
         called = _called(shown, said)
-        layers.append(LayerRecord(shown, hint(shown), "", {}, dict(_numeric(tensors)), note=text, called=called))
+        layers.append(LayerRecord(shown, hint(shown), "", {}, dict(_numeric(tensors)), note=note, called=called))
     return layers, leftover
 
 

@@ -9,9 +9,11 @@ from layoutx.page.document import Section
 from layoutx.page.html import Html, tag
 from layoutx.page.model import Told
 from layoutx.page.table import Cell, difference, number, table, verdict
+from layoutx.show.validation_text import HIDDEN
 from layoutx.validation import Validation
 from layoutx.verify.compare.pairs import Check, Gap
 from layoutx.verify.diagnose.between import Found
+from layoutx.verify.diagnose.remarks import Remark
 from layoutx.verify.diagnose.suspect import Diagnosis, Edit
 
 HEADS = ("layer", "its counterpart", "verdict", "difference", "relative", "where", "how")
@@ -23,7 +25,8 @@ def sections(found: Validation) -> Iterator[Section]:
     rows = [_row(check, check is first) for check in found.checks]
     rows += [_gap_row(gap, gap is first) for gap in found.gaps]
     names = [check.layer for check in found.checks] + [gap.after for gap in found.gaps]
-    yield Section("by-layer", "Error by layer", table(HEADS, rows, names))
+    hidden = tag("p", HIDDEN) if any(check.hidden for check in found.checks) else None
+    yield Section("by-layer", "Error by layer", tag("div", hidden, table(HEADS, rows, names)))
     ends = [_row(check, check is first) for check in found.end_to_end]
     none = tag("p", "The target as a whole was not run.")
     yield Section("end-to-end", "End to end", table(HEADS, ends) if ends else none)
@@ -36,7 +39,7 @@ def sections(found: Validation) -> Iterator[Section]:
 def reasons(found: WholeDiagnosis) -> Iterator[Section]:
     """The explanation of every difference, or what was tried in vain."""
     parts = [_explained(one) for one in found.layers] + [_between(one) for one in found.gaps]
-    parts += [tag("p", remark.mode, " ", remark.what, " ", remark.do) for remark in found.remarks]
+    parts += [_remark(remark) for remark in found.remarks]
     nothing = tag("p", "There is nothing to explain." if found.ok else "None of the known mistakes explains it.")
     yield Section("why", "Why", tag("div", parts or nothing))
 
@@ -56,7 +59,8 @@ def told(found: Validation) -> Told:
 def _row(check: Check, first: bool) -> list[Cell | str]:
     name = f"{check.layer} call {check.call + 1}" if check.call else check.layer
     said = tag("span", verdict(check.verdict), " ← the first that differs" if first else "")
-    where = "; ".join(filter(None, [check.where, check.problem, check.note]))
+    hidden = f"not the source's: {check.hidden}" if check.hidden else ""
+    where = "; ".join(filter(None, [check.where, hidden, check.problem, check.note]))
     far = Cell("NaN or ∞", "", True) if check.unlike else difference(check.largest, check.ok)
     return [name, check.place, Cell(said, check.verdict), far, number(check.relative), where, check.how]
 
@@ -83,6 +87,12 @@ def _explained(found: Diagnosis) -> Html:
     return tag("div", parts)
 
 
+def _remark(remark: Remark) -> Html:
+    later = "only when training goes on: " if remark.training else ""
+    do = (": ", tag("code", remark.do)) if remark.do else None
+    return tag("p", tag("b", remark.mode), " " if remark.mode else "", later, remark.what, do)
+
+
 def _edit(edit: Edit) -> Html:
     lines = [tag("p", tag("b", edit.mode), " " if edit.mode else "", edit.what)]
     lines += [tag("p", "in the mapping: ", tag("code", edit.option))] if edit.option else []
@@ -92,7 +102,8 @@ def _edit(edit: Edit) -> Html:
 
 def _between(found: Found) -> Html:
     gap = found.gap
-    title = tag("h3", f"between {', '.join(gap.before) or 'the inputs'} and {gap.after or 'the outputs'}")
+    place = f"between {', '.join(gap.before) or 'the inputs'} and {gap.after or 'the outputs'}"
+    title = tag("h3", f"the numbers of {found.layer}" if found.layer else place)
     parts = [title, tag("p", tag("b", found.mode), " " if found.mode else "", found.what)]
     if found.after == found.after:
         parts.append(tag("p", f"The difference goes from {found.before:.2g} to {found.after:.2g}."))

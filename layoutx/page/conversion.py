@@ -10,6 +10,7 @@ from layoutx.page.html import Html, tag
 from layoutx.page.model import Told
 from layoutx.page.table import Cell, difference, number, table
 from layoutx.report import Report
+from layoutx.show.alike_text import exchange_text
 from layoutx.show.report_lines import LayerLine
 
 HEADS = ("layer", "from, to", "tensors", "exactness", "difference", "proof")
@@ -18,7 +19,9 @@ HEADS = ("layer", "from, to", "tensors", "exactness", "difference", "proof")
 def sections(report: Report) -> Iterator[Section]:
     """What was converted, what the target must be told, and where every key went."""
     rows = [_row(line) for line in report.layers]
-    yield Section("layers-moved", "Layers that were moved", table(HEADS, rows, [line.name for line in report.layers]))
+    alike = [tag("p", text) for text in exchange_text(report.alike)]
+    moved = table(HEADS, rows, [line.name for line in report.layers])
+    yield Section("layers-moved", "Layers that were moved", tag("div", alike, moved))
     settings = {line.name: line.settings for line in report.layers if line.settings}
     if settings or report.remarks:
         told = [tag("li", tag("b", name), ": ", ", ".join(lines)) for name, lines in settings.items()]

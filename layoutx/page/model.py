@@ -75,9 +75,10 @@ def _branches(paths: Sequence[tuple[Sequence[str], int]], view: ModelView, mark:
         if len(inside) == 1:
             more, number = inside[0]
             layer = view.layers[number]
-            name, shown = _searched(layer), mark.join([head, *more])
+            name, shown = _searched(layer), layer.name if mark == "_" else mark.join([head, *more])
             link = tag("a", shown, href=f"#layer-{number}")
-            yield tag("div", link, " ", tag("span", layer.class_name, class_="dim"), class_="leaf", data_name=name)
+            about = " ".join(filter(None, [layer.class_name, layer.called]))
+            yield tag("div", link, " ", tag("span", about, class_="dim"), class_="leaf", data_name=name)
         else:
             own = [(rest or ["(itself)"], number) for rest, number in inside]
             label = (head, " ", tag("span", plural(len(inside), "layer"), class_="dim"))
@@ -97,7 +98,12 @@ def _table(view: ModelView, told: Told) -> Html:
 def _row(number: int, layer: LayerView, told: Told) -> Html:
     shapes = ", ".join(tensor.text for tensor in layer.tensors)
     cells = [
-        tag("td", tag("a", layer.name, href=f"#layer-{number}"), data_sort=number),
+        tag(
+            "td",
+            tag("a", layer.name, href=f"#layer-{number}"),
+            tag("div", layer.called, class_="dim") if layer.called else None,
+            data_sort=number,
+        ),
         tag("td", layer.class_name, tag("div", layer.form, class_="dim") if _other(layer) else None),
         tag("td", shapes),
         tag("td", f"{layer.parameters:,}", data_sort=layer.parameters, class_="number"),
@@ -116,6 +122,7 @@ def _other(layer: LayerView) -> bool:
 def _searched(layer: LayerView) -> str:
     words = [
         layer.name,
+        layer.called,
         layer.class_name,
         layer.form,
         *(t.name for t in layer.tensors),
@@ -126,7 +133,8 @@ def _searched(layer: LayerView) -> str:
 
 def _card(number: int, view: ModelView, known: Registry, told: Told, values: bool) -> Html:
     layer = view.layers[number]
-    about = tag("span", f"{layer.class_name}  {plural(layer.parameters, 'number')}", class_="dim")
+    words = [layer.class_name, layer.called, plural(layer.parameters, "number")]
+    about = tag("span", "  ".join(filter(None, words)), class_="dim")
     config = ", ".join(f"{key}={value}" for key, value in layer.config.items())
     body: list[Html | None] = [tag("p", config, class_="dim") if config else None]
     body += [tag("p", note) for note in layer.notes]

@@ -9,7 +9,8 @@ from layoutx.frozen import frozen
 from layoutx.page.charts import error_bar
 from layoutx.page.html import Html, tag
 
-VERDICTS = {"OK": "good", "FAIL": "wrong", "INACCURATE": "wrong", "BETWEEN": "wrong", "SUSPECT": "doubt", "NOTE": "dim"}
+WRONG = ("FAIL", "INACCURATE", "BETWEEN", "NOT REACHED")
+VERDICTS = {"OK": "good", "SUSPECT": "doubt", "NOTE": "dim", **dict.fromkeys(WRONG, "wrong")}
 
 
 class Said(Protocol):

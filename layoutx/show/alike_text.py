@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from layoutx.show.tables import clean, plural
 
@@ -22,6 +23,13 @@ def exchangeable(layers: Iterable[tuple[str, str]]) -> tuple[tuple[str, ...], ..
     return tuple(tuple(names) for names in groups.values())
 
 
+def groups_of(certificate: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+    """The groups that a certificate names, as far as they are lists of names."""
+    found = certificate.get("alike")
+    lists = (names for names in found if isinstance(names, list)) if isinstance(found, list) else ()
+    return tuple(tuple(names) for names in lists if names and all(isinstance(name, str) for name in names))
+
+
 def placed_text(groups: Sequence[Sequence[str]], many: int) -> str:
     """What the first line says of them; "" where there are none. `many`: all layers."""
     told = sum(map(len, groups))
@@ -36,13 +44,14 @@ def given_text(order: Sequence[int], groups: Sequence[Sequence[str]]) -> str:
     return f" if the target is given inputs {', '.join(str(i + 1) for i in order)} in this order{told}"
 
 
-def exchange_text(groups: Sequence[Sequence[str]]) -> Iterator[str]:
-    """What a person has to know of them."""
+def exchange_text(groups: Sequence[Sequence[str]], file: str = "") -> Iterator[str]:
+    """What a person has to know of them; `file`: whose names they are, where that does not show."""
     if not groups:
         return
     shown = "; ".join(_listed(names) for names in groups[:MOST])
     more = f"; and {plural(len(groups) - MOST, 'group')} more" if len(groups) > MOST else ""
-    yield f"Layers of one shape that names, numbers or order alone tell apart: {shown}{more}. " + NOTICED
+    inside = f" in {clean(file)}" if file else ""
+    yield f"Layers of one shape{inside} that names, numbers or order alone tell apart: {shown}{more}. " + NOTICED
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -56,17 +56,22 @@ def _answer(found: WholeDiagnosis) -> str:
             return f"{pair}: at inference they compute the same, but not as they were given."
         return f"{pair}: no layer that could be compared differs, and yet not everything agrees (layoutx validate)."
     known = sum(bool(d.explanations) for d in found.layers) + sum(gap.known for gap in found.gaps)
-    where = [text for n, text in ((len(found.layers), _many(found)), (len(found.gaps), _gaps(found))) if n]
+    where = list(filter(None, [_many([d.suspect.name for d in found.layers], ""), *_gaps(found)]))
     said = "explained" if known == many else f"{known} of {many} explained" if known else "not explained"
-    return f"{pair}: {' and '.join(where)} differ{'s' if many == 1 else ''}; {said}, in {found.seconds:.1f} s."
+    verb = "differs" if many == 1 and not any(gap.layer for gap in found.gaps) else "differ"
+    return f"{pair}: {' and '.join(where)} {verb}; {said}, in {found.seconds:.1f} s."
 
 
-def _many(found: WholeDiagnosis) -> str:
-    return clean(found.layers[0].suspect.name) if len(found.layers) == 1 else plural(len(found.layers), "layer")
+def _many(names: Sequence[str], what: str) -> str:
+    return "" if not names else what + (clean(names[0]) if len(names) == 1 else plural(len(names), "layer"))
 
 
-def _gaps(found: WholeDiagnosis) -> str:
-    return "what lies between two layers" if len(found.gaps) == 1 else f"{len(found.gaps)} places between layers"
+def _gaps(found: WholeDiagnosis) -> Iterator[str]:
+    numbers = list(dict.fromkeys(gap.layer for gap in found.gaps if gap.layer))
+    yield _many(numbers, "the numbers of ")
+    between = sum(not gap.layer for gap in found.gaps)
+    if between:
+        yield "what lies between two layers" if between == 1 else f"{between} places between layers"
 
 
 def _key(one: Diagnosis) -> tuple[object, ...]:
@@ -163,8 +168,9 @@ def _gap_title(gap: Found) -> str:
 
 def _gap(gap: Found) -> Iterator[Line]:
     if gap.known and gap.after == gap.after:
-        left = f"With the source's way the difference is {_number(gap.after)} (before: {_number(gap.before)})"
-        yield Note(f"{left}; {plural(gap.tried, 'way')} tried.")
+        own = "numbers" if gap.layer else "way"
+        left = f"With the source's {own} the difference is {_number(gap.after)} (before: {_number(gap.before)})"
+        yield Note(f"{left}." if gap.layer else f"{left}; {plural(gap.tried, 'way')} tried.")
         yield from _fixes([("fix in the model", gap.code), ("fix with layoutx", gap.option or NO_OPTION)])
         if gap.rivals:
             yield row(Cell("fits as well", "dim"), Cell("; ".join(map(clean, gap.rivals[:MOST_RIVALS])), "dim"))

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from layoutx.show.alike_text import exchange_text, groups_of
 from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row, size_text
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def _layer_dict(layer: LayerView) -> dict[str, Any]:
     ]
     return {
         "name": layer.name,
+        "called": layer.called,
         "class": layer.class_name,
         "form": layer.form,
         "config": {key: value if _is_json(value) else str(value) for key, value in layer.config.items()},
@@ -131,14 +133,15 @@ def _rows(view: ModelView) -> Iterator[Line]:
 
 
 def _title(layer: LayerView) -> str:
-    """`conv1  Conv2D  strides=2, padding=same`; the form where the class does not say it."""
+    """`conv1  Conv2D  strides=2, padding=same`; what its user called it, the form where the class does not say it."""
     shown = clean(layer.class_name)
     if layer.tensors and not layer.form:
         shown = f"{shown} (unknown class)" if shown else "(unknown class)"
     elif layer.form and layer.form.partition(".")[2] != layer.class_name:
         shown = f"{shown} ({clean(layer.form)})".strip()
     config = ", ".join(f"{key}={_value(value)}" for key, value in layer.config.items())
-    return "  ".join(filter(None, [clean(layer.name), shown, clean(config, 300)]))
+    name = clean(layer.name) + (f" (called {clean(layer.called)})" if layer.called else "")
+    return "  ".join(filter(None, [name, shown, clean(config, 300)]))
 
 
 def _style(tensor: TensorView) -> str:
@@ -179,3 +182,4 @@ def _certificate(found: Any) -> Iterator[str]:
     )
     if source.get("sha256"):
         yield f"Source sha256 {clean(source['sha256'])}."
+    yield from exchange_text(groups_of(found), str(source.get("file", "")))

@@ -64,6 +64,7 @@ class LayerView:
         notes: why a form was chosen, where its inputs come from. problem: why it does not fit its form.
         last, first, own: refined axis -> its dims with channels last, first, and as the file has them.
         pieces: axis -> what it is made of. inputs: the layers that feed it.
+        called: what its user called it, where `name` is one that the file made (`dense_1` in Keras' weights files).
     """
 
     name: str
@@ -80,6 +81,7 @@ class LayerView:
     own: Mapping[str, str] = field(default=NOTHING, repr=False, compare=False)
     pieces: Mapping[str, tuple[Piece, ...]] = field(default=NOTHING, repr=False, compare=False)
     inputs: tuple[str, ...] = ()
+    called: str = ""
 
     @property
     def parameters(self) -> int:
@@ -146,13 +148,18 @@ class ModelView:
     bytes: int = 0
 
     def __getitem__(self, name: str) -> LayerView:
-        """A layer by its name, or by the end of it where only one ends so: `d1` of `decoder/d1`."""
+        """A layer by its name, what its user called it, or the end of it where only one ends so: `d1` of `decoder/d1`.
+
+        Raises:
+            UsageError: no layer is called so, or several are.
+        """
         wanted = name.replace(".", "/")
         for same in (name, wanted):
             for layer in self.layers:
                 if same in (layer.name, layer.name.replace(".", "/")):
                     return layer
-        ends = [x for x in self.layers if name and x.name.replace(".", "/").endswith(f"/{wanted}")]
+        ends = [x for x in self.layers if name and x.called.replace(".", "/") == wanted]
+        ends = ends or [x for x in self.layers if name and x.name.replace(".", "/").endswith(f"/{wanted}")]
         if len(ends) == 1:
             return ends[0]
         raise UsageError(f"no layer is called {name!r}", why=self._near(wanted, [x.name for x in ends]))

@@ -84,6 +84,27 @@ def test_validate_compares_what_is_looked_up(counted):
     found = lx.validate(source, target)
     assert not found.ok
     assert [check.place for check in found.checks if not check.ok] == ["places"]
+    assert "weight of places holds the source's rows in another order" in lx.diagnose(found).gaps[0].what
+
+
+def test_positions_that_were_loaded_from_the_first_row_on_are_named():
+    source, target = reader(), Reader("forward").eval()
+    lx.port(source, target)
+    target.places.weight.data[:LENGTH] = target.places.weight.data[FRONT:].clone()
+    found = lx.diagnose(source, target)
+    assert found.explained
+    assert [(one.mode, one.layer != "") for one in found.gaps] == [("F37", True)]
+    assert f"weight of places holds the source's rows {FRONT} too early" in found.gaps[0].what
+
+
+def test_a_position_that_no_input_has_is_compared_too():
+    source, target = reader(), Reader("forward").eval()
+    lx.port(source, target)
+    target.places.weight.data[-1].neg_()
+    found = lx.validate(source, target, np.random.default_rng(1).integers(2, WORDS, (3, 7)))
+    assert all(check.ok for check in found.end_to_end)
+    assert [check.place for check in found.checks if check.verdict == "NOT REACHED"] == ["places"]
+    assert "in 1 of 11 rows (10), which no input of this run reaches" in lx.diagnose(found).gaps[0].what
 
 
 def test_a_table_that_is_read_otherwise_has_no_place():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,28 @@ def test_weights_that_no_input_reaches_are_told(
     assert f"they compute the same on these inputs, which do not reach all weights of {layer}" in text
     assert "The outputs are the same, and the weights are not" in text
     assert found.to_dict()["checks"][0]["hidden"] == found.checks[0].hidden
+
+
+def test_diagnose_says_which_rows_these_are(both: tuple[Any, nn.Module], tmp_path: Path) -> None:
+    model, module = both
+    ids = np.random.default_rng(0).integers(0, 200, (8, 6)).astype("int32")
+
+    def change(m: Any) -> None:
+        m.table.weight[291].neg_()
+        m.table.weight[[207, 230]] = 0.0
+        m.mid.bias[3].sub_(1.0)
+
+    found = lx.diagnose(model, changed(module, change), ids)
+    assert not found.ok
+    assert found.explained
+    text = " ".join(str(found).split())
+    assert "the numbers of 2 layers differ; explained" in text
+    assert "weight of table holds other numbers than the source in 3 of 300 rows (207, 230, 291), which no" in text
+    assert "bias of mid holds other numbers than the source in 1 of 6 places (3)" in text
+    assert "layoutx port SOURCE TARGET --only table" in text
+    page = lx.report(found, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "the numbers of table" in page
+    assert "not the source&#x27;s: 12 of 1,200 numbers of table" in page
 
 
 def moved(module: Any) -> None:

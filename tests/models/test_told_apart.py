@@ -78,6 +78,18 @@ def test_layers_that_habit_alone_tells_apart_are_said(tmp_path: Path) -> None:
     assert f"these compute the same, 2 of 3 {HABIT}" in " ".join(str(unproved).split())
 
 
+def test_the_written_file_says_them_later(tmp_path: Path) -> None:
+    report = converted(heads("left", "right"), Heads("a", "b"), tmp_path)
+    found = lx.verify_file(tmp_path / "out.pt", tmp_path / "m.keras")
+    assert found.ok
+    assert [list(names) for names in found.alike] == found.to_dict()["alike"] == [["left", "right"]]
+    page = lx.report(report, tmp_path / "page.html").read_text(encoding="utf-8")
+    for text in (str(found), str(lx.inspect(tmp_path / "out.pt")), page):
+        assert "names, numbers or order alone tell apart: left and right." in " ".join(text.split())
+    told = lx.convert(tmp_path / "m.keras", None, to="torch", like=tmp_path / "t.pt", pairs={"left": "a"})
+    assert "alike" not in told.certificate()
+
+
 def test_the_way_back_into_a_template_says_it_too(tmp_path: Path) -> None:
     heads("left", "right").save(tmp_path / "like.keras")
     source = saved(Heads("a", "b"), tmp_path / "t.pt")

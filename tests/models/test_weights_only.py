@@ -200,3 +200,19 @@ def test_what_the_user_called_a_layer_tells_what_the_file_only_counts(numbers: t
         stored = layer.weights[0].numpy()
         np.testing.assert_array_equal(found[f"{name}.weight"], stored if name in ("user", "item") else stored.T)
     assert all("same name" in layer.reason for layer in report.layers), [layer.reason for layer in report.layers]
+
+
+def test_inspect_shows_what_the_user_called_a_layer(tmp_path: Path) -> None:
+    import keras
+
+    import layoutx as lx
+
+    made, layers = keras.Input((4,)), keras.layers
+    hidden = layers.Dense(3, name="hidden")(made)
+    heads = [layers.Dense(5)(hidden), layers.Dense(5, name="logvar")(hidden)]
+    keras.Model(made, heads).save_weights(tmp_path / "m.weights.h5")
+    view = lx.inspect(tmp_path / "m.weights.h5")
+    assert {layer.name: layer.called for layer in view} == {"dense": "hidden", "dense_1": "", "dense_2": "logvar"}
+    assert "dense_2 (called logvar)  Dense" in str(view)
+    assert view["logvar"].name == view.to_dict()["layers"][2]["name"] == "dense_2"
+    assert ">logvar<" in lx.report(view, tmp_path / "page.html").read_text(encoding="utf-8")

@@ -53,6 +53,9 @@ def look(couple: Couple, runs: Runs, problem: str = "") -> list[Looked]:
     if couple.source.bound.form.apart or couple.target.bound.form.apart:
         return [_unseen(couple, problem, WINDOWED)]
     found = [_call(couple, runs, number, problem) for number in range(many)]
+    if all(check.verdict == OK for check in found[0].checks) and (hidden := unreached(couple, runs.tolerance)):
+        here, *others = found[0].checks
+        found[0] = replace(found[0], checks=(replace(here, verdict=UNREACHED, hidden=hidden), *others))
     if other and other != many:
         note = f"called {many} times in the source, {other} times in the target"
         first = found[0]
@@ -141,9 +144,6 @@ def _checks(
         checks.append(check)
         if not check.ok:
             suspects[check.layer] = made
-    if not number and checks and all(check.verdict == OK for check in checks):
-        apart_ = unreached(couple, runs.tolerance)
-        checks[:1] = [replace(checks[0], verdict=UNREACHED, hidden=apart_)] if apart_ else checks[:1]
     return checks, suspects
 
 
@@ -193,7 +193,7 @@ def _by_flow(couple: Couple, link: flow.Link | None, problem: str, why: str, num
     side = link.gave if link is not None else None
     if side is None:
         return _unseen(couple, problem, why, number).checks[0]
-    gap, place = side.apart, where(side.apart, side.words)
+    gap, place = side.apart, where(side.apart, side.words) if side.verdict != OK else ""
     return Check(
         title(couple.source),
         title(couple.target),

@@ -28,6 +28,7 @@ class Found:
         what: in one sentence. code: the fix in the target's code; option: in layoutx.
         before, after: largest difference without and with the fix.
         tried: how many ways were tried; rivals: others that fit as well; families: the kinds of operations tried.
+        layer: whose stored numbers are wrong, where it is they; "" for what lies between layers.
     """
 
     gap: Gap
@@ -40,6 +41,7 @@ class Found:
     rivals: tuple[str, ...] = ()
     families: tuple[str, ...] = ()
     option: str = ""
+    layer: str = ""
 
     @property
     def known(self) -> bool:

@@ -26,6 +26,11 @@ CHECK = Check("pos", "pos.table", "not compared")
         (TABLE[0].T.reshape(1, 7, 5), TABLE, "F2", "transposed"),
         (np.random.default_rng(9).normal(size=TABLE.shape), TABLE, "F13", "other numbers"),
         (1.5 * TABLE, TABLE, "", "none of these"),
+        (TABLE * (np.arange(7) != 3)[:, None], TABLE, "F13", "is 0 everywhere in 1 of 7 rows (3)"),
+        (TABLE[0][[2, 3, 4, 5, 6, 6, 6]], TABLE[0], "F37", "rows 2 too early"),
+        (TABLE[0][[0, 0, 0, 1, 2, 3, 4]], TABLE[0], "F37", "rows 2 too late"),
+        (TABLE[0, [0, 2, 1, 3, 4, 5, 6]], TABLE[0], "F38", "in 2 of 7 rows (1, 2)"),
+        (-TABLE, TABLE, "", "none of these"),
     ],
 )
 def test_a_table_with_wrong_numbers(held: np.ndarray, goal: np.ndarray, mode: str, said: str) -> None:
