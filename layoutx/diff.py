@@ -25,6 +25,7 @@ from layoutx.spec.registry import registry
 from layoutx.verify.change import TensorChange
 from layoutx.verify.moved import Half, alike, moved, only_after
 from layoutx.verify.still import FROZEN, NO_GRADIENT, layer_note, notes
+from layoutx.words import near
 
 Model = Keyed | ModelRecord
 
@@ -102,7 +103,7 @@ def _part(joined: Joint, options: Options) -> tuple[Joint, tuple[Joined, ...]]:
     names |= {name: (name,) for name in (*joined.lost, *joined.open)}
     for pattern in (*options.only, *options.skip):
         if not any(fnmatchcase(n, pattern) for own in names.values() for n in own):
-            raise UsageError(f"no layer is called {pattern!r}", why=f"the layers are {', '.join(list(names)[:20])}")
+            raise UsageError(f"no layer is called {pattern!r}", why=near(pattern, names, "the layers are"))
 
     def wanted(name: str) -> bool:
         own = names[name]

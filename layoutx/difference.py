@@ -10,6 +10,7 @@ from layoutx.errors import UsageError
 from layoutx.frozen import frozen
 from layoutx.verify.change import TensorChange
 from layoutx.verify.still import SAME
+from layoutx.words import near
 
 
 @frozen
@@ -76,8 +77,8 @@ class Difference:
         for layer in self.layers:
             if layer.name == name:
                 return layer
-        known = ", ".join(layer.name for layer in self.layers[:20])
-        raise UsageError(f"no layer is called {name!r}", why=f"compared were {known}")
+        known = [layer.name for layer in self.layers]
+        raise UsageError(f"no layer is called {name!r}", why=near(name, known, "compared were"))
 
     def __iter__(self) -> Iterator[LayerDifference]:
         return iter(self.layers)

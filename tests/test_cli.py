@@ -227,11 +227,14 @@ def test_a_target_of_another_size_is_refused(capsys: Out, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("more", "text"),
     [
-        (["--form", "conv1=keras.Conv2DD"], "UsageError: no form is called 'keras.Conv2DD'\n  nearest: keras.Conv2D"),
+        (
+            ["--form", "conv1=keras.Conv2DD"],
+            "no form is called 'keras.Conv2DD'\n  near it are keras.Conv2D",
+        ),
         (["--form", "convx=keras.Conv2D"], "UsageError: --form names no layer: convx\n  the layers are conv1, bn1"),
         (["--form", "conv1"], "UsageError: --form takes NAME=VALUE, not 'conv1'"),
         (["--form", "a=b", "--form", "a=c"], "UsageError: --form a is given twice"),
-        (["--to", "torchh"], "UsageError: no framework is called 'torchh'\n  known: keras"),
+        (["--to", "torchh"], "UsageError: no framework is called 'torchh'\n  near it is torch"),
         (["--to", "keras"], "UsageError: a conversion to keras needs the target model"),
         (["--skip", "nothing*"], "UsageError: no layer is called 'nothing*'"),
         (
@@ -255,6 +258,11 @@ def test_a_wrong_call_ends_with_2(more: list[str], text: str, capsys: Out, tmp_p
 def test_no_output_is_a_wrong_call(capsys: Out) -> None:
     _, err = run(capsys, "convert", DIGITS, "--to", "torch", status=2)
     assert err == "UsageError: there is no output\n  name it with -o OUT, or use --dry-run to write nothing\n"
+
+
+def test_an_output_without_a_name_is_a_wrong_call(capsys: Out) -> None:
+    _, err = run(capsys, "convert", DIGITS, "--to", "torch", "-o", ".", status=2)
+    assert "UsageError: " in err
 
 
 def test_the_output_is_not_the_source(capsys: Out, tmp_path: Path) -> None:
@@ -351,7 +359,7 @@ def test_plan(capsys: Out) -> None:
         ("keras.LSTM torch.LSTM --size inputt=7", 2, "did you mean input?"),
         ("keras.LSTM torch.LSTM --size input=x", 2, "--size input=x is no number"),
         ("keras.LSTM torch.LSTM --size hidden=5", 1, "nothing determines the size of input"),
-        ("keras.LSTN torch.LSTM", 2, "nearest: keras.LSTM"),
+        ("keras.LSTN torch.LSTM", 2, "near it are keras.LSTM"),
         ("keras.LSTM torch.GRU --size input=7 --size hidden=5", 1, "keras.LSTM is a lstm, torch.GRU a gru"),
         ("keras.GRU torch.GRU --size input=7 --size hidden=5 --config reset_after=false", 1, "reset is before"),
     ],
@@ -373,7 +381,7 @@ def test_specs(capsys: Out, tmp_path: Path) -> None:
     assert max(map(len, out.split("\n"))) < 100
     assert json.loads(run(capsys, "specs", "--json")[0])["lstm"]["torch"][:2] == ["torch.LSTM", "torch.LSTMCell"]
     assert json.loads(run(capsys, "specs", "show", "keras.LSTM", "--json")[0])["kind"] == "lstm"
-    assert "nearest: lstm" in run(capsys, "specs", "show", "lstmm", status=2)[1]
+    assert "near it is lstm" in run(capsys, "specs", "show", "lstmm", status=2)[1]
     out, _ = run(capsys, "specs", "check", tmp_path)
     assert re.fullmatch(r"\d+ kinds, \d+ forms: no problems\n", out)
 

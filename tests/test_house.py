@@ -19,7 +19,7 @@ PACKAGE = ROOT / "layoutx"
 # Bottom first. A module may import its own layer and those below; the first entry that covers its name is its layer.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("layoutx.torch",),  # torch's modules: they need nothing of layoutx, and nothing of layoutx imports them
-    ("layoutx.errors", "layoutx.empty", "layoutx.frozen", "layoutx.progress", "layoutx.version"),
+    ("layoutx.errors", "layoutx.empty", "layoutx.frozen", "layoutx.progress", "layoutx.version", "layoutx.words"),
     ("layoutx.lang",),
     ("layoutx.files.limits", "layoutx.files.store", "layoutx.model.record"),  # data only
     ("layoutx.spec",),

@@ -94,7 +94,7 @@ class Interrupts:
 
 def _state(output: Path) -> tuple[object, object]:
     """What changes when an output is put in its place: of a file or folder, and of the index of shards."""
-    return _identity(output), _identity(output.with_name(f"{output.name}.index.json"))
+    return _identity(output), _identity(output.parent / f"{output.name}.index.json")
 
 
 def _identity(path: Path) -> object:

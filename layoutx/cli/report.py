@@ -35,10 +35,10 @@ def check(args: Namespace) -> None:
     """Refuse, before anything is computed, a page that cannot be written."""
     from pathlib import Path
 
-    from layoutx.files.atomic import check_place
-
     if args.report:
-        check_place(Path(args.report))
+        from layoutx.page.document import check_page
+
+        check_page(Path(args.report))
 
 
 def written(args: Namespace, result: Any, model: Any) -> None:

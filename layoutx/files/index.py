@@ -14,6 +14,8 @@ from layoutx.files.limits import within
 from layoutx.files.names import shown
 from layoutx.files.remote import is_file, opened, several, size_of, url_of
 
+DO_WEIGHTS = "give the file that holds the weights, or the .index.json beside its shards"
+
 
 def text_of(path: Path) -> bytes:
     """All of a file that is parsed as a whole, plain or remote.
@@ -89,7 +91,9 @@ def shard_files(path: Path, index: Mapping[str, Any]) -> list[Path]:
     """
     places = index.get("weight_map")
     if not isinstance(places, dict):
-        raise FileError(f"{path.name} is no index of shards", where=str(path), why="it has no object 'weight_map'")
+        raise FileError(
+            f"{path.name} is no index of shards", where=str(path), why="it has no object 'weight_map'", do=DO_WEIGHTS
+        )
     names: dict[str, None] = {}
     for found in places.values():
         for name in found if isinstance(found, list) else [found]:

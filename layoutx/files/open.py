@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from layoutx.files.names import named_well
 from layoutx.files.remote import located, url_of
 from layoutx.files.steady import check_plain, state_at
 from layoutx.files.store import Store
+from layoutx.words import near
 
 READS = (
     ".keras, .weights.h5, .h5, .safetensors, .index.json, .weights.json, .pt, .pth, .pt2, .npz, .onnx, .msgpack, "
     ".pdparams, .tflite, .index (TensorFlow checkpoint), a folder: SavedModel, "
     "orbax, a torch distributed checkpoint"
 )
+MOST_BESIDE = 1000  # files of a folder that are looked through for one that was meant
 HDF5 = b"\x89HDF\r\n\x1a\n"
 TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # ends the .index file of a TensorFlow checkpoint
 _OF_ONE = re.compile(r"\.(data-\d{5}-of-\d{5}|meta|index)$")  # what the files of one such checkpoint end in
@@ -70,7 +73,7 @@ def _opened(path: Path) -> Store:
     if (not path.exists() or beside.stem != path.name) and beside.is_file():
         path = beside  # TensorFlow calls a checkpoint by what its files begin with
     if not path.exists():
-        raise UsageError(f"there is no file {path.name}", where=str(path), do="check the path")
+        raise no_file(path)
     check_plain(path)
     if not path.stat().st_size:  # what /proc has to say, too, for which a reader may have to wait
         raise FileError(f"{path.name} is empty", where=str(path), do=DO_AGAIN)
@@ -212,8 +215,18 @@ def _open_hdf5(path: Path) -> Store:
     )
 
 
+def no_file(path: Path) -> UsageError:
+    """There is nothing at this path; what lies beside it and is called alike is named."""
+    beside = [one.name for one in islice(path.parent.iterdir(), MOST_BESIDE)] if path.parent.is_dir() else []
+    why = near(path.name, beside) if path.parent.is_dir() else f"there is no folder {path.parent}"
+    return UsageError(f"there is no file {path.name}", where=str(path), why=why, do="check the path")
+
+
 def _unknown(path: Path, head: bytes) -> FileError:
     why = f"it begins with {head[:12]!r}"
+    if head.lstrip()[:1] == b"<":
+        do = "copy or download the file again: what was saved is a page, not what it links to"
+        return FileError(f"{path.name} is a web page, or XML, and holds no weights", where=str(path), why=why, do=do)
     if head[:1] == b"\x80":
         why += ", a bare pickle, which can run code when it is read"
     return FileError(

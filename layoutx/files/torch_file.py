@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -108,11 +109,12 @@ def _load(torch: Any, path: Path, mapped: bool) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         said = " ".join(str(error).split())
-        named_global = said[said.find("Unsupported global") :] if "Unsupported global" in said else said
+        named = re.search(r"Unsupported global: GLOBAL (\S+)", said)
+        holds = f"it names {named[1][:100]}" if named else said[:200]
         raise FileError(
             f"{path.name} holds more than weights",
             where=str(path),
-            why=f"reading it would run code from the file: {named_global[:200]}",
+            why=f"reading it would run code from the file: {holds}",
             do=DO_SAVE,
         ) from error
     except Exception as error:  # torch raises RuntimeError, EOFError, KeyError and more on damaged files

@@ -18,6 +18,7 @@ from layoutx.history.frames import NOTE, STEP, Frame, whole
 from layoutx.history.sound import check
 from layoutx.history.summary import MEASURES, unit_norms
 from layoutx.history.watched import SUMMARY, Array, dtype_of
+from layoutx.words import near
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ class Recorded:
 
     def __getitem__(self, name: str) -> LayerTrack:
         if name not in self.layers:
-            raise UsageError(f"no layer is called {name!r}", why=f"recorded were {', '.join(self.layers)}")
+            raise UsageError(f"no layer is called {name!r}", why=near(name, self.layers, "recorded were"))
         return self.layers[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -262,7 +263,7 @@ def read(path: str | PathLike[str], only: Sequence[str] = ()) -> Recorded:
     names = [layer["name"] for layer in head["layers"]]
     for pattern in only:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise UsageError(f"no layer is called {pattern!r}", why=f"recorded were {', '.join(names[:20])}")
+            raise UsageError(f"no layer is called {pattern!r}", why=near(pattern, names, "recorded were"))
     kept = [n for n in names if not only or any(fnmatchcase(n, p) for p in only)]
     found: dict[str, dict[str, Track]] = {name: {} for name in kept}
     offset = 0

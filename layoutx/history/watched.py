@@ -18,6 +18,7 @@ from layoutx.model.load import live_source
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.spec.registry import Registry, registry
 from layoutx.verify.sides import BOTH, LOOKUP, UNIT, Dimension, dimensions, plain_dimensions
+from layoutx.words import near
 
 Array = np.ndarray[Any, Any]
 SUMMARY = "summary"
@@ -86,7 +87,7 @@ def watched(model: Any, patterns: Sequence[str], stored: str) -> Watched:
     names = [record.name for record in found.layers]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise UsageError(f"no layer is called {pattern!r}", why=f"the layers are {', '.join(names[:20])}")
+            raise UsageError(f"no layer is called {pattern!r}", why=near(pattern, names, "the layers are"))
     chosen = [r for r in found.layers if not patterns or any(fnmatchcase(r.name, p) for p in patterns)]
     slots, taken = [], set[str]()
     for record in chosen:

@@ -21,6 +21,7 @@ from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.plan.plan import Plan
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.registry import Registry
+from layoutx.words import near
 
 
 @frozen
@@ -161,7 +162,7 @@ def chosen(
     others = tuple(others)
     for pattern in (*options.skip, *options.only, *options.keep_order):
         if not any(fnmatchcase(name, pattern) for name in names) and not any(covers([pattern], n) for n in others):
-            raise UsageError(f"no layer is called {pattern!r}", why=f"the layers are {', '.join(names[:20])}")
+            raise UsageError(f"no layer is called {pattern!r}", why=near(pattern, names, "the layers are"))
     kept, skipped = [], {}
     for record in model.layers:
         if not record.tensors:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from layoutx.errors import ModelError, UsageError
+from layoutx.words import near
 
 
 def built(given: Any) -> Any:
@@ -33,8 +34,24 @@ def call(name: str) -> Any:
             found = getattr(found, part)
     except Exception as error:  # the module's own code ran
         why = f"{type(error).__name__}: {error}"
-        raise UsageError(f"{name} cannot be imported", why=why, do="give package.module:callable") from error
+        raise UsageError(f"{name} cannot be imported", why=why, do=_remedy(module_name, attribute, error)) from error
     try:
         return found()
     except (Exception, SystemExit) as error:
-        raise ModelError(f"{name}() failed", why=f"{type(error).__name__}: {error}") from error
+        why = f"{type(error).__name__}: {error}"
+        do = "call it in Python first: without arguments it has to give the model"
+        raise ModelError(f"{name}() failed", why=why, do=do) from error
+
+
+def _remedy(module: str, attribute: str, error: Exception) -> str:
+    import sys
+
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        home = error.name == module.partition(".")[0] or error.name == module
+        look = f"run the command in the folder that holds {module.partition('.')[0]}, or name that in PYTHONPATH"
+        return look if home else f"install {error.name}, which {module} imports"
+    if isinstance(error, AttributeError) and module in sys.modules:
+        names = [name for name, value in vars(sys.modules[module]).items() if callable(value)]
+        alike = near(attribute, names)
+        return f"give package.module:callable{f'; {alike}' if alike else ''}"
+    return f"give package.module:callable; `import {module}` in Python shows where its code fails"

@@ -27,6 +27,7 @@ from layoutx.model.tree import is_tree, tree_keyed
 from layoutx.model.tree_config import told
 from layoutx.spec.registry import MAIN, Registry
 from layoutx.spec.registry import registry as builtin
+from layoutx.words import near
 
 KERAS_FORMATS = ("keras", "weights.h5", "h5", "live")
 
@@ -112,10 +113,9 @@ def check_framework(name: str, registry: Registry) -> None:
     Raises:
         UsageError: with the names of those that there are.
     """
-    found = set(registry.last_names())
-    frameworks = [name for name in MAIN if name in found] + sorted(found - set(MAIN))
+    frameworks = sorted(set(registry.last_names()), key=lambda one: ([*MAIN, one].index(one), one))
     if name not in frameworks:
-        raise UsageError(f"no framework is called {name!r}", why=f"known: {', '.join(frameworks)}")
+        raise UsageError(f"no framework is called {name!r}", why=near(name, frameworks, "known:"))
 
 
 def with_forms(

@@ -57,9 +57,10 @@ def read_map(path: str | PathLike[str]) -> MapFile:
     try:
         text = file_text(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise FileError(
-            f"{path} cannot be read", why=str(error), do="write one with `layoutx match SRC DST -o`"
-        ) from error
+        what = f"{path.name} is no mapping file" if path.exists() else f"there is no mapping file {path.name}"
+        why = "" if isinstance(error, FileNotFoundError) else str(error)
+        do = "write one with `layoutx match SOURCE TARGET -o map.yaml`"
+        raise FileError(what, where=str(path), why=why, do=do) from error
     try:
         found = load_yaml(text, path.name)
     except LayoutxError as error:

@@ -17,6 +17,7 @@ from layoutx.plan.naming import dim_name
 from layoutx.plan.offer import module_for, offer
 from layoutx.plan.words import described
 from layoutx.spec.registry import Registry
+from layoutx.words import near
 
 MOST = 8
 OTHER_RANK = "it would have to have the dimensions"
@@ -108,14 +109,16 @@ def homeless(
     ways = [way for form in forms for way in stored(layer, form, keyed)]
     own = f"{layer.record.name}: " + ", ".join(described(t) for t in bound.tensors)
     classes = " or ".join(dict.fromkeys(f.class_name for f in forms)) or bound.kind.name
-    near, longer = _nearest(layer, ways, keyed, only)
-    if only is not None and not near and not any(n == only or n.startswith(f"{only}.") for n in keyed.tensors):
+    nearest, longer = _nearest(layer, ways, keyed, only)
+    if only is not None and not nearest and not any(n == only or n.startswith(f"{only}.") for n in keyed.tensors):
+        modules = dict.fromkeys(name.rpartition(".")[0] for name in keyed.tensors)
+        why = "; ".join(filter(None, [f"there is no module {only}", near(only, modules)]))
         do = f"correct the place: --pair {layer.record.name}={only}"
-        return MatchError(f"{_told(layer)} has no place {only}", where=own, why=f"there is no module {only}", do=do)
+        return MatchError(f"{_told(layer)} has no place {only}", where=own, why=why, do=do)
     place = f"no place in the {keyed.framework} model" if only is None else f"{only} of the {keyed.framework} model"
     return MatchError(
         f"{place} {'fits' if only is None else 'does not fit'} {_told(layer)}",
-        where=[own, *near],
+        where=[own, *nearest],
         why=f"a {keyed.framework} {classes} of these sizes is not there",
         do=_remedy(layer, keyed, longer, first),
     )

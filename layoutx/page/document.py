@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 
+from layoutx.errors import UsageError
 from layoutx.frozen import frozen
 from layoutx.page.html import Html, joined, tag
 from layoutx.show.svg import STYLE
@@ -18,6 +20,24 @@ class Section:
     key: str
     title: str
     body: Html
+
+
+def check_page(path: Path) -> None:
+    """Refuse a place where no page can go, or where something else than a page may stand.
+
+    Raises:
+        UsageError: it does not end in .html.
+    """
+    from layoutx.files.atomic import check_place
+
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(
+            f"{path.name} is no name of a page",
+            where=str(path),
+            why="a page is one HTML file, and would take the place of what is there",
+            do="end it with .html",
+        )
+    check_place(path)
 
 
 def document(title: str, answer: Sequence[Html], sections: Sequence[Section], tree: Html | None = None) -> str:

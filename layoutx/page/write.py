@@ -14,7 +14,7 @@ from layoutx.history.frames import is_history
 from layoutx.history.reader import Recorded, read
 from layoutx.inspect import inspect
 from layoutx.page import comparison, conversion, health, model, training
-from layoutx.page.document import Section, document
+from layoutx.page.document import Section, check_page, document
 from layoutx.page.html import Html
 from layoutx.page.model import Told
 from layoutx.page.table import answer_of
@@ -42,11 +42,11 @@ def report(
         specs: more spec folders.
 
     Raises:
-        UsageError: a result that has no page, or a place where no file can go.
+        UsageError: a result that has no page, a place where no file can go, or a name that is not one of a page.
     """
-    from layoutx.files.atomic import check_place, replacing
+    from layoutx.files.atomic import replacing
 
-    check_place(Path(path))
+    check_page(Path(path))
     text = page(result, model, specs)
     with replacing(Path(path)) as temporary:
         Path(temporary).write_text(text, encoding="utf-8")

@@ -13,6 +13,7 @@ from layoutx.show.side_by_side import FormRow, bare_text, changes_of, families, 
 from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row
 from layoutx.spec.registry import Registry
 from layoutx.spec.schema import Cases, Form, Kind, Reading, Role, TensorSpec
+from layoutx.words import near
 
 if TYPE_CHECKING:
     from layoutx.errors import LayoutxError
@@ -57,14 +58,11 @@ def kind_of(known: Registry, name: str) -> Kind:
     Raises:
         UsageError: there is none, with the nearest names.
     """
-    import difflib
-
     if name in known.kinds:
         return known.kinds[name]
     if name in known.forms:
         return known.kind_of(name)
-    near = difflib.get_close_matches(name, [*known.kinds, *known.forms], n=3, cutoff=0.5)
-    why = f"nearest: {', '.join(near)}" if near else f"the kinds are {', '.join(known.kinds)}"
+    why = near(name, [*known.kinds, *known.forms]) or f"the kinds are {', '.join(known.kinds)}"
     raise UsageError(f"no kind or form is called {name!r}", why=why, do="`layoutx specs` lists all of them")
 
 

@@ -12,7 +12,7 @@ from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
 from layoutx.model.record import Piece
 from layoutx.spec.bound import BoundForm
-from layoutx.verify.stats.finding import listed
+from layoutx.words import listed, near
 
 if TYPE_CHECKING:
     from layoutx.plan.plan import Array
@@ -170,10 +170,7 @@ class ModelView:
         parts = [name for name in names if name.replace(".", "/").startswith(f"{wanted}/")]
         if ends or parts:
             return f"there are {listed([*ends, *parts])}"
-        from difflib import get_close_matches
-
-        alike = get_close_matches(wanted, names, 3)
-        return f"near it are {', '.join(alike)}" if alike else f"the layers are {listed(names)}"
+        return near(wanted, names, "the layers are")
 
     def __iter__(self) -> Iterator[LayerView]:
         return iter(self.layers)

@@ -19,6 +19,7 @@ from layoutx.spec.bound import BoundForm
 from layoutx.spec.kept import Names, keep, kept, names_of, taken
 from layoutx.spec.memo import Memo, key_of
 from layoutx.spec.schema import Form, Framework, Kind
+from layoutx.words import near
 
 ENTRY_POINTS = "layoutx.specs"
 MAIN = ("keras", "torch", "onnx")  # the frameworks that are named first
@@ -53,12 +54,9 @@ class Registry:
         """
         if name in self.forms:
             return self.forms[name]
-        from difflib import get_close_matches
-
-        near = get_close_matches(name, self.forms, n=3, cutoff=0.5)
         raise UsageError(
             f"no form is called {name!r}",
-            why=f"nearest: {', '.join(near)}" if near else "",
+            why=near(name, self.forms),
             do="`layoutx specs` lists all forms; docs/writing-a-spec.md shows how to add one",
         )
 

@@ -23,6 +23,7 @@ from layoutx.verify.keywords import keywords_for
 from layoutx.verify.made import names_of, probes, record_of
 from layoutx.verify.outcome import EndToEnd
 from layoutx.verify.plain import called, is_torch, outputs_of, said
+from layoutx.verify.running.given import OTHER_INPUTS
 
 # float64 is not tighter: TensorFlow rounds some constants to float32 (gelu's root of 2, 1/sqrt(head_dim) of attention)
 RELATIVE = {"float64": 1e-7, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
@@ -71,7 +72,9 @@ def compare_models(
         expected = outputs_of(first, arrays)
     except Exception as error:
         if given and not is_tree(first):
-            raise UsageError("the source does not run on these inputs", why=said(error, 200)) from error
+            raise UsageError(
+                "the source does not run on these inputs", why=said(error, 200), do=OTHER_INPUTS
+            ) from error
         return EndToEnd(note=f"the models were not run: {said(error)}")
     names = names_of(first) if set(names) == {*names_of(first)} else names
     here, goal = Begun(source, model, "source"), Begun(target, there, "target")
@@ -116,7 +119,7 @@ def _best(
     if ends:  # outputs of other shapes are no comparison, and not the same
         return min(ends, key=lambda end: np.inf if end.largest is None or np.isnan(end.largest) else end.largest)
     if given and not is_tree(first) and not is_tree(second):
-        raise UsageError("the target does not run on these inputs", why=refused)
+        raise UsageError("the target does not run on these inputs", why=refused, do=OTHER_INPUTS)
     return EndToEnd(note=f"the models were not run on the same inputs: {refused}")
 
 

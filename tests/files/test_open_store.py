@@ -41,6 +41,7 @@ def test_written_formats_are_known_without_their_ending(tmp_path, ending):
         (b"", "x.bin is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         (b"hello, world", "none of the formats"),
+        (b"\n<!DOCTYPE html><title>404", "x.bin is a web page, or XML"),
         (b"\x80\x04]q\x00.", "a bare pickle, which can run code"),
         (b"\x01", "none of the formats"),
         (b'{"a": 1}', "no object 'weight_map'"),
@@ -64,6 +65,11 @@ def test_anything_else_is_refused(tmp_path, content, text):
 def test_missing_file_and_folder(tmp_path):
     with pytest.raises(UsageError, match=r"there is no file no\.keras"):
         open_store(tmp_path / "no.keras")
+    (tmp_path / "not.keras").touch()
+    with pytest.raises(UsageError, match=r"there is no file no\.keras(.|\n)*near it is not\.keras"):
+        open_store(tmp_path / "no.keras")
+    with pytest.raises(UsageError, match="there is no folder"):
+        open_store(tmp_path / "none" / "no.keras")
     with pytest.raises(FileError, match="is a folder"):
         open_store(tmp_path)
 

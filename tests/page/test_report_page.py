@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import layoutx as lx
+from layoutx.cli import main
 from layoutx.errors import UsageError
 from layoutx.page.charts import error_bar, histogram, lines
 from layoutx.page.heat import heat
@@ -143,6 +144,15 @@ def test_a_page_that_cannot_be_written_leaves_nothing(tmp_path: Path, weights: P
         lx.report(tmp_path / "nothing.safetensors", place)
     assert place.read_text() == "old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["net.safetensors", "page.html"]
+
+
+def test_a_page_does_not_take_the_place_of_a_model(weights: Path) -> None:
+    before = weights.read_bytes()
+    assert main(["report", str(weights), "-o", str(weights)]) == 2
+    assert main(["convert", str(weights), "--to", "onnx", "--dry-run", "--report", str(weights)]) == 2
+    with pytest.raises(UsageError, match=r"net\.safetensors is no name of a page(.|\n)*end it with \.html"):
+        lx.report(weights, weights)
+    assert weights.read_bytes() == before
 
 
 def test_what_has_no_page_is_refused(tmp_path: Path) -> None:

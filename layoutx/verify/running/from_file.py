@@ -11,7 +11,7 @@ from typing import Any
 from layoutx.errors import LayoutxError, ModelError, UsageError
 from layoutx.files import zips
 from layoutx.files.blob import reading
-from layoutx.files.open import HDF5, open_store
+from layoutx.files.open import HDF5, no_file, open_store
 from layoutx.files.saved_model import keras_nodes
 from layoutx.model.graph import graph_of
 from layoutx.verify.running.given import said
@@ -31,7 +31,7 @@ def from_file(path: Path) -> Runner:
     if path.is_dir():
         return _folder(path)
     if not path.exists():
-        raise UsageError(f"there is no file {path.name}", where=str(path), do="check the path")
+        raise no_file(path)
     with reading(path, "a model"), path.open("rb") as file:
         head = file.read(64)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 40:

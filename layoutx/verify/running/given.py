@@ -10,7 +10,9 @@ import numpy as np
 from layoutx.errors import LayoutxError, ModelError, UsageError
 from layoutx.plan.plan import Array
 from layoutx.verify.recording import Recording
+from layoutx.words import near
 
+OTHER_INPUTS = "give inputs of its own shapes, in its own axis order"
 Inputs = Any  # one array, a sequence of arrays, or a mapping of them by the names of the inputs
 
 
@@ -52,7 +54,7 @@ def cannot_run(error: Exception) -> LayoutxError:
     return UsageError(
         "the model does not run on these inputs",
         why=f"{type(error).__name__}: {said(error)}",
-        do="give inputs of its own shapes, in its own axis order",
+        do=OTHER_INPUTS,
     )
 
 
@@ -89,12 +91,7 @@ def layer_fails(name: str, error: Exception) -> LayoutxError:
 
 def no_layer(name: str, layers: Mapping[str, str]) -> LayoutxError:
     """There is no layer of this name to run."""
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, layers, 3)
-    return UsageError(
-        f"the model has no layer {name!r} that can be run", why=f"near: {', '.join(near)}" if near else ""
-    )
+    return UsageError(f"the model has no layer {name!r} that can be run", why=near(name, layers))
 
 
 def resolved(name: str, layers: Iterable[str]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from layoutx.errors import FileError, UsageError
 from layoutx.files.names import named_well
 from layoutx.files.npz import read_npz
+from layoutx.files.open import no_file
 from layoutx.files.safetensors import read_safetensors
 from layoutx.plan.plan import Array
 from layoutx.verify.running.recorded import is_recording, read_recording
@@ -28,7 +29,7 @@ def inputs_of(given: Any) -> Any:
         return given
     path = Path(given)
     if not path.is_file():
-        raise UsageError(f"there is no file {path.name}", where=str(path), do="check the path of the inputs")
+        raise no_file(path)
     if path.suffix == ".npz":
         return _named({name: tensor.read() for name, tensor in named_well(read_npz(path)).tensors.items()})
     if path.suffix == ".safetensors":

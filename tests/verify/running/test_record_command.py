@@ -23,6 +23,7 @@ def net():
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     pytest.importorskip("torch")
     (tmp_path / "recorded_net.py").write_text(MODULE)
+    (tmp_path / "recorded_lacks.py").write_text("import nowhere_to_be_found")
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(2, 3)))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -53,7 +54,9 @@ def test_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["recorded_net:net"], "give inputs"),
         (["recorded_net:net", "--inputs", "none.npy"], "there is no file"),
-        (["recorded_net:nett", "--inputs", "x.npy"], "cannot be imported"),
+        (["recorded_net:nett", "--inputs", "x.npy"], "give package.module:callable; near it is net"),
+        (["recorded_nett:net", "--inputs", "x.npy"], "in the folder that holds recorded_nett"),
+        (["recorded_lacks:net", "--inputs", "x.npy"], "install nowhere_to_be_found, which recorded_lacks imports"),
         (["x.npy", "--inputs", "x.npy"], "holds weights"),
     ],
 )
