@@ -17,10 +17,10 @@ from layoutx.plan.steps import Exactness
 from layoutx.show.alike_text import exchangeable
 from layoutx.show.report_lines import LayerLine
 from layoutx.show.report_many import Lines
-from layoutx.show.tables import listed
 from layoutx.spec.registry import Registry
 from layoutx.verify.outcome import EndToEnd, Proof
 from layoutx.version import VERSION
+from layoutx.words import listed
 
 # names and numbers, no configs
 BARE_FORMATS = ("safetensors", "torch", "npz", "msgpack", "orbax", "dcp", "paddle", "pickle")
@@ -100,7 +100,7 @@ class Report:
         for name, proof in self.proofs():
             if not proof.round_trip.startswith("bit-exact"):
                 found.setdefault(proof.round_trip, []).append(name)
-        return "; ".join(f"{listed(names)}: {why}" for why, names in found.items()) or "bit-exact"
+        return "; ".join(f"{listed(names, 3)}: {why}" for why, names in found.items()) or "bit-exact"
 
     def proofs(self) -> Iterator[tuple[str, Proof]]:
         """Each layer's name and what was shown of it."""

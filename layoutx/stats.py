@@ -12,7 +12,7 @@ from layoutx.errors import LayoutxError
 from layoutx.frozen import frozen
 from layoutx.show.views import LayerView, ModelView
 from layoutx.verify.stats.depth import Gain, depth_findings
-from layoutx.verify.stats.finding import LEVELS, WRONG, Finding, listed
+from layoutx.verify.stats.finding import LEVELS, WRONG, Finding
 from layoutx.verify.stats.gates import gate_findings
 from layoutx.verify.stats.look import Look, Matrix, floats, look, matrices
 from layoutx.verify.stats.norms import norm_findings
@@ -20,6 +20,7 @@ from layoutx.verify.stats.numbers import Numbers, numbers
 from layoutx.verify.stats.spectral import spectral_norm
 from layoutx.verify.stats.start import start_findings
 from layoutx.verify.stats.units import unit_findings
+from layoutx.words import listed
 
 LARGEST = 1 << 28  # numbers of a layer; of a larger one only the numbers of its tensors are told
 RULES = (unit_findings, norm_findings, gate_findings, start_findings)

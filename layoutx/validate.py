@@ -39,6 +39,7 @@ from layoutx.verify.diagnose.crossed import Owner
 from layoutx.verify.recording import Recording
 from layoutx.verify.running.inputs_file import inputs_of
 from layoutx.verify.running.opened import Runner, opened
+from layoutx.words import listed
 
 
 @reported
@@ -259,9 +260,8 @@ def _folds(joined: Joint) -> tuple[str, ...]:
     whose = "target" if any(pair.source.parts for pair in joined.pairs) else "source"
     names = [f"{norm} into {conv}" for norm, conv in joined.folded.items()]
     many = f"{len(names)} batch norms are" if len(names) > 1 else "1 batch norm is"
-    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     each = "compared as one layer, after the norm"
-    told = f"{many} folded into the convolution before them in the {whose} ({', '.join(names[:4])}{more}): {each}"
+    told = f"{many} folded into the convolution before them in the {whose} ({listed(names)}): {each}"
     return (told, *joined.other_eps.values())
 
 

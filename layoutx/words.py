@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-MOST = 3
+MOST = 6
+
+
+def first(lines: Sequence[str], most: int = MOST) -> list[str]:
+    """The first `most` lines, and one that says how many are left: `and 4 more`; a single one that is left stands."""
+    left = len(lines) - most
+    return [*lines[:most], f"and {left:,} more"] if left > 1 else list(lines)
 
 
 def listed(names: Sequence[str], most: int = MOST) -> str:
-    """`a, b, c and 4 more`: the first `most` names and how many are left; one that is left is named too."""
-    left = len(names) - most
-    return f"{', '.join(names[:most])} and {left:,} more" if left > 1 else ", ".join(names)
+    """The same in a sentence: `a, b, c and 4 more`."""
+    shown = first(names, most)
+    return ", ".join(names) if len(shown) == len(names) else f"{', '.join(shown[:-1])} {shown[-1]}"
 
 
 def near(name: str, known: Collection[str], what: str = "") -> str:

@@ -23,10 +23,10 @@ from layoutx.spec.bound import BoundForm, BoundTensor, Place
 from layoutx.spec.schema import Kind
 from layoutx.verify.data import canonical_data, data_order
 from layoutx.verify.probe import spatial_rank
+from layoutx.words import first
 
 Model = Keyed | ModelRecord
 NORM, MEAN, OFFSET, BIAS, CHANNEL = "batch_norm", "mean", "offset", "bias", "channel"
-SHOWN = 6
 
 
 @frozen
@@ -181,8 +181,7 @@ def _noted(layer: LayerJob, said: str) -> LayerRecord:
 
 
 def _problem(found: Sequence[Taken], framework: str) -> ConversionError:
-    where = [f"{one.layer.record.place}: {one.norm.record.name} follows" for one in found[:SHOWN]]
-    where += [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+    where = first([f"{one.layer.record.place}: {one.norm.record.name} follows" for one in found])
     many = f"{len(found)} layers have a bias" if len(found) > 1 else "a layer has a bias"
     norms = "the batch norms that follow them" if len(found) > 1 else "the batch norm that follows it"
     return ConversionError(

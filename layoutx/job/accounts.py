@@ -9,6 +9,7 @@ from layoutx.errors import LayoutxError, MatchError
 from layoutx.job.jobs import Options
 from layoutx.job.part import Model, Part, means, names_in
 from layoutx.model.keyed import Keyed
+from layoutx.words import listed
 
 MOST = 3  # layers without numbers of which each has an error of its own
 MOST_NAMED = 12
@@ -46,11 +47,10 @@ def missing(found: Sequence[Part], places: Sequence[str], there: Model, options:
             gaps.setdefault(layer, []).append(tensor)
     if len(gaps) <= MOST:
         return [_gap(layer, tensors, found, there) for layer, tensors in gaps.items()]
-    listed = ", ".join([*gaps][:MOST_NAMED]) + (", ..." if len(gaps) > MOST_NAMED else "")
     return [
         MatchError(
             f"{len(gaps)} layers of the target get nothing",
-            where=listed,
+            where=listed([*gaps], MOST_NAMED),
             why="no layer of a source fits",
             do="choose layers with only=[...] (--only), or name those that keep their numbers with skip=[...] (--skip)",
         )

@@ -19,6 +19,7 @@ from layoutx.job.near import moved
 from layoutx.job.observed import Told
 from layoutx.job.shards import Part, Run, make
 from layoutx.job.split import can_split, finish, make_slab, slabs
+from layoutx.words import first
 
 MOST = 5 * 1000**3  # bytes of a shard where nobody said; as huggingface_hub
 TRIES = 4  # of each task: whatever happens to a worker, a shared disk or a store
@@ -198,10 +199,9 @@ def _portable(parts: Sequence[Part], here: bool) -> list[Part]:
     tensors = {id(t): t for part in parts for move in part.moves for t in move.tensors}
     refused = [t.name for t in tensors.values() if origin(t) is None and t.nbytes > CARRIED]
     if refused:
-        more = [f"and {len(refused) - 6} more"] if len(refused) > 6 else []
         raise UsageError(
             f"{len(refused)} tensors of the source cannot be read by other processes",
-            where=[*refused[:6], *more],
+            where=first(refused),
             why="they are in this process's memory: a live model, or a file that is unpacked when it is opened",
             do="convert without an executor, or with a ThreadPoolExecutor; or save the source as .safetensors first",
         )

@@ -17,10 +17,10 @@ from layoutx.job.run import Moved, unproved, written_twice
 from layoutx.move.cast import Lost, converted
 from layoutx.move.moves import Move
 from layoutx.plan.run import consent
+from layoutx.words import first
 
 RANGE = "range"  # the consent to finite numbers that become infinite
 BEFORE = "its outputs were compared before its numbers were rounded"
-MOST = 8
 
 
 class Told(NamedTuple):
@@ -133,13 +133,12 @@ def _out_of_range(moves: Moves, told: Mapping[str, Told], options: Options) -> l
     dtypes = {move.name: str(move.dtype) for move in moves.tensors}
     lines = [
         f"{name}: {lost.count_infinite} of {lost.count} numbers, the largest {lost.scale:.3g}, as {dtypes[name]}"
-        for name, lost in list(wrong.items())[:MOST]
+        for name, lost in wrong.items()
     ]
-    more = [f"and {len(wrong) - MOST} more tensors"] if len(wrong) > MOST else []
     return [
         ConversionError(
             "finite numbers would become infinite",
-            where=[*lines, *more],
+            where=first(lines),
             do="choose a dtype of more range (bf16 has that of f32), or allow it with --allow range",
         )
     ]

@@ -23,6 +23,7 @@ from layoutx.plan.fit import fit
 from layoutx.plan.plan import Array
 from layoutx.plan.run import run
 from layoutx.spec.registry import Registry
+from layoutx.words import first
 
 Model = Keyed | ModelRecord
 UNFOLDED = (
@@ -30,7 +31,6 @@ UNFOLDED = (
     "torch.onnx.export(..., dynamo=False, training=TrainingMode.PRESERVE, do_constant_folding=False); "
     "or take the weights from the model's own file, not from the export"
 )
-SHOWN = 6
 WHY = "exporters multiply a batch norm into the kernel and bias of the convolution before it (torch does in eval mode)"
 
 
@@ -176,8 +176,7 @@ def _problem(missing: Missing) -> ConversionError:
 
 def told(missing: Missing, side: str) -> tuple[str, list[str]]:
     """What is missing of the model on a side, and where."""
-    where = [f"{pair.conv.name} and {pair.norm.name}" for pair in missing.pairs[:SHOWN]]
-    where += [f"and {len(missing.pairs) - SHOWN} more"] if len(missing.pairs) > SHOWN else []
+    where = first([f"{pair.conv.name} and {pair.norm.name}" for pair in missing.pairs])
     return f"{missing.count} batch norms of the {side} are not in the ONNX model", where
 
 

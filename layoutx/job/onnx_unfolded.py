@@ -14,13 +14,14 @@ from layoutx.frozen import frozen
 from layoutx.job.jobs import Job, Options
 from layoutx.job.joined import Joint
 from layoutx.job.joint import joint
-from layoutx.job.onnx_norms import SHOWN, UNFOLDED, WHY, Folded, Missing, Model, instead, missing_norms, told
+from layoutx.job.onnx_norms import UNFOLDED, WHY, Folded, Missing, Model, instead, missing_norms, told
 from layoutx.model.bindings import bind_record
 from layoutx.model.record import LayerRecord, ModelRecord, Way
 from layoutx.plan.plan import Array
 from layoutx.spec.bind import bind
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.registry import Registry
+from layoutx.words import first
 
 BIAS, REST, NORM = ("bias", ()), "onnx.Normalization", "onnx.BatchNormalization"
 KINDS = frozenset(("conv", "separable_conv", "conv_transpose", "dense"))
@@ -196,14 +197,13 @@ def _with(left: Left, made: Mapping[str, LayerRecord]) -> ModelRecord:
 
 def _unknown(layers: Sequence[str], norms: Mapping[str, LayerRecord], both: Joint) -> ConversionError:
     where = []
-    for name in layers[:SHOWN]:
+    for name in layers:
         may = " or ".join(both.open.get(name, ()))
         why = f"it may be {may}" if may else both.lost.get(name, "its counterpart has neither a bias nor a norm")
         where.append(f"{name}, before {norms[name].name}: {why}")
-    where += [f"and {len(layers) - SHOWN} more"] if len(layers) > SHOWN else []
     return ConversionError(
         f"which layers of the ONNX model hold {len(layers)} batch norms of the target cannot be told",
-        where=where,
+        where=first(where),
         why=WHY,
         do="say which is which with --pair LAYER=NODE (pairs= in Python)",
     )

@@ -28,6 +28,7 @@ from layoutx.move.again import same_again
 from layoutx.move.cast import Lost
 from layoutx.move.moves import Move
 from layoutx.progress import tell
+from layoutx.words import first
 
 
 @frozen
@@ -135,7 +136,7 @@ def _not_sources(moves: Moves, final: Path, most: int) -> None:
     if taken := sorted(own & {os.path.realpath(path) for path in files}):
         raise UsageError(
             "the output is the source itself",
-            where=[*taken[:4], *([f"and {len(taken) - 4} more"] if len(taken) > 4 else [])],
+            where=first(taken),
             why="its shards have the names of the new ones",
             do="give another name with -o",
         )

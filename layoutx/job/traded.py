@@ -16,9 +16,9 @@ from layoutx.plan.plan import Array
 from layoutx.spec.bound import Atom
 from layoutx.verify.compare.weights import aligned
 from layoutx.verify.relate.numbers import Numbers, numbers_of
+from layoutx.words import listed
 
 ROUNDED = 1e-5  # of the numbers that are summed: the mean may be held in float32
-SHOWN = 4
 
 
 def traded(joint: Joint, source: Keyed | ModelRecord, target: Keyed | ModelRecord) -> Joint:
@@ -54,9 +54,10 @@ def said(joint: Joint) -> tuple[str, ...]:
     names = [f"{layer} in {norm}" for norm, layer in joint.traded.items()]
     if not names:
         return ()
-    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-    return (f"in one model a batch norm's mean holds the bias of the layer before it ({shown}): both are compared "
-            "without that bias, the same function",)  # fmt: skip
+    told = (
+        f"in one model a batch norm's mean holds the bias of the layer before it ({listed(names)}): both are compared "
+    )
+    return (f"{told}without that bias, the same function",)
 
 
 def _moved(layer: Joined, norm: Joined) -> Array | None:

@@ -13,6 +13,7 @@ from layoutx.model.graph import Graph, Node
 from layoutx.model.keras_leaves import Leaf, Number, snake
 from layoutx.model.keras_slots import Piece, names_of
 from layoutx.model.record import QUANTISED
+from layoutx.words import listed
 
 OLD = "_layer_checkpoint_dependencies"  # container of tf.keras 2.12 to 2.14
 NUMBER = re.compile(r"_\d+$")
@@ -209,10 +210,9 @@ def missing(store: Store, name: str, class_name: str, names: Iterable[str]) -> M
 
 def unexplained(store: Store, names: Sequence[str]) -> ModelError:
     """The problem of tensors that no layer of the config owns."""
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return ModelError(
         "The file holds tensors that no layer of its config owns",
-        where=(str(store.path), shown),
+        where=(str(store.path), listed(names)),
         why="The groups of the file are numbered by class in the order of the config's layers, and these are left.",
         do="Give the config that these weights were saved with.",
     )

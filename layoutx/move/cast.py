@@ -93,11 +93,6 @@ class Lost:
         """The largest rounding error, as a part of the largest value."""
         return self.error / self.scale if self.scale else 0.0
 
-    @property
-    def out_of_range(self) -> int:
-        """How many values the new dtype could not hold at all: infinite now, or zero."""
-        return self.count_infinite + self.count_zero
-
 
 class _Scratch(threading.local):
     """The blocks that one thread works in."""

@@ -8,7 +8,8 @@ from layoutx.page.document import Section
 from layoutx.page.model import Told
 from layoutx.page.table import Cell, number, table, verdict
 from layoutx.stats import Stats
-from layoutx.verify.stats.finding import Finding, listed
+from layoutx.verify.stats.finding import Finding
+from layoutx.words import listed
 
 LEVELS = {"wrong": "FAIL", "suspect": "SUSPECT", "note": "NOTE"}
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from layoutx.show.tables import clean, plural
+from layoutx.words import listed
 
 MOST = 3  # groups that are written out, and layers of each
 NOTICED = (
@@ -48,14 +49,7 @@ def exchange_text(groups: Sequence[Sequence[str]], file: str = "") -> Iterator[s
     """What a person has to know of them; `file`: whose names they are, where that does not show."""
     if not groups:
         return
-    shown = "; ".join(_listed(names) for names in groups[:MOST])
+    shown = "; ".join(listed([*map(clean, names)], MOST) for names in groups[:MOST])
     more = f"; and {plural(len(groups) - MOST, 'group')} more" if len(groups) > MOST else ""
     inside = f" in {clean(file)}" if file else ""
     yield f"Layers of one shape{inside} that names, numbers or order alone tell apart: {shown}{more}. " + NOTICED
-
-
-def _listed(names: Sequence[str]) -> str:
-    if len(names) == 2:
-        return " and ".join(map(clean, names))
-    shown = ", ".join(map(clean, names[:MOST]))
-    return f"{shown} and {len(names) - MOST} more" if len(names) > MOST else shown

@@ -9,6 +9,7 @@ from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, ro
 from layoutx.verify.diagnose.between import Found
 from layoutx.verify.diagnose.remarks import Remark
 from layoutx.verify.diagnose.suspect import Diagnosis, Explanation
+from layoutx.words import listed
 
 if TYPE_CHECKING:
     from layoutx.diagnosis import WholeDiagnosis
@@ -84,7 +85,7 @@ def _key(one: Diagnosis) -> tuple[object, ...]:
 def _title(group: Sequence[Diagnosis]) -> str:
     first = group[0]
     names = [one.suspect.name for one in group]
-    shown = _names(names)
+    shown = listed([*map(clean, names)], MOST_NAMES)
     other = first.suspect.place not in ("", first.suspect.name)
     place = f" ({clean(first.suspect.place)})" if other and len(group) == 1 else ""
     if not first.explanations:
@@ -92,11 +93,6 @@ def _title(group: Sequence[Diagnosis]) -> str:
     edits = first.explanations[0].edits
     what = ", and ".join(clean(edit.what, 400) for edit in edits)
     return f"{shown}{place}: {what} ({', '.join(dict.fromkeys(edit.mode for edit in edits))})."
-
-
-def _names(names: Sequence[str]) -> str:
-    rest = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-    return ", ".join(map(clean, names[:MOST_NAMES])) + rest
 
 
 def _layers(group: Sequence[Diagnosis]) -> Iterator[Line]:
@@ -109,7 +105,7 @@ def _layers(group: Sequence[Diagnosis]) -> Iterator[Line]:
     yield Note(_measured(group, best))
     codes = {tuple(e.code for e in one.explanations[0].edits) for one in group}
     others = [one.suspect.name for one in group[1:]] if len(codes) > 1 else []
-    more = f"   # and alike for {_names(others)}" if others else ""
+    more = f"   # and alike for {listed([*map(clean, others)], MOST_NAMES)}" if others else ""
     yield from _fixes([("fix in the model", f"{e.code}{more}") for e in best.edits if e.code and e.option != e.code])
     only = " ".join(f"--only {one.suspect.name}" for one in group[:MOST_NAMES])
     options = [e.option.replace(f"--only {first.suspect.name}", only) for e in best.edits]

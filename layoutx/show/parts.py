@@ -15,7 +15,7 @@ from layoutx.plan.blocks import memory
 from layoutx.plan.plan import Array
 from layoutx.plan.region import Region, joined, picked, region
 from layoutx.plan.views import view
-from layoutx.spec.bound import Atom, BoundForm, BoundTensor, Place, atom_text
+from layoutx.spec.bound import Atom, BoundForm, BoundTensor, Place
 from layoutx.spec.expand import axis_names
 
 _TEXT = re.compile(r"([^\[\]]+?)(?:\[([^\[\]]*)\])?")
@@ -276,8 +276,3 @@ def _turned(tensor: BoundTensor, part: Part) -> Sequence[int]:
         return (min(own) if own else -1, dim)
 
     return sorted(range(len(tensor.shape)), key=rank)
-
-
-def part_name(part: Part) -> str:
-    """The usual name: `w_input.f`."""
-    return atom_text(part.atoms[0][0]) if len(part.atoms) == 1 else part.role

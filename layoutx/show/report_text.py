@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from layoutx.show.alike_text import exchange_text, given_text, placed_text
 from layoutx.show.recognised_text import recognised
-from layoutx.show.tables import Cell, Line, Note, clean, grid, listed, plural, prose, row, size_text
+from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row, size_text
+from layoutx.words import listed
 
 if TYPE_CHECKING:
     from layoutx.report import Report
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 OPTIMIZER = ("optimizer", "optimiser")
 MOST_LEFTOVERS = 8
+FEW = 3  # layers that are named in a cell
 MOST_LAYERS = 1000  # that have rows of their own
 _NUMBER = re.compile(r"\d+")
 SINCE = ", since "  # what comes before the reason why a framework was not used
@@ -159,7 +161,7 @@ def _rows(report: Report) -> Iterator[Line]:
     for note, count in often.items():
         if count > 1:
             names = [layer.name for layer in report.layers if note in layer.notes]
-            yield Note(f"{clean(listed(names), 300)}: {clean(note, 600)}", 2, "dim")
+            yield Note(f"{clean(listed(names, FEW), 300)}: {clean(note, 600)}", 2, "dim")
 
 
 def _alike_layers(layers: Sequence[LayerLine]) -> Iterator[tuple[LayerLine, Sequence[LayerLine]]]:
@@ -208,7 +210,7 @@ def _settings(report: Report, width: int, color: bool) -> Iterator[str]:
     for name, text in report.remarks.items():
         groups.setdefault((text,), []).append(name)
     if groups:
-        lines = [row(clean(listed(names)), "\n".join(map(clean, texts))) for texts, names in groups.items()]
+        lines = [row(clean(listed(names, FEW)), "\n".join(map(clean, texts))) for texts, names in groups.items()]
         yield prose("set these on the target", width, color, "head") + "\n" + grid(["", ""], lines, width, color)
 
 
@@ -240,7 +242,7 @@ def _summary(report: Report) -> Iterator[str]:
     yield from exchange_text(report.alike)
     unsaid = [layer.name for layer in report.layers if not layer.settled]
     if unsaid:
-        unsaid_names = clean(listed(unsaid))
+        unsaid_names = clean(listed(unsaid, FEW))
         yield f"The source does not tell settings (eps, padding, strides, ...): compare those of {unsaid_names}."
     yield from recognised(report)
     end = [f"{report.seconds:.2f} s."] if report.seconds is not None else []
@@ -270,7 +272,7 @@ def _forward(report: Report) -> Iterator[str]:
         yield f"Forward equality of each layer with {how} in {dtype}: largest difference {_size(largest)}."
     rest = [layer.name for layer in report.layers if layer.proof.largest is None]
     if rest:
-        yield f"Outputs not compared: {clean(listed(rest))}."
+        yield f"Outputs not compared: {clean(listed(rest, FEW))}."
 
 
 def collapsed(lines: Sequence[TensorLine]) -> list[tuple[str, str, list[TensorLine]]]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row
+from layoutx.words import listed
 
 if TYPE_CHECKING:
     from layoutx.stats import LayerStats, Stats
@@ -74,11 +75,10 @@ def _together(own: Sequence[Finding], width: int, color: bool) -> str:
     """Many layers with one finding: said once, the layers listed."""
     first, count = own[0], sum(finding.count for finding in own)
     names = list(dict.fromkeys(clean(finding.layer) for finding in own))
-    more = f" and {len(names) - MOST} more" if len(names) > MOST else ""
     about = f", {count:,} in all" if count > len(own) else ""
     lines = [prose(f"{first.level}  {first.rule}: {plural(len(names), 'layer')}{about}", width, color,
                    STYLES[first.level])]  # fmt: skip
-    lines.append(prose(", ".join(names[:MOST]) + more, width, color, indent=6))
+    lines.append(prose(listed(names, MOST), width, color, indent=6))
     lines.append(prose(f"{clean(first.layer)}: {clean(first.what, 300)} ({clean(first.where, 200)})", width, color,
                        indent=6))  # fmt: skip
     lines += [prose(clean(text, 400), width, color, indent=6) for text in (first.why, first.do)]

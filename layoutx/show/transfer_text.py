@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from layoutx.show.report_text import layer_dict
 from layoutx.show.tables import Cell, Line, clean, grid, plural, prose, row
+from layoutx.words import listed
 
 if TYPE_CHECKING:
     from layoutx.blend import Blender
@@ -90,8 +91,8 @@ def _accounts(what: str, whose: str, reasons: Mapping[str, str], width: int, col
         groups.setdefault(why, []).append(name)
     lines = [prose(f"{what}: {plural(len(reasons), 'tensor')} ({clean(whose)})", width, color, "head")]
     for why, names in groups.items():
-        listed = ", ".join(map(clean, names[:MOST])) + (f" and {len(names) - MOST} more" if len(names) > MOST else "")
-        lines.append(prose(f"{clean(why, 300)}: {listed}", width, color, indent=2))
+        shown = listed([*map(clean, names)], MOST)
+        lines.append(prose(f"{clean(why, 300)}: {shown}", width, color, indent=2))
     return ["\n".join(lines)]
 
 

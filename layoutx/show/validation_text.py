@@ -10,6 +10,7 @@ from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, ro
 from layoutx.spec.bound import BoundForm
 from layoutx.verify.compare.limits import FAIL, OPEN
 from layoutx.verify.compare.pairs import Check, Gap
+from layoutx.words import first, listed
 
 if TYPE_CHECKING:
     from layoutx.validation import Validation
@@ -58,7 +59,7 @@ def _said(found: Validation) -> str:
         turned = any("time turned before batch" in note for note in found.notes)
         given = ", the target given time before batch (a batch_first that was forgotten?)" if turned else ""
         open_ = [clean(check.layer) for check in found.checks if check.verdict == OPEN and not check.call]
-        alone = f" ({_some(open_)} not compared alone)" if open_ else ""
+        alone = f" ({listed(open_)} not compared alone)" if open_ else ""
         return f"they compute the same{given}{alone}" if found.end_to_end else "every layer computes the same"
     if isinstance(first, Gap):
         return f"they differ, first between {_names(first.before, 'the inputs')} and {_after(first)}"
@@ -67,7 +68,7 @@ def _said(found: Validation) -> str:
     if isinstance(first, Check) and first.narrow and not found.gaps and not _others(found):
         return f"they differ by the rounding of weights to {first.narrow}, and by nothing else"
     if hidden and len(hidden) == len(_others(found)) and not found.gaps:
-        return f"they compute the same on these inputs, which do not reach all weights of {_some(hidden)}"
+        return f"they compute the same on these inputs, which do not reach all weights of {listed(hidden)}"
     if first is not None:
         return f"they differ, first in {clean(first.layer)}"
     alike = all(check.verdict == "OK" for check in found.checks)
@@ -174,7 +175,7 @@ def _reasons(found: Validation) -> Iterator[str]:
         if check.applied and not check.call:
             applied.setdefault(check.applied, []).append(clean(check.layer))
     for name, layers in applied.items():
-        yield f"{name} is part of {_some(layers)} on one side only: it was applied to the other side's output too."
+        yield f"{name} is part of {listed(layers)} on one side only: it was applied to the other side's output too."
     if any(check.how == FED for check in found.checks):
         yield "Every layer was given the source's own input, so that one mistake does not show in the layers after it."
 
@@ -205,8 +206,7 @@ def _settings(first: Check, found: Validation) -> list[tuple[str, int]]:
 def other_settings(layers: Iterable[tuple[str, BoundForm, BoundForm]], said: str) -> list[str]:
     """Settings that are known to differ and that a text does not name yet, each with its layers."""
     found = [(clean(line, 400), names) for line, names in together(layers).items() if clean(line, 400) not in said]
-    more = [f"and {len(found) - MOST} settings more"] if len(found) > MOST else []
-    return [*(f"not the source's: {line} ({_some([clean(n) for n in names])})" for line, names in found[:MOST]), *more]
+    return first([f"not the source's: {line} ({listed([clean(n) for n in names])})" for line, names in found], MOST)
 
 
 def _others(found: Validation) -> list[Check]:
@@ -219,7 +219,7 @@ def _rounded(first: Check, found: Validation) -> str:
     """What differs by the precision of the weights alone."""
     own = [check for check in found.checks if check.narrow]
     rest = _others(found)
-    more = f" {_some([clean(check.layer) for check in rest])}: more than that." if rest else ""
+    more = f" {listed([clean(check.layer) for check in rest])}: more than that." if rest else ""
     return (
         f"{clean(first.layer)} differs because one side's weights are {first.narrow}, as {plural(len(own), 'layer')} "
         f"here: with unrounded weights each gives what the source gives.{more}"
@@ -248,13 +248,8 @@ def _account(found: Validation) -> Iterator[str]:
     yield f"{text}; {outputs} compared end to end."
     if found.lost:
         named = [f"{clean(name)} ({clean(why.splitlines()[0] if why else '')})" for name, why in found.lost.items()]
-        yield f"{plural(len(found.lost), 'layer')} of the source without counterpart: {_some(named)}"
+        yield f"{plural(len(found.lost), 'layer')} of the source without counterpart: {listed(named)}"
     if found.unused:
         named = [clean(name) for name in found.unused]
-        yield f"{plural(len(found.unused), 'tensor')} of the target without counterpart: {_some(named)}"
+        yield f"{plural(len(found.unused), 'tensor')} of the target without counterpart: {listed(named)}"
     yield from (f"Note: {clean(note, 400)}" for note in found.notes)
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - MOST
-    return ", ".join(names[:MOST]) + (f" and {more} more" if more > 0 else "")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from layoutx.verify.change import AxisChange, TensorChange
 from layoutx.verify.sides import BOTH, INPUT, LOOKUP, PAST, UNIT
+from layoutx.words import listed
 
 Place = tuple[tuple[str, str], ...]
 SHOWN = 8  # ranges of indices in a sentence
@@ -136,9 +137,7 @@ def _group(axis: AxisChange, names: tuple[str, ...], places: Sequence[Place]) ->
     whole = _grid(axis, names, places)
     if whole:
         return whole
-    shown = [" ".join(f"{n} {v}" for n, v in place) for place in places[: SHOWN // 2]]
-    more = len(places) - len(shown)
-    return ", ".join(shown) + (f" and {more:,} more" if more else "")
+    return listed([" ".join(f"{n} {v}" for n, v in place) for place in places], SHOWN // 2)
 
 
 def _grid(axis: AxisChange, names: tuple[str, ...], places: Sequence[Place]) -> str:

@@ -72,7 +72,7 @@ def test_layers_that_habit_alone_tells_apart_are_said(tmp_path: Path) -> None:
     assert report.to_dict()["alike"] == [["left", "right"]]
     text = " ".join(str(report).split())
     assert f"every layer computes the same, 2 of 3 {HABIT}" in text
-    assert f"{SAID}: left and right." in text
+    assert f"{SAID}: left, right." in text
     assert "--pair" in text
     unproved = converted(heads("left", "right"), Heads("a", "b"), tmp_path, verify="bytes")
     assert f"these compute the same, 2 of 3 {HABIT}" in " ".join(str(unproved).split())
@@ -85,7 +85,7 @@ def test_the_written_file_says_them_later(tmp_path: Path) -> None:
     assert [list(names) for names in found.alike] == found.to_dict()["alike"] == [["left", "right"]]
     page = lx.report(report, tmp_path / "page.html").read_text(encoding="utf-8")
     for text in (str(found), str(lx.inspect(tmp_path / "out.pt")), page):
-        assert "names, numbers or order alone tell apart: left and right." in " ".join(text.split())
+        assert "names, numbers or order alone tell apart: left, right." in " ".join(text.split())
     told = lx.convert(tmp_path / "m.keras", None, to="torch", like=tmp_path / "t.pt", pairs={"left": "a"})
     assert "alike" not in told.certificate()
 
@@ -126,7 +126,7 @@ def test_match_says_which_layers_could_be_exchanged(tmp_path: Path) -> None:
     found = match(tmp_path / "m.keras", saved(Heads("a", "b"), tmp_path / "t.pt"))
     assert found.alike == (("left", "right"),)
     assert found.to_dict()["alike"] == [["left", "right"]]
-    assert f"{SAID}: left and right." in " ".join(str(found).split())
+    assert f"{SAID}: left, right." in " ".join(str(found).split())
 
 
 def test_numbers_that_came_back_to_their_names_are_told_apart(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_each_pair_agrees_with_the_plain_way(of: np.dtype[Any], to: np.dtype[Any
     finite = np.isfinite(before)
     kept = finite & np.isfinite(after)
     assert lost.count == given.size
-    assert lost.count_infinite == (finite & ~kept).sum() == lost.out_of_range - lost.count_zero
+    assert lost.count_infinite == (finite & ~kept).sum()
     if of != to:
         assert lost.count_zero == (kept & (after == 0) & (before != 0)).sum()
         assert lost.rounded == (kept & (after != before)).sum()

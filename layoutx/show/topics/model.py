@@ -7,7 +7,7 @@ from typing import Any
 from layoutx.explained import Block, Rows, Say
 from layoutx.show.tables import plural
 from layoutx.show.views import ModelView
-from layoutx.verify.stats.finding import listed
+from layoutx.words import listed
 
 CALLED = {
     "keras": "model.get_weights()[i]",

@@ -11,11 +11,11 @@ from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.spec.bound import BoundForm
 from layoutx.verify.diagnose.fixes import constructor
+from layoutx.words import listed
 
 Bounds = Sequence[tuple[str, BoundForm, BoundForm]]
 Runs = tuple[Sequence[Array], Sequence[Array], Sequence[Array]]
 SMALL = 1e-5  # of the largest output: float32 runs of one model differ by less
-FEW = 4  # layers that a remark lists by name
 # How the running variance is updated: torch/nn/modules/batchnorm.py calls at::batch_norm, which takes n / (n - 1);
 # keras 3 batch_normalization.py and flax linen/normalization.py take the batch's own moments.
 UNBIASED, BIASED = ("torch",), ("keras", "flax", "nnx")
@@ -72,14 +72,14 @@ def of_settings(bounds: Bounds) -> Iterator[Remark]:
         if here is not None and there is not None and abs(here - there) > 1e-9:
             groups.setdefault((here, there, source.form.framework, target.form.framework), []).append(name)
     for (here, there, one, other), names in groups.items():
-        what = f"{_names(names)}: an update keeps {here:g} of the old statistics in {one}, {there:g} in {other}"
+        what = f"{listed(names)}: an update keeps {here:g} of the old statistics in {one}, {there:g} in {other}"
         if abs(here + there - 1) < 1e-9:
             what += ": the one gives the share of the old, the other of the new"
         yield Remark("F9", what, _momentum(other, here), training=True)
     both = [n for n, s, t in bounds if s.kind.name == "batch_norm" and _biased(s) is not None and _biased(t) is not None
             and _biased(s) != _biased(t)]  # fmt: skip
     if both:
-        what = f"{_names(both)}: torch updates the running variance with n / (n - 1), Keras 3 and flax do not"
+        what = f"{listed(both)}: torch updates the running variance with n / (n - 1), Keras 3 and flax do not"
         yield Remark("F33", what, training=True)
 
 
@@ -99,11 +99,11 @@ def of_rest(lost: Mapping[str, str], unused: Mapping[str, str], same: bool) -> I
     """F14: layers of the source without a counterpart, tensors of the target that nothing was written to."""
     if lost and not same:
         first = next(iter(lost.values()))
-        what = f"of the source {_names(list(lost))} {'have' if len(lost) > 1 else 'has'} no counterpart: {first}"
+        what = f"of the source {listed(list(lost))} {'have' if len(lost) > 1 else 'has'} no counterpart: {first}"
         yield Remark("F14", what, "layoutx match SOURCE TARGET -o map.yaml, and edit it", True)
     if unused and not same:
         first = next(iter(unused.values()))
-        what = f"of the target {_names(list(unused))} {'belong' if len(unused) > 1 else 'belongs'} to no layer: {first}"
+        what = f"of the target {listed(list(unused))} {'belong' if len(unused) > 1 else 'belongs'} to no layer: {first}"
         yield Remark("F14", what, "load them, or leave them out")
 
 
@@ -119,11 +119,7 @@ def of_order(notes: Sequence[str], turned: Sequence[tuple[str, BoundForm]] = ())
         do = "; ".join(
             constructor(bound, f"batch_first={not bound.config.get('batch_first')}", p) for p, bound in torch
         )
-        said = f"{what} ({_names([place for place, _ in turned])})" if turned else what
+        said = f"{what} ({listed([place for place, _ in turned])})" if turned else what
         yield Remark(
             "F36", said, f"{do or 'batch_first=True for its recurrent layers'}, or x.transpose(0, 1) before it"
         )
-
-
-def _names(names: Sequence[str]) -> str:
-    return ", ".join(names[:FEW]) + (f" and {len(names) - FEW} more" if len(names) > FEW else "")

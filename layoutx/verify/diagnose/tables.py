@@ -16,7 +16,7 @@ from layoutx.verify.diagnose.between import Found
 from layoutx.verify.diagnose.crossed import Owner
 from layoutx.verify.diagnose.unlike import permutation
 from layoutx.verify.diagnose.ways import CLOSE, far
-from layoutx.verify.stats.finding import listed
+from layoutx.words import listed
 
 ALIKE = 0.3  # correlation above which numbers are a changed copy, not others
 MOST_SHIFT = 8  # rows that padding and special tokens take in front of positions

@@ -18,7 +18,6 @@ ROOM = 2e-5
 NARROW = {"float16": 2.0**-10, "bfloat16": 2.0**-7}  # a unit in the last place of what was rounded so
 LARGEST_EPS = 0.1
 USUAL = (1e-3, 1e-5, 1e-6, 1e-4, 1e-2, 1e-12)
-MOST_ROWS = 64
 
 
 @frozen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -10,7 +9,6 @@ from layoutx.frozen import frozen
 
 WRONG, SUSPECT, NOTE = "wrong", "suspect", "note"
 LEVELS = (WRONG, SUSPECT, NOTE)
-MOST = 6
 
 
 @frozen
@@ -38,9 +36,3 @@ class Finding:
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         return asdict(self)
-
-
-def listed(names: Sequence[str], most: int = MOST) -> str:
-    """`output 3, output 5 and 7 more`."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")

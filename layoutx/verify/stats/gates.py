@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from layoutx.verify.stats.finding import NOTE, SUSPECT, Finding, listed
+from layoutx.verify.stats.finding import NOTE, SUSPECT, Finding
 from layoutx.verify.stats.look import Look, Matrix, matrix, spell
 from layoutx.verify.stats.spectral import spectral_radius
+from layoutx.words import listed
 
 MARGIN = 1.01  # an orthogonal start has 1, up to rounding
 STUCK = 4.6  # sigmoid is beyond 0.99 here, tanh beyond 0.9998

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from layoutx.plan.plan import Array
-from layoutx.verify.stats.finding import NOTE, SUSPECT, WRONG, Finding, listed
+from layoutx.verify.stats.finding import NOTE, SUSPECT, WRONG, Finding
 from layoutx.verify.stats.look import Look
+from layoutx.words import listed
 
 SMALL = 1e-3  # of the median: a scale that is as good as none
 FAR = 6.0  # standard deviations

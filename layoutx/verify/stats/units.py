@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from layoutx.plan.plan import Array
-from layoutx.verify.stats.finding import NOTE, SUSPECT, Finding, listed
+from layoutx.verify.stats.finding import NOTE, SUSPECT, Finding
 from layoutx.verify.stats.look import Look, Matrix, bias_of, matrices, spell
+from layoutx.words import listed
 
 NEVER_BELOW = ("relu", "relu6")  # a unit whose sum is not above zero gives zero
 LEAST_FAN = 3  # two equal units of fewer inputs may be chance
