@@ -244,7 +244,7 @@ def test_a_target_of_another_size_is_refused(capsys: Out, tmp_path: Path) -> Non
         (["--input-shape", "8,x"], "UsageError: a shape is written 28,28,1, not '8,x'"),
         (["--like", "no.such.module:build"], "UsageError: no.such.module:build cannot be imported"),
         (["--specs", "no/such/folder"], "UsageError: no/such/folder is not a folder of spec files"),
-        (["--bogus"], "UsageError: unrecognized arguments: --bogus\n  see layoutx --help"),
+        (["--bogus"], "UsageError: unrecognized arguments: --bogus\n  see layoutx convert --help"),
         (["-o", "no/such/folder/x.safetensors"], "Error: "),
         (["-o", "x.unknown"], "UsageError: cannot tell from its ending what x.unknown should be"),
     ],
@@ -381,7 +381,7 @@ def test_specs(capsys: Out, tmp_path: Path) -> None:
     assert max(map(len, out.split("\n"))) < 100
     assert json.loads(run(capsys, "specs", "--json")[0])["lstm"]["torch"][:2] == ["torch.LSTM", "torch.LSTMCell"]
     assert json.loads(run(capsys, "specs", "show", "keras.LSTM", "--json")[0])["kind"] == "lstm"
-    assert "near it is lstm" in run(capsys, "specs", "show", "lstmm", status=2)[1]
+    assert "near it are lstm" in run(capsys, "specs", "show", "lstmm", status=2)[1]
     out, _ = run(capsys, "specs", "check", tmp_path)
     assert re.fullmatch(r"\d+ kinds, \d+ forms: no problems\n", out)
 

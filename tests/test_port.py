@@ -53,6 +53,16 @@ def test_levels(folder: Path, level: str, said: str, capsys: pytest.CaptureFixtu
         np.testing.assert_array_equal(after[name], array)
 
 
+def test_the_result_as_a_page(folder: Path) -> None:
+    call = ["port", "m.safetensors", "ported_here:make", "-o", "out.safetensors", "--from", "torch", "--no-compare"]
+    assert main([*call, "--report", "out.safetensors"]) == 2
+    assert not (folder / "out.safetensors").exists()
+    assert main([*call, "--report", "page.html"]) == 0
+    text = (folder / "page.html").read_text(encoding="utf-8")
+    assert "<h2>Layers that were moved</h2>" in text
+    assert "<h2>Where the numbers live</h2>" in text
+
+
 def test_another_word(folder: Path) -> None:
     call = ["port", "m.safetensors", "ported_here:make", "-o", "out.safetensors", "--verify", "some"]
     assert main(call) == 2

@@ -19,11 +19,13 @@ COMMANDS = (
 
 
 class Parser(ArgumentParser):
-    """An ArgumentParser whose complaints are errors of layoutx like all others."""
+    """An ArgumentParser whose complaints are errors of layoutx like all others; `asked`: whose help they name."""
+
+    asked = ""
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse found wrong."""
-        raise UsageError(message, do=f"see {self.prog} --help")
+        raise UsageError(message, do=f"see {self.asked or self.prog} --help")
 
 
 class Pairs(Action):
@@ -54,6 +56,7 @@ def parser(first: str = "") -> Parser:
         epilog="exit status: 0 done and verified, 1 refused or a verification failed, 2 the call was wrong",
     )
     top.add_argument("--version", action="version", version=f"layoutx {VERSION}")
+    top.asked = f"layoutx {first}" if first in COMMANDS else ""
     several = top.add_subparsers(prog="layoutx", metavar="COMMAND", required=True, parser_class=Parser)
     for name in [first] if first in COMMANDS else COMMANDS:
         here = {"inspect": _inspect, "convert": _convert, "plan": _plan, "specs": _specs}
@@ -221,7 +224,7 @@ def _plan(several: Any) -> None:
     found.add_argument("source", metavar="SOURCE_FORM", help="keras.LSTM; `layoutx specs` lists all")
     found.add_argument("target", metavar="TARGET_FORM", help="torch.LSTM")
     found.add_argument("--size", action=Pairs, default={}, metavar="AXIS=N", help="the length of an axis")
-    found.add_argument("--config", action=Pairs, default={}, metavar="KEY=VALUE", help="the source's config")
+    found.add_argument("--config", "--set", action=Pairs, default={}, metavar="KEY=VALUE", help="the source's config")
     found.add_argument("--target-config", action=Pairs, default={}, metavar="KEY=VALUE", help="the target's config")
     found.add_argument("--code", action="store_true", help="print NumPy source that does the same")
     _common(found)

@@ -12,6 +12,7 @@ EXAMPLE = "layoutx port digits.keras mypkg.models:Digits -o digits.safetensors"
 def add(several: Any) -> None:
     """Its parser."""
     from layoutx.cli.options import Pairs, _command, _common, pairs_option, said_values
+    from layoutx.cli.report import option as page_option
 
     found = _command(several, "port", ABOUT, EXAMPLE, run)
     found.add_argument("source", metavar="SRC", help="a file of any kind, or package.module:callable")
@@ -41,17 +42,20 @@ def add(several: Any) -> None:
         choices=("auto", "layers", "bytes", "none"),
         help="compute every layer on both sides, compare bytes only, or nothing (auto: layers, but for large models)",
     )
+    page_option(found)
     _common(found)
 
 
 def run(args: Namespace) -> int:
     """Port and save; nothing is written where anything is wrong."""
     from layoutx.cli.commands import _config, _print, _terminal
+    from layoutx.cli.report import check, written
     from layoutx.port import port
     from layoutx.ported import built, check_output, saved
 
     source, target = built(args.source, False), built(args.target, True)
     check_output(args.output, target)
+    check(args)
     report = port(
         source,
         target,
@@ -71,6 +75,7 @@ def run(args: Namespace) -> int:
         config=args.config,
     )
     report = saved(target, args.output, report)
+    written(args, report, source)
     _print(args, report.to_dict() if args.json else report.text(*_terminal()))
     return 0
 

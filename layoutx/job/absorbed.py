@@ -10,7 +10,7 @@ import numpy as np
 
 from layoutx.errors import ConversionError
 from layoutx.frozen import frozen
-from layoutx.job.alone import Wiring, wiring_of
+from layoutx.job.alone import Wiring, wiring_of_either
 from layoutx.job.jobs import Job, LayerJob, Options
 from layoutx.lang.parse import parse
 from layoutx.lang.place import place
@@ -101,11 +101,10 @@ def axes_of(dims: Sequence[Dim]) -> list[str]:
 
 def _followed(job: Job, homeless: Sequence[tuple[LayerJob, str]], source: Model, target: Model) -> Iterator[Taken]:
     """Each of these layers that a norm alone reads."""
-    wires = wiring_of(source)
-    here = wires is not None
-    wires = wires or wiring_of(target)
-    if wires is None:
+    told = wiring_of_either(source, target)
+    if told is None:
         return
+    here, wires = told[0] == 0, told[1]
     norms: dict[str, LayerJob] = {}
     for layer in job.layers:
         for name in _layers(layer, wires, here) if layer.plan.source.kind.name == NORM else ():

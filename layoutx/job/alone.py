@@ -35,3 +35,9 @@ def wiring_of(model: Keyed | ModelRecord) -> Wiring | None:
         if not any(record.inputs for record in records):
             return None
     return Wiring(owner, {record.name: record.alone for record in records if record.alone})
+
+
+def wiring_of_either(source: Keyed | ModelRecord, target: Keyed | ModelRecord) -> tuple[int, Wiring] | None:
+    """0 and the source's wiring; 1 and the target's, where the source is names and numbers; None where both are."""
+    both = enumerate(wiring_of(model) for model in (source, target))
+    return next(((at, wires) for at, wires in both if wires is not None), None)

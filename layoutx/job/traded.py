@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from layoutx.job.absorbed import BIAS, MEAN, NORM, added_last, axes_of
-from layoutx.job.alone import wiring_of
+from layoutx.job.alone import wiring_of_either
 from layoutx.job.joined import Joined, Joint, Side
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
@@ -30,11 +30,10 @@ def traded(joint: Joint, source: Keyed | ModelRecord, target: Keyed | ModelRecor
     pairs = list(joint.pairs)
     if not any(pair.source.bound.kind.name == NORM for pair in pairs):
         return joint
-    at, wires = 0, wiring_of(source)
-    if wires is None:
-        at, wires = 1, wiring_of(target)
-    if wires is None:
+    told = wiring_of_either(source, target)
+    if told is None:
         return joint
+    at, wires = told
     owners: dict[str, int] = {}
     for number, pair in enumerate(pairs):
         side = (pair.source, pair.target)[at]
@@ -54,10 +53,8 @@ def said(joint: Joint) -> tuple[str, ...]:
     names = [f"{layer} in {norm}" for norm, layer in joint.traded.items()]
     if not names:
         return ()
-    told = (
-        f"in one model a batch norm's mean holds the bias of the layer before it ({listed(names)}): both are compared "
-    )
-    return (f"{told}without that bias, the same function",)
+    told = f"in one model a batch norm's mean holds the bias of the layer before it ({listed(names)})"
+    return (f"{told}: both are compared without that bias, the same function",)
 
 
 def _moved(layer: Joined, norm: Joined) -> Array | None:
