@@ -58,7 +58,7 @@ def explain(
     if isinstance(model, str) and model in known.forms:
         from layoutx.show.topics.about import about, of_form
 
-        return about(of_form(model, known, sizes, shapes, config), known, part, axis, to, element, x)
+        return about(of_form(model, known, sizes, shapes, {**values, **config}), known, part, axis, to, element, x)
     view = _view(model, forms, specs, input_shape, from_, values)
     if not layer:
         from layoutx.show.topics.model import whole

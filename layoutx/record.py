@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from os import PathLike
+from os.path import realpath
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,13 @@ def record(
         progress: True tells it on a terminal; or a function of (done, of how many, what comes now).
 
     Raises:
-        UsageError: weights alone, inputs that do not fit, or no inputs for a model that does not know its shapes.
+        UsageError: weights alone, inputs that do not fit, no inputs for a model that does not know its shapes, or an
+            output that is the model's or the inputs' own file.
         ModelError: the model cannot be loaded or copied. FileError: a damaged file.
     """
+    for one in (model, inputs):
+        if path is not None and isinstance(one, (str, PathLike)) and realpath(one) == realpath(path):
+            raise UsageError(f"the output is {Path(one).name} itself", where=str(path), do="give another name with -o")
     runner = opened(model)
     given = inputs_of(inputs) if inputs is not None else runner.inputs()
     if isinstance(given, tuple) and not given:

@@ -316,6 +316,7 @@ def test_the_command(arguments: list[str], status: int, word: str, capsys: pytes
 def test_the_command_writes_a_picture(tmp_path: Path) -> None:
     from layoutx.cli import main
 
+    assert main(["explain", str(DIGITS), "dense1", "--svg", str(tmp_path / "a.keras")]) == 2
     assert main(["explain", str(DIGITS), "dense1", "--svg", str(tmp_path / "a.svg")]) == 0
     assert (tmp_path / "a.svg").read_text().startswith("<svg")
 

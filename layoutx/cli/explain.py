@@ -5,6 +5,8 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
+from layoutx.errors import UsageError
+
 ABOUT = "explain a layer's arrays: what each number is, why it lies there, where its inputs come from"
 EXAMPLE = "layoutx explain model.h5 lstm_1 --part w_input.f"
 
@@ -40,6 +42,8 @@ def run(args: Namespace) -> int:
     from layoutx.explain import explain, read_inputs
     from layoutx.files.atomic import replacing
 
+    if args.svg and not args.svg.endswith(".svg"):
+        raise UsageError(f"{args.svg} is no name of a picture", do="end it with .svg")
     found = explain(
         args.model,
         args.layer,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from layoutx.cli import main
 from layoutx.verify.running.recorded import read_recording
@@ -47,6 +48,14 @@ def test_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(capsys.readouterr().out)
     assert found["dtype"] == "float32"
     assert found["calls"][0] == {"layer": "0", "class": "Linear", "number": 0, "in": [[2, 3]], "out": [[2, 5]]}
+
+
+def test_the_output_is_not_the_inputs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_file({"x": np.load("x.npy")}, "x.safetensors")
+    before = Path("x.safetensors").read_bytes()
+    assert main(["record", "recorded_net:net", "--inputs", "x.safetensors", "-o", "x.safetensors"]) == 2
+    assert "the output is x.safetensors itself" in capsys.readouterr().err
+    assert Path("x.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize(
