@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from layoutx.errors import UsageError, VerificationError, raise_all
-from layoutx.files.atomic import check_place, replacing
+from layoutx.files.atomic import check_place, not_over, replacing
 from layoutx.files.certificate import to_metadata
 from layoutx.files.certified import of_arrays
 from layoutx.files.dtypes import settled
@@ -50,11 +50,14 @@ def built(given: str, must: bool) -> Any:
     return given
 
 
-def check_output(path: str | None, target: Any) -> None:
+def check_output(path: str | None, target: Any, *read: object) -> None:
     """Refuse, before anything is computed, an output that cannot be written for this target.
 
+    Args:
+        read: the sources: files are not written over.
+
     Raises:
-        UsageError: there is none; an ending that the target's framework does not save.
+        UsageError: there is none; an ending that the target's framework does not save; one that is read.
     """
     endings = ENDINGS[_home(target)]
     if path is None:
@@ -66,6 +69,7 @@ def check_output(path: str | None, target: Any) -> None:
     if not path.endswith(endings):
         raise UsageError(f"{Path(path).name} is no file for this target", do=f"end it with {' or '.join(endings)}")
     check_place(Path(path))
+    not_over(Path(path), read)
     if not is_keras(target) and not path.endswith(".pt2"):
         can_write(path)
 

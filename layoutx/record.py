@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from os import PathLike
-from os.path import realpath
 from pathlib import Path
 from typing import Any
 
 from layoutx.errors import UsageError
+from layoutx.files.atomic import not_over
 from layoutx.model.tree import head
 from layoutx.progress import Progress, tell
 from layoutx.show.progress import reported
@@ -43,9 +43,8 @@ def record(
             output that is the model's or the inputs' own file.
         ModelError: the model cannot be loaded or copied. FileError: a damaged file.
     """
-    for one in (model, inputs):
-        if path is not None and isinstance(one, (str, PathLike)) and realpath(one) == realpath(path):
-            raise UsageError(f"the output is {Path(one).name} itself", where=str(path), do="give another name with -o")
+    if path is not None:
+        not_over(Path(path), (model, inputs))
     runner = opened(model)
     given = inputs_of(inputs) if inputs is not None else runner.inputs()
     if isinstance(given, tuple) and not given:

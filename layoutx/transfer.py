@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from layoutx.errors import LayoutxError, UsageError, VerificationError, raise_all
+from layoutx.files.atomic import not_over
 from layoutx.files.blob import unchanged
 from layoutx.files.certificate import to_metadata
 from layoutx.files.certified import of_arrays
@@ -83,7 +84,7 @@ def transfer(
     _check_patterns(sources, there, options)
     if output is not None:
         can_write(output, there.store if isinstance(there, ModelRecord) else None)
-        _not_a_source(Path(output), [target, *(one.model for one in sources)])
+        not_over(Path(output), [target, *(one.model for one in sources)])
     found = _joined(sources, there, known, options)
     moved, arrays = _moved(found, sources, there, options, live)
     result = _result(found, moved, sources, there, _name(target), options)
@@ -134,12 +135,6 @@ def _check(target: Any, output: Any, file: bool) -> None:
         writable(target, "transfer", ELSEWHERE)
         if output is not None:
             raise UsageError("a live target is changed in place", do="leave the output out, and save the model")
-
-
-def _not_a_source(output: Path, models: Sequence[Any]) -> None:
-    for one in models:
-        if isinstance(one, (str, Path)) and output.exists() and Path(one).exists() and output.samefile(one):
-            raise UsageError(f"the output is {Path(one).name} itself", do="give another name with -o")
 
 
 def _check_patterns(sources: Sequence[_Source], there: Model, options: Options) -> None:

@@ -63,6 +63,13 @@ def test_the_result_as_a_page(folder: Path) -> None:
     assert "<h2>Where the numbers live</h2>" in text
 
 
+def test_the_output_is_not_the_source(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (folder / "m.safetensors").read_bytes()
+    assert main(["port", "m.safetensors", "ported_here:make", "-o", "m.safetensors", "--from", "torch"]) == 2
+    assert "the output is m.safetensors itself" in capsys.readouterr().err
+    assert (folder / "m.safetensors").read_bytes() == before
+
+
 def test_another_word(folder: Path) -> None:
     call = ["port", "m.safetensors", "ported_here:make", "-o", "out.safetensors", "--verify", "some"]
     assert main(call) == 2

@@ -54,7 +54,7 @@ def run(args: Namespace) -> int:
     from layoutx.ported import built, check_output, saved
 
     source, target = built(args.source, False), built(args.target, True)
-    check_output(args.output, target)
+    check_output(args.output, target, source)
     check(args)
     report = port(
         source,

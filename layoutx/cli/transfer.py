@@ -55,7 +55,7 @@ def run(args: Namespace) -> int:
     file = Path(args.target).exists()
     target = args.target if file else built(args.target, True)
     if not file:
-        check_output(args.output, target)
+        check_output(args.output, target, *(text.rpartition("=")[2] for text in args.source))
     found = transfer(
         _sources(args.source),
         target,

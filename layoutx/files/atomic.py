@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -60,6 +60,17 @@ def check_place(path: Path, ours: Callable[[Path], bool] | None = None) -> None:
             why="the result goes to a temporary file beside it first",
             do="choose another folder",
         )
+
+
+def not_over(path: Path, read: Iterable[object]) -> None:
+    """Refuse to write over a file that is read: `read`, of which what is no path counts as none.
+
+    Raises:
+        UsageError: with its name.
+    """
+    for one in [Path(given) for given in read if isinstance(given, (str, os.PathLike))]:
+        if url_of(path) is None and path.exists() and one.exists() and path.samefile(one):
+            raise UsageError(f"the output is {one.name} itself", where=str(path), do="give another name with -o")
 
 
 def _check_kind(path: Path) -> None:
