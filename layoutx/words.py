@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from itertools import islice
 
 MOST = 6
+MANY = 1000  # names that are looked through: of more it would take seconds
 
 
 def first(lines: Sequence[str], most: int = MOST) -> list[str]:
@@ -27,7 +29,7 @@ def near(name: str, known: Collection[str], what: str = "") -> str:
     """
     from difflib import get_close_matches
 
-    small = {one.lower(): one for one in known}
+    small = {one.lower(): one for one in islice(known, MANY)}
     alike = [small[one] for one in get_close_matches(name.lower(), small, 3)]
     if alike:
         return f"near it {'are' if len(alike) > 1 else 'is'} {', '.join(alike)}"

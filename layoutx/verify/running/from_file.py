@@ -18,6 +18,7 @@ from layoutx.verify.running.given import said
 from layoutx.verify.running.harmless import check_exported, check_keras, check_saved_model, check_script
 from layoutx.verify.running.opened import Runner
 
+LACKING = "is not installed"
 DO = "give package.module:callable that builds the model and loads its weights"
 
 
@@ -121,7 +122,7 @@ def _keras(path: Path) -> Runner:
         check_keras(path, store.config, _registered(name))
         library = _library(name)
         if library is None:
-            problems.append(f"{name} is not installed")
+            problems.append(f"{name} {LACKING}")
             continue
         try:
             found = KerasRunner(library.models.load_model(path, compile=False, safe_mode=True))
@@ -131,7 +132,9 @@ def _keras(path: Path) -> Runner:
         if old and name == "keras":
             found.note = f"a file of Keras {version} run by Keras {library.__version__}: some of its functions changed"
         return found
-    do = f"{DO}; or run `layoutx record` where it loads, and give the recording"
+    missing = all(one.endswith(LACKING) for one in problems)
+    first = 'pip install "layoutx[keras]"; or ' if missing else ""
+    do = f"{first}{DO}; or run `layoutx record` where it loads, and give the recording"
     raise ModelError(f"no installed Keras loads {path.name}", where=[str(path), *problems], why=_by(version), do=do)
 
 

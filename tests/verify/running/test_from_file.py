@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,13 @@ def test_a_saved_model_runs_its_signature(tmp_path: Path) -> None:
     assert found.outputs[0].shape == (3, 5)
     np.testing.assert_allclose(found.outputs[0], x @ np.arange(15.0).reshape(3, 5), rtol=1e-5)
     assert "cannot be recorded" in found.note
+
+
+def test_without_keras_its_file_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("keras", "tf_keras", "tensorflow"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(LayoutxError, match=r"keras is not installed(.|\n)*layoutx\[keras\]"):
+        opened(Path(__file__).resolve().parents[3] / "examples" / "digits.keras")
 
 
 @pytest.mark.models
