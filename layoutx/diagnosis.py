@@ -18,7 +18,7 @@ class WholeDiagnosis:
     Attributes:
         validation: the comparison that it explains.
         layers: one for each layer that differs in its own right, in the source's order.
-        gaps: one for each fault between layers.
+        gaps: one for each fault between layers, and for each tensor of wrong numbers that no run shows.
         remarks: what a run at inference does not show.
         seconds: spent on explanations.
     """
@@ -95,6 +95,7 @@ def _gap(found: Found) -> dict[str, Any]:
     return {
         "before": list(found.gap.before),
         "after": found.gap.after,
+        "layer": found.layer,
         "mode": found.mode,
         "what": found.what,
         "code": found.code,

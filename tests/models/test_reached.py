@@ -105,6 +105,7 @@ def test_diagnose_says_which_rows_these_are(both: tuple[Any, nn.Module], tmp_pat
     found = lx.diagnose(model, changed(module, change), ids)
     assert not found.ok
     assert found.explained
+    assert [one["layer"] for one in found.to_dict()["between"]] == ["table", "mid"]
     text = " ".join(str(found).split())
     assert "the numbers of 2 layers differ; explained" in text
     assert "weight of table holds other numbers than the source in 3 of 300 rows (207, 230, 291), which no" in text
