@@ -213,41 +213,47 @@ def _compared(
         return EndToEnd(note=UNASKED)
     here = planned.here()
     there = planned.there() if options.skip and is_keras(target) else None
-    sides = [side for side in (here, there) if side is not None]
-    first = {name for side in sides for way in beginning(side, options.skip).values() for name in way}
+    first = {
+        name
+        for side in (here, there)
+        if side is not None
+        for way in beginning(side, options.skip).values()
+        for name in way
+    }
     if planned.job.skipped.keys() - first:
         return EndToEnd(note="layers were left out: the two models need not agree")
-    padding = max((_padding(layer.plan) for layer in planned.job.layers), default=0)
+    low = max((_padding(layer.plan) for layer in planned.job.layers), default=0)
 
     def run(far: float = 1.0) -> EndToEnd:
         if isinstance(source, (str, Path)):
             from layoutx.verify.running.whole import compare_file
 
             return compare_file(Path(source), runnable(target), here, inputs, options.skip, there, far)
-        return compare_models(runnable(source), runnable(target), here, inputs, options.skip, there, padding, far)
+        return compare_models(runnable(source), runnable(target), here, inputs, options.skip, there, low, far)
 
     end = run()
-    if end.agrees and inputs is None and run(FAR).agrees is False:
-        _same_on_larger(source, target, options, planned.registry)
+    if inputs is None and end.largest is not None and end.agrees is not False:
+        larger = run(FAR)
+        if larger.agrees is False:
+            _same_on_larger(source, target, options, planned.registry)
+        elif larger.agrees and not end.agrees:  # what is lost in biases on plain inputs shows on larger ones
+            end = larger
     if end.agrees is False:
-        found = (
-            end.note if end.largest is None else f"largest difference {end.largest:.3g}, outputs up to {end.scale:.3g}"
-        )
+        size = end.largest is not None and f"largest difference {end.largest:.3g}, outputs up to {end.scale:.3g}"
         from layoutx.show.settings_text import other_settings
         from layoutx.show.validation_text import time_first
 
         near = end.largest is not None and end.largest <= NEAR * end.scale
         why, same = _where(source, target, inputs, options, planned.registry, near)
         if same is not None:
-            far = max(check.largest or 0.0 for check in same.end_to_end)
+            worst = max(check.largest or 0.0 for check in same.end_to_end)
             if time_first(same):
-                precision = same.source.get("dtype", "")
-                return EndToEnd(far, end.scale, precision, True, "; ".join(same.notes), late=True)
-            rounding = f"rounding: in float64 the largest difference is {far:.2g}"
-            return replace(end, agrees=True, note="; ".join(text for text in (end.note, rounding) if text))
+                return EndToEnd(worst, end.scale, same.source["dtype"], True, "; ".join(same.notes), late=True)
+            said = (end.note, f"rounding: in float64 the largest difference is {worst:.2g}")
+            return replace(end, agrees=True, note="; ".join(filter(None, said)))
         raise VerificationError(
             "the two models do not compute the same",
-            where=[f"{found} ({end.dtype})" if end.dtype else found, *other_settings(report.layers, why)],
+            where=[f"{size or end.note}{f' ({end.dtype})' * bool(end.dtype)}", *other_settings(report.layers, why)],
             why=why,
             do=DIFFERS,
         )

@@ -27,7 +27,10 @@ from layoutx.verify.plain import called, is_torch, outputs_of, said
 # float64 is not tighter: TensorFlow rounds some constants to float32 (gelu's root of 2, 1/sqrt(head_dim) of attention)
 RELATIVE = {"float64": 1e-7, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 LEAST = 1e-26  # below it frameworks flush to zero
-SAME = 1e-6  # what rounding alone makes of one number
+SAME = {
+    name: 10 * float(np.finfo(name).eps) for name in ("float64", "float32", "float16")
+}  # what rounding makes of one
+SAME["bfloat16"] = 10 * 2.0**-7
 MOST_MIXED = 4  # inputs of which every order is tried
 
 
@@ -67,6 +70,8 @@ def compare_models(
         arrays = _listed(inputs, names_of(source))
     else:
         arrays = enlarged(probes(keras, record_of(keras, model), low) if keras is not None else [], far)
+    if far != 1.0 and all(array.dtype.kind != "f" for array in arrays):
+        return EndToEnd(note="ids and masks are not larger or smaller")
     if not arrays:
         return EndToEnd(note="no inputs: the models' own shapes are not known")
     swapped = not given and not is_keras(source)  # probes have the axis order of the Keras side
@@ -114,7 +119,7 @@ def _best(
         except Exception as error:  # a wrong arrangement, or a model that cannot run at all
             refused = refused or said(error)
             continue
-        ends.append(replace(_difference(expected, found, note), mixed=order))
+        ends.append(replace(_difference(expected, found, note, _vary(arrays)), mixed=order))
         if ends[-1].agrees:
             return ends[-1]
     if ends:  # outputs of other shapes are no comparison, and not the same
@@ -168,8 +173,16 @@ def _channels_first(model: Any) -> bool | None:
     return usual or getattr(model, "channels_first", False)
 
 
-def _difference(expected: Sequence[Array], found: Sequence[Array], note: str) -> EndToEnd:
-    """Every output by its own size: a small one is not what the rounding of a large one is."""
+def _vary(inputs: Sequence[Array]) -> bool:
+    return any(len(array) > 1 and bool((array != array[:1]).any()) for array in inputs if array.ndim)
+
+
+def _difference(expected: Sequence[Array], found: Sequence[Array], note: str, vary: bool) -> EndToEnd:
+    """Every output by its own size: a small one is not what the rounding of a large one is.
+
+    Args:
+        vary: whether the inputs are not the same for every sample.
+    """
     if len(expected) != len(found):
         return EndToEnd(agrees=False, note=f"{len(expected)} outputs against {len(found)}")
     ends: list[tuple[float, float]] = []
@@ -189,18 +202,19 @@ def _difference(expected: Sequence[Array], found: Sequence[Array], note: str) ->
     shares = [largest / max(scale, LEAST) for largest, scale in ends]
     largest, scale = ends[int(np.argmax(shares))]  # the first NaN, if there is one
     agrees = all(share <= RELATIVE[worst] for share in shares)
-    empty = untelling(expected) if agrees else ""
+    empty = untelling(expected, worst) if agrees and vary else ""
     return EndToEnd(largest, scale, worst, None if empty else agrees, "; ".join(t for t in (note, empty) if t))
 
 
-def untelling(outputs: Sequence[Array]) -> str:
-    """Why outputs that agree tell nothing of the layers before them; "" where they do."""
+def untelling(outputs: Sequence[Array], precision: str) -> str:
+    """Why outputs that agree tell nothing of the layers before them, of inputs that vary; "" where they do."""
+    same = SAME[precision]
     wide = [array.astype(np.float64) for array in outputs if array.dtype.kind == "f" and array.shape[:1] > (1,)]
     if not wide or len(wide) < len(outputs) or not all(array.size for array in wide):
         return ""
-    if all(float(np.ptp(array, axis=0).max()) <= SAME * float(np.abs(array).max()) for array in wide):
+    if all(float(np.ptp(array, axis=0).max()) <= same * float(np.abs(array).max()) for array in wide):
         return "the outputs are the same whatever the inputs, so that they tell nothing of the layers before"
-    if all(array.max() > 0.5 and np.minimum(np.abs(array), np.abs(array - 1.0)).max() <= SAME for array in wide):
+    if all(array.max() > 0.5 and np.minimum(np.abs(array), np.abs(array - 1.0)).max() <= same for array in wide):
         return "all outputs are 0 or 1 (saturated), so that they tell nothing of the layers before"
     return ""
 

@@ -114,12 +114,33 @@ def test_outputs_that_tell_nothing_prove_nothing(silent: str) -> None:
 
 def test_what_tells_something() -> None:
     rng = np.random.default_rng(0)
-    assert untelling([rng.normal(size=(3, 4))]) == ""
-    assert untelling([np.ones((3, 4)), rng.normal(size=(3, 4))]) == ""  # one output that tells is enough
-    assert untelling([np.ones((1, 4))]) == ""  # of one sample nobody can say
-    assert untelling([np.eye(3)[[0, 1]] + 1e-3]) == ""
-    assert untelling([np.eye(3)[[0, 1]]]) != ""
-    assert untelling([np.array([[1], [0]])]) == ""  # whole numbers are meant so
+    wide = "float64"
+    assert untelling([rng.normal(size=(3, 4))], wide) == ""
+    assert untelling([np.ones((3, 4)), rng.normal(size=(3, 4))], wide) == ""  # one output that tells is enough
+    assert untelling([np.ones((1, 4))], wide) == ""  # of one sample nobody can say
+    assert untelling([np.eye(3)[[0, 1]] + 1e-3], wide) == ""
+    assert untelling([np.eye(3)[[0, 1]]], wide) != ""
+    assert untelling([np.array([[1], [0]])], wide) == ""  # whole numbers are meant so
+    nearly = np.ones((3, 4)) + 1e-7 * rng.normal(size=(3, 4))
+    assert untelling([nearly], wide) == ""
+    assert untelling([nearly], "float32") != ""
+
+
+def test_one_sample_again_and_again() -> None:
+    """Outputs that are the same because the inputs are tell as much as one sample does."""
+    end = lx.port(chain(), twin(torch.tanh), np.ones((3, 6), np.float32)).end_to_end
+    assert end is not None
+    assert end.agrees
+
+
+def test_what_is_lost_in_biases_shows_on_larger_inputs() -> None:
+    """Between plain inputs the outputs vary by less than float32 keeps; images are read so without their Rescaling."""
+    source = chain()
+    first = source.get_layer("a")
+    first.kernel.assign(np.asarray(first.kernel) * 1e-7)
+    end = lx.port(source, twin(torch.tanh)).end_to_end
+    assert end is not None
+    assert end.agrees
 
 
 def test_time_before_batch_is_no_rounding() -> None:
