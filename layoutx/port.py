@@ -25,9 +25,8 @@ from layoutx.plan.plan import Plan
 from layoutx.progress import Progress
 from layoutx.report import Report, report_of
 from layoutx.show.progress import reported
-from layoutx.spec.registry import Registry, registry
-from layoutx.validation import Validation
-from layoutx.verify.made import FAR, LARGER
+from layoutx.spec.registry import registry
+from layoutx.verify.made import FAR
 from layoutx.verify.models import compare_models
 from layoutx.verify.outcome import UNASKED, EndToEnd
 from layoutx.verify.running.export_module import runnable
@@ -36,9 +35,6 @@ ELSEWHERE = (
     "write a file with lx.convert(source, OUT, to=..., like=...), and load it as its framework does; a .pt2 file: "
     "program = torch.export.load(FILE), lx.port(source, program), torch.export.save(program, FILE)"
 )
-
-DIFFERS = "`layoutx diagnose` tries the known mistakes; compare=False (--no-compare) ports without a run"
-NEAR = 1e-3  # of the largest output: what may be rounding, and is worth a run in float64
 
 
 @reported
@@ -235,16 +231,19 @@ def _compared(
     if inputs is None and end.largest is not None and end.agrees is not False:
         larger = run(FAR)
         if larger.agrees is False:
-            _same_on_larger(source, target, options, planned.registry)
+            from layoutx.parting import same_on_larger
+
+            same_on_larger(source, target, options, planned.registry)
         elif larger.agrees and not end.agrees:  # what is lost in biases on plain inputs shows on larger ones
             end = larger
     if end.agrees is False:
-        size = end.largest is not None and f"largest difference {end.largest:.3g}, outputs up to {end.scale:.3g}"
+        from layoutx.parting import DIFFERS, NEAR, parting
         from layoutx.show.settings_text import other_settings
         from layoutx.show.validation_text import time_first
 
+        size = end.largest is not None and f"largest difference {end.largest:.3g}, outputs up to {end.scale:.3g}"
         near = end.largest is not None and end.largest <= NEAR * end.scale
-        why, same = _where(source, target, inputs, options, planned.registry, near)
+        why, same = parting(source, target, inputs, options, planned.registry, near)
         if same is not None:
             worst = max(check.largest or 0.0 for check in same.end_to_end)
             if time_first(same):
@@ -263,44 +262,3 @@ def _compared(
 def _padding(plan: Plan) -> int:
     """How many rows lie before the first position of a table: as many ids are padding, or none of the words."""
     return max(side.sizes.get("front", 0) for side in (plan.source, plan.target))
-
-
-def _where(
-    source: Any, target: Any, inputs: Any, options: Options, known: Registry, near: bool
-) -> tuple[str, Validation | None]:
-    """Where two models part; where they cannot be compared so, what it has to be. And, if in float64 they do not
-    part, the comparison that shows it.
-
-    In the models' own precision first, which takes as long as running them once; where all is the same so, or the
-    outputs are `near` each other and nothing is known to differ, in float64.
-    """
-    from layoutx.show.validation_text import certain, reason, time_first
-    from layoutx.validate import compared_models
-
-    first = ""
-    for first_only in (True, False):
-        try:
-            found = compared_models(source, target, inputs, options, known, first_only=first_only)
-        except Exception:  # whatever comes of it, the outputs differ, and that is what has to be said
-            continue
-        if found.ok and time_first(found):
-            return "", found
-        why = reason(found)
-        if why and not (near and first_only and not certain(found)):
-            return why, None
-        if found.ok and {found.source.get("dtype"), found.target.get("dtype")} == {"float64"}:
-            return "", found
-        first = why
-    between = "each layer was proved on its own: what differs lies between them (padding, activation, axes, eps)"
-    return first or between, None
-
-
-def _same_on_larger(source: Any, target: Any, options: Options, known: Registry) -> None:
-    """Refuse models that plainly part on larger inputs alone."""
-    from layoutx.show.validation_text import reason
-    from layoutx.validate import on_larger
-
-    if (found := on_larger(source, target, options, known)) is not None:
-        worst = max(check.largest or 0.0 for check in found.end_to_end)
-        where = f"largest difference {worst:.3g} (float64): an activation that one of them alone cuts off, or a clip"
-        raise VerificationError(f"the two models {LARGER}", where=where, why=reason(found), do=DIFFERS)
