@@ -25,17 +25,16 @@ from layoutx.plan.plan import Plan
 from layoutx.progress import Progress
 from layoutx.report import Report, report_of
 from layoutx.show.progress import reported
-from layoutx.spec.registry import Registry, registry
+from layoutx.spec.registry import registry
+from layoutx.verify.made import FAR
 from layoutx.verify.models import compare_models
-from layoutx.verify.outcome import EndToEnd
+from layoutx.verify.outcome import UNASKED, EndToEnd
 from layoutx.verify.running.export_module import runnable
 
 ELSEWHERE = (
     "write a file with lx.convert(source, OUT, to=..., like=...), and load it as its framework does; a .pt2 file: "
     "program = torch.export.load(FILE), lx.port(source, program), torch.export.save(program, FILE)"
 )
-
-NEAR = 1e-3  # of the largest output: what may be rounding, and is worth a run in float64
 
 
 @reported
@@ -207,36 +206,55 @@ def _compared(
         VerificationError: the outputs differ.
     """
     if not compare:
-        return EndToEnd(note="not asked for")
+        return EndToEnd(note=UNASKED)
     here = planned.here()
     there = planned.there() if options.skip and is_keras(target) else None
-    sides = [side for side in (here, there) if side is not None]
-    first = {name for side in sides for way in beginning(side, options.skip).values() for name in way}
+    first = {
+        name
+        for side in (here, there)
+        if side is not None
+        for way in beginning(side, options.skip).values()
+        for name in way
+    }
     if planned.job.skipped.keys() - first:
         return EndToEnd(note="layers were left out: the two models need not agree")
-    if isinstance(source, (str, Path)):
-        from layoutx.verify.running.whole import compare_file
+    low = max((_padding(layer.plan) for layer in planned.job.layers), default=0)
 
-        end = compare_file(Path(source), runnable(target), here, inputs, options.skip, there)
-    else:
-        padding = max((_padding(layer.plan) for layer in planned.job.layers), default=0)
-        end = compare_models(runnable(source), runnable(target), here, inputs, options.skip, there, padding)
+    def run(far: float = 1.0) -> EndToEnd:
+        if isinstance(source, (str, Path)):
+            from layoutx.verify.running.whole import compare_file
+
+            return compare_file(Path(source), runnable(target), here, inputs, options.skip, there, far)
+        return compare_models(runnable(source), runnable(target), here, inputs, options.skip, there, low, far)
+
+    end = run()
+    if inputs is None and end.largest is not None and end.agrees is not False:
+        larger = run(FAR)
+        if larger.agrees is False:
+            from layoutx.parting import same_on_larger
+
+            same_on_larger(source, target, options, planned.registry)
+        elif larger.agrees and not end.agrees:  # what is lost in biases on plain inputs shows on larger ones
+            end = larger
     if end.agrees is False:
-        found = (
-            end.note if end.largest is None else f"largest difference {end.largest:.3g}, outputs up to {end.scale:.3g}"
-        )
-        from layoutx.show.validation_text import other_settings
+        from layoutx.parting import DIFFERS, NEAR, parting
+        from layoutx.show.settings_text import other_settings
+        from layoutx.show.validation_text import time_first
 
+        size = end.largest is not None and f"largest difference {end.largest:.3g}, outputs up to {end.scale:.3g}"
         near = end.largest is not None and end.largest <= NEAR * end.scale
-        why, same = _where(source, target, inputs, options, planned.registry, near)
-        if same:
-            return replace(end, agrees=True, note="; ".join(text for text in (end.note, same) if text))
-        told = [(x.name, x.plan.source, x.plan.target) for x in report.layers if x.settled and x.plan is not None]
+        why, same = parting(source, target, inputs, options, planned.registry, near)
+        if same is not None:
+            worst = max(check.largest or 0.0 for check in same.end_to_end)
+            if time_first(same):
+                return EndToEnd(worst, end.scale, same.source["dtype"], True, "; ".join(same.notes), late=True)
+            said = (end.note, f"rounding: in float64 the largest difference is {worst:.2g}")
+            return replace(end, agrees=True, note="; ".join(filter(None, said)))
         raise VerificationError(
             "the two models do not compute the same",
-            where=[f"{found} ({end.dtype})" if end.dtype else found, *other_settings(told, why)],
+            where=[f"{size or end.note}{f' ({end.dtype})' * bool(end.dtype)}", *other_settings(report.layers, why)],
             why=why,
-            do="`layoutx diagnose` tries the known mistakes; compare=False (--no-compare) ports without a run",
+            do=DIFFERS,
         )
     return end
 
@@ -244,30 +262,3 @@ def _compared(
 def _padding(plan: Plan) -> int:
     """How many rows lie before the first position of a table: as many ids are padding, or none of the words."""
     return max(side.sizes.get("front", 0) for side in (plan.source, plan.target))
-
-
-def _where(source: Any, target: Any, inputs: Any, options: Options, known: Registry, near: bool) -> tuple[str, str]:
-    """Where two models part; where they cannot be compared so, what it has to be. And, if in float64 they do not
-    part, that it is rounding.
-
-    In the models' own precision first, which takes as long as running them once; where all is the same so, or the
-    outputs are `near` each other and nothing is known to differ, in float64.
-    """
-    from layoutx.show.validation_text import certain, reason
-    from layoutx.validate import compared_models
-
-    first = ""
-    for first_only in (True, False):
-        try:
-            found = compared_models(source, target, inputs, options, known, first_only=first_only)
-        except Exception:  # whatever comes of it, the outputs differ, and that is what has to be said
-            continue
-        why = reason(found)
-        if why and not (near and first_only and not certain(found)):
-            return why, ""
-        if found.ok and {found.source.get("dtype"), found.target.get("dtype")} == {"float64"}:
-            far = max(check.largest or 0.0 for check in found.end_to_end)
-            return "", f"rounding: in float64 the largest difference is {far:.2g}"
-        first = why
-    between = "each layer was proved on its own: what differs lies between them (padding, activation, axes, eps)"
-    return first or between, ""

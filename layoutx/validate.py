@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from layoutx.empty import NOTHING
+from layoutx.errors import LayoutxError
 from layoutx.files.open import open_store
 from layoutx.job.folding import joint_folded
 from layoutx.job.heads import other_heads
@@ -31,11 +32,12 @@ from layoutx.validation import Validation
 from layoutx.verify.ahead import Ahead, Begun, ahead
 from layoutx.verify.compare.both import Both, both
 from layoutx.verify.compare.layers import sides_of
-from layoutx.verify.compare.limits import OPEN
+from layoutx.verify.compare.limits import FAIL, OPEN
 from layoutx.verify.compare.recorded import compared
 from layoutx.verify.compare.stacks import title
 from layoutx.verify.compare.subclassed import told
 from layoutx.verify.diagnose.crossed import Owner
+from layoutx.verify.made import FAR, LARGER
 from layoutx.verify.recording import Recording
 from layoutx.verify.running.inputs_file import inputs_of
 from layoutx.verify.running.opened import Runner, opened
@@ -77,9 +79,25 @@ def validate(
         MatchError: layers that could not be paired.
     """
     options = options_of((), skip, only, forms, pairs, values=values, map=map)
-    return compared_models(
-        a, b, inputs_of(inputs), options, registry(specs), tolerance=tolerance or 0.0, weights=weights
-    )
+    given = inputs_of(inputs)
+    found = compared_models(a, b, given, options, registry(specs), tolerance=tolerance or 0.0, weights=weights)
+    return (on_larger(a, b, options, registry(specs)) if found.ok and given is None else None) or found
+
+
+def on_larger(a: Any, b: Any, options: Options, known: Registry) -> Validation | None:
+    """The comparison on made inputs that are much larger, where the outputs plainly differ on these; else None.
+
+    What cuts off large numbers alone (ReLU6 in the place of ReLU, a clip) does not show on others.
+    """
+    found = None
+    for first_only in (True, False):
+        try:
+            found = compared_models(a, b, None, options, known, first_only=first_only, far=FAR)
+        except LayoutxError:  # inputs of one's own, or a model that takes no such numbers
+            return None
+        if all(check.verdict != FAIL for check in found.end_to_end):
+            return None
+    return found and replace(found, notes=(LARGER, *found.notes))
 
 
 def compared_models(
@@ -92,8 +110,14 @@ def compared_models(
     tolerance: float = 0.0,
     weights: Any = None,
     first_only: bool = False,
+    far: float = 1.0,
 ) -> Validation:
-    """As `validate`; `first_only`: in the models' own precision, and no further than to the first difference."""
+    """As `validate`.
+
+    Args:
+        first_only: in the models' own precision, and no further than to the first difference.
+        far: how many times as large made inputs are as they are else.
+    """
     started = time.perf_counter()
     first, second = opened(a), opened(b)
     if "recorded" in (_kind(first) if weights is None else "", _kind(second)):
@@ -124,6 +148,7 @@ def compared_models(
         problems={title(pair.source): _problem(pair) for pair in joined.pairs},
         tolerance=tolerance,
         first_only=first_only,
+        far=far,
         given=given,
     )
     return _stamped(_validation(found, joined, first, second, (a, b)), started)

@@ -31,7 +31,15 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("layoutx.job",),
     (
         *("layoutx.transfer", "layoutx.transferred", "layoutx.blend", "layoutx.stats"),
-        *("layoutx.convert", "layoutx.port", "layoutx.match", "layoutx.ported", "layoutx.inspect", "layoutx.report"),
+        *(
+            "layoutx.convert",
+            "layoutx.port",
+            "layoutx.parting",
+            "layoutx.match",
+            "layoutx.ported",
+            "layoutx.inspect",
+            "layoutx.report",
+        ),
         *(
             "layoutx.api",
             "layoutx.show",

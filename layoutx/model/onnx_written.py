@@ -33,13 +33,12 @@ def norms(
 ) -> list[Norm]:
     """Every norm whose scale is stored: where one number for each feature multiplies what was normalised."""
     found = []
-    makers: dict[str, int] = {}
+    makers = {name: i for i, node in enumerate(nodes) for name in node.output}
     for i, node in enumerate(nodes):
         if node.op_type == "Mul" and node.domain in DOMAINS:
             one = _Search(nodes, makers, consts, readers, shapes, []).norm(i)
             if one is not None:
                 found.append(one)
-        makers.update(dict.fromkeys(node.output, i))
     return found
 
 

@@ -18,7 +18,7 @@ from layoutx.model.storing import Layer, Stored, seen_in, stored
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.configs import switches
 from layoutx.spec.registry import Registry
-from layoutx.spec.schema import Form
+from layoutx.spec.schema import Form, holds
 
 CROWD = 64  # places of one shape from which on the same name is enough: comparing all with all would take hours
 
@@ -142,6 +142,8 @@ def _held(
                 key = (*where, *map(str, way.instance.values()))
                 live = dict(known.config) if known is not None and known.form == form.runs else {}
                 said = {k: v for k, v in _said(values, layer, prefix).items() if k in form.config}
+                if live and _laid(form, way.config) != _laid(form, {**way.config, **live}):
+                    continue  # the node says itself which way its kernel lies (transB)
                 settled = {**said, **live} if known is not None and known.names else said
                 if any(k in switched and {**form.config, **way.config}[k] != v for k, v in settled.items()):
                     continue
@@ -156,6 +158,13 @@ def _held(
                     differ = [k for k in switched if way.config.get(k) != best[key].config.get(k) and k not in given]
                     best[key] = replace(best[key], open=tuple(differ))
     return sorted(_fullest(list(best.values())), key=lambda c: c.at)
+
+
+def _laid(form: Form, config: Mapping[str, Any]) -> list[int]:
+    """Of each tensor that a form stores in several ways, which one it is under a config."""
+    full = {**form.config, **config}
+    several = (spec.cases for spec in form.tensors if len(spec.cases) > 1)
+    return [next((at for at, case in enumerate(cases) if holds(case.when, full)), -1) for cases in several]
 
 
 def _fullest(found: list[Candidate]) -> list[Candidate]:

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from layoutx.show.tables import clean, plural
+from layoutx.verify.outcome import EndToEnd
 from layoutx.words import listed
 
+TIME_FIRST = "time before batch (a batch_first that was forgotten?)"
 MOST = 3  # groups that are written out, and layers of each
 NOTICED = (
     "Exchanged they would fit and be proved as well: run both models (`layoutx validate`, `layoutx port`), or say "
@@ -37,10 +39,11 @@ def placed_text(groups: Sequence[Sequence[str]], many: int) -> str:
     return f", {told} of {many} where habit alone puts them" if told else ""
 
 
-def given_text(order: Sequence[int], groups: Sequence[Sequence[str]]) -> str:
+def given_text(end: EndToEnd, groups: Sequence[Sequence[str]]) -> str:
     """What the first line says of inputs that the other model was given in an order of its own; "" for the same."""
+    order = end.mixed
     if not order:
-        return ""
+        return f" if the target is given {TIME_FIRST}" if end.late else ""
     told = " (or in their own order, were layers exchanged that habit alone puts where they are)" if groups else ""
     return f" if the target is given inputs {', '.join(str(i + 1) for i in order)} in this order{told}"
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from layoutx.show.alike_text import exchange_text, given_text, placed_text
 from layoutx.show.recognised_text import recognised
+from layoutx.show.settings_text import apart_text
 from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row, size_text
+from layoutx.verify.outcome import UNASKED
 from layoutx.words import listed
 
 if TYPE_CHECKING:
@@ -121,11 +123,12 @@ def _answer(report: Report) -> Iterator[tuple[str, str]]:
 
 def _same(report: Report) -> str:
     if report.end_to_end is not None and report.end_to_end.agrees:
-        return "the models compute the same" + given_text(report.end_to_end.mixed, report.alike)
+        return "the models compute the same" + apart_text(report.layers) + given_text(report.end_to_end, report.alike)
     proved = sum(layer.proof.largest is not None for layer in report.layers)
     some = f"{proved} of {len(report.layers)} layers compared, and these compute the same"
     said = "every layer computes the same" if proved == len(report.layers) else some
-    return said + placed_text(report.alike, len(report.layers))
+    wanted = report.end_to_end is not None and report.end_to_end.note != UNASKED
+    return said + placed_text(report.alike, len(report.layers)) + (", of the whole models nothing is known" * wanted)
 
 
 def _exact(report: Report) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from layoutx.model.differing import together
+from layoutx.show.alike_text import TIME_FIRST
 from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row
-from layoutx.spec.bound import BoundForm
 from layoutx.verify.compare.limits import FAIL, OPEN
 from layoutx.verify.compare.pairs import Check, Gap
-from layoutx.words import first, listed
+from layoutx.verify.made import LARGER
+from layoutx.words import listed
 
 if TYPE_CHECKING:
     from layoutx.validation import Validation
@@ -53,11 +54,16 @@ def _sides(found: Validation) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _said(found: Validation) -> str:
+    if LARGER in found.notes:
+        return f"they {LARGER}: {_parted(found)}"
+    return _parted(found)
+
+
+def _parted(found: Validation) -> str:
     first = found.first
     hidden = [clean(check.layer) for check in found.checks if check.hidden]
     if found.ok:
-        turned = any("time turned before batch" in note for note in found.notes)
-        given = ", the target given time before batch (a batch_first that was forgotten?)" if turned else ""
+        given = _given(found)
         open_ = [clean(check.layer) for check in found.checks if check.verdict == OPEN and not check.call]
         alone = f" ({listed(open_)} not compared alone)" if open_ else ""
         return f"they compute the same{given}{alone}" if found.end_to_end else "every layer computes the same"
@@ -75,6 +81,19 @@ def _said(found: Validation) -> str:
     if alike and found.checks and not found.end_to_end:
         return "every layer computes the same, but the target as a whole was not run"
     return "not everything could be compared"
+
+
+def _given(found: Validation) -> str:
+    """How the target had to be given the inputs for it."""
+    if time_first(found):
+        return f", the target given {TIME_FIRST}"
+    order = next((note for note in found.notes if note.startswith("inputs: ") and note.endswith("in this order")), "")
+    return f", the target given {order.removeprefix('inputs: ')}" if order else ""
+
+
+def time_first(found: Validation) -> bool:
+    """Whether the target was given time before batch."""
+    return any("time turned before batch" in note for note in found.notes)
 
 
 def _names(names: tuple[str, ...], nothing: str) -> str:
@@ -201,12 +220,6 @@ def _settings(first: Check, found: Validation) -> list[tuple[str, int]]:
     told = ((layer, source, target) for layer, _, source, target in found.bounds if layer not in found.unsaid)
     lines = together(told, name)
     return [(line, len(layers) - 1) for line, layers in lines.items() if name in layers]
-
-
-def other_settings(layers: Iterable[tuple[str, BoundForm, BoundForm]], said: str) -> list[str]:
-    """Settings that are known to differ and that a text does not name yet, each with its layers."""
-    found = [(clean(line, 400), names) for line, names in together(layers).items() if clean(line, 400) not in said]
-    return first([f"not the source's: {line} ({listed([clean(n) for n in names])})" for line, names in found], MOST)
 
 
 def _others(found: Validation) -> list[Check]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from layoutx.plan.plan import Array
 from layoutx.verify.left_out import ended, ends_of
 
 SEED = 20261121
+FAR = 16.0  # how much larger inputs are made to see what cuts off large numbers alone (ReLU6, a clip)
+LARGER = f"compute the same on plain inputs, and not on {FAR:g} times as large ones"
 LENGTHS = (7, 11, 13)  # of axes that a model leaves open
 # of maps and volumes: a deep network halves them five times, and Keras pads those of unknown size as if they were even
 WIDE = {4: (64, 96, 32), 5: (16, 32, 8)}
@@ -46,7 +48,7 @@ def probes(model: Any, record: Keyed | ModelRecord, low: int = 0) -> list[Array]
     limits, ends = vocabularies(record), ends_of(model)
     found: list[Array] = []
     for tensor in model.inputs:
-        shape = [3, *sized(tensor.shape[1:])]
+        shape = [tensor.shape[0] or 3, *sized(tensor.shape[1:])]
         name = names_of(model)[len(found)]
         dtype = str(getattr(tensor.dtype, "name", tensor.dtype))
         limit = limits.get(name) or (limits.get("") if len(model.inputs) == 1 else None)
@@ -58,6 +60,13 @@ def probes(model: Any, record: Keyed | ModelRecord, low: int = 0) -> list[Array]
         if value is not None and found[-1].ndim > 1 and limit != 1:
             found[-1] = ended(found[-1], value)
     return found
+
+
+def enlarged(arrays: Iterable[Array], far: float = FAR) -> list[Array]:
+    """Numbers as many times as large; ids and masks stay."""
+    if far == 1.0:
+        return list(arrays)
+    return [(array * far).astype(array.dtype) if array.dtype.kind == "f" else array for array in arrays]
 
 
 def sized(shape: Sequence[int | None]) -> list[int]:

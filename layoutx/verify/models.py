@@ -20,13 +20,18 @@ from layoutx.model.tree import family, is_tree, runs
 from layoutx.plan.plan import Array
 from layoutx.verify.ahead import Begun, ahead
 from layoutx.verify.keywords import keywords_for
-from layoutx.verify.made import names_of, probes, record_of
+from layoutx.verify.made import enlarged, names_of, probes, record_of
 from layoutx.verify.outcome import EndToEnd
 from layoutx.verify.plain import called, is_torch, outputs_of, said
 from layoutx.verify.running.given import OTHER_INPUTS
 
 # float64 is not tighter: TensorFlow rounds some constants to float32 (gelu's root of 2, 1/sqrt(head_dim) of attention)
 RELATIVE = {"float64": 1e-7, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
+LEAST = 1e-26  # below it frameworks flush to zero
+SAME = {
+    name: 10 * float(np.finfo(name).eps) for name in ("float64", "float32", "float16")
+}  # what rounding makes of one
+SAME["bfloat16"] = 10 * 2.0**-7
 MOST_MIXED = 4  # inputs of which every order is tried
 
 
@@ -38,6 +43,7 @@ def compare_models(
     left_out: Collection[str] = (),
     there: Keyed | ModelRecord | None = None,
     low: int = 0,
+    far: float = 1.0,
 ) -> EndToEnd:
     """Run both on the same inputs and compare all outputs.
 
@@ -48,6 +54,7 @@ def compare_models(
         left_out: names of layers, as for `--skip`: what those at one model's inputs make of these goes to the other.
         there: the target's record, which tells where in it these are.
         low: ids below it are padding to one of the models: random ones are not.
+        far: how many times as large random numbers are as they are else.
 
     Raises:
         UsageError: the given inputs cannot be run by the source or the target.
@@ -63,7 +70,9 @@ def compare_models(
     if given:
         arrays = _listed(inputs, names_of(source))
     else:
-        arrays = probes(keras, record_of(keras, model), low) if keras is not None else []
+        arrays = enlarged(probes(keras, record_of(keras, model), low) if keras is not None else [], far)
+    if far != 1.0 and all(array.dtype.kind != "f" for array in arrays):
+        return EndToEnd(note="ids and masks are not larger or smaller")
     if not arrays:
         return EndToEnd(note="no inputs: the models' own shapes are not known")
     swapped = not given and not is_keras(source)  # probes have the axis order of the Keras side
@@ -113,7 +122,7 @@ def _best(
         except Exception as error:  # a wrong arrangement, or a model that cannot run at all
             refused = refused or said(error)
             continue
-        ends.append(replace(_difference(expected, found, note), mixed=order))
+        ends.append(replace(_difference(expected, found, note, _vary(arrays)), mixed=order))
         if ends[-1].agrees:
             return ends[-1]
     if ends:  # outputs of other shapes are no comparison, and not the same
@@ -167,10 +176,19 @@ def _channels_first(model: Any) -> bool | None:
     return usual or getattr(model, "channels_first", False)
 
 
-def _difference(expected: Sequence[Array], found: Sequence[Array], note: str) -> EndToEnd:
+def _vary(inputs: Sequence[Array]) -> bool:
+    return any(len(array) > 1 and bool((array != array[:1]).any()) for array in inputs if array.ndim)
+
+
+def _difference(expected: Sequence[Array], found: Sequence[Array], note: str, vary: bool) -> EndToEnd:
+    """Every output by its own size: a small one is not what the rounding of a large one is.
+
+    Args:
+        vary: whether the inputs are not the same for every sample.
+    """
     if len(expected) != len(found):
         return EndToEnd(agrees=False, note=f"{len(expected)} outputs against {len(found)}")
-    largest, scale, worst = 0.0, 0.0, "float64"
+    ends: list[tuple[float, float]] = []
     found = by_shape(expected, by_name(expected, found))
     for left, right in zip(expected, found, strict=True):
         apart = [_apart(left, turned) for turned in _turned(right) if turned.shape == left.shape]
@@ -179,15 +197,29 @@ def _difference(expected: Sequence[Array], found: Sequence[Array], note: str) ->
             note = "; ".join(text for text in (note, f"outputs of shapes {left.shape} and {right.shape}") if text)
         if not apart:
             return EndToEnd(agrees=False, note=f"outputs of shapes {left.shape} and {right.shape}")
-        for array in (left, right):
-            name = array.dtype.name
-            worst = name if name in RELATIVE and RELATIVE[name] > RELATIVE[worst] else worst
-        largest = float(np.maximum(largest, min(apart)))  # unlike max(), keeps a NaN
-        scale = float(np.maximum(scale, np.abs(left.astype(np.float64)).max(initial=0.0)))
-    if largest == 0.0 and scale == 0.0:
-        return EndToEnd(largest, scale, worst, None, "all outputs are zero")
-    agrees = bool(largest <= RELATIVE[worst] * max(scale, 1e-6))
-    return EndToEnd(largest, scale, worst, agrees, note)
+        ends.append((min(apart), float(np.abs(left.astype(np.float64)).max(initial=0.0))))
+    if all(end == (0.0, 0.0) for end in ends):
+        return EndToEnd(0.0, 0.0, "float64", None, "all outputs are zero")
+    names = [array.dtype.name for array in (*expected, *found)]
+    worst = max((name for name in names if name in RELATIVE), key=lambda name: RELATIVE[name], default="float64")
+    shares = [largest / max(scale, LEAST) for largest, scale in ends]
+    largest, scale = ends[int(np.argmax(shares))]  # the first NaN, if there is one
+    agrees = all(share <= RELATIVE[worst] for share in shares)
+    empty = untelling(expected, worst) if agrees and vary else ""
+    return EndToEnd(largest, scale, worst, None if empty else agrees, "; ".join(t for t in (note, empty) if t))
+
+
+def untelling(outputs: Sequence[Array], precision: str) -> str:
+    """Why outputs that agree tell nothing of the layers before them, of inputs that vary; "" where they do."""
+    same = SAME[precision]
+    wide = [array.astype(np.float64) for array in outputs if array.dtype.kind == "f" and array.shape[:1] > (1,)]
+    if not wide or len(wide) < len(outputs) or not all(array.size for array in wide):
+        return ""
+    if all(float(np.ptp(array, axis=0).max()) <= same * float(np.abs(array).max()) for array in wide):
+        return "the outputs are the same whatever the inputs, so that they tell nothing of the layers before"
+    if all(array.max() > 0.5 and np.minimum(np.abs(array), np.abs(array - 1.0)).max() <= same for array in wide):
+        return "all outputs are 0 or 1 (saturated), so that they tell nothing of the layers before"
+    return ""
 
 
 def by_name(expected: Sequence[Array], found: Sequence[Array]) -> Sequence[Array]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from layoutx.frozen import frozen
 
+UNASKED = "not asked for"  # the note of a comparison that nobody wanted
+
 
 @frozen
 class Proof:
@@ -36,6 +38,7 @@ class EndToEnd:
         dtype: what the models computed in.
         agrees: whether the difference is rounding; None where the models were not run.
         note: how axes were turned, or why the models were not run.
+        late: the other model was given time before batch.
         mixed: in which order the other model was given the inputs, where that is not their own; () where it is.
     """
 
@@ -44,4 +47,5 @@ class EndToEnd:
     dtype: str = ""
     agrees: bool | None = None
     note: str = ""
+    late: bool = False
     mixed: tuple[int, ...] = ()

@@ -27,7 +27,12 @@ def outputs_of(model: Any, arrays: Sequence[Array], keywords: Sequence[str] = ()
     if is_tree(model):
         return _run_tree(model, arrays)
     if not is_torch(model):
-        return flat(model(packed(model, arrays), training=False))
+        if not is_keras(model):
+            return flat(model(packed(model, arrays), training=False))
+        from layoutx.verify.running.keras_double import same_state
+
+        with same_state(model):
+            return flat(model(packed(model, arrays), training=False))
     import torch
 
     floats = [p.dtype for p in model.parameters() if p.dtype.is_floating_point]

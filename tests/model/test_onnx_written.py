@@ -95,6 +95,7 @@ SHIFT = [node("Mul", "k f", "u"), node("Add", "u b", "l"), node("Add", "t l", "y
     ("nodes", "shape"),
     [
         ([CENTRED[0], *TENSORFLOW, *SHIFT], (2, 3, 7)),
+        ([CENTRED[0], *TENSORFLOW[1:], TENSORFLOW[0], *SHIFT], (2, 3, 7)),  # a graph says no order but who reads whom
         ([node("GlobalAveragePool", "x", "m"), *TENSORFLOW, *SHIFT], (2, 3, 7)),
         (
             [CENTRED[0], *TENSORFLOW[1:], node("Mul", "m f", "u"), node("Sub", "b u", "l"), node("Add", "l t", "y")],

@@ -327,3 +327,35 @@ def test_two_maps_of_other_sides_are_not_alike() -> None:
     here = Refinement("(h w c)", "(c h w)", {"c": 5, "h": 2, "w": 6}, "flatten(conv)")
     assert not agreed._alike(here, Refinement("(h w c)", "(c h w)", {"c": 5, "h": 3, "w": 4}, "flatten(conv)"))
     assert not agreed._alike(here, Refinement("(c n)", "(c n)", {"c": 5, "n": 12}, "flatten(conv)"))
+
+
+class Folds(nn.Module):
+    """Layers of 4 to 5 and of 5 to 4 units behind a GRU, and two heads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(4, 4, batch_first=True)
+        self.fc1, self.fc2, self.fc3 = nn.Linear(4, 5), nn.Linear(5, 5), nn.Linear(5, 4)
+        self.fc4, self.fc5 = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.fc1(self.gru(x)[0])
+        x = torch.sigmoid(self.fc3((x + torch.tanh(self.fc2(x))).mean(1)))
+        return self.fc4(x), self.fc5(x)
+
+
+def test_a_node_says_which_way_its_kernel_lies(tmp_path: Path) -> None:
+    """Turned over, without its bias, the kernel of 4 to 5 units would fit the layer of 5 to 4."""
+    module, path, x = Folds().eval(), tmp_path / "m.onnx", torch.randn(2, 3, 4)
+    torch.onnx.export(
+        module, (x,), path, dynamo=False, training=torch.onnx.TrainingMode.PRESERVE, do_constant_folding=False
+    )
+    dense, made = keras.layers.Dense, keras.Input((3, 4))
+    y = dense(5)(keras.layers.GRU(4, return_sequences=True)(made))
+    y = keras.layers.Add()([y, keras.layers.Activation("tanh")(dense(5)(y))])
+    y = keras.layers.Activation("sigmoid")(dense(4)(keras.layers.GlobalAveragePooling1D()(y)))
+    keras.Model(made, [dense(4)(y), dense(4)(y)]).save(tmp_path / "like.keras")
+    convert(path, tmp_path / "o.keras", to="keras", like=tmp_path / "like.keras", allow=["rounds"])
+    outputs = keras.saving.load_model(tmp_path / "o.keras")(x.numpy())
+    for found, expected in zip(outputs, module(x), strict=True):
+        np.testing.assert_allclose(np.asarray(found), expected.detach().numpy(), rtol=0, atol=1e-6)

@@ -67,6 +67,7 @@ def both(
     problems: Mapping[str, str],
     tolerance: float,
     first_only: bool = False,
+    far: float = 1.0,
     given: Callable[[Sequence[Array], bool], Ahead | None] = lambda arrays, swapped: None,
 ) -> Both:
     """Compare two models.
@@ -78,13 +79,14 @@ def both(
         wires: layer or layer without weights of the source -> those that feed it; {} where nothing is known.
         problems: source layer -> why its weights cannot be converted, in one line.
         first_only: on few samples in the models' own precision, up to the first difference, and no further.
+        far: how many times as large made inputs are as they are else.
         given: what the other model is given of these inputs, where it is something else; True: the target is first.
 
     Raises:
         UsageError: there are no inputs, or the source does not run on them.
     """
     before = flow.wiring(wires, [title(couple.source) for couple in couples])
-    runs, notes = _run(first, second, couples, inputs, channels, before, tolerance, first_only, given)
+    runs, notes = _run(first, second, couples, inputs, channels, before, tolerance, first_only, far, given)
     outputs = softened(_outputs(runs), couples)
     notes += [note for note in (precision_note(couples),) if note]
     same = bool(outputs) and all(side.verdict == OK for side in outputs)
@@ -134,10 +136,11 @@ def _run(
     before: Mapping[str, tuple[str, ...]],
     tolerance: float,
     first_only: bool,
+    far: float,
     instead: Callable[[Sequence[Array], bool], Ahead | None],
 ) -> tuple[Runs, list[str]]:
     """Both runs, under the arrangement of the inputs' axes in which the models agree best; notes."""
-    given, swapped = inputs_for(first, second, inputs)
+    given, swapped = inputs_for(first, second, inputs, far)
     given = fewer(given) if first_only else given
     one, other = (second, first) if swapped else (first, second)
     tell(0, 0, f"running the {'target' if swapped else 'source'} ({one.framework})")

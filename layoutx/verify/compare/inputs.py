@@ -9,14 +9,15 @@ import numpy as np
 
 from layoutx.errors import UsageError
 from layoutx.plan.plan import Array
+from layoutx.verify.made import enlarged
 from layoutx.verify.models import arrangements as by_channels
 from layoutx.verify.running.opened import Runner
 
 SAMPLES = 2
 
 
-def inputs_for(first: Runner, second: Runner, inputs: Any) -> tuple[Any, bool]:
-    """The inputs, and whether they are in the axis order of the second model.
+def inputs_for(first: Runner, second: Runner, inputs: Any, far: float = 1.0) -> tuple[Any, bool]:
+    """The inputs, and whether they are in the axis order of the second model; those that are made `far` times as large.
 
     Raises:
         UsageError: none are given, and neither model says the shapes of its own.
@@ -25,10 +26,10 @@ def inputs_for(first: Runner, second: Runner, inputs: Any) -> tuple[Any, bool]:
         return inputs, False
     made = first.inputs()
     if made:
-        return made, False
+        return enlarged(made, far), False
     made = second.inputs()
     if made:
-        return made, True
+        return enlarged(made, far), True
     raise UsageError(
         "neither model says what its inputs look like",
         why="a torch module runs on any shape that its code takes",

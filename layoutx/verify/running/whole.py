@@ -13,6 +13,7 @@ from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
 from layoutx.plan.plan import Array
 from layoutx.spec.registry import Registry, registry
+from layoutx.verify.made import enlarged
 from layoutx.verify.models import compare_models
 from layoutx.verify.outcome import EndToEnd
 from layoutx.verify.plain import is_torch
@@ -52,12 +53,13 @@ def compare_file(
     inputs: Any = None,
     left_out: Collection[str] = (),
     there: Keyed | ModelRecord | None = None,
+    far: float = 1.0,
 ) -> EndToEnd:
     """Run the model in a file and a live one on the same inputs; the note says why, where the file cannot be run.
 
     Args:
         model: the file's record. inputs: in the axis order of the file's model; None: random ones.
-        left_out, there: as for `compare_models`.
+        left_out, there, far: as for `compare_models`.
 
     Raises:
         UsageError: one of the two does not run on the inputs that were given.
@@ -68,15 +70,15 @@ def compare_file(
         why = error.why or "; ".join(error.where)
         return EndToEnd(note=f"{error.what}: {why}" if why else error.what)
     if is_keras(runner.model) or is_torch(runner.model):
-        return compare_models(runner.model, target, model, inputs, left_out, there)
+        return compare_models(runner.model, target, model, inputs, left_out, there, far=far)
     whole = Function(runner, first_in(runner.framework, model, registry()))
     if inputs is None and is_keras(target):
-        end = compare_models(whole, target, model, None, left_out, there)
+        end = compare_models(whole, target, model, None, left_out, there, far=far)
         if end.agrees is not None or end.largest is not None:
             return end  # else the file may take its own shapes alone: a graph that was exported for a batch of 2
     if inputs is not None:
         return compare_models(whole, target, model, inputs, left_out, there)
     try:
-        return compare_models(whole, target, model, list(runner.inputs()) or None, left_out, there)
+        return compare_models(whole, target, model, enlarged(runner.inputs(), far) or None, left_out, there)
     except UsageError as error:
         return EndToEnd(note=f"{error.what}: {error.why}")
