@@ -38,13 +38,27 @@ def with_program(keyed: Keyed, model: Any, leaves: Mapping[str, Any], known: Kno
     if own in HOMES and (found := program()) is not None:
         modules = {**found.modules, **modules}
 
-    @cache
-    def flow() -> Mapping[str, LayerRecord]:
+    def flow(keyed: Keyed) -> Mapping[str, LayerRecord]:
         from layoutx.model.jax_flow import followed
 
         found = program()
-        classes = {path: module.class_name for path, module in modules.items()}
-        return followed(found, shapes, classes, CHANNELS[own]) if found is not None else {}
+        return followed(found, keyed, CHANNELS[own]) if found is not None else {}
+
+    def scanned() -> Mapping[str, tuple[int, int]]:
+        from layoutx.model.jax_stacks import scanned_over
+
+        found = program()
+        return scanned_over(found) if found is not None else {}
+
+    return with_flow(dataclasses.replace(keyed, modules=modules, scanned=scanned, flow=flow))
+
+
+def with_flow(keyed: Keyed) -> Keyed:
+    """The model with the wiring and axes of its program, told of the layers as they are called now."""
+
+    @cache
+    def flow() -> Mapping[str, LayerRecord]:
+        return keyed.flow(keyed) if keyed.flow is not None else {}
 
     def axes() -> Mapping[str, LayerRecord]:
         from layoutx.model.jax_flow import with_outer
@@ -55,4 +69,4 @@ def with_program(keyed: Keyed, model: Any, leaves: Mapping[str, Any], known: Kno
     def wires() -> Mapping[str, tuple[Way, ...]]:
         return {path: record.ways for path, record in flow().items()}
 
-    return dataclasses.replace(keyed, modules=modules, wires=wires, axes=axes)
+    return dataclasses.replace(keyed, wires=wires, axes=axes)
