@@ -44,7 +44,7 @@ def with_program(keyed: Keyed, model: Any, leaves: Mapping[str, Any], known: Kno
         found = program()
         return followed(found, keyed, CHANNELS[own]) if found is not None else {}
 
-    def scanned() -> Mapping[str, tuple[int, int]]:
+    def scanned() -> Mapping[str, tuple[int, int, int]]:
         from layoutx.model.jax_stacks import scanned_over
 
         found = program()

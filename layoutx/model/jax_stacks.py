@@ -10,16 +10,17 @@ from layoutx.model.jax_program import Traced
 INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # the body of a function that is called in place
 KEEPING = frozenset(["convert_element_type", "copy", "copy_p", "sharding_constraint", "optimization_barrier", "name"])
 Held = tuple[str, tuple[int, ...]] | None  # a weight, and which of its axes each dimension is
+Found = dict[str, set[tuple[int, int, int]]]
 DATA: Held = ("", ())
 
 
-def scanned_over(traced: Traced) -> dict[str, tuple[int, int]]:
-    """Name of a weight -> the axis that a loop runs over, and its size; none of those that several loops run over.
+def scanned_over(traced: Traced) -> dict[str, tuple[int, int, int]]:
+    """Name of a weight -> the axis that a loop runs over, its size, and the loop's number; none that several run over.
 
     A loop over time is given data at each step, and what it is given beside it may be a table of positions.
     """
     jaxpr, weights = traced.jaxpr.jaxpr, traced.weights
-    found: dict[str, set[tuple[int, int]]] = {}
+    found: Found = {}
     held: list[Held] = []
     for variable, name in zip(jaxpr.invars, weights, strict=False):
         held.append((name, tuple(range(len(variable.aval.shape)))) if name else None)
@@ -27,7 +28,7 @@ def scanned_over(traced: Traced) -> dict[str, tuple[int, int]]:
     return {name: next(iter(ways)) for name, ways in found.items() if len(ways) == 1}
 
 
-def _body(jaxpr: Any, given: Sequence[Held], found: dict[str, set[tuple[int, int]]]) -> list[Held]:
+def _body(jaxpr: Any, given: Sequence[Held], found: Found) -> list[Held]:
     """What the outputs of a body hold, for what it is given."""
     held: dict[Any, Held] = dict(zip(jaxpr.invars, given, strict=False))
 
@@ -41,8 +42,9 @@ def _body(jaxpr: Any, given: Sequence[Held], found: dict[str, set[tuple[int, int
         if name == "scan":
             at = eqn.params["num_consts"] + eqn.params["num_carry"]
             if DATA not in own[at:]:
+                loop = len({way for ways in found.values() for way in ways})
                 for one in (one for one in own[at:] if one is not None and one[1]):
-                    found.setdefault(one[0], set()).add((one[1][0], eqn.params["length"]))
+                    found.setdefault(one[0], set()).add((one[1][0], eqn.params["length"], loop))
             _body(eqn.params["jaxpr"].jaxpr, [*own[:at], *[DATA if one == DATA else None for one in own[at:]]], found)
         elif inner is not None and name not in ("while", "cond"):
             made = _body(getattr(inner, "jaxpr", inner), own, found)

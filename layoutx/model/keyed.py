@@ -53,7 +53,7 @@ class Keyed:
         told: gives module path -> config values that a run of the model on numbers tells, likewise: the first row that
             is read of a table of positions.
         split: full name of a tensor that held a layer at each index of an axis -> the names of these layers' tensors.
-        scanned: gives full name -> (axis, size) of what the model's program scans over layer by layer, likewise.
+        scanned: gives full name -> (axis, size, which loop) of what the model's program scans over, likewise.
         flow: gives module path -> its axes and what feeds it, of a model whose layers have names of their own now.
     """
 
@@ -68,7 +68,7 @@ class Keyed:
     axes: Callable[[], Mapping[str, LayerRecord]] | None = field(default=None, compare=False, repr=False)
     told: Callable[[], Mapping[str, Mapping[str, Any]]] | None = field(default=None, compare=False, repr=False)
     split: Mapping[str, tuple[str, ...]] = NOTHING
-    scanned: Callable[[], Mapping[str, tuple[int, int]]] | None = field(default=None, compare=False, repr=False)
+    scanned: Callable[[], Mapping[str, tuple[int, int, int]]] | None = field(default=None, compare=False, repr=False)
     flow: Callable[[Keyed], Mapping[str, LayerRecord]] | None = field(default=None, compare=False, repr=False)
 
     def distinct(self) -> Keyed:

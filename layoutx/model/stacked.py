@@ -7,6 +7,7 @@ other models keep `layers.0.attn.kernel` to `layers.11.attn.kernel`. Which axis 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import takewhile
@@ -126,14 +127,14 @@ def _found(keyed: Keyed, registry: Registry, values: Mapping[str, Any]) -> list[
     return found + list(_of_shapes(replace(keyed, tensors=rest), "", bare, registry, values))
 
 
-def _of_program(keyed: Keyed, scanned: Mapping[str, tuple[int, int]], path: str = "") -> Iterator[Stack]:
-    """The longest paths of which every tensor is scanned over the same number of layers."""
+def _of_program(keyed: Keyed, scanned: Mapping[str, tuple[int, int, int]], path: str = "") -> Iterator[Stack]:
+    """The shortest paths of which one loop scans over every tensor."""
     below = _below(keyed, path)
     if not below.keys() & scanned.keys() or path in below:
         return
     ways = {scanned.get(name) for name in below}
     if len(ways) == 1 and (way := ways.pop()) is not None:
-        yield Stack(_common(below), *way)
+        yield Stack(_common(below), *way[:2])
         return
     for child in _children(below, path):
         yield from _of_program(keyed, scanned, child)
@@ -142,7 +143,7 @@ def _of_program(keyed: Keyed, scanned: Mapping[str, tuple[int, int]], path: str 
 def _of_shapes(
     keyed: Keyed, path: str, bare: Iterable[str], registry: Registry, values: Mapping[str, Any]
 ) -> Iterator[Stack]:
-    """The longest paths below which no layer is without a form once an axis is taken away."""
+    """The shortest paths below which no layer is without a form once an axis is taken away."""
     below = _below(keyed, path)
     if not any(name in below for name in bare):
         return
@@ -155,6 +156,7 @@ def _of_shapes(
             do=f"say which: --set {common}.{STACKED}=0 or --set {common}.{STACKED}=1",
         )
     if held:  # of two axes the wrong one would show as another number of layers
+        _check_list(below, held[0])
         yield held[0]
         return
     for child in _children(below, path):
@@ -173,6 +175,24 @@ def _fitting(
     if len(layers) < 2 or any(not record.form and record.note == NO_FORM for record in layers):
         return None
     return Stack(_common(below), axis, next(iter(sizes))[0])
+
+
+def _check_list(below: Mapping[str, Tensor], stack: Stack) -> None:
+    """Refuse blocks that differ by a number alone: several stacks, or one whose layers are several blocks each?
+
+    Raises:
+        UsageError: with what says which.
+    """
+    blocks = _children(below, stack.path)
+    words = {re.sub(r"[0-9]+", "", block) for block in blocks}
+    deep = [b for b in blocks if any(_inside(name, b) and name.count(".") > b.count(".") + 1 for name in below)]
+    if len(blocks) > 1 and len(words) == 1 and deep == blocks:
+        apart = " ".join(f"--set {block}.{STACKED}={stack.axis}" for block in blocks)
+        raise UsageError(
+            f"{' and '.join(blocks[:3])} keep {stack.count} layers as one, or each of {stack.count} layers has them",
+            why="which comes first in the order of the layers is not in the names",
+            do=f"say which: {apart}, or --set {stack.path}.{STACKED}={stack.axis}",
+        )
 
 
 def _common(names: Iterable[str]) -> str:
