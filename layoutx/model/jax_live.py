@@ -37,11 +37,20 @@ def with_program(keyed: Keyed, model: Any, leaves: Mapping[str, Any], known: Kno
     modules: dict[str, Module] = dict(keyed.modules)
     if own in HOMES and (found := program()) is not None:
         modules = {**found.modules, **modules}
+    homes: dict[str, str] = {}
+    for path, module in modules.items():  # a Bidirectional comes before its two RNN
+        for part, there in module.parts.items():
+            homes.setdefault(there, f"{path}.{part}")
+    tensors = {_home(name, homes): tensor for name, tensor in keyed.tensors.items()}
+    modules = {_home(path, homes): module for path, module in modules.items()}
+    keyed = dataclasses.replace(keyed, tensors=tensors)
 
     def flow(keyed: Keyed) -> Mapping[str, LayerRecord]:
         from layoutx.model.jax_flow import followed
 
         found = program()
+        if found is not None and homes:
+            found = dataclasses.replace(found, weights=tuple(_home(name, homes) for name in found.weights))
         return followed(found, keyed, CHANNELS[own]) if found is not None else {}
 
     def scanned() -> Mapping[str, tuple[int, int, int]]:
@@ -51,6 +60,12 @@ def with_program(keyed: Keyed, model: Any, leaves: Mapping[str, Any], known: Kno
         return scanned_over(found) if found is not None else {}
 
     return with_flow(dataclasses.replace(keyed, modules=modules, scanned=scanned, flow=flow))
+
+
+def _home(name: str, homes: Mapping[str, str]) -> str:
+    """The name of a weight or module inside the layer that it belongs to, where it lies outside of it."""
+    there = next((path for path in homes if name == path or name.startswith(f"{path}.")), None)
+    return name if there is None else homes[there] + name[len(there) :]
 
 
 def with_flow(keyed: Keyed) -> Keyed:

@@ -26,6 +26,7 @@ class Module:
 
     Of an ONNX model also what its axes are made of, and why they could not be followed. `names`: the form's names of
     its tensors -> their full names, where the module calls them as it likes (an attention in a class of one's own).
+    `parts`: path inside the module -> the path of the weights of that part, where they lie outside of it.
     """
 
     form: str = ""
@@ -34,6 +35,7 @@ class Module:
     refine: Mapping[str, Refinement] = NOTHING
     note: str = ""
     names: Mapping[str, str] = NOTHING
+    parts: Mapping[str, str] = NOTHING
 
 
 @frozen
