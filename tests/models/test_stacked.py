@@ -230,7 +230,8 @@ def test_validate_sees_one_wrong_layer_of_a_stack() -> None:
     wrong = jax.tree.map(lambda a: a, variables)
     kernel = wrong["params"]["layers"]["Dense_1"]["kernel"]
     wrong["params"]["layers"]["Dense_1"]["kernel"] = kernel.at[2].set(-kernel[2])
-    assert not lx.validate((module, wrong), there, X).ok
+    found = lx.validate(there, (module, wrong), X)
+    assert [check.layer for check in found.checks if check.verdict == "FAIL"] == ["blocks.2.up"]
 
 
 def written(tmp_path: Path, axis: int) -> Path:
