@@ -115,16 +115,21 @@ def _said(keyed: Keyed, path: str, axis: Any) -> Stack:
 
 def _found(keyed: Keyed, registry: Registry, values: Mapping[str, Any]) -> list[Stack]:
     """The stacks that show: in the model's program, or as layers that have forms without the axis, and none with it."""
-    known = state_records(keyed, registry, values).layers
-    short = {tensor.name: name for name, tensor in keyed.tensors.items()}
-    bare = {short[t.name] for record in known if not record.form and record.note == NO_FORM
-            for t in record.tensors.values()}  # fmt: skip
+    bare, _ = _unformed(keyed, registry, values)
     if not bare:
         return []
     scanned = keyed.scanned() if keyed.scanned is not None else {}
     found = list(_of_program(keyed, scanned))
     rest = {n: t for n, t in keyed.tensors.items() if not any(_inside(n, stack.path) for stack in found)}
     return found + list(_of_shapes(replace(keyed, tensors=rest), "", bare, registry, values))
+
+
+def _unformed(keyed: Keyed, registry: Registry, values: Mapping[str, Any]) -> tuple[set[str], int]:
+    """The tensors of layers that no form fits, and how many layers there are."""
+    layers = state_records(keyed, registry, values).layers
+    short = {tensor.name: name for name, tensor in keyed.tensors.items()}
+    lost = [record for record in layers if not record.form and record.note == NO_FORM]
+    return {short[tensor.name] for record in lost for tensor in record.tensors.values()}, len(layers)
 
 
 def _of_program(keyed: Keyed, scanned: Mapping[str, tuple[int, int, int]], path: str = "") -> Iterator[Stack]:
@@ -141,13 +146,13 @@ def _of_program(keyed: Keyed, scanned: Mapping[str, tuple[int, int, int]], path:
 
 
 def _of_shapes(
-    keyed: Keyed, path: str, bare: Iterable[str], registry: Registry, values: Mapping[str, Any]
+    keyed: Keyed, path: str, bare: set[str], registry: Registry, values: Mapping[str, Any]
 ) -> Iterator[Stack]:
-    """The shortest paths below which no layer is without a form once an axis is taken away."""
+    """The shortest paths below which layers without a form have one once an axis is taken away, and none loses its."""
     below = _below(keyed, path)
-    if not any(name in below for name in bare):
+    if not bare & below.keys():
         return
-    held = [stack for axis in AXES if (stack := _fitting(keyed, below, axis, registry, values)) is not None]
+    held = [stack for axis in AXES if (stack := _fitting(keyed, below, axis, bare, registry, values)) is not None]
     if len(held) == 2 and held[0].count == held[1].count:
         common, count = held[0].path, held[0].count
         raise UsageError(
@@ -164,15 +169,15 @@ def _of_shapes(
 
 
 def _fitting(
-    keyed: Keyed, below: Mapping[str, Tensor], axis: int, registry: Registry, values: Mapping[str, Any]
+    keyed: Keyed, below: Mapping[str, Tensor], axis: int, bare: set[str], registry: Registry, values: Mapping[str, Any]
 ) -> Stack | None:
-    """These tensors as a stack of several layers of which each has a form."""
+    """These tensors as a stack of several layers; a parameter of the user's own has no form either way."""
     sizes = {tensor.shape[axis : axis + 1] for tensor in below.values()}
     if len(sizes) != 1 or () in sizes or sizes == {(1,)} or sizes == {(0,)}:
         return None
-    bare = {name: replace(t, shape=t.shape[:axis] + t.shape[axis + 1 :]) for name, t in below.items()}
-    layers = state_records(replace(keyed, tensors=bare, tied={}), registry, values).layers
-    if len(layers) < 2 or any(not record.form and record.note == NO_FORM for record in layers):
+    one = {name: replace(t, shape=t.shape[:axis] + t.shape[axis + 1 :]) for name, t in below.items()}
+    still, many = _unformed(replace(keyed, tensors=one, tied={}), registry, values)
+    if many < 2 or not still < bare & below.keys():
         return None
     return Stack(_common(below), axis, next(iter(sizes))[0])
 

@@ -324,6 +324,17 @@ def test_a_list_of_stacks_is_no_stack_of_lists(tmp_path: Path) -> None:
     assert "stages.1.0.ln" in names
 
 
+def test_a_parameter_of_ones_own_does_not_hide_a_stack(tmp_path: Path) -> None:
+    """A factor for each layer has no form, stacked or not; the layers beside it have."""
+    arrays = {"params/layers/ln/scale": np.zeros((8, 3), "f4"), "params/layers/ln/bias": np.zeros((8, 3), "f4")}
+    arrays |= {"params/layers/fc/kernel": np.zeros((8, 3, 16), "f4"), "params/layers/own/mixed": np.zeros((2, 3), "f4")}
+    save(tmp_path / "own.msgpack", {**arrays, "params/norm/scale": np.zeros(8, "f4")}, {})
+    names = [layer.name for layer in lx.inspect(tmp_path / "own.msgpack").layers]
+    assert set(names[:3]) == {"layers.0.fc", "layers.0.ln", "layers.0.own"}
+    assert names[-1] == "norm"
+    assert len(names) == 10
+
+
 class Experts(linen.Module):
     """Four experts of one shape side by side, of which a router takes a mean: nothing but their Dense layers."""
 
