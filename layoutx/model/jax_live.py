@@ -57,7 +57,7 @@ def with_program(keyed: Keyed, model: Any, leaves: Mapping[str, Any], known: Kno
         from layoutx.model.jax_stacks import scanned_over
 
         found = program()
-        return scanned_over(found) if found is not None else {}
+        return {_home(n, homes): way for n, way in scanned_over(found).items()} if found is not None else {}
 
     return with_flow(dataclasses.replace(keyed, modules=modules, scanned=scanned, flow=flow))
 

@@ -152,17 +152,19 @@ def _of_shapes(
     below = _below(keyed, path)
     if not bare & below.keys():
         return
-    held = [stack for axis in AXES if (stack := _fitting(keyed, below, axis, bare, registry, values)) is not None]
-    if len(held) == 2 and held[0].count == held[1].count:
-        common, count = held[0].path, held[0].count
+    held = [fit for axis in AXES if (fit := _fitting(keyed, below, axis, bare, registry, values)) is not None]
+    if held and held[0][1] < 2:
+        return  # a layer of the user's own rather than a stack of them
+    if len(held) == 2 and held[0][0].count == held[1][0].count:
+        common, count = held[0][0].path, held[0][0].count
         raise UsageError(
             f"{common or 'the model'} keeps {count} layers as one, in its first axis or in its second",
             why=f"both have {count} elements, and either is how libraries keep stacked layers",
             do=f"say which: --set {common}.{STACKED}=0 or --set {common}.{STACKED}=1",
         )
     if held:  # of two axes the wrong one would show as another number of layers
-        _check_list(below, held[0])
-        yield held[0]
+        _check_list(below, held[0][0])
+        yield held[0][0]
         return
     for child in _children(below, path):
         yield from _of_shapes(keyed, child, bare, registry, values)
@@ -170,16 +172,14 @@ def _of_shapes(
 
 def _fitting(
     keyed: Keyed, below: Mapping[str, Tensor], axis: int, bare: set[str], registry: Registry, values: Mapping[str, Any]
-) -> Stack | None:
-    """These tensors as a stack of several layers; a parameter of the user's own has no form either way."""
+) -> tuple[Stack, int] | None:
+    """These tensors as a stack, and how many layers it stacks; a parameter of the user's own has no form either way."""
     sizes = {tensor.shape[axis : axis + 1] for tensor in below.values()}
     if len(sizes) != 1 or () in sizes or sizes == {(1,)} or sizes == {(0,)}:
         return None
     one = {name: replace(t, shape=t.shape[:axis] + t.shape[axis + 1 :]) for name, t in below.items()}
     still, many = _unformed(replace(keyed, tensors=one, tied={}), registry, values)
-    if many < 2 or not still < bare & below.keys():
-        return None
-    return Stack(_common(below), axis, next(iter(sizes))[0])
+    return (Stack(_common(below), axis, next(iter(sizes))[0]), many) if still < bare & below.keys() else None
 
 
 def _check_list(below: Mapping[str, Tensor], stack: Stack) -> None:

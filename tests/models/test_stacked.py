@@ -369,3 +369,33 @@ def test_experts_are_a_stack_that_is_called_at_once() -> None:
     assert np.abs(np.asarray(module.apply(variables, X)) - torch_run(there)).max() < 1e-5
     back = lx.port(TorchExperts(), (module, variables), X).model
     assert back[1]["params"]["experts"]["up"]["kernel"].shape == (4, 4, 16)
+
+
+class Memory(linen.Module):
+    """A block with a loop over time inside the loop over layers."""
+
+    @linen.compact
+    def __call__(self, x: Any, _: Any = None) -> Any:
+        return x + linen.RNN(linen.GRUCell(4), name="rnn")(linen.LayerNorm(name="norm")(x)), None
+
+
+class Memories(linen.Module):
+    @linen.compact
+    def __call__(self, x: Any) -> Any:
+        many = linen.scan(Memory, variable_axes={"params": 0}, split_rngs={"params": True}, length=2)
+        return linen.Dense(3, name="head")(many(name="layers")(x, None)[0])
+
+
+def test_a_loop_over_time_inside_a_stack_is_no_layer() -> None:
+    x = np.random.default_rng(5).standard_normal((2, 6, 4)).astype(np.float32)
+    module = Memories()
+    variables = trained(module.init(jax.random.key(0), x))
+    assert len(lx.inspect((module, variables)).layers) == 5
+    other = jax.tree.map(lambda a: a, variables)
+    found = lx.validate((module, variables), (module, other), x)
+    assert found.ok
+    assert found.compared == 5
+    kernel = other["params"]["layers"]["norm"]["scale"]
+    other["params"]["layers"]["norm"]["scale"] = kernel.at[1].set(-kernel[1])
+    found = lx.validate((module, variables), (module, other), x)
+    assert [check.layer for check in found.checks if check.verdict == "FAIL"] == ["layers.1.norm"]

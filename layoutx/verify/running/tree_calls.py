@@ -75,12 +75,15 @@ def run_flax(kind: Kind, model: Any, inputs: Sequence[Array]) -> Result:
         root = next((root for root in roots if name == root or name.startswith(f"{root}.")), None)
         if root is None:
             return name
-        counts[name] += 1
-        return f"{root}.{counts[name] - 1}{name[len(root) :]}"
+        return f"{root}.{counts[root] - 1}{name[len(root) :]}"
+
+    def entered(name: str, module: Any) -> None:
+        if name in roots and all(map(kind.is_tensor, jax.tree.leaves(module.variables))):
+            counts[name] += 1  # what is called from now on is called by this layer, steps of loops over time too
 
     again = _Seen(kind)
     with jax.disable_jit():  # a loop of jax is one of Python so, and every layer of it is called with numbers
-        _flax(again, model, inputs, numbered, lambda name, module: None)
+        _flax(again, model, inputs, numbered, entered)
     known = {event.layer for event in seen.events}  # loops over time are left as they were
     events = [e for e in again.events if e.layer in known or any(e.layer.startswith(f"{root}.") for root in roots)]
     return outputs, events, {**again.parts, **seen.parts}
