@@ -28,9 +28,9 @@ from layoutx.job.recognised import held, way_back
 from layoutx.job.run import Moved
 from layoutx.job.said import said_of
 from layoutx.model.callables import built
+from layoutx.model.config import config_of
 from layoutx.model.keyed import Keyed
 from layoutx.model.load import (
-    config_of,
     is_keras_file,
     keyed_of,
     live_source,
@@ -40,6 +40,7 @@ from layoutx.model.load import (
 )
 from layoutx.model.parametrized import settled
 from layoutx.model.record import ModelRecord
+from layoutx.model.stacked import check_stacked
 from layoutx.progress import Progress
 from layoutx.report import Report, report_of
 from layoutx.show.progress import reported
@@ -150,7 +151,9 @@ def convert(
     if config is not None and not from_keras:
         raise UsageError(f"{path.name} is not a Keras file: a model config says nothing about it")
     like = built(like)
-    target = template_of(like, to, known, NOTHING if from_keras else options.forms) if like is not None else None
+    target = None
+    if like is not None:
+        target = template_of(like, to, known, NOTHING if from_keras else options.forms, options.values)
     check_target(target, to)
     template = target.store if isinstance(target, ModelRecord) else None
     if output is not None:
@@ -231,7 +234,7 @@ def planned(
     elif is_keras_file(store):
         model = read(template=lent, config=config_of(config), input_shape=input_shape)
     elif isinstance(target, ModelRecord) and not says_itself(store):
-        return _paired(plain(keyed_of(store, from_)), target, known, options)
+        return _paired(plain(keyed_of(store, from_, known, options.values)), target, known, options)
     elif to == "keras" and target is None:
         raise _needs_like(to)
     else:
@@ -242,6 +245,7 @@ def planned(
         return _paired(model, with_run(target, live, model), known, options)
     if to == "keras":
         raise _needs_like(to)
+    check_stacked(options.values, model)
     return plan_named(model, to, known, options)
 
 

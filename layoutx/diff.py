@@ -21,6 +21,7 @@ from layoutx.match import place_of, seen
 from layoutx.model.keyed import Keyed
 from layoutx.model.mapfile import MapFile
 from layoutx.model.record import ModelRecord
+from layoutx.model.said import stacks_said
 from layoutx.spec.registry import registry
 from layoutx.verify.change import TensorChange
 from layoutx.verify.moved import Half, alike, moved, only_after
@@ -61,7 +62,10 @@ def diff(
     started = time.perf_counter()
     known = registry(specs)
     options = options_of((), skip, only, forms, pairs, (), keep_order, False, values, map)
-    here, there = seen(before, known, options.forms, options.values, from_), seen(after, known, {}, {}, to)
+    here, there = (
+        seen(before, known, options.forms, options.values, from_),
+        seen(after, known, {}, stacks_said(options.values), to),
+    )
     joined = joint(here, there, known, replace(options, only=(), skip=()))  # a part is compared in the light of all
     joined, left_out = _part(joined, options)
     frozen = _frozen(before) | _frozen(after)

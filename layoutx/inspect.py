@@ -18,6 +18,7 @@ from layoutx.files.store import Store, Tensor
 from layoutx.model.bindings import bind_record, refine_of
 from layoutx.model.load import live_source, model_of, says_itself, with_forms
 from layoutx.model.record import LayerRecord, ModelRecord
+from layoutx.model.stacked import check_stacked
 from layoutx.plan.naming import with_sizes
 from layoutx.show.views import LayerView, ModelView, TensorView
 from layoutx.spec.bound import BoundForm
@@ -64,6 +65,7 @@ def inspect(
     else:
         record = live_source(model, known, forms, values, from_)
         store = record.store
+    check_stacked(values, record)
     return view_of(record, store, known)
 
 

@@ -20,6 +20,8 @@ from layoutx.model.load import keyed_of, live_model, model_of, says_itself
 from layoutx.model.mapfile import MapFile
 from layoutx.model.mapwrite import Entry, write_map
 from layoutx.model.record import ModelRecord
+from layoutx.model.said import stacks_said
+from layoutx.model.stacked import check_stacked
 from layoutx.model.tree import head
 from layoutx.progress import Progress
 from layoutx.show.alike_text import exchangeable
@@ -146,7 +148,8 @@ def match(
     known = registry(specs)
     first, second = built(source), built(target)
     here = seen(first, known, options.forms, options.values, from_)
-    there = seen(second, known, {}, {}, to)
+    there = seen(second, known, {}, stacks_said(options.values), to)
+    check_stacked(options.values, here, there)
     started = perf_counter()
     here, there = with_run(here, first, there), with_run(there, second, here)
     found = joint_folded(here, there, known, options)
@@ -162,8 +165,8 @@ def seen(
         store = open_store(given)
         if says_itself(store):
             return model_of(store, known, forms, values=values)
-        return keyed_of(store, framework)
-    return live_model(given, known, forms if not hasattr(given, "named_modules") else {}, framework)
+        return keyed_of(store, framework, known, values)
+    return live_model(given, known, forms if not hasattr(given, "named_modules") else {}, framework, values=values)
 
 
 def _called(model: Any) -> str:

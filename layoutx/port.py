@@ -145,7 +145,7 @@ def _into_tree(
     verify: str,
 ) -> Report:
     """A tree of jax, mlx or paddle gets new arrays, all at once."""
-    job, slots = planned.job, tree_slots(target)
+    job, slots = planned.job, tree_slots(target, planned.job.stacked)
     check_slots(job, slots)
     moved = move(job, options, live=live, proved=computed(level_of(verify, job), job))
     arrays = {**moved.arrays, **{tied: moved.arrays[kept] for tied, kept in job.tied.items() if kept in moved.arrays}}

@@ -15,6 +15,7 @@ from layoutx.files.certificate import to_metadata
 from layoutx.files.certified import of_arrays
 from layoutx.files.guarded import broken, intact
 from layoutx.files.save import can_write, save
+from layoutx.files.stacked import whole_of
 from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
 from layoutx.job.accounts import kept, keys, missing, written, written_twice
@@ -26,6 +27,8 @@ from layoutx.job.slots import slots_of, writable, write
 from layoutx.match import place_of, seen
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
+from layoutx.model.said import stacks_said
+from layoutx.model.stacked import check_stacked, parts_of
 from layoutx.model.tree import head
 from layoutx.plan.plan import Array
 from layoutx.show.report_lines import layer_line
@@ -78,10 +81,11 @@ def transfer(
     known, began = registry(specs), broken()
     file = isinstance(target, (str, Path)) and Path(target).exists()
     _check(target, output, file)
-    there = seen(target, known, {}, {}, to)
+    there = seen(target, known, {}, stacks_said(options.values), to)
     sources = [_Source(g.places, g.model, seen(g.model, known, options.forms, options.values, from_))
                for g in _given(source)]  # fmt: skip
     _check_patterns(sources, there, options)
+    check_stacked(options.values, there, *(one.known for one in sources))
     if output is not None:
         can_write(output, there.store if isinstance(there, ModelRecord) else None)
         not_over(Path(output), [target, *(one.model for one in sources)])
@@ -93,7 +97,7 @@ def transfer(
         jobs = [job for job, _ in moved] if len(moved) == 1 else []  # of several sources, names say too little
         read = {t.name: t for job in jobs for layer in job.layers for t in layer.sources.values()}
         same = lambda: unchanged(began, there.store, *stores)  # noqa: E731
-        return _saved(result, arrays, there, options, output, same, read.values())
+        return _saved(result, arrays, there, options, output, same, whole_of(read.values()))
     _in_place(target, arrays)
     return result
 
@@ -251,14 +255,16 @@ def _saved(
     """The target's file with the new numbers, written beside and renamed; the certificate is in it."""
     rest = {layer: "kept" for tensor, layer in names_in(there).items() if tensor in result.kept}
     tied = dict(result.tied)
-    job = Job("", there.framework, (), skipped=rest, order=tuple(arrays), tied=tied)
+    parts = parts_of(there)
+    job = Job("", there.framework, (), skipped=rest, order=tuple(arrays), tied=tied, stacked=parts)
     chosen = replace(options, skip=("*",)) if result.kept else options
     whole = arrays_of(Moved(dict(arrays)), job, there, chosen)
     template = there.store if isinstance(there, ModelRecord) else None
     own = of_arrays(whole, read)
     save(output, whole, to_metadata({**result.certificate({}), **own}), template, unchanged)
-    gone = {name: why for name, why in result.kept.items() if name not in whole}
-    still = {name: why for name, why in result.kept.items() if name in whole}
+    held = {name for name in result.kept if (parts[name].whole.name if name in parts else name) in whole}
+    gone = {name: why for name, why in result.kept.items() if name not in held}
+    still = {name: why for name, why in result.kept.items() if name in held}
     return replace(result, output=str(output), kept=still, dropped=gone)
 
 

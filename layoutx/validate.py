@@ -22,6 +22,7 @@ from layoutx.model.keras_live import is_keras
 from layoutx.model.keyed import Keyed
 from layoutx.model.load import live_model, model_of, says_itself
 from layoutx.model.record import ModelRecord
+from layoutx.model.said import stacks_said
 from layoutx.model.tree import head
 from layoutx.plan.plan import Array
 from layoutx.progress import Progress
@@ -125,7 +126,7 @@ def compared_models(
     shapes = inputs if inputs is not None else first.inputs() or second.inputs() or None
     here, there = (
         _model(a if weights is None else weights, first, known, options.forms, options.values, shapes),
-        _model(b, second, known, options.forms, inputs=shapes),
+        _model(b, second, known, options.forms, stacks_said(options.values), shapes),
     )
     here, there = with_run(here, first.model, there, shapes), with_run(there, second.model, here, shapes)
     joined = joint_folded(here, there, known, options)
@@ -207,7 +208,7 @@ def _model(
         if saved or says_itself(store) or isinstance(runner.model, Recording):
             return model_of(store, known, forms or {}, values=values)
     live = opened(given).model if isinstance(runner.model, Recording) else runner.model
-    model = live_model(live, known, forms or {}, inputs=inputs)
+    model = live_model(live, known, forms or {}, inputs=inputs, values=values)
     if not isinstance(model, ModelRecord) or not is_keras(live):
         return model
     return told(model, {layer.name: layer for layer in live.layers}, known)

@@ -208,7 +208,7 @@ def _again(
         return None, f"it was made with a config ({rest['config']}): give that with --config"
     try:
         like = rest["like"] or says_itself(store) or not certificate
-        target = template_of(store.path, goal, known) if like else None
+        target = template_of(store.path, goal, known, values=options.values) if like else None
         job = planned(given, goal, target, known, options, rest["input_shape"], config, rest["from"])
         dtype = dtype_named(rest["dtype"]) if rest["dtype"] else None
         return rederived(job, target, options, dtype, store, jobs), ""

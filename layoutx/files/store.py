@@ -18,7 +18,8 @@ from layoutx.frozen import frozen
 class Tensor:
     """One stored tensor: its bytes are read each time `read()` is called, and are never kept.
 
-    `derived` says how its values are computed, where the file does not hold them themselves.
+    `derived` says how its values are computed, where the file does not hold them themselves. `part` says which stored
+    tensor it is one layer of, where that holds many.
     `read()` gives a C-contiguous array of `dtype` and `shape`; it may be a read-only view of a map. Where it is
     `mapped`, it always is one: reading costs no memory, and the tensor can be given to another process.
     """
@@ -29,6 +30,7 @@ class Tensor:
     read: Callable[[], np.ndarray[Any, Any]] = field(compare=False, repr=False)
     derived: str = ""
     mapped: bool = field(default=False, compare=False)
+    part: Part | None = field(default=None, compare=False)
 
     @property
     def size(self) -> int:
@@ -39,6 +41,15 @@ class Tensor:
     def nbytes(self) -> int:
         """Number of bytes."""
         return self.size * self.dtype.itemsize
+
+
+@frozen
+class Part:
+    """One index of one axis of a stored tensor that holds a layer at each: `kernel[3]` of a stack of blocks."""
+
+    whole: Tensor
+    axis: int
+    index: int
 
 
 def tensor_of(name: str, array: np.ndarray[Any, Any]) -> Tensor:

@@ -13,8 +13,9 @@ from layoutx.job.jobs import Job, Options
 from layoutx.job.kept import Kept, Looked, keep, kept, key_of
 from layoutx.job.paired import plan_pair
 from layoutx.job.seen import with_run
+from layoutx.model.config import config_of
 from layoutx.model.keyed import Keyed
-from layoutx.model.load import config_of, is_keras_file, keyed_of, live_model, model_of, says_itself, with_forms
+from layoutx.model.load import is_keras_file, keyed_of, live_model, model_of, says_itself, with_forms
 from layoutx.model.parametrized import settled
 from layoutx.model.record import ModelRecord
 from layoutx.model.state import state_records
@@ -62,12 +63,12 @@ def planned_between(
         return with_run(own, source, goal(), inputs)
 
     def goal() -> Keyed | ModelRecord:
-        return live_model(target, known, inputs=inputs)
+        return live_model(target, known, inputs=inputs, values=options.values)
 
     if found is not None:
         return Planned(found[0], found[1], known, here, goal)
     first = _source(source, known, options, from_, inputs, looked, config)
-    there = looked.watched(live_model(target, known, inputs=inputs))
+    there = looked.watched(goal())
     model = with_run(first, source, there, inputs, looked.ran)
     there = with_run(there, target, model, inputs, looked.ran)
     job = plan_pair(model, there, known, options)
@@ -84,9 +85,9 @@ def _source(
     if store is not None:
         if says_itself(store):
             return model_of(store, known, options.forms, values=options.values, config=config_of(config))
-        found: Keyed | ModelRecord = keyed_of(store, from_)
+        found: Keyed | ModelRecord = keyed_of(store, from_, known, options.values)
     else:
-        found = looked.watched(live_model(source, known, options.forms, from_, inputs))
+        found = looked.watched(live_model(source, known, options.forms, from_, inputs, options.values))
     if isinstance(found, ModelRecord):
         return found
     found = settled(found, options.materialise, options.skip)

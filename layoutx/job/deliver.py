@@ -18,6 +18,7 @@ from layoutx.files.remote import url_of
 from layoutx.files.remote_write import uploaded
 from layoutx.files.save import save
 from layoutx.files.spool import spooling
+from layoutx.files.stacked import whole_of
 from layoutx.files.store import Store, Tensor
 from layoutx.frozen import frozen
 from layoutx.job.jobs import Job, LayerJob, Options
@@ -122,8 +123,8 @@ def deliver(
     level = level_of(how.verify, job)
     template = target.store if isinstance(target, ModelRecord) else None
     if output is not None:
-        _check_format(output, template, how)
-    if output is not None and not can_lay(output, template):
+        _check_format(output, template, how, bool(job.stacked))
+    if output is not None and (job.stacked or not can_lay(output, template)):
         moved = move(job, options, live=live and level == "layers", proved=computed(level, job))
         with uploaded(output, level != "none") as place:
             arrays = arrays_of(moved, job, target, options)
@@ -149,7 +150,7 @@ def _laid(
 ) -> Moved:
     """The same for an output that is laid out before its numbers are known, or for none."""
     proved, template = computed(level, job), target.store if isinstance(target, ModelRecord) else None
-    moves, read = moves_for(job, target, options, how.dtype), [tensor.name for tensor in _read(job)]
+    moves, read = moves_for(job, target, options, how.dtype), _read(job)
     by_name = {one.name: one for one in moves.tensors}
     expected: dict[str, str] = {}
 
@@ -171,7 +172,7 @@ def _laid(
         settle(job, moves, told, moved, options)
         moved.hashes = {name: one.hash for name, one in told.items()}
         found = {name: one for each in told.values() for name, one in each.sources}
-        moved.origins = {name: found[name] for name in read if name in found} if found else {}
+        moved.origins = {t.name: found.get(t.name) or hash_of(t.read(), how.kind) for t in read} if found else {}
         return certified(moved)
 
     if output is None:
@@ -179,7 +180,7 @@ def _laid(
         settle(job, moves, {}, moved, options)
     elif how.most is None or moved.nbytes <= how.most:
         moved.hashes = dict.fromkeys(by_name, "0" * 2 * WIDTHS[how.kind])
-        moved.origins = dict.fromkeys(read, "0" * 2 * WIDTHS[how.kind])
+        moved.origins = dict.fromkeys((t.name for t in read), "0" * 2 * WIDTHS[how.kind])
         room = len(json.dumps(dict(certified(moved)))) + ROOM * (len(job.layers) + len(moves.tensors) + 1)
         with _spooled(output):
             deliver_file(moves, Output(output, template, seen, room, level != "none", how.jobs, how.kind))
@@ -191,9 +192,9 @@ def _laid(
 
 
 def _read(job: Job) -> list[Tensor]:
-    """The source tensors that a job reads and the file holds, each once."""
-    found = {id(tensor): tensor for layer in job.layers for tensor in layer.sources.values()}
-    return [tensor for tensor in found.values() if not tensor.derived]
+    """The source tensors that a job reads and the file holds, each once; of layers kept as one the whole tensor."""
+    found = whole_of(tensor for layer in job.layers for tensor in layer.sources.values())
+    return [tensor for tensor in found if not tensor.derived]
 
 
 def _spooled(output: Path) -> AbstractContextManager[None]:
@@ -225,8 +226,13 @@ def _sharded(
     shards.publish(metadata)
 
 
-def _check_format(output: Path, template: Store | None, how: How) -> None:
+def _check_format(output: Path, template: Store | None, how: How, stacked: bool) -> None:
     """Refuse, before any work, what the output's format cannot be made with."""
+    if stacked and (how.most is not None or how.dtype is not None):
+        raise UsageError(
+            f"{output.name} keeps many layers in one tensor, and is written whole, in the dtypes of its source",
+            do="leave shards and --dtype out; convert the result once more to have them",
+        )
     if how.most is not None and output.suffix != ".safetensors":
         raise UsageError(
             f"{output.name} cannot be written in shards",

@@ -38,7 +38,7 @@ def rederived(
         LayoutxError: a job that cannot be carried out.
     """
     template = target.store if isinstance(target, ModelRecord) else None
-    if can_lay(Path(file.path.name.removesuffix(".index.json")), template):
+    if not job.stacked and can_lay(Path(file.path.name.removesuffix(".index.json")), template):
         made = _streamed(job, target, options, dtype, jobs)
     else:
         made = _in_memory(job, target, options)
@@ -68,5 +68,6 @@ def _streamed(
 def _in_memory(job: Job, target: Keyed | ModelRecord | None, options: Options) -> dict[str, str]:
     moved = move(job, options, live=False, proved=())
     own = {*moved.arrays, *job.tied}
+    own |= {part.whole.name for name, part in job.stacked.items() if name in own}
     arrays = arrays_of(moved, job, target, options)
     return {name: hash_of(settled(array), SHA256) if name in own else "" for name, array in arrays.items()}

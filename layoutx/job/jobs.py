@@ -11,7 +11,7 @@ from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import ConversionError, LayoutxError, UsageError
-from layoutx.files.store import Tensor
+from layoutx.files.store import Part, Tensor
 from layoutx.frozen import frozen
 from layoutx.model.bindings import bind_record
 from layoutx.model.followed import unfollowed
@@ -130,6 +130,7 @@ class Job:
         leftover: source tensor -> why no layer owns it.
         order: output names in the order in which they are written.
         tied: output names that share the numbers of another one.
+        stacked: output name -> the layer of a tensor of the target that it is, where that holds many.
     """
 
     source: str
@@ -140,6 +141,7 @@ class Job:
     leftover: Mapping[str, str] = NOTHING
     order: tuple[str, ...] = ()
     tied: Mapping[str, str] = field(default_factory=dict)
+    stacked: Mapping[str, Part] = NOTHING
 
 
 def covers(patterns: Iterable[str], name: str) -> bool:

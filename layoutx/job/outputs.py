@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from layoutx.errors import ConversionError, LayoutxError, raise_all
+from layoutx.files.stacked import together
 from layoutx.files.store import Tensor
 from layoutx.job.jobs import Job, Options
 from layoutx.job.narrowed import narrowed
@@ -25,7 +26,7 @@ def arrays_of(moved: Moved, job: Job, target: Keyed | ModelRecord | None, option
         arrays.update({t.name: t.read() for t in target.tensors.values() if t.name not in arrays})
         arrays.update({tied: arrays[kept] for tied, kept in job.tied.items() if kept in arrays})
         order = dict.fromkeys((*(t.name for t in target.tensors.values()), *arrays))
-        arrays = {name: arrays[name] for name in order if name in arrays}
+        arrays = together({name: arrays[name] for name in order if name in arrays}, job.stacked)
     if isinstance(target, ModelRecord):
         arrays = in_dtypes(arrays, job, moved, target.store.tensors, options)
         arrays = _completed(arrays, job, target, options)

@@ -25,6 +25,7 @@ from layoutx.model.matching.wiring import wires_of
 from layoutx.model.order import in_order
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.said import values_said
+from layoutx.model.stacked import check_stacked, parts_of
 from layoutx.model.storing import Layer
 from layoutx.plan.fit import fit
 from layoutx.plan.plan import Plan
@@ -44,11 +45,12 @@ def plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registry
     """
     options = with_pairs(options, source, target)
     check_open(options)
+    check_stacked(options.values, source, target)
     if "onnx" in (source.framework, target.framework):
         check_unrolled(source, target, registry)
         source = with_norms_made(with_norms_folded(source, target, registry, options), target, registry, options)
     job = owned(allowed(_plan_pair(source, target, registry, options)), target)
-    return absorbed(job, source, target, options)
+    return replace(absorbed(job, source, target, options), stacked=parts_of(target))
 
 
 def _plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registry: Registry, options: Options) -> Job:

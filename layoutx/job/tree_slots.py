@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from layoutx.empty import NOTHING
 from layoutx.errors import ConversionError
+from layoutx.files.store import Part
 from layoutx.model.tree import family, head, leaves_of, tensor_of, unbound
 from layoutx.plan.plan import Array
 
@@ -37,10 +39,39 @@ class TreeSlot:
         self.new = np.array(array, dtype=self.dtype)
 
 
-def tree_slots(model: Any) -> dict[str, TreeSlot]:
-    """Name -> array of a live model; random keys have none."""
+class LayerSlot:
+    """One layer of an array that holds many: kept until the array is given its new numbers."""
+
+    def __init__(self, whole: TreeSlot, part: Part) -> None:
+        self.whole = whole
+        self.at = (slice(None),) * part.axis + (part.index,)
+        self.new = None
+
+    def read(self) -> Array:
+        """A copy of its values."""
+        return (self.whole.look() if self.whole.new is None else self.whole.new)[self.at].copy()
+
+    @property
+    def dtype(self) -> Any:
+        """Its dtype as NumPy sees it."""
+        return self.whole.dtype
+
+    def write(self, array: Array) -> None:
+        """Keep it in a copy of the array, whose other layers stay."""
+        if self.whole.new is None:
+            self.whole.new = self.whole.read()
+        self.whole.new[self.at] = array
+
+
+def tree_slots(model: Any, stacked: Mapping[str, Part] = NOTHING) -> dict[str, Any]:
+    """Name -> array of a live model; random keys have none.
+
+    Args:
+        stacked: names of layers that the model keeps as one array -> which they are.
+    """
     keys = {name for name, leaf in leaves_of(model).items() if "key<" in str(getattr(leaf, "dtype", ""))}
-    return {name: TreeSlot(name, leaf) for name, leaf in leaves_of(model).items() if name not in keys}
+    found = {name: TreeSlot(name, leaf) for name, leaf in leaves_of(model).items() if name not in keys}
+    return {**found, **{name: LayerSlot(found[part.whole.name], part) for name, part in stacked.items()}}
 
 
 def changes(model: Any) -> bool:
@@ -48,7 +79,7 @@ def changes(model: Any) -> bool:
     return family(head(model)) in ("nnx", "mlx", "paddle")
 
 
-def placed(model: Any, slots: Mapping[str, TreeSlot]) -> Any:
+def placed(model: Any, slots: Mapping[str, Any]) -> Any:
     """The model with the numbers that its slots were given: itself where it can change, else a new one.
 
     A linen module comes back as it was given: bound to its new variables, or beside them.

@@ -9,6 +9,7 @@ from typing import Any
 from layoutx.model.axes import Dim
 from layoutx.model.jax_ops import Dims, alike, picked, product, ruled, window
 from layoutx.model.jax_program import Traced
+from layoutx.model.keyed import Keyed
 from layoutx.model.onnx_axes import Flow, Value, finished
 from layoutx.model.readers import ELSE
 from layoutx.model.record import LayerRecord, Refinement, Way
@@ -25,6 +26,7 @@ TURNED = "its map is flattened in the order that is not its framework's own, and
 class _Walk:
     flow: Flow
     classes: Mapping[str, str]  # of the modules
+    split: Mapping[str, tuple[str, ...]]  # weights that hold many layers -> those of each
     owner: dict[Any, str] = field(default_factory=dict)  # variable -> the weight that it holds
     values: dict[Any, Value] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)  # layers whose product or window was met: the rest is their bias
@@ -39,19 +41,18 @@ class _Walk:
             self.owner[variable] = owner
 
 
-def followed(
-    traced: Traced, shapes: Mapping[str, tuple[int, ...]], classes: Mapping[str, str], channels: str
-) -> dict[str, LayerRecord]:
+def followed(traced: Traced, keyed: Keyed, channels: str) -> dict[str, LayerRecord]:
     """Path of each layer with weights, in the order of its first use -> its axes and what feeds it.
 
     Args:
-        shapes: of the model's weights, by name. classes: of its modules, by path.
+        keyed: the model's weights by name, and the classes of its modules by path.
         channels: "last" or "first", as its framework keeps them: so an image is flattened that no layer read before.
     """
     jaxpr, count = traced.jaxpr.jaxpr, len(traced.weights)
-    walk = _Walk(Flow(), classes)
+    classes = {path: module.class_name for path, module in keyed.modules.items()}
+    walk = _Walk(Flow(), classes, keyed.split)
     for variable, name in zip(jaxpr.invars, traced.weights, strict=False):
-        walk.set(variable, None, name if name in shapes else "")
+        walk.set(variable, None, name if name in keyed.tensors or name in keyed.split else "")
     given = []
     for at, variable in enumerate(jaxpr.invars[count:]):
         dims = walk.flow.fresh(tuple(variable.aval.shape), f"input {at}" if at else "input")
@@ -126,8 +127,15 @@ def _given(walk: _Walk, here: Sequence[Any], there: Sequence[Any]) -> None:
 
 
 def _scan(walk: _Walk, eqn: Any, body: Any) -> None:
-    """One step of a loop stands for all: what is scanned goes in without its first axis, what is stacked gets it."""
+    """One step of a loop stands for all: what is scanned goes in without its first axis, what is stacked gets it.
+
+    A loop over layers is walked layer by layer.
+    """
     consts, carry = eqn.params["num_consts"], eqn.params["num_carry"]
+    own = [walk.split.get(walk.owner.get(v, ""), ()) for v in eqn.invars[consts + carry :] if not _literal(v)]
+    if any(len(names) == eqn.params["length"] for names in own):
+        _layers(walk, eqn, body)
+        return
     _given(walk, eqn.invars, body.invars)
     times: Dim | None = None
     for at, variable in enumerate(body.invars):
@@ -146,6 +154,35 @@ def _scan(walk: _Walk, eqn: Any, body: Any) -> None:
         walk.set(outer, value)
 
 
+def _layers(walk: _Walk, eqn: Any, body: Any) -> None:
+    """The steps of a loop over layers, each with the weights of its own."""
+    consts, length = eqn.params["num_consts"], eqn.params["length"]
+    end = consts + eqn.params["num_carry"]
+    carried = eqn.invars[consts:end]
+    for step in range(length)[:: -1 if eqn.params["reverse"] else 1]:
+        _given(walk, carried, body.invars[consts:end])
+        _given(walk, eqn.invars[:consts], body.invars[:consts])
+        for variable, outer in zip(body.invars[end:], eqn.invars[end:], strict=True):
+            owner = "" if _literal(outer) else walk.owner.get(outer, "")
+            names = walk.split.get(owner, ())
+            walk.set(variable, None, names[step] if len(names) == length else owner)
+        _body(walk, body)
+        carried = body.outvars[: end - consts]
+    _given(walk, carried, eqn.outvars[: end - consts])
+    for outer in eqn.outvars[end - consts :]:
+        walk.set(outer, None)
+
+
+def _of_layer(walk: _Walk, eqn: Any, name: str, owner: str) -> str:
+    """The weight that an operation on weights alone gives: of a stack one layer where it cuts that out."""
+    names = walk.split.get(owner, ())
+    before, after = (tuple(v[0].aval.shape) for v in (eqn.invars, eqn.outvars))
+    if name != "slice" or not names:
+        return owner
+    cut = [axis for axis, sizes in enumerate(zip(before, after, strict=True)) if sizes == (len(names), 1)]
+    return names[eqn.params["start_indices"][cut[0]]] if len(cut) == 1 and before != after else owner
+
+
 def _op(walk: _Walk, eqn: Any, name: str) -> None:
     flow = walk.flow
     known = [None if _literal(v) else walk.values.get(v) for v in eqn.invars]
@@ -153,7 +190,7 @@ def _op(walk: _Walk, eqn: Any, name: str) -> None:
     weights = [walk.owner[v] for v in eqn.invars if not _literal(v) and v in walk.owner]
     if not data:  # weights on their way to their operation, or numbers of no input
         for out in eqn.outvars:
-            walk.set(out, None, weights[0] if weights else "")
+            walk.set(out, None, _of_layer(walk, eqn, name, weights[0]) if weights else "")
         return
     path = weights[0].rpartition(".")[0] if weights else None
     if path is not None:

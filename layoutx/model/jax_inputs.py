@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from layoutx.frozen import frozen
 COMMON = (32, 28, 64, 224)  # sides of images, tried first
 MOST, OBLONG = 40, 20  # the longest sides that are tried where none of the common ones fits
 SECONDS = 3.0  # of the processor, for all of it
-BATCH = 2
+BATCH, LENGTH = 2, 5
 KERNELS = ("kernel", "weight", "w")
 HEADS = ("query", "key", "value", "out")  # kernels of attention have three axes too
 
@@ -34,7 +35,8 @@ def variants(inputs: Any, shapes: Mapping[str, tuple[int, ...]], channels: str) 
         shapes: of the model's weights, by name; channels: "last" or "first", as its framework keeps them.
     """
     if inputs is None:
-        return _guessed(shapes, channels)
+        maps = any(len(s) > 3 and _of_map(n, s) for n, s in shapes.items())
+        return _guessed(shapes, channels) if maps else chain(_plain(shapes, channels), _guessed(shapes, channels))
     return _moved(_listed(inputs))
 
 
@@ -55,6 +57,20 @@ def _moved(arrays: Sequence[Any]) -> Iterator[list[StandIn]]:
                 shape.insert(len(shape) if move[1] == -1 else 1, size)
             shapes.append(StandIn(tuple(shape), "int32" if array.dtype.kind in "iu" else "float32"))
         yield shapes
+
+
+def _plain(shapes: Mapping[str, tuple[int, ...]], channels: str) -> Iterator[list[StandIn]]:
+    """Tokens, vectors, sequences of vectors: of whatever length, who feeds whom is the same."""
+    kernels = [s for n, s in shapes.items() if n.rpartition(".")[2] in KERNELS and len(s) > 1]
+    widths = dict.fromkeys(s[-2] if channels == "last" else s[-1] for s in kernels)
+    lengths = dict.fromkeys((LENGTH, *(size for n, s in shapes.items() if "pos" in n for size in s[:-1] if size > 1)))
+    began = time.process_time()
+    tokens = [StandIn((BATCH, length), "int32") for length in lengths]
+    vectors = [StandIn((BATCH, *rest), "float32") for n in widths for rest in ((n,), *((k, n) for k in lengths))]
+    for one in (*tokens, *vectors):
+        if time.process_time() - began > SECONDS:
+            return
+        yield [one]
 
 
 def _guessed(shapes: Mapping[str, tuple[int, ...]], channels: str) -> Iterator[list[StandIn]]:

@@ -37,14 +37,43 @@ def with_program(keyed: Keyed, model: Any, leaves: Mapping[str, Any], known: Kno
     modules: dict[str, Module] = dict(keyed.modules)
     if own in HOMES and (found := program()) is not None:
         modules = {**found.modules, **modules}
+    homes: dict[str, str] = {}
+    for path, module in modules.items():  # a Bidirectional comes before its two RNN
+        for part, there in module.parts.items():
+            homes.setdefault(there, f"{path}.{part}")
+    tensors = {_home(name, homes): tensor for name, tensor in keyed.tensors.items()}
+    modules = {_home(path, homes): module for path, module in modules.items()}
+    keyed = dataclasses.replace(keyed, tensors=tensors)
 
-    @cache
-    def flow() -> Mapping[str, LayerRecord]:
+    def flow(keyed: Keyed) -> Mapping[str, LayerRecord]:
         from layoutx.model.jax_flow import followed
 
         found = program()
-        classes = {path: module.class_name for path, module in modules.items()}
-        return followed(found, shapes, classes, CHANNELS[own]) if found is not None else {}
+        if found is not None and homes:
+            found = dataclasses.replace(found, weights=tuple(_home(name, homes) for name in found.weights))
+        return followed(found, keyed, CHANNELS[own]) if found is not None else {}
+
+    def scanned() -> Mapping[str, tuple[int, int, int]]:
+        from layoutx.model.jax_stacks import scanned_over
+
+        found = program()
+        return {_home(n, homes): way for n, way in scanned_over(found).items()} if found is not None else {}
+
+    return with_flow(dataclasses.replace(keyed, modules=modules, scanned=scanned, flow=flow))
+
+
+def _home(name: str, homes: Mapping[str, str]) -> str:
+    """The name of a weight or module inside the layer that it belongs to, where it lies outside of it."""
+    there = next((path for path in homes if name == path or name.startswith(f"{path}.")), None)
+    return name if there is None else homes[there] + name[len(there) :]
+
+
+def with_flow(keyed: Keyed) -> Keyed:
+    """The model with the wiring and axes of its program, told of the layers as they are called now."""
+
+    @cache
+    def flow() -> Mapping[str, LayerRecord]:
+        return keyed.flow(keyed) if keyed.flow is not None else {}
 
     def axes() -> Mapping[str, LayerRecord]:
         from layoutx.model.jax_flow import with_outer
@@ -55,4 +84,4 @@ def with_program(keyed: Keyed, model: Any, leaves: Mapping[str, Any], known: Kno
     def wires() -> Mapping[str, tuple[Way, ...]]:
         return {path: record.ways for path, record in flow().items()}
 
-    return dataclasses.replace(keyed, modules=modules, wires=wires, axes=axes)
+    return dataclasses.replace(keyed, wires=wires, axes=axes)

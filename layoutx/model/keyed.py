@@ -26,6 +26,7 @@ class Module:
 
     Of an ONNX model also what its axes are made of, and why they could not be followed. `names`: the form's names of
     its tensors -> their full names, where the module calls them as it likes (an attention in a class of one's own).
+    `parts`: path inside the module -> the path of the weights of that part, where they lie outside of it.
     """
 
     form: str = ""
@@ -34,6 +35,7 @@ class Module:
     refine: Mapping[str, Refinement] = NOTHING
     note: str = ""
     names: Mapping[str, str] = NOTHING
+    parts: Mapping[str, str] = NOTHING
 
 
 @frozen
@@ -52,6 +54,9 @@ class Keyed:
         axes: gives module path -> a record with what the axes of its weights are made of, likewise.
         told: gives module path -> config values that a run of the model on numbers tells, likewise: the first row that
             is read of a table of positions.
+        split: full name of a tensor that held a layer at each index of an axis -> the names of these layers' tensors.
+        scanned: gives full name -> (axis, size, which loop) of what the model's program scans over, likewise.
+        flow: gives module path -> its axes and what feeds it, of a model whose layers have names of their own now.
     """
 
     framework: str
@@ -64,6 +69,9 @@ class Keyed:
     wires: Callable[[], Mapping[str, tuple[Way, ...]]] | None = field(default=None, compare=False, repr=False)
     axes: Callable[[], Mapping[str, LayerRecord]] | None = field(default=None, compare=False, repr=False)
     told: Callable[[], Mapping[str, Mapping[str, Any]]] | None = field(default=None, compare=False, repr=False)
+    split: Mapping[str, tuple[str, ...]] = NOTHING
+    scanned: Callable[[], Mapping[str, tuple[int, int, int]]] | None = field(default=None, compare=False, repr=False)
+    flow: Callable[[Keyed], Mapping[str, LayerRecord]] | None = field(default=None, compare=False, repr=False)
 
     def distinct(self) -> Keyed:
         """The model with each tensor once, under its first name: what has to be written, and what has to be used.

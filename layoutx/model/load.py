@@ -14,6 +14,7 @@ from layoutx.files.names import refusal_of
 from layoutx.files.open import open_store
 from layoutx.files.store import Store
 from layoutx.model.callables import built
+from layoutx.model.config import with_input_shape
 from layoutx.model.entry import named
 from layoutx.model.identify import identified
 from layoutx.model.keyed import Keyed, keyed_module, keyed_store
@@ -22,6 +23,7 @@ from layoutx.model.origin import with_values
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.said import forms_said, values_said
 from layoutx.model.spelling import framework_of
+from layoutx.model.stacked import unstacked
 from layoutx.model.state import state_records
 from layoutx.model.tree import is_tree, tree_keyed
 from layoutx.model.tree_config import told
@@ -92,7 +94,7 @@ def model_of(
         model = records(store, lambda name: name in registry.forms, config=config, template=template)
         bare = not (template or config) and all(r.note.startswith(UNSAID) for r in model.layers)
     else:
-        keyed = plain(keyed_of(store, framework, registry))
+        keyed = plain(keyed_of(store, framework, registry, values))
         model = told(state_records(keyed, registry, values), keyed, registry)
     refused = refusal_of([layer.name for layer in model.layers])
     for place, layer in enumerate(model.layers if refused else ()):
@@ -145,61 +147,16 @@ def with_forms(
     return replace(model, layers=layers)
 
 
-def config_of(source: str | Path | Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """A model config: itself, that of a Keras file, or the text that `model.to_json()` gave.
-
-    Raises:
-        UsageError: a file that holds no model config.
-    """
-    import json
-
-    if source is None or isinstance(source, Mapping):
-        return source
-    if not isinstance(source, (str, Path)):
-        raise UsageError(
-            f"a {type(source).__name__} is not a model config", do="give a Keras file, a JSON file or a mapping"
-        )
-    path = Path(source)
-    if path.suffix == ".json" and path.is_file():
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UsageError(f"{path.name} is not JSON", why=str(error)) from error
-        return found if isinstance(found, Mapping) else {"config": found}
-    store = open_store(path)
-    if store.config is None:
-        raise UsageError(
-            f"{path.name} holds no model config", do="give a .keras or full .h5 file, or model.to_json() text"
-        )
-    return store.config
-
-
-def with_input_shape(config: Mapping[str, Any] | None, shape: Sequence[int]) -> Mapping[str, Any]:
-    """A model config whose one input has this shape (without batch).
-
-    Raises:
-        UsageError: the model has no config, or several inputs.
-    """
-    body = (config or {}).get("config")
-    layers = body if isinstance(body, list) else (body or {}).get("layers") if isinstance(body, Mapping) else None
-    if not layers:
-        raise UsageError("an input shape says nothing about a file without a model config")
-    inputs = [layer for layer in layers if layer.get("class_name") == "InputLayer"]
-    if len(inputs) > 1:
-        raise UsageError("the model has several inputs", why="one input shape cannot say which it is")
-    first = inputs[0] if inputs else layers[0]
-    key = "batch_shape" if "batch_shape" in first.get("config", {}) else "batch_input_shape"
-    changed = {**first, "config": {**first.get("config", {}), key: [None, *shape]}}
-    layers = [changed if layer is first else layer for layer in layers]
-    found = layers if isinstance(body, list) else {**dict(body or {}), "layers": layers}
-    return {**dict(config or {}), "config": found}
-
-
-def keyed_of(store: Store, framework: str = "", known: Registry | None = None) -> Keyed:
+def keyed_of(
+    store: Store, framework: str = "", known: Registry | None = None, values: Mapping[str, Any] = NOTHING
+) -> Keyed:
     """A file of named tensors: names of this framework, else of the one that its certificate or format tells.
 
+    Args:
+        values: the user's: `{"layers.stacked": 1}` is which axis counts layers that are kept as one.
+
     Raises:
-        UsageError: the file is a recording.
+        UsageError: the file is a recording; stacked layers that cannot be taken apart so.
     """
     if RECORDING in store.metadata:
         raise UsageError(
@@ -211,28 +168,37 @@ def keyed_of(store: Store, framework: str = "", known: Registry | None = None) -
         from layoutx.model.torch_keyed import keyed_file
 
         return keyed_file(store, lambda name: _keys(name, known or builtin()))
-    return keyed_store(store, framework_of(store, framework))
+    return unstacked(keyed_store(store, framework_of(store, framework)), known or builtin(), values)
 
 
-def template_of(like: Any, to: str, registry: Registry, forms: Mapping[str, str] = NOTHING) -> Keyed | ModelRecord:
+def template_of(
+    like: Any, to: str, registry: Registry, forms: Mapping[str, str] = NOTHING, values: Mapping[str, Any] = NOTHING
+) -> Keyed | ModelRecord:
     """The target of a conversion.
 
     Args:
         like: a path, "package.module:callable" (imported and called: the one place that runs code), a
             live torch module or a live Keras model.
-        forms: layer of the template -> form, decided by the user.
+        forms: layer of the template -> form, decided by the user. values: as for `keyed_of`.
     """
     like = built(like)
     if isinstance(like, (str, Path)):
         store = open_store(like)
         if says_itself(store):
             return model_of(store, registry, forms)
-        return keyed_of(store, to, registry) if store.format == "pt2" else keyed_store(store, to)
-    return live_model(like, registry, forms, to if is_tree(like) else "")
+        if store.format == "pt2":
+            return keyed_of(store, to, registry)
+        return unstacked(keyed_store(store, to), registry, values)
+    return live_model(like, registry, forms, to if is_tree(like) else "", values=values)
 
 
 def live_model(
-    model: Any, registry: Registry, forms: Mapping[str, str] = NOTHING, framework: str = "", inputs: Any = None
+    model: Any,
+    registry: Registry,
+    forms: Mapping[str, str] = NOTHING,
+    framework: str = "",
+    inputs: Any = None,
+    values: Mapping[str, Any] = NOTHING,
 ) -> Keyed | ModelRecord:
     """A live torch module or torch.export program, Keras or ONNX model, or tree of jax, mlx or paddle.
 
@@ -240,6 +206,7 @@ def live_model(
         forms: the user's, for layers of a Keras model.
         framework: whose names a bare mapping holds.
         inputs: arrays that the model is run on, in any axis order: they tell the shapes that a module of jax meets.
+        values: as for `keyed_of`.
 
     Raises:
         UsageError: none of them.
@@ -257,7 +224,7 @@ def live_model(
     if is_tree(model):
         found = tree_keyed(model, lambda name: _keys(_own(name, registry), registry), framework, inputs)
         modules = {path: replace(m, form=_own(m.form, registry)) for path, m in found.modules.items()}
-        return replace(found, modules=modules)
+        return unstacked(replace(found, modules=modules), registry, values)
     if is_onnx(model):
         return model_of(onnx_store(model), registry, forms)
     raise UsageError(
@@ -283,7 +250,7 @@ def live_source(
     Args:
         forms, values, framework, plain: as for `model_of`.
     """
-    found = live_model(model, registry, framework=framework)
+    found = live_model(model, registry, framework=framework, values=values)
     if isinstance(found, Keyed):
         found = plain(found)
         found = told(state_records(found, registry, values), found, registry)

@@ -14,6 +14,8 @@ from layoutx.model.mapfile import INNER
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.spec.registry import Registry
 
+STACKED = "stacked"  # of a path, not of a layer: which axis of the tensors below it counts layers (model/stacked.py)
+
 
 def pairs_said(pairs: Mapping[str, str], *names: Collection[str]) -> dict[str, str]:
     """Every pair by name: `layers.*.wq: blocks.*.query` is one for each layer that it fits, by its name before that.
@@ -98,12 +100,18 @@ def forms_said(forms: Mapping[str, str], model: ModelRecord) -> dict[str, str]:
 
 def values_said(values: Mapping[str, Any], layer: str) -> dict[str, Any]:
     """The config values that the user gave one layer: `key` for all, `pattern.key`, `layer.key`; the nearest wins."""
+    values = {key: value for key, value in values.items() if key.rpartition(".")[2] != STACKED}
     if not values:
         return {}
     found = {key: value for key, value in values.items() if "." not in key}
     parts = [(*key.rpartition("."), value) for key, value in values.items() if "." in key]
     found |= {key: value for name, _, key, value in parts if name != layer and fnmatchcase(layer, name)}
     return found | {key: value for name, _, key, value in parts if name == layer}
+
+
+def stacks_said(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the user says of layers that are kept as one, in whichever model there are such."""
+    return {key: value for key, value in values.items() if key.rpartition(".")[2] == STACKED}
 
 
 def check_values(values: Mapping[str, Any], model: ModelRecord, registry: Registry, known: Iterable[str] = ()) -> None:
@@ -116,6 +124,7 @@ def check_values(values: Mapping[str, Any], model: ModelRecord, registry: Regist
         UsageError: a key that no layer reads, or a pattern that no layer has.
     """
     layers = [record for record in model.layers if record.tensors]
+    values = {said: value for said, value in values.items() if said.rpartition(".")[2] != STACKED}
     for said in values:
         name, dot, _ = said.rpartition(".")
         if dot and not _meant(name, [record.name for record in layers]):

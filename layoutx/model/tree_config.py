@@ -15,6 +15,7 @@ Known = Callable[[str], Collection[str] | None]
 PLAIN = (bool, int, float, str, type(None))
 LIBRARIES = ("jax", "flax", "equinox", "mlx", "paddle")  # only their functions are what their names say
 MISSING = object()
+WAYS = ("forward_rnn", "backward_rnn")
 CLASS = "form from the module's class"  # how the note of a record begins whose class is known
 
 
@@ -28,7 +29,7 @@ def module_of(framework: str, home: str, module: Any, known: Known) -> Module:
         home: the package of the framework's own classes; others have no form.
     """
     kind = type(module)
-    holders = _holders(module) if framework == "nnx" else [[module]]
+    holders = _holders(module) if framework in ("nnx", "flax") else [[module]]
     form = f"{framework}.{kind.__name__}"
     if len({tuple(type(part) for part in holder) for holder in holders}) == 1 and len(holders[0]) > 1:
         form = f"{form}.{type(holders[0][-1]).__name__}"
@@ -42,7 +43,18 @@ def module_of(framework: str, home: str, module: Any, known: Known) -> Module:
             config[key] = found[0] if all(value == found[0] for value in found) else " and ".join(map(str, found))
     if form == "nnx.GroupNorm":
         config.pop("group_size", None)  # flax 0.12.8 normalization.py: it keeps both, num_groups says it all
-    return Module(form if keys is not None else "", kind.__name__, config)
+    inner = _parts(module) if framework == "flax" and keys is not None and "." in form.partition(".")[2] else {}
+    return Module(form if keys is not None else "", kind.__name__, config, parts=inner)
+
+
+def _parts(module: Any) -> dict[str, str]:
+    """flax 0.12.8 linen/recurrent.py: cells that are made in a @compact call have their weights beside the layer."""
+    ways = {f"{way}.cell": getattr(module, way) for way in WAYS if hasattr(module, way)} or {"cell": module}
+    cells = {part: getattr(rnn, "cell", None) for part, rnn in ways.items()}
+    paths = {part: cell.path for part, cell in cells.items() if cell is not None and cell.scope is not None}
+    if len(set(paths.values())) < len(cells) or any(p[: len(module.path)] == module.path for p in paths.values()):
+        return {}  # one cell for both ways is no layer of two
+    return {part: ".".join(path) for part, path in paths.items()}
 
 
 def _holders(module: Any) -> list[list[Any]]:
@@ -51,7 +63,7 @@ def _holders(module: Any) -> list[list[Any]]:
     if name == "RNN" and hasattr(module, "cell"):
         return [[module, module.cell]]
     if name == "Bidirectional":  # it passes time_major, reverse and keep_order of its own: those of the RNN are unread
-        cells = [getattr(getattr(module, part, None), "cell", None) for part in ("forward_rnn", "backward_rnn")]
+        cells = [getattr(getattr(module, way, None), "cell", None) for way in WAYS]
         return [[module, cell] for cell in cells]
     return [[module]]
 

@@ -330,3 +330,102 @@ def test_no_counterpart_tells_what_a_class_of_ones_own_computes() -> None:
     model = (Own(), Own().init(jax.random.key(0), x))
     with pytest.raises(LayoutxError, match="no form for the class Conv"):
         lx.port(model, torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3, bias=False)), x, compare=False)
+
+
+class Both(linen.Module):
+    """A bidirectional layer made in the call: linen keeps the two cells beside it."""
+
+    @linen.compact
+    def __call__(self, x: Any) -> Any:
+        x = linen.RNN(linen.LSTMCell(6))(x)
+        x = linen.Bidirectional(linen.RNN(linen.OptimizedLSTMCell(5)), linen.RNN(linen.OptimizedLSTMCell(5)))(x)
+        return linen.Dense(3, name="head")(x)
+
+
+class TorchBoth(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = torch.nn.LSTM(4, 6, batch_first=True)
+        self.both = torch.nn.LSTM(6, 5, batch_first=True, bidirectional=True)
+        self.head = torch.nn.Linear(10, 3)
+
+    def forward(self, x: Any) -> Any:
+        return self.head(self.both(self.one(x)[0])[0])
+
+
+def test_cells_of_a_compact_call_belong_to_their_layers() -> None:
+    x = np.random.default_rng(2).standard_normal((2, 7, 4)).astype(np.float32)
+    module, there = Both(), TorchBoth()
+    variables = trained(module.init(jax.random.key(0), x))
+    report = lx.port((module, variables), there, x)
+    assert [line.name for line in report.layers] == ["RNN_0", "Bidirectional_0", "head"]
+    assert np.abs(np.asarray(module.apply(variables, x)) - there(torch.from_numpy(x)).detach().numpy()).max() < 1e-5
+    found = lx.validate((module, variables), there, x)
+    assert found.ok
+    assert found.compared == 3
+    back = lx.port(torch_trained(TorchBoth()), (module, variables), x, allow=["rounds"])
+    assert back.model[1]["params"].keys() == variables["params"].keys()
+
+
+def test_validate_runs_a_function_of_haiku() -> None:
+    hk = pytest.importorskip("haiku")
+
+    def model(x: Any) -> Any:
+        return hk.Linear(3, name="head")(jax.nn.relu(hk.Linear(8, name="first")(x)))
+
+    x = np.random.default_rng(3).standard_normal((2, 4)).astype(np.float32)
+    made = hk.transform(model)
+    params = trained(made.init(jax.random.key(0), x))
+    there = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    lx.port((made, params), there, x)
+    assert lx.validate((made, params), there, x).compared == 2
+    with torch.no_grad():
+        there[2].bias += 1
+    found = lx.validate((made, params), there, x)
+    assert [check.layer for check in found.checks if check.verdict == "FAIL"] == ["head"]
+
+
+def test_norms_of_one_size_are_told_apart_without_inputs() -> None:
+    """Blocks whose norms names do not tell apart: the program does, on tokens that were made up."""
+    eqx = pytest.importorskip("equinox")
+
+    class Layer(eqx.Module):
+        first: Any
+        last: Any
+        up: Any
+        down: Any
+
+        def __init__(self, key: Any) -> None:
+            self.first, self.last = eqx.nn.LayerNorm(8), eqx.nn.LayerNorm(8)
+            self.up, self.down = eqx.nn.Linear(8, 16, key=key), eqx.nn.Linear(16, 8, key=key)
+
+        def __call__(self, x: Any) -> Any:
+            return self.first(x + self.down(jax.nn.relu(self.up(self.last(x)))))
+
+    class Tokens(eqx.Module):
+        table: Any
+        layer: Any
+        end: Any
+
+        def __init__(self, key: Any) -> None:
+            self.table, self.layer, self.end = eqx.nn.Embedding(11, 8, key=key), Layer(key), eqx.nn.LayerNorm(8)
+
+        def __call__(self, ids: Any) -> Any:
+            return jax.vmap(lambda one: self.end(self.layer(self.table(one))))(ids)
+
+    class TorchTokens(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            nn = torch.nn
+            self.a, self.b, self.c = (nn.LayerNorm(8) for _ in range(3))
+            self.wide, self.narrow, self.ids = nn.Linear(8, 16), nn.Linear(16, 8), nn.Embedding(11, 8)
+
+        def forward(self, ids: Any) -> Any:
+            x = self.ids(ids)
+            return self.c(self.b(x + self.narrow(torch.relu(self.wide(self.a(x))))))
+
+    arrays, rest = eqx.partition(Tokens(jax.random.key(0)), eqx.is_array)
+    model, there = eqx.combine(trained(arrays), rest), TorchTokens()
+    lx.port(model, there)
+    ids = np.array([[1, 5, 10], [0, 2, 3]], np.int32)
+    assert np.abs(np.asarray(jax.vmap(model)(ids)) - there(torch.from_numpy(ids)).detach().numpy()).max() < 1e-5

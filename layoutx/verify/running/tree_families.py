@@ -10,22 +10,23 @@ import numpy as np
 
 from layoutx.errors import UsageError
 from layoutx.frozen import frozen
-from layoutx.model.jax_program import at_inference
 from layoutx.model.tree import family, head
 from layoutx.plan.plan import Array
 from layoutx.verify.running.events import Event, watched
-from layoutx.verify.running.nested import Arguments, Place, arguments, flattened
+from layoutx.verify.running.nested import Arguments, Place, flattened
+from layoutx.verify.running.tree_calls import ready_haiku, run_flax, run_haiku
 from layoutx.verify.running.tree_jax import (
     is_jax,
     jax_tensor,
     modules_equinox,
-    modules_flax,
+    modules_in_calls,
     modules_nnx,
     ready_equinox,
     ready_flax,
     ready_nnx,
 )
 
+READY = {"nnx": ready_nnx, "equinox": ready_equinox, "flax": ready_flax, "haiku": ready_haiku}
 Result = tuple[tuple[Array, ...], list[Event], dict[str, Any]]  # outputs, calls, modules that only the run knows
 
 
@@ -53,14 +54,16 @@ class Family:
         """Of the framework's package."""
         from importlib.metadata import version
 
-        return version({"nnx": "flax", "paddle": "paddlepaddle"}.get(self.name, self.name))
+        return version({"nnx": "flax", "paddle": "paddlepaddle", "haiku": "dm-haiku"}.get(self.name, self.name))
 
     def run(self, model: Any, inputs: Sequence[Array]) -> Result:
         """The whole model on these inputs: its outputs, the calls, and modules that only the run knows."""
         if self.name == "equinox":
             return _run_equinox(self, model, inputs)
         if self.name == "flax":
-            return _run_flax(self, model, inputs)
+            return run_flax(self, model, inputs)
+        if self.name == "haiku":
+            return run_haiku(self, model, inputs)
         with watched(self.modules(model), self.is_tensor, self.array) as events:
             result = model(*map(self.convert, inputs))
         return self.flat(result), events, {}
@@ -92,9 +95,8 @@ def family_of(model: Any) -> Family:
         UsageError: none of these.
     """
     name = family(head(model))
-    if name in ("nnx", "equinox", "flax"):
-        ready = {"nnx": ready_nnx, "equinox": ready_equinox, "flax": ready_flax}[name]
-        modules = {"nnx": modules_nnx, "equinox": modules_equinox, "flax": modules_flax}[name]
+    if name in READY:
+        ready, modules = READY[name], {"nnx": modules_nnx, "equinox": modules_equinox}.get(name, modules_in_calls)
         return Family(name, True, ready, modules, jax_tensor, np.asarray, is_jax)
     if name == "mlx":
         return Family(name, False, _ready_mlx, _modules_mlx, _mlx_tensor, _mlx_array, _is_mlx)
@@ -135,28 +137,6 @@ def _stacked(events: Sequence[Event]) -> Event:
         for side in ("inputs", "outputs")
     )
     return Event(first.layer, first.class_name, first.given, inputs, outputs)
-
-
-def _run_flax(kind: Family, model: Any, inputs: Sequence[Array]) -> Result:
-    from flax import linen
-
-    events: list[Event] = []
-    parts: dict[str, Any] = {}
-
-    def interceptor(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        result = call(*args, **kwargs)
-        outputs = kind.flat(result)
-        if context.method_name == "__call__" and outputs:
-            given = arguments(args, kwargs, kind.is_tensor)
-            name = ".".join(context.module.path)
-            parts.setdefault(name, context.module.unbind())
-            kept = tuple(kind.array(t) for t in given.tensors)
-            events.append(Event(name, type(context.module).__name__, given.form(), kept, outputs))
-        return result
-
-    with linen.intercept_methods(interceptor):
-        result = model(*(kind.convert(a) for a in inputs), **at_inference(model))
-    return kind.flat(result), events, parts
 
 
 @contextmanager

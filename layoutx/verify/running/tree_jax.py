@@ -28,10 +28,11 @@ def jax_tensor(array: Array) -> Any:
     import jax.numpy as jnp
 
     wide = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
-    return jnp.asarray(_widened(array) if wide else array)
+    return jnp.asarray(widened(array) if wide else array)
 
 
-def _widened(value: Any) -> Any:
+def widened(value: Any) -> Any:
+    """An array of floats in float64; anything else as it is."""
     return value.astype("float64") if hasattr(value, "dtype") and "float" in str(value.dtype) else value
 
 
@@ -42,7 +43,8 @@ def _is_float(dtype: Any) -> bool:
 
 
 @contextmanager
-def _x64(double: bool) -> Iterator[None]:
+def x64(double: bool) -> Iterator[None]:
+    """float64 inside, where it is wanted."""
     import jax
 
     if not double:
@@ -59,11 +61,11 @@ def ready_nnx(model: Any, double: bool) -> Iterator[Any]:
     import jax
     from flax import nnx
 
-    with _x64(double):
+    with x64(double):
         found = nnx.clone(model)  # its modules keep their modes and counts
         found.eval()
         if double:
-            nnx.update(found, jax.tree.map(_widened, nnx.state(found)))
+            nnx.update(found, jax.tree.map(widened, nnx.state(found)))
             for _, node in nnx.iter_graph(found):
                 for name in ("dtype", "param_dtype"):  # in which cells make their first states
                     if isinstance(node, nnx.Module) and _is_float(getattr(node, name, None)):
@@ -89,10 +91,10 @@ def ready_equinox(model: Any, double: bool) -> Iterator[Any]:
     import jax
 
     module, state = model if isinstance(model, tuple) else (model, None)
-    with _x64(double):
+    with x64(double):
         module = equinox.nn.inference_mode(module)
         if double:
-            module, state = jax.tree.map(lambda x: _widened(x) if equinox.is_array(x) else x, (module, state))
+            module, state = jax.tree.map(lambda x: widened(x) if equinox.is_array(x) else x, (module, state))
         yield module if state is None else (module, state)
 
 
@@ -124,10 +126,10 @@ def ready_flax(model: Any, double: bool) -> Iterator[Any]:
     import jax
 
     module, variables = unbound(model)
-    with _x64(double):
-        yield module.bind(jax.tree.map(_widened, variables) if double else variables)
+    with x64(double):
+        yield module.bind(jax.tree.map(widened, variables) if double else variables)
 
 
-def modules_flax(model: Any) -> dict[str, Any]:
-    """None: flax makes submodules while the model is called."""
+def modules_in_calls(model: Any) -> dict[str, Any]:
+    """None: flax and haiku make modules while the model is called."""
     return {}

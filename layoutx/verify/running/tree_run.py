@@ -1,4 +1,4 @@
-"""Live modules of nnx, equinox, mlx, paddle and flax: each run as its framework does, calls seen by module path."""
+"""Live models of jax, mlx and paddle: each run as its framework does, calls seen by module path."""
 
 from __future__ import annotations
 
@@ -83,9 +83,8 @@ class TreeRunner:
 
     def _alone(self, model: Any, name: str, inputs: list[Array], names: tuple[str, ...]) -> tuple[Array, ...]:
         module = self.family.modules(model).get(name)
-        if module is None and name in self.parts:  # flax: made while the model was called
-            flax, variables = self.parts[name]
-            module = flax.bind(variables)
+        if module is None and name in self.parts:  # flax, haiku: made while the model was called
+            module = self.parts[name]()
         if module is None:
             raise no_layer(name, self.layers())
         return self.family.alone(model, module, inputs, names, seen_form(self.events, name, names))
