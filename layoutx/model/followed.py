@@ -9,6 +9,7 @@ from math import prod
 
 from layoutx.errors import ConversionError
 from layoutx.files.store import Tensor
+from layoutx.model.graph import GIVEN
 from layoutx.model.keras_rules import CODE
 from layoutx.model.onnx_axes import KEEPS_LAST
 from layoutx.model.record import LayerRecord, ModelRecord
@@ -92,7 +93,8 @@ def unfollowed(
 
 def _makes_maps(record: LayerRecord) -> bool:
     """Whether a layer has to do with maps: a convolution or pooling, or an input of rank 3 without the batch."""
-    shape = record.config.get("batch_shape") or record.config.get("batch_input_shape") or ()
+    config = record.config
+    shape = () if GIVEN in config else config.get("batch_shape") or config.get("batch_input_shape") or ()
     if record.class_name in ("GlobalAveragePooling1D", "GlobalMaxPooling1D"):
         return False  # over the steps of a sequence; a convolution before it tells of itself
     return len(shape) > 3 or any(word in record.class_name for word in ("Conv", "Pool", "UpSampl", "Padding2D"))
