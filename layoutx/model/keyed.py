@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import field, replace
 from functools import cache
 from typing import Any
@@ -52,6 +52,7 @@ class Keyed:
         axes: gives module path -> a record with what the axes of its weights are made of, likewise.
         told: gives module path -> config values that a run of the model on numbers tells, likewise: the first row that
             is read of a table of positions.
+        refused: why the model did not run on inputs that were made up for it, filled when its wires are asked for.
     """
 
     framework: str
@@ -64,6 +65,7 @@ class Keyed:
     wires: Callable[[], Mapping[str, tuple[Way, ...]]] | None = field(default=None, compare=False, repr=False)
     axes: Callable[[], Mapping[str, LayerRecord]] | None = field(default=None, compare=False, repr=False)
     told: Callable[[], Mapping[str, Mapping[str, Any]]] | None = field(default=None, compare=False, repr=False)
+    refused: Sequence[str] = field(default=(), compare=False, repr=False)
 
     def distinct(self) -> Keyed:
         """The model with each tensor once, under its first name: what has to be written, and what has to be used.

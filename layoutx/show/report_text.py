@@ -119,7 +119,8 @@ def _answer(report: Report) -> Iterator[tuple[str, str]]:
 
 def _same(report: Report) -> str:
     if report.end_to_end is not None and report.end_to_end.agrees:
-        return "the models compute the same" + given_text(report.end_to_end.mixed, report.alike)
+        only = f" ({clean(report.end_to_end.only)})" if report.end_to_end.only else ""
+        return f"the models compute the same{only}" + given_text(report.end_to_end.mixed, report.alike)
     proved = sum(layer.proof.largest is not None for layer in report.layers)
     some = f"{proved} of {len(report.layers)} layers compared, and these compute the same"
     said = "every layer computes the same" if proved == len(report.layers) else some

@@ -110,7 +110,10 @@ def _best(
         except Exception as error:  # a wrong arrangement, or a model that cannot run at all
             refused = refused or said(error)
             continue
-        ends.append(replace(_difference(expected, found, note), mixed=order))
+        end = _difference(expected, found, note)
+        if end.agrees is False:
+            end = _unmasked(expected, found, [a for a, name in zip(arrays, names, strict=False) if "mask" in name], end)
+        ends.append(replace(end, mixed=order))
         if ends[-1].agrees:
             return ends[-1]
     if ends:  # outputs of other shapes are no comparison, and not the same
@@ -166,7 +169,11 @@ def _channels_first(model: Any) -> bool | None:
 
 def _difference(expected: Sequence[Array], found: Sequence[Array], note: str) -> EndToEnd:
     if len(expected) != len(found):
-        return EndToEnd(agrees=False, note=f"{len(expected)} outputs against {len(found)}")
+        both = in_both(expected, found)
+        if both is None:
+            return EndToEnd(agrees=False, note=f"{len(expected)} outputs against {len(found)}")
+        only = f"{len(both[0])} of {max(len(expected), len(found))} outputs: the other model has no more"
+        return replace(_difference(*both, note), only=only)
     largest, scale, worst = 0.0, 0.0, "float64"
     found = by_shape(expected, by_name(expected, found))
     for left, right in zip(expected, found, strict=True):
@@ -185,6 +192,33 @@ def _difference(expected: Sequence[Array], found: Sequence[Array], note: str) ->
         return EndToEnd(largest, scale, worst, None, "all outputs are zero")
     agrees = bool(largest <= RELATIVE[worst] * max(scale, 1e-6))
     return EndToEnd(largest, scale, worst, agrees, note)
+
+
+def _unmasked(expected: Sequence[Array], found: Sequence[Array], masks: Sequence[Array], end: EndToEnd) -> EndToEnd:
+    """The comparison where all masks are 1: nobody reads what a model makes of padding.
+
+    Args:
+        end: what came of comparing everything, which is returned where that does not agree either.
+    """
+    masks = [mask for mask in masks if mask.ndim == 2 and not np.all(mask)]
+
+    def seen(output: Array) -> Array:
+        own = [mask != 0 for mask in masks if mask.shape == output.shape[:2]]
+        return output[np.logical_and.reduce(own)] if own else output
+
+    again = _difference([*map(seen, expected)], [*map(seen, found)], end.note) if masks else end
+    only = ", ".join(text for text in (again.only, "where the masks are 1") if text)
+    return replace(again, only=only) if again.agrees else end
+
+
+def in_both(expected: Sequence[Array], found: Sequence[Array]) -> tuple[list[Array], list[Array]] | None:
+    """The outputs of the model that has fewer, and those of the other: of each shape that has to be one alone."""
+    fewer, more = sorted((expected, found), key=len)
+    fits = [[x for x in more if x.shape == one.shape] for one in fewer]
+    if not fewer or any(len(own) != 1 for own in fits) or len({one.shape for one in fewer}) < len(fewer):
+        return None
+    chosen = [own[0] for own in fits]
+    return (list(fewer), chosen) if fewer is expected else (chosen, list(fewer))
 
 
 def by_name(expected: Sequence[Array], found: Sequence[Array]) -> Sequence[Array]:

@@ -37,6 +37,7 @@ class EndToEnd:
         agrees: whether the difference is rounding; None where the models were not run.
         note: how axes were turned, or why the models were not run.
         mixed: in which order the other model was given the inputs, where that is not their own; () where it is.
+        only: which of the outputs agree, where not all were compared or not everywhere; "" for all of them.
     """
 
     largest: float | None = None
@@ -45,3 +46,4 @@ class EndToEnd:
     agrees: bool | None = None
     note: str = ""
     mixed: tuple[int, ...] = ()
+    only: str = ""
