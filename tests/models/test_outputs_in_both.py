@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import layoutx as lx
-from layoutx.errors import VerificationError
+from layoutx.errors import Problems, VerificationError
 
 keras = pytest.importorskip("keras")
 torch = pytest.importorskip("torch")
@@ -86,3 +86,27 @@ def test_outputs_of_one_shape_are_not_chosen_between():
 
     with pytest.raises(VerificationError, match="1 outputs against 2"):
         lx.port(source(), Twice(counts=False).eval())
+
+
+class Insists(nn.Module):
+    """Its numbers and its order of definition contradict each other, and it runs on one length alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer5, self.layer1 = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x):
+        if x.shape[1] != 30:
+            raise ValueError(f"sounds have to be 30 steps long, not {x.shape[1]}")
+        return self.layer1(self.layer5(x).tanh())
+
+
+def test_what_a_model_insists_on_is_said_where_layers_are_ambiguous():
+    x = keras.Input((None, WIDTH))
+    model = keras.Model(x, L.Dense(WIDTH, name="d2")(L.Dense(WIDTH, activation="tanh", name="d1")(x)))
+    with pytest.raises(Problems) as refused:
+        lx.port(model, Insists().eval())
+    assert "did not run on inputs made up for it: sounds have to be 30 steps long" in str(refused.value)
+    assert "inputs=" in str(refused.value)
+    sounds = np.random.default_rng(3).normal(size=(2, 30, WIDTH)).astype("float32")
+    assert lx.port(model, Insists().eval(), inputs=sounds).end_to_end.agrees
