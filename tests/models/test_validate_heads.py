@@ -43,9 +43,9 @@ def source():
 
 
 class TorchNorm(nn.Module):
-    def __init__(self, eps):
+    def __init__(self, eps, width=WIDTH):
         super().__init__()
-        self.weight, self.eps = nn.Parameter(torch.ones(WIDTH)), eps
+        self.weight, self.eps = nn.Parameter(torch.ones(width)), eps
 
     def forward(self, x):
         y = x.float()
@@ -87,3 +87,39 @@ def test_mistakes_in_them_are_found():
     found = lx.validate(here, there)
     assert not found.ok
     assert found.first.layer == "mixed/query"
+
+
+class Turned(L.Layer):
+    def call(self, x):
+        return ops.flip(x, -1)
+
+
+class Queries(L.Layer):
+    """A norm for each head, between layers that are given four axes: no maps, in a model of tokens."""
+
+    def __init__(self, **more):
+        super().__init__(**more)
+        self.query, self.out = L.EinsumDense("abc,cde->abde", (None, HEADS, EACH)), L.Dense(WIDTH, name="out")
+        self.norm, self.turned = Norm(name="norm"), Turned()
+
+    def call(self, x):
+        return x + self.out(ops.reshape(self.turned(self.norm(self.query(x))), (-1, ops.shape(x)[1], WIDTH)))
+
+
+class TorchQueries(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.token, self.query = nn.Embedding(WORDS, WIDTH), nn.Linear(WIDTH, WIDTH, bias=False)
+        self.norm, self.out = TorchNorm(1e-6, EACH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, ids):
+        x = self.token(ids)
+        return x + self.out(self.norm(self.query(x).unflatten(-1, (HEADS, EACH))).flip(-1).flatten(2))
+
+
+def test_a_norm_of_each_head_is_none_of_a_flattened_map():
+    ids = keras.Input((None,), dtype="int64")
+    model = keras.Model(ids, Queries(name="queries")(L.Embedding(WORDS, WIDTH, name="token")(ids)))
+    target = TorchQueries().eval()
+    assert lx.port(model, target).end_to_end.agrees
+    assert lx.validate(model, target).ok
