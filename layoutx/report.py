@@ -84,7 +84,7 @@ class Report:
         other), and so do the original's numbers, where they are all where they were.
         """
         end = self.end_to_end
-        ran = end is not None and bool(end.agrees) and not end.mixed
+        ran = end is not None and bool(end.agrees) and not end.mixed and not end.only
         again = self.back is not None and self.back.named and self.back.same == self.back.many
         return () if ran or again else self.groups
 

@@ -48,15 +48,17 @@ def with_run(
 
     shapes = {name: tensor.shape for name, tensor in model.tensors.items()}
 
+    refused: list[str] = []
+
     @cache
     def flow() -> Mapping[str, LayerRecord]:
         program = traced(live)
         found = followed(program, shapes) if program is not None else {}
         if program is None or unopened(program, live):
             ran()
-            program = _seen(live, tries)
+            program = _seen(live, tries, refused)
         elif lost(found):  # its sizes were not known: a run without numbers tells them, and depends on none
-            program = _seen(live, tries, ("meta",))
+            program = _seen(live, tries, [], ("meta",))
         else:
             return found
         return followed(program, shapes) if program is not None else found
@@ -66,13 +68,18 @@ def with_run(
         ran()
         return next((found for inputs, names in tries() if (found := first_rows(live, inputs, names)) is not None), {})
 
-    return replace(wired(model, flow), told=told)
+    return replace(wired(model, flow), told=told, refused=refused)
 
 
-def _seen(live: Any, tries: Tries, devices: Sequence[str | None] = ("meta", None)) -> Any:
+def _seen(live: Any, tries: Tries, refused: list[str], devices: Sequence[str | None] = ("meta", None)) -> Any:
+    """The program of the first run that succeeds; `refused` is told why none did."""
     from layoutx.verify.running.torch_seen import seen
 
-    return next((found for inputs, names in tries() if (found := seen(live, inputs, names, devices)) is not None), None)
+    for inputs, names in tries():
+        if (found := seen(live, inputs, names, devices, refused)) is not None:
+            refused.clear()
+            return found
+    return None
 
 
 def _given(inputs: Any) -> list[Array]:

@@ -56,7 +56,15 @@ def _call(flow: Flow, node: Node, name: str, args: Sequence[str]) -> list[str]:
     flow.readers.note(ELSE, args)  # nobody knows what is read here besides
     for target in own[:1]:
         flow.inputs.setdefault(target, []).extend(maker for maker in args if maker)
-    return own[-1:]
+    return list(args) if in_passing(flow, node, own, args) else own[-1:]
+
+
+def in_passing(flow: Flow, node: Node, own: Sequence[str], args: Sequence[object]) -> bool:
+    """Whether a layer without weights stands at several places (one Dropout for all), each reading one value.
+
+    What feeds it feeds what comes after it: a record does not say which of its calls reads what.
+    """
+    return len(node.calls) > 1 and len(args) == 1 and not any(flow.records[name].tensors for name in own)
 
 
 def records_of(flow: Flow, node: Node, name: str) -> list[str]:

@@ -9,6 +9,7 @@ from math import prod
 
 from layoutx.errors import ConversionError
 from layoutx.files.store import Tensor
+from layoutx.model.graph import GIVEN
 from layoutx.model.keras_rules import CODE
 from layoutx.model.onnx_axes import KEEPS_LAST
 from layoutx.model.record import LayerRecord, ModelRecord
@@ -59,7 +60,7 @@ def unfollowed(
     unknown = [record for record in model.layers if record.name not in bound_names]
     several = sum(bool(record.tensors) for record in model.layers) > 1
     unwired = not same and several and not any(r.inputs and UNKNOWN not in r.note for r in model.layers)
-    maps = any(map(_makes_maps, model.layers)) or any(b.kind.name in MAPS for _, b in whole)
+    maps = any(map(_makes_maps, model.layers)) or any(b.kind.name in MAPS for _, b in whole) or _reshaped(model.layers)
     doubtful = [] if maps or not unwired else [t for r in unknown for t in r.tensors.values() if len(t.shape) > 2]
     maps = maps or bool(doubtful)
     if not maps:
@@ -92,10 +93,17 @@ def unfollowed(
 
 def _makes_maps(record: LayerRecord) -> bool:
     """Whether a layer has to do with maps: a convolution or pooling, or an input of rank 3 without the batch."""
-    shape = record.config.get("batch_shape") or record.config.get("batch_input_shape") or ()
+    config = record.config
+    shape = () if GIVEN in config else config.get("batch_shape") or config.get("batch_input_shape") or ()
     if record.class_name in ("GlobalAveragePooling1D", "GlobalMaxPooling1D"):
         return False  # over the steps of a sequence; a convolution before it tells of itself
     return len(shape) > 3 or any(word in record.class_name for word in ("Conv", "Pool", "UpSampl", "Padding2D"))
+
+
+def _reshaped(layers: Sequence[LayerRecord]) -> bool:
+    """Whether a Reshape may make maps that layers of the user's own are given."""
+    made = any(len(record.config.get("target_shape") or ()) > 2 for record in layers)
+    return made and any(GIVEN in one.config and len(one.config.get("batch_shape") or ()) > 3 for one in layers)
 
 
 def _flattened(whole: Sequence[tuple[LayerRecord, BoundForm]]) -> set[int]:

@@ -28,6 +28,7 @@ MODELS = ("Sequential", "Functional", "Model")
 SAID = "live data_format"  # config key of keras_opened, none of Keras': where a live layer says its channels stand
 MOVED = "live parts"  # likewise: what each axis of its output is made of, of a layer that only moves numbers
 NUMBERS = "live numbers"  # likewise, of an input that is none of the model's: positions that its code makes itself
+GIVEN = "live given"  # likewise, of an input of a layer of the user's own: other layers make what it is given
 VARIABLE = "Variable"  # the class of a weight that a layer of the user's own holds beside its layers (keras_opened)
 PARTS = ("layer", "backward_layer", "cell")  # config keys under which a wrapper keeps what it wraps
 HOLDS = {*PARTS, "cells"}
@@ -83,7 +84,8 @@ class Graph:
     """Layers in `model.layers` order with the wiring between them.
 
     `wired` is False for a subclassed model, whose config holds no layers or no connections; where its layers have calls
-    all the same, who feeds whom is known, and not what becomes of the axes on the way.
+    all the same, who feeds whom is known, and not what becomes of the axes on the way; `passes`: but perhaps which of
+    them come out.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Graph:
     outputs: tuple[Ref, ...] = ()
     wired: bool = True
     by_name: Mapping[str, Node] = field(default_factory=dict)
+    passes: bool = False
 
 
 def graph_of(config: Mapping[str, Any], where: str = "model config") -> Graph:
@@ -111,7 +114,7 @@ def graph_of(config: Mapping[str, Any], where: str = "model config") -> Graph:
         return Graph(name, class_name, wired=False)
     if "input_layers" in body:
         found = _functional(class_name, name, body, layers, where)
-        return replace(found, wired=False) if body.get("unwired") else found
+        return replace(found, wired=False, passes=bool(body.get("passes"))) if body.get("unwired") else found
     shape = body.get("build_input_shape") or mapping_of(config.get("build_config")).get("input_shape")
     found = _sequential(class_name, name, layers, shape, where)
     return _unwired(found) if body.get("unwired") else found  # made by keras_opened: Keras writes no such key

@@ -4,54 +4,32 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import MethodType
+from dataclasses import replace
 from typing import Any
 
 from layoutx.frozen import frozen
-from layoutx.model.graph import NUMBERS, Graph, graph_of
-from layoutx.model.keras_rules import follows
-from layoutx.model.keras_shown import shown
+from layoutx.model.keras_shown import numbers_as_symbols, shown
 
 Entry = dict[str, Any]
-BATCH, LENGTH = 1009, 7  # of axes without a size, where a call asks for numbers; no axis is as long as the first
+BATCH = 1009  # where a call asks for numbers; no axis is as long
+LENGTHS = (7, 11)  # of the other axes without a size: what a call does with either of them, no length decides
 
 
 @frozen
 class Calls:
     """A layer's symbolic inputs and outputs; `sized`: axes behind the batch have sizes that the layer leaves open.
 
-    `numbers`: what layers in it are given that comes from no input: the positions that a table is looked up at.
+    `even`: what the call does is the same whatever these sizes are. `numbers`: what layers in it are given that comes
+    from no input (the positions that a table is looked up at), and what it gives that comes from none.
     """
 
     inputs: list[Any]
     outputs: list[Any]
     sized: bool = False
+    even: bool = True
     numbers: tuple[Any, ...] = ()
-
-
-def wired(
-    layer: Any, calls: Calls | None, held: Sequence[Any], entries: Sequence[Entry], *, whole: bool = False
-) -> Entry | None:
-    """The body of a config that wires the held layers as the layer's own `call` does (Keras 3 alone).
-
-    Where it does something of which nobody knows what becomes of the axes, it is marked `unwired`: it tells who feeds
-    whom, and nothing else.
-
-    Args:
-        calls: what `calls_of` or `own_graph` found.
-        held: the layers that it holds; entries: their own configs, one for each.
-        whole: it is a functional model, as which Keras itself would write it.
-
-    Returns:
-        None where the call cannot be run so.
-    """
-    body = _body(layer.name, held, entries, calls) if calls is not None else None
-    if calls is None or body is None:
-        return None
-    sure = whole or (not calls.sized and _followed(graph_of({"class_name": "Functional", "config": body})))
-    return body if sure else {**body, "unwired": True}
 
 
 def own_graph(layer: Any) -> Calls | None:
@@ -60,21 +38,6 @@ def own_graph(layer: Any) -> Calls | None:
     if keras is None or not type(layer).call.__module__.startswith("keras.src.models.functional"):
         return None
     return Calls(keras.tree.flatten(layer.inputs), keras.tree.flatten(layer.outputs))
-
-
-def _followed(graph: Graph) -> bool:
-    """Whether it is known what becomes of the axes of all that reaches the outputs; a mask hands on none of its own."""
-    waiting, seen = [ref.layer for ref in graph.outputs], set[str]()
-    while waiting:
-        name = waiting.pop()
-        if not name or name in seen:
-            continue
-        seen.add(name)
-        node = graph.by_name[name]
-        if not (node.inner.wired if node.inner is not None else follows(node)):
-            return False
-        waiting += [ref.layer for call in node.calls for ref in call if not ref.keyword.endswith("mask")]
-    return True
 
 
 @contextmanager
@@ -106,43 +69,61 @@ def calls_of(layer: Any, held: Sequence[Any]) -> Calls | None:
         return _apart(keras, held)
     if not layer.built:
         return None
-    for sized in (False, True):  # many a call asks for the size of the batch, which a symbol does not have
-        made = list[list[int]]()
-        try:
-            args, kwargs = _given(layer, keras, made if sized else None)
-            with _told_by_call(held, keras), shown(held, keras) as numbers:
-                outputs = keras.tree.flatten(layer.call(*args, **kwargs))
-        except Exception:  # the user's code may do anything on tensors without numbers; then it is not known
-            continue
-        flat = [x for one in (*args, *kwargs.values()) for x in keras.tree.flatten(one)]  # a dict would be sorted
-        inputs = [x for x in flat if isinstance(x, keras.KerasTensor)]
-        outputs = [x for x in outputs if x is not None]
-        ok = bool(inputs and outputs) and all(isinstance(x, keras.KerasTensor) for x in outputs)
-        return Calls(inputs, outputs, any(LENGTH in lengths for lengths in made), tuple(numbers)) if ok else None
-    return None
+    found = _called(layer, held, keras, None) or _called(layer, held, keras, LENGTHS[0])  # many a call asks for sizes
+    if found is None or not found.sized:
+        return found
+    again = _called(layer, held, keras, LENGTHS[1])
+    return replace(found, even=again is not None and _deeds(again) == _deeds(found))
 
 
-@contextmanager
-def _told_by_call(held: Sequence[Any], keras: Any) -> Iterator[None]:
-    """Layers with a `call` of the user's own, and the output shapes of Keras' class, tell them by that call.
+def _called(layer: Any, held: Sequence[Any], keras: Any, length: int | None) -> Calls | None:
+    """One symbolic call; None where it cannot be made.
 
-    A cache among the arguments (of a subclass of MultiHeadAttention) is none that Keras' own shapes are told of.
+    Args:
+        length: of axes that the layer leaves open; None: they stay open, the batch as well.
     """
-    spec = keras.Operation.compute_output_spec
-    ours = [
-        one
-        for one in held
-        if not type(one).call.__module__.startswith("keras.src")
-        and type(one).compute_output_spec.__module__.startswith("keras.src")
-        and type(one).compute_output_spec is not keras.layers.Layer.compute_output_spec
-    ]
-    for one in ours:
-        object.__setattr__(one, "compute_output_spec", MethodType(spec, one))
+    made = list[list[int]]()
     try:
-        yield
-    finally:
-        for one in ours:
-            object.__delattr__(one, "compute_output_spec")
+        args, kwargs = _given(layer, keras, length, made)
+        with shown(held, keras) as numbers:
+            outputs = keras.tree.flatten(layer.call(*args, **kwargs))
+            more = numbers_as_symbols(outputs, numbers, keras)
+    except Exception:  # the user's code may do anything on tensors without numbers; then it is not known
+        return None
+    flat = [x for one in (*args, *kwargs.values()) for x in keras.tree.flatten(one)]  # a dict would be sorted
+    inputs = [x for x in flat if isinstance(x, keras.KerasTensor)]
+    known = inputs and any(isinstance(x, keras.KerasTensor) for x in outputs)
+    return Calls(inputs, more, any(made), numbers=tuple(numbers)) if known else None
+
+
+def _deeds(calls: Calls) -> list[Any]:
+    """What is done from the inputs to the outputs, in one order: each operation, its options, where its data come from.
+
+    Without the names, which Keras counts on from call to call.
+    """
+    nodes = _reached([*calls.inputs, *calls.numbers], calls.outputs)
+    ends = {id(x): i for i, x in enumerate([*calls.inputs, *calls.numbers])}
+    at = {id(node): i for i, node in enumerate(nodes)}
+
+    def source(x: Any) -> Any:
+        if id(x) in ends:
+            return ends[id(x)]
+        operation, node, tensor = x._keras_history
+        return at[id(operation._inbound_nodes[node])], tensor
+
+    keras = sys.modules["keras"]
+    found = [[source(x) for x in calls.outputs]]
+    for node in nodes:
+        told = operation_entry(node.operation, "")
+        given = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
+        values = [source(x) if isinstance(x, keras.KerasTensor) else _plainly(x) for x in given]
+        found.append([told["class_name"], {**told["config"], "name": ""}, values])
+    return found
+
+
+def _plainly(value: Any) -> str:
+    """An argument as two calls can be compared by it; numbers of an array depend on lengths, as positions do."""
+    return repr(value) if isinstance(value, (int, float, str, slice, type(None), type(Ellipsis))) else ""
 
 
 def has_call(layer: Any) -> bool:
@@ -164,21 +145,21 @@ def _apart(keras: Any, held: Sequence[Any]) -> Calls | None:
     return Calls(keras.tree.flatten(inputs), keras.tree.flatten(outputs))
 
 
-def _given(layer: Any, keras: Any, made: list[list[int]] | None) -> tuple[list[Any], dict[str, Any]]:
+def _given(layer: Any, keras: Any, length: int | None, made: list[list[int]]) -> tuple[list[Any], dict[str, Any]]:
     """Fresh tensors in place of those of the layer's first call; of the shape that it was built for where it has none.
 
     Args:
-        made: is told which sizes axes without one were given; None: they are given none.
+        length: of axes without one; None: they stay so. made: is told which lengths were given.
 
     Raises:
         ValueError: nothing tells what it is called with.
     """
 
     def shaped(shape: Sequence[int | None]) -> tuple[int | None, ...]:
-        if made is None:
+        if length is None:
             return (None, *shape[1:])
-        made.append([LENGTH for n in shape[1:] if n is None])
-        return (BATCH, *(LENGTH if n is None else n for n in shape[1:]))
+        made.append([length for n in shape[1:] if n is None])
+        return (BATCH, *(length if n is None else n for n in shape[1:]))
 
     def fresh(x: Any) -> Any:
         return keras.KerasTensor(shaped(x.shape), x.dtype) if isinstance(x, keras.KerasTensor) else x
@@ -186,7 +167,7 @@ def _given(layer: Any, keras: Any, made: list[list[int]] | None) -> tuple[list[A
     if layer._inbound_nodes:
         said = layer._inbound_nodes[0].arguments
         args, kwargs = keras.tree.map_structure(fresh, (list(said.args), dict(said.kwargs)))
-        return args, kwargs
+        return args, {name: x for name, x in kwargs.items() if name != "training" or _takes(layer, name)}
     built = layer.get_build_config() or {}
     shapes = built.get("shapes_dict") or {"": built.get("input_shape")}
     flat = all(isinstance(s, (tuple, list)) and len(s) > 1 and not isinstance(s[0], (tuple, list, dict))
@@ -200,44 +181,19 @@ def _given(layer: Any, keras: Any, made: list[list[int]] | None) -> tuple[list[A
     return ([], {**named, **more}) if named else (tensors, more)
 
 
-def _body(name: str, held: Sequence[Any], entries: Sequence[Entry], calls: Calls) -> Entry | None:
-    inputs, outputs = calls.inputs, calls.outputs
-    nodes = _nodes([*inputs, *calls.numbers], outputs)
-    layer = sys.modules["keras"].layers.Layer
-    own = {id(one) for one in held}
-    others = {id(n.operation): n.operation for n in nodes if id(n.operation) not in own}
-    if any(isinstance(one, layer) for one in others.values()):
-        return None  # a layer that lies elsewhere: its weights are not of this layer's groups
-    names: dict[int, str] = {}
-    fresh = [x for x in inputs if id(getattr(getattr(x, "_keras_history", None), "operation", None)) not in own]
-    fresh += calls.numbers
-    for i, one in enumerate([*held, *others.values(), *fresh]):
-        wanted = "input" if i >= len(held) + len(others) else one.name
-        names[id(one)] = wanted if wanted not in names.values() else f"{wanted}_{i}"
-    numbers = {id(n): sum(m.operation is n.operation for m in nodes[:i]) for i, n in enumerate(nodes)}
-
-    def ref(x: Any) -> Entry:
-        found = [names[id(x)], 0, 0] if id(x) in names else _place(x, names, numbers)
-        return {"class_name": "__keras_tensor__", "config": {"keras_history": found}}
-
-    def wires(one: Any) -> list[Entry]:
-        return [_inbound(n, ref) for n in nodes if n.operation is one]
-
-    told = [{**e, "name": names[id(one)], "inbound_nodes": wires(one)} for e, one in zip(entries, held, strict=True)]
-    told += [{**_operation(one, names[id(one)]), "inbound_nodes": wires(one)} for one in others.values()]
-    made = {id(x): {NUMBERS: True} for x in calls.numbers}
-    told += [_input(x, names[id(x)], made.get(id(x), {})) for x in fresh]
-    first, last = ([ref(x)["config"]["keras_history"] for x in some] for some in (inputs, outputs))
-    return {"name": name, "layers": told, "input_layers": first, "output_layers": last}
+def _takes(layer: Any, name: str) -> bool:
+    """Whether the call has such an argument; Keras takes `training` of any layer, and keeps it to itself."""
+    parameters = inspect.signature(layer.call).parameters
+    return name in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
 
-def _place(x: Any, names: Mapping[int, str], numbers: Mapping[int, int]) -> list[Any]:
-    operation, node, tensor = x._keras_history
-    return [names[id(operation)], numbers.get(id(operation._inbound_nodes[node]), 0), tensor]
-
-
-def _nodes(inputs: Sequence[Any], outputs: Sequence[Any]) -> list[Any]:
+def nodes_of(inputs: Sequence[Any], outputs: Sequence[Any]) -> list[Any]:
     """Every call that the outputs come from, each once, a layer's own calls in their order."""
+    return sorted(_reached(inputs, outputs), key=lambda node: node.operation._inbound_nodes.index(node))
+
+
+def _reached(inputs: Sequence[Any], outputs: Sequence[Any]) -> list[Any]:
+    """The same, from the outputs back."""
     ends = {id(x) for x in inputs}  # those of a functional model come from layers that it holds
     found: dict[int, Any] = {}
     waiting = list(outputs)
@@ -250,31 +206,10 @@ def _nodes(inputs: Sequence[Any], outputs: Sequence[Any]) -> list[Any]:
         if id(node) not in found:
             found[id(node)] = node
             waiting += node.arguments.keras_tensors
-    return sorted(found.values(), key=lambda node: node.operation._inbound_nodes.index(node))
+    return list(found.values())
 
 
-def _inbound(node: Any, ref: Any) -> Entry:
-    keras = sys.modules["keras"]
-
-    def refs(value: Any) -> list[Entry]:
-        return [ref(x) for x in keras.tree.flatten(value) if isinstance(x, keras.KerasTensor)]
-
-    kwargs = {key: refs(value) for key, value in node.arguments.kwargs.items()}
-    plain = {key: some[0] if len(some) == 1 else some for key, some in kwargs.items() if some}
-    index = [_index(one) for one in node.arguments.args[1:]] if type(node.operation).__name__ == "GetItem" else []
-    return {"args": [*refs(node.arguments.args), *index], "kwargs": plain}
-
-
-def _index(key: Any) -> Any:
-    """`x[:, -1]`: what is between the brackets, as Keras writes it."""
-    if isinstance(key, (list, tuple)):
-        return [_index(one) for one in key]
-    if isinstance(key, slice):
-        return {"class_name": "__slice__", "config": {"start": key.start, "stop": key.stop, "step": key.step}}
-    return {"class_name": "__ellipsis__", "config": {}} if key is Ellipsis else key
-
-
-def _operation(one: Any, name: str) -> Entry:
+def operation_entry(one: Any, name: str) -> Entry:
     try:
         config = dict(one.get_config())
     except Exception:  # an operation made with something that no config holds
@@ -283,8 +218,3 @@ def _operation(one: Any, name: str) -> Entry:
         if isinstance(value, (list, tuple)):
             config[key] = [None if type(n) is int and n == BATCH else n for n in value]
     return {"module": type(one).__module__, "class_name": type(one).__name__, "name": name, "config": config}
-
-
-def _input(x: Any, name: str, more: Mapping[str, Any]) -> Entry:
-    config = {"name": name, "batch_shape": list(x.shape), **more}
-    return {"module": "keras.layers", "class_name": "InputLayer", "name": name, "config": config, "inbound_nodes": []}

@@ -69,8 +69,9 @@ def _owners(leaves: Sequence[Leaf], name: str) -> list[Leaf]:
         return alone
     for part in reversed(parts[:-1]):
         owners = [leaf for leaf in leaves if leaf.path[-1] == part or leaf.node.name == part]
-        if len(owners) > 1:  # the same name in two nested models: outer names must agree as well
+        if len(owners) > 1:  # the same name in two nested models: outer names must agree as well, as many as there are
             owners = [leaf for leaf in owners if all(p in parts for p in leaf.path[1:])]
+            owners = [leaf for leaf in owners if len(leaf.path) == max(len(x.path) for x in owners)]
         if owners:
             return owners
     slashed = [leaf for leaf in leaves if "/" in leaf.path[-1] and f"/{leaf.path[-1]}/" in f"/{name}"]

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from layoutx.model.graph import MOVED, SAID, VARIABLE
-from layoutx.model.keras_called import calls_of, own_graph, untouched, wired
+from layoutx.model.graph import GIVEN, MOVED, SAID, VARIABLE
+from layoutx.model.keras_called import calls_of, own_graph, untouched
 from layoutx.model.keras_moved import moved
 from layoutx.model.keras_own import computed
+from layoutx.model.keras_wired import wired
 
 KERAS_OWN = {"module": "keras.layers", "registered_name": None}
 
@@ -83,11 +84,22 @@ def _own_model(layer: Any) -> dict[str, Any] | None:
     held = _held(layer)
     if held:
         found = _model(layer, held)
-        return {**found, "config": {**found["config"], "layers": [*_beside(layer, held), *found["config"]["layers"]]}}
+        inside = _given(found["config"])
+        return {**found, "config": {**inside, "layers": [*_beside(layer, held), *inside["layers"]]}}
     body = wired(layer, calls_of(layer, ()), (), ()) if not layer.weights else None
     if (body is None or body.get("unwired")) and (parts := moved(layer)) is not None:
         body = {"name": layer.name, MOVED: parts}
-    return {"class_name": type(layer).__name__, **_whose(layer), "config": body} if body is not None else None
+    return {"class_name": type(layer).__name__, **_whose(layer), "config": _given(body)} if body is not None else None
+
+
+def _given(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A config whose inputs say that other layers make them: those made for a symbolic call, which are no layers."""
+
+    def told(entry: dict[str, Any]) -> dict[str, Any]:
+        made = entry["class_name"] == "InputLayer" and "registered_name" not in entry
+        return {**entry, "config": {**entry["config"], GIVEN: True}} if made else entry
+
+    return {**body, "layers": [told(one) for one in body.get("layers", ())]} if "layers" in body else {**body}
 
 
 def _model(layer: Any, held: list[Any]) -> dict[str, Any]:

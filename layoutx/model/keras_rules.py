@@ -103,6 +103,17 @@ def _same(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Se
     return [states[0]] if states else _block(node)
 
 
+def features(state: State, why: str) -> State | None:
+    """A tensor of which the last axis alone is known, where it is: several numbers that one layer made.
+
+    Args:
+        why: what hides the other axes.
+    """
+    alone = not state.blocked and not state.doubt and bool(state.last) and len(state.last[-1]) == 1
+    dim = state.last[-1] if alone else ()
+    return State((dim,), (dim,), lead=why) if dim and (size_of(dim) or 0) > 1 else None
+
+
 def _shape_of(state: State) -> list[tuple[int, bool]]:
     """What two tensors must have in common so that one sum treats their axes alike."""
     pairs = zip(state.last, state.first, strict=True)
@@ -110,9 +121,12 @@ def _shape_of(state: State) -> list[tuple[int, bool]]:
 
 
 def _sum(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
+    if not states:
+        return _block(node)
     blocked = next((s for s in states if s.blocked), None)
-    if not states or blocked is not None:
-        return [blocked] if blocked is not None else _block(node)
+    if blocked is not None:  # its features are those of any of its operands
+        known = (one for s in states if (one := features(s, blocked.blocked)) is not None)
+        return [blocked if flow.channels_first else next(known, blocked)]
     full = [s for s in states if len(s.last) == max(len(x.last) for x in states)]
     full = [s for s in full if not s.lead] or full  # a Dense on a map keeps the map's own arrangement in a sum
     best = max(full, key=lambda s: sum(1 for d in s.last for a in axes_in(d) if a.size != 1))

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from layoutx.empty import NOTHING
 from layoutx.model.axes import Dim, State, Use, axes_in, refinement, same_order
-from layoutx.model.fed import fed, records_of
+from layoutx.model.fed import fed, in_passing, records_of
 from layoutx.model.flow import Flow, Value
 from layoutx.model.graph import SAID, Graph, Node, walk
-from layoutx.model.keras_rules import CODE, rule_of, untold
+from layoutx.model.keras_rules import CODE, features, rule_of, untold
 from layoutx.model.keras_slots import stock
 from layoutx.model.keras_uses import consume
 from layoutx.model.readers import ELSE
@@ -221,8 +221,9 @@ def _call(flow: Flow, node: Node, name: str, args: list[Value], call: Sequence[R
     if node.inner is not None and node.inner.layers:
         if node.inner.wired:
             return run(flow, node.inner, f"{name}/", args or None)
+        makers = fed(flow, node.inner, f"{name}/", [a.maker for a in args]) or [""]
         return [
-            Value(untold(node), maker) for maker in fed(flow, node.inner, f"{name}/", [a.maker for a in args]) or [""]
+            Value(state, maker) for state, maker in zip(_passed(flow, node, name, args, makers), makers, strict=True)
         ]
     wrapped, kind = node.part("layer"), stock(node)
     if kind == "TimeDistributed" and wrapped is not None and args:
@@ -243,7 +244,27 @@ def _call(flow: Flow, node: Node, name: str, args: list[Value], call: Sequence[R
     labels = [a.maker for a in args]
     consume(flow, node, own[0] if own else name, states, keywords)
     out = rule_of(node)(flow, node, name, states, labels)
-    return [Value(state, own[-1] if own else "") for state in out]
+    maker = own[-1] if own else ""
+    if in_passing(flow, node, own, args):
+        flow.readers.note(ELSE, labels)
+        maker = labels[0]
+    return [Value(state, maker) for state in out]
+
+
+def _passed(flow: Flow, node: Node, name: str, args: list[Value], makers: Sequence[str]) -> list[State]:
+    """What comes out of a layer of which not all can be followed: features that are, as those of a sum are.
+
+    Found on notes of its own, which are thrown away: nothing is known of the axes inside.
+    """
+    assert node.inner is not None
+    if not node.inner.passes:
+        return [untold(node)] * len(makers)
+    aside = Flow(flow.records, flow.channels_first, splits=dict(flow.splits), parents=dict(flow.parents))
+    aside.count = flow.count
+    made = run(aside, node.inner, f"{name}/", args or None)
+    flow.count = aside.count
+    found = [features(v.state, untold(node).blocked) or untold(node) for v in made] or [untold(node)]
+    return [found[i] if i < len(found) else untold(node) for i in range(len(makers))]
 
 
 def _distributed(flow: Flow, node: Node, wrapped: Node, name: str, args: list[Value]) -> list[Value]:

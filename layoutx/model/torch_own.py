@@ -15,9 +15,10 @@ from layoutx.model.keyed import Module
 from layoutx.model.torch_packed import packed
 
 TURNED = "torch.TransposedLinear"
-SHIFTED = "torch.ShiftedRMSNorm"
+PLAIN, SHIFTED = "torch.RMSNorm", "torch.ShiftedRMSNorm"
 MOST = 1 << 24  # numbers of a weight that is made up for a run
 FAR = 1e-3  # relative: more than rounding of float32
+LARGE, TINY = 100.0, 1e-6  # inputs of a norm beside which no eps counts, and beside which it is all that does
 SEED = 20261122
 Call = Callable[[Mapping[str, Any], Any], Any]  # parameters and an input -> what the module makes of it
 
@@ -30,16 +31,13 @@ def own_classes(module: Any, modules: Mapping[str, Module]) -> dict[str, Module]
     """
     found = dict(modules)
     live = dict(module.named_modules())
-    for path, form in _leaves({path: one for path, one in live.items() if not modules[path].form}):
-        config = (
-            {"eps": live[path].eps} if form == SHIFTED and isinstance(getattr(live[path], "eps", None), float) else {}
-        )
+    for path, form, config in _leaves({path: one for path, one in live.items() if not modules[path].form}):
         found[path] = replace(found[path], form=form, config=config)
     return {**found, **packed(live, found)}
 
 
-def _leaves(own: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Path and form of modules with nothing but a weight, and perhaps a bias; each class is run once, its smallest."""
+def _leaves(own: Mapping[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Path, form and config of modules with nothing but a weight, and perhaps a bias; each class is run once."""
     alike: dict[tuple[Any, ...], list[str]] = {}
     for path, one in own.items():
         held = {name: value for name, value in one._parameters.items() if value is not None}
@@ -50,12 +48,12 @@ def _leaves(own: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             alike.setdefault((type(one), held["weight"].ndim, *held, *kept), []).append(path)
     for paths in alike.values():
         smallest = own[min(paths, key=lambda path: own[path].weight.numel())]
-        form = _form(smallest) if smallest.weight.numel() <= MOST else ""
-        yield from ((path, form) for path in paths if form)
+        form, config = _form(smallest) if smallest.weight.numel() <= MOST else ("", {})
+        yield from ((path, form, config) for path in paths if form)
 
 
-def _form(one: Any) -> str:
-    """The form that a module computes; "" where that is unknown, or nothing that its names would not tell."""
+def _form(one: Any) -> tuple[str, dict[str, Any]]:
+    """The form that a module computes, and its config; "" where that is unknown, or nothing that names do not tell."""
     import torch
 
     random = torch.Generator().manual_seed(SEED)
@@ -69,10 +67,10 @@ def _form(one: Any) -> str:
 
     try:
         turned = made["weight"].ndim == 2 and _turned(call, made, random)
-        shifted = made["weight"].ndim == 1 and "bias" not in made and _shifted(call, made, random)
+        norm = _norm(call, made["weight"], random) if made["weight"].ndim == 1 and "bias" not in made else None
     except Exception:  # any code of the user's may run here
-        return ""
-    return TURNED if turned else SHIFTED if shifted else ""
+        return "", {}
+    return (TURNED, {}) if turned else norm or ("", {})
 
 
 def _turned(call: Call, made: Mapping[str, Any], random: Any) -> bool:
@@ -92,14 +90,22 @@ def _turned(call: Call, made: Mapping[str, Any], random: Any) -> bool:
     return bool(changed[0]) and not bool(changed[1:].any())
 
 
-def _shifted(call: Call, made: Mapping[str, Any], random: Any) -> bool:
-    """Whether it divides by the root of the mean square, and multiplies by one plus its weight."""
+def _norm(call: Call, weight: Any, random: Any) -> tuple[str, dict[str, Any]] | None:
+    """Whether it divides by the root of the mean square, and multiplies by its weight or by one plus its weight.
+
+    Its eps is what a tiny input shows.
+    """
     import torch
 
-    weight = made["weight"]
-    x = 100 * torch.randn((2, 3, len(weight)), generator=random)  # so large that no eps counts
+    x = LARGE * torch.randn((2, 3, len(weight)), generator=random)
     plain = x / x.square().mean(-1, keepdim=True).sqrt()
-    return all(
-        torch.allclose(call({"weight": one}, x), plain * (1 + one), rtol=FAR, atol=FAR)
-        for one in (weight, torch.zeros_like(weight))
-    )
+    for form, shift in ((PLAIN, 0.0), (SHIFTED, 1.0)):
+        alike = (
+            torch.allclose(call({"weight": one}, x), plain * (shift + one), rtol=FAR, atol=FAR)
+            for one in (weight, torch.zeros_like(weight))
+        )
+        if all(alike):
+            small = call({"weight": torch.ones_like(weight)}, torch.full((1, 1, len(weight)), TINY))
+            ratio = TINY * (shift + 1) / float(small[0, 0, 0])
+            return form, {"eps": float(f"{max(ratio**2 - TINY**2, 0):.3g}")}
+    return None

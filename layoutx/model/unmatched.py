@@ -41,9 +41,11 @@ def ambiguous(layer: Layer, candidates: Sequence[Candidate], keyed: Keyed) -> Ma
         f"{_told(layer)} fits several places",
         where="candidates: " + ", ".join(found[:MOST]) + (", ..." if len(found) > MOST else ""),
         why="names and order do not decide between them"
+        + (f", and the model did not run on inputs made up for it: {keyed.refused[0]}" if keyed.refused else "")
         if keeps_order(keyed)
         else "the file is sorted by name, as safetensors does: its order says nothing",
-        do=f"say which, in this way: {pair_option(layer.record.name, found[0])}",
+        do=("give port inputs that both models take (--inputs FILE, inputs=...), or " if keyed.refused else "")
+        + f"say which, in this way: {pair_option(layer.record.name, found[0])}",
     )
 
 

@@ -40,12 +40,12 @@ def placed_text(groups: Sequence[Sequence[str]], many: int) -> str:
 
 
 def given_text(end: EndToEnd, groups: Sequence[Sequence[str]]) -> str:
-    """What the first line says of inputs that the other model was given in an order of its own; "" for the same."""
-    order = end.mixed
+    """What the first line says of outputs that agree in part, or of inputs in another order; "" where neither is so."""
+    only, order = f" ({clean(end.only)})" if end.only else "", end.mixed
     if not order:
-        return f" if the target is given {TIME_FIRST}" if end.late else ""
+        return f"{only} if the target is given {TIME_FIRST}" if end.late else only
     told = " (or in their own order, were layers exchanged that habit alone puts where they are)" if groups else ""
-    return f" if the target is given inputs {', '.join(str(i + 1) for i in order)} in this order{told}"
+    return f"{only} if the target is given inputs {', '.join(str(i + 1) for i in order)} in this order{told}"
 
 
 def exchange_text(groups: Sequence[Sequence[str]], file: str = "") -> Iterator[str]:

@@ -123,7 +123,7 @@ def _answer(report: Report) -> Iterator[tuple[str, str]]:
 
 def _same(report: Report) -> str:
     if report.end_to_end is not None and report.end_to_end.agrees:
-        return "the models compute the same" + apart_text(report.layers) + given_text(report.end_to_end, report.alike)
+        return f"the models compute the same{apart_text(report.layers)}{given_text(report.end_to_end, report.alike)}"
     proved = sum(layer.proof.largest is not None for layer in report.layers)
     some = f"{proved} of {len(report.layers)} layers compared, and these compute the same"
     said = "every layer computes the same" if proved == len(report.layers) else some

@@ -13,8 +13,6 @@ from layoutx.errors import LayoutxError, UsageError
 from layoutx.model.keras_called import has_call
 from layoutx.model.keras_live import is_keras
 from layoutx.model.keyed import Keyed
-from layoutx.model.matching.assignment import assigned
-from layoutx.model.matching.names import all_named, likeness, rarity
 from layoutx.model.record import ModelRecord
 from layoutx.model.tree import family, is_tree, runs
 from layoutx.plan.plan import Array
@@ -22,16 +20,10 @@ from layoutx.verify.ahead import Begun, ahead
 from layoutx.verify.keywords import keywords_for
 from layoutx.verify.made import enlarged, names_of, probes, record_of
 from layoutx.verify.outcome import EndToEnd
+from layoutx.verify.outputs import difference, unmasked
 from layoutx.verify.plain import called, is_torch, outputs_of, said
 from layoutx.verify.running.given import OTHER_INPUTS
 
-# float64 is not tighter: TensorFlow rounds some constants to float32 (gelu's root of 2, 1/sqrt(head_dim) of attention)
-RELATIVE = {"float64": 1e-7, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
-LEAST = 1e-26  # below it frameworks flush to zero
-SAME = {
-    name: 10 * float(np.finfo(name).eps) for name in ("float64", "float32", "float16")
-}  # what rounding makes of one
-SAME["bfloat16"] = 10 * 2.0**-7
 MOST_MIXED = 4  # inputs of which every order is tried
 
 
@@ -122,7 +114,11 @@ def _best(
         except Exception as error:  # a wrong arrangement, or a model that cannot run at all
             refused = refused or said(error)
             continue
-        ends.append(replace(_difference(expected, found, note, _vary(arrays)), mixed=order))
+        end = difference(expected, found, note, _vary(arrays))
+        if end.agrees is False:
+            masks = [array for array, name in zip(arrays, names, strict=False) if "mask" in name]
+            end = unmasked(expected, found, masks, end, _vary(arrays))
+        ends.append(replace(end, mixed=order))
         if ends[-1].agrees:
             return ends[-1]
     if ends:  # outputs of other shapes are no comparison, and not the same
@@ -178,86 +174,6 @@ def _channels_first(model: Any) -> bool | None:
 
 def _vary(inputs: Sequence[Array]) -> bool:
     return any(len(array) > 1 and bool((array != array[:1]).any()) for array in inputs if array.ndim)
-
-
-def _difference(expected: Sequence[Array], found: Sequence[Array], note: str, vary: bool) -> EndToEnd:
-    """Every output by its own size: a small one is not what the rounding of a large one is.
-
-    Args:
-        vary: whether the inputs are not the same for every sample.
-    """
-    if len(expected) != len(found):
-        return EndToEnd(agrees=False, note=f"{len(expected)} outputs against {len(found)}")
-    ends: list[tuple[float, float]] = []
-    found = by_shape(expected, by_name(expected, found))
-    for left, right in zip(expected, found, strict=True):
-        apart = [_apart(left, turned) for turned in _turned(right) if turned.shape == left.shape]
-        if not apart and _long(left) == _long(right):  # one output a sample, as (batch, 1) or as (batch,)
-            apart = [_apart(left, right.reshape(left.shape))]
-            note = "; ".join(text for text in (note, f"outputs of shapes {left.shape} and {right.shape}") if text)
-        if not apart:
-            return EndToEnd(agrees=False, note=f"outputs of shapes {left.shape} and {right.shape}")
-        ends.append((min(apart), float(np.abs(left.astype(np.float64)).max(initial=0.0))))
-    if all(end == (0.0, 0.0) for end in ends):
-        return EndToEnd(0.0, 0.0, "float64", None, "all outputs are zero")
-    names = [array.dtype.name for array in (*expected, *found)]
-    worst = max((name for name in names if name in RELATIVE), key=lambda name: RELATIVE[name], default="float64")
-    shares = [largest / max(scale, LEAST) for largest, scale in ends]
-    largest, scale = ends[int(np.argmax(shares))]  # the first NaN, if there is one
-    agrees = all(share <= RELATIVE[worst] for share in shares)
-    empty = untelling(expected, worst) if agrees and vary else ""
-    return EndToEnd(largest, scale, worst, None if empty else agrees, "; ".join(t for t in (note, empty) if t))
-
-
-def untelling(outputs: Sequence[Array], precision: str) -> str:
-    """Why outputs that agree tell nothing of the layers before them, of inputs that vary; "" where they do."""
-    same = SAME[precision]
-    wide = [array.astype(np.float64) for array in outputs if array.dtype.kind == "f" and array.shape[:1] > (1,)]
-    if not wide or len(wide) < len(outputs) or not all(array.size for array in wide):
-        return ""
-    if all(float(np.ptp(array, axis=0).max()) <= same * float(np.abs(array).max()) for array in wide):
-        return "the outputs are the same whatever the inputs, so that they tell nothing of the layers before"
-    if all(array.max() > 0.5 and np.minimum(np.abs(array), np.abs(array - 1.0)).max() <= same for array in wide):
-        return "all outputs are 0 or 1 (saturated), so that they tell nothing of the layers before"
-    return ""
-
-
-def by_name(expected: Sequence[Array], found: Sequence[Array]) -> Sequence[Array]:
-    """Outputs in the other model's order where both give them names and these tell it (encoder_..., decoder_...)."""
-    here, there = (getattr(side, "names", ()) for side in (expected, found))
-    if len(set(here)) < len(expected) or len(set(there)) < len(found):
-        return found
-    words = all_named([*here, *there])
-    rare = rarity([words[name] for name in (*here, *there)])
-    score = np.array([[likeness(words[a].words, words[b].words, rare) for b in there] for a in here])
-    chosen, _ = assigned(score)
-    told = sum(score[row, column] > 0 for row, column in enumerate(chosen))
-    return [found[column] for column in chosen] if told >= len(here) - 1 and told else found
-
-
-def by_shape(expected: Sequence[Array], found: Sequence[Array]) -> Sequence[Array]:
-    """Outputs in the other model's order where their shapes tell one and theirs is another: names have an order too."""
-    wanted, there = ([sorted(one.shape) for one in side] for side in (expected, found))
-    if wanted == there or sorted(wanted) != sorted(there) or any(wanted.count(one) > 1 for one in wanted):
-        return found
-    return [found[there.index(one)] for one in wanted]
-
-
-def _turned(output: Array) -> list[Array]:
-    """An output as it is, and with its channels at the other end: shapes do not tell where lengths are equal."""
-    if output.ndim < 3:
-        return [output]
-    in_time = [(2, -1), (-1, 2)] if output.ndim > 3 else []  # maps in time: channels behind time
-    return [output, *(np.moveaxis(output, a, b) for a, b in ((1, -1), (-1, 1), *in_time))]
-
-
-def _long(output: Array) -> list[int]:
-    """The axes of an output without those of length one behind the batch."""
-    return [*output.shape[:1], *(n for n in output.shape[1:] if n > 1)]
-
-
-def _apart(left: Array, right: Array) -> float:
-    return float(np.abs(left.astype(np.float64) - right.astype(np.float64)).max(initial=0.0))
 
 
 def _listed(inputs: Any, names: Sequence[str] = ()) -> list[Array]:

@@ -40,6 +40,7 @@ class EndToEnd:
         note: how axes were turned, or why the models were not run.
         late: the other model was given time before batch.
         mixed: in which order the other model was given the inputs, where that is not their own; () where it is.
+        only: which of the outputs agree, where not all were compared or not everywhere; "" for all of them.
     """
 
     largest: float | None = None
@@ -49,3 +50,4 @@ class EndToEnd:
     note: str = ""
     late: bool = False
     mixed: tuple[int, ...] = ()
+    only: str = ""

@@ -12,7 +12,7 @@ from torch import nn
 
 import layoutx as lx
 from layoutx.errors import ConversionError, LayoutxError, Problems
-from layoutx.verify import models
+from layoutx.verify import outputs
 
 keras = pytest.importorskip("keras")
 L = keras.layers
@@ -245,7 +245,7 @@ def test_a_call_a_step_is_compared_with_one_on_all_steps() -> None:
 
 
 def test_what_float32_rounds_away_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(models.RELATIVE, "float32", 1e-12)  # as if the model were so deep
+    monkeypatch.setitem(outputs.RELATIVE, "float32", 1e-12)  # as if the model were so deep
     model = filled(keras.Sequential([keras.Input((6,)), L.Dense(300, activation="tanh"), L.Dense(3)]))
     module = nn.Sequential(nn.Linear(6, 300), nn.Tanh(), nn.Linear(300, 3))
     report = lx.port(model, module)

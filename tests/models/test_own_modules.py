@@ -297,7 +297,7 @@ def test_a_class_is_run_as_its_options_say() -> None:
     )
     modules = live_model(model, registry()).modules
     turned, shifted = "torch.TransposedLinear", "torch.ShiftedRMSNorm"
-    assert [modules[name].form for name in "abcde"] == [turned, "", turned, shifted, ""]
+    assert [modules[name].form for name in "abcde"] == [turned, "", turned, shifted, "torch.RMSNorm"]
 
 
 def test_blocks_that_share_their_weights_and_weights_in_parts() -> None:

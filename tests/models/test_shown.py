@@ -12,7 +12,7 @@ from torch import nn
 
 import layoutx as lx
 from layoutx.errors import VerificationError
-from layoutx.verify.models import untelling
+from layoutx.verify.outputs import untelling
 
 keras = pytest.importorskip("keras")
 L = keras.layers

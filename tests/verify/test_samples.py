@@ -7,7 +7,7 @@ import pytest
 
 from layoutx.verify.keywords import keywords_for
 from layoutx.verify.made import probes
-from layoutx.verify.models import by_name
+from layoutx.verify.outputs import by_name
 from layoutx.verify.plain import flat
 
 

@@ -11,8 +11,9 @@ from typing import Any
 from layoutx.model.keyed import Keyed
 from layoutx.model.matching.doubts import beside, kept, listed, misnamed
 from layoutx.model.matching.habits import contradicted, unruly
-from layoutx.model.matching.names import Name, Said, all_named, likeness, rarity, said_of, shifted, shifts
+from layoutx.model.matching.names import Said, all_named, likeness, rarity, said_of, series_of, shifted, shifts
 from layoutx.model.matching.neighbours import Neighbours, known_as
+from layoutx.model.matching.peers import among_peers
 from layoutx.model.matching.sequence import aligned
 from layoutx.model.matching.values import Numbers
 from layoutx.model.order import counted
@@ -22,6 +23,7 @@ from layoutx.model.storing import Layer
 # What a full agreement of each kind is worth: nothing outweighs the same numbers, a margin of DECIDES decides.
 SAME_NUMBERS, SAME_NAME, SAME_END, WORDS, COUNTED, ORDER, WIRED = 20.0, 3.0, 2.5, 1.5, 2.0, 2.0, 2.0
 CAME_ALIKE = 2.0  # neighbours in the same ways: this alone decides before any habit does, however many there are
+BESIDE = 1.0  # of what nothing feeds
 ALIKE = 0.001  # the order of a few layers where that of the whole is not kept: it ranks, and does not decide
 DECIDES = 0.5
 
@@ -31,6 +33,7 @@ COUNT = "numbered in this order"
 IN_ORDER = "same order, shapes fit"
 WIRING = "wired alike"
 WORD = "similar name"
+PEERS = "beside the same layers"
 
 Scores = dict[str, float]  # kind of evidence -> what it is worth
 Table = dict[tuple[str, int], Scores]  # (layer, number of its candidate) -> scores
@@ -125,6 +128,10 @@ def table(
         _wired(found, rest, known, scores)
     if found.numbers is not None:
         _values(found, rest, keyed, scores)
+    wired = {name for (name, _), own in scores.items() if own.get(WIRING, 0) > 0}
+    places = {(name, at): place_name(found.options[name][at]) for name, at in scores if name not in wired}
+    for key, share in among_peers(places, {name: place_name(own) for name, own in known.items()}).items():
+        scores[key][PEERS] = BESIDE * share
     return scores
 
 
@@ -274,8 +281,8 @@ def _ranked(found: Clues, rest: Mapping[str, Sequence[int]], scores: Table) -> N
         if len(cells) != len(group) or len(group) < 2:
             continue
         said = {place_name(found.options[n][at]): found.said[n, at].there for n in group for at in rest[n]}
-        mine = _series([found.said[name, rest[name][0]].here for name in group])
-        yours = _series([said[name] for name in cells])
+        mine = series_of([found.said[name, rest[name][0]].here for name in group])
+        yours = series_of([said[name] for name in cells])
         number = {layer.record.name: i for i, layer in enumerate(found.layers)}
         stack = len({candidate.prefix for candidate in cells.values()}) == 1  # layers that run one after another
         if (mine is None or stack) and found.order[0] and (stack or not found.order[1]):
@@ -291,10 +298,3 @@ def _ranked(found: Clues, rest: Mapping[str, Sequence[int]], scores: Table) -> N
             for at in rest[name]:
                 if place_name(found.options[name][at]) == place:
                     scores[name, at][COUNT] = COUNTED
-
-
-def _series(names: Sequence[Name]) -> list[tuple[int, ...]] | None:
-    """The numbers of names that differ in nothing else; None where they are no such series."""
-    numbers = [name.numbers for name in names]
-    one = len({name.skeleton for name in names}) == 1 and len(set(numbers)) == len(numbers)
-    return numbers if one and all(numbers) else None

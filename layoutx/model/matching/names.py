@@ -17,7 +17,7 @@ _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _RANK = re.compile(r"(?<=[a-z])[123]d(?![a-z])")  # conv2d: two dimensions, not the second
 # what stands for a word by habit
 SHORT = {"q": "query", "k": "key", "v": "value", "wq": "query", "wk": "key", "wv": "value", "wo": "o"}
-SHORT |= {"attn": "attention", "shortcut": "downsample", "mu": "mean"}
+SHORT |= {"attn": "attention", "shortcut": "downsample", "mu": "mean", "cls": "class"}
 SHORTEST = 3  # letters by which a word is known: enc of encoder
 
 
@@ -141,3 +141,10 @@ def shifted(said: Said, known: Mapping[tuple[str, str], tuple[int, ...]]) -> boo
     """Whether two numbers correspond; None where nothing is known of their families."""
     shift = known.get(said.both)
     return None if shift is None else said.shift == shift
+
+
+def series_of(names: Sequence[Name]) -> list[tuple[int, ...]] | None:
+    """The numbers of names that differ in nothing else; None where they are no such series."""
+    numbers = [name.numbers for name in names]
+    one = len({name.skeleton for name in names}) == 1 and len(set(numbers)) == len(numbers)
+    return numbers if one and all(numbers) else None

@@ -22,10 +22,16 @@ SURE = 1.9  # a margin that is fixed before the rest is looked at
 ONLY = "the only place that fits"
 # how sure a pair can be at most by its best evidence, however large the margin; numbers in names are a habit
 AT_MOST = {
-    ev.NUMBERS: 0.99, ev.NAME: 0.98, ev.WIRING: 0.95, ev.COUNT: 0.85, ev.IN_ORDER: 0.85, ev.WORD: 0.8, ONLY: 0.97,
+    ev.NUMBERS: 0.99, ev.NAME: 0.98, ev.WIRING: 0.95, ev.COUNT: 0.85, ev.IN_ORDER: 0.85, ev.WORD: 0.8, ev.PEERS: 0.8,
+    ONLY: 0.97,
 }  # fmt: skip
 STACKED = 0.95  # the numbers of a stacked module's layers are a fact
-HABITS = (ev.COUNT, ev.IN_ORDER, ev.WORD)  # how people name and define layers, which is no fact about any model
+HABITS = (
+    ev.COUNT,
+    ev.IN_ORDER,
+    ev.WORD,
+    ev.PEERS,
+)  # how people name and define layers, which is no fact about any model
 
 
 @frozen

@@ -94,9 +94,11 @@ def _kind(record: LayerRecord) -> str:
 
 
 def _active(record: LayerRecord) -> str:
-    """Which activation of its own a layer with weights has."""
-    kind = kind_of(str(record.config.get("activation", "")))
-    return kind if kind in (ACTIVE, SIGMOID) else ""
+    """Which activation of its own a layer with weights has; a function of the user's own is one."""
+    said = record.config.get("activation", "")
+    own = isinstance(said, Mapping)  # as Keras writes functions that are none of its own
+    kind = kind_of(str(said.get("config") if own else said).rpartition(">")[2])
+    return kind if kind in (ACTIVE, SIGMOID) else ACTIVE if own else ""
 
 
 def wires_between(feeding: Mapping[str, Sequence[Way]]) -> Wires | None:

@@ -28,7 +28,7 @@ from layoutx.verify.compare.links import Runs
 from layoutx.verify.compare.masked import counting, masks_of
 from layoutx.verify.compare.named import named
 from layoutx.verify.compare.outputs import applied, own_activation
-from layoutx.verify.compare.pairs import Couple, Gap, Half
+from layoutx.verify.compare.pairs import Couple, Gap, Half, in_float32
 from layoutx.verify.compare.rounded import computed_in, precision_note, softened
 from layoutx.verify.compare.stacks import named_in, stacks_of, title
 from layoutx.verify.compare.states import RECURRENT
@@ -145,7 +145,8 @@ def _run(
     one, other = (second, first) if swapped else (first, second)
     tell(0, 0, f"running the {'target' if swapped else 'source'} ({one.framework})")
     base = one.record(given, not first_only)
-    loose = ROUNDED_WEIGHTS if any(couple.rounds or computed_in(couple) for couple in couples) else 0.0
+    rounded = any(couple.rounds or in_float32(couple) or computed_in(couple) for couple in couples)
+    loose = ROUNDED_WEIGHTS if rounded else 0.0
     stacks = [stacks_of([couple.source for couple in couples]), stacks_of([couple.target for couple in couples])]
     best: tuple[Runs, str] | None = None
     score = 0.0

@@ -17,7 +17,7 @@ from layoutx.verify.compare.named import Named, axis_words
 from layoutx.verify.compare.outputs import alike
 from layoutx.verify.compare.pairs import Couple, Gap
 from layoutx.verify.compare.windows import bare, border, cropped, padded
-from layoutx.verify.models import by_shape
+from layoutx.verify.outputs import by_shape
 
 
 @frozen

@@ -10,6 +10,7 @@ from layoutx.frozen import frozen
 from layoutx.verify.compare import flow
 from layoutx.verify.compare.alone import Layer
 from layoutx.verify.compare.calls import position
+from layoutx.verify.compare.limits import FLOW, coarsest
 from layoutx.verify.compare.masked import counting, masks_of
 from layoutx.verify.compare.named import Named, met
 from layoutx.verify.compare.pairs import Couple
@@ -41,7 +42,7 @@ class Runs:
     @property
     def flow(self) -> float:
         """The limit of what is handed on: the user's, or a looser one where the weights themselves were rounded."""
-        return self.tolerance or self.loose
+        return self.tolerance or (max(self.loose, FLOW[coarsest((), self.dtypes)]) if self.loose else 0.0)
 
     @property
     def dtypes(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
@@ -155,6 +156,7 @@ def ordered(
     if native is None or order is None:
         raise SizeError(f"{bound.form.name} does not say which axes its {name} has")
     error: LayoutxError | None = None
+    array = _as_one(array, native, data_sizes(bound), stored)
     for many in range(_fewest(bound, native, array), array.ndim + 1):
         merged = array.reshape(prod(array.shape[:many]), *array.shape[many:]) if many > 1 else array
         try:
@@ -166,6 +168,15 @@ def ordered(
         except LayoutxError as problem:
             error = error or problem
     raise error or SizeError(f"{name} of shape {array.shape} does not have the axes of {bound.form.name}")
+
+
+def _as_one(array: Array, dims: Sequence[Dim], sizes: Mapping[str, int], stored: Mapping[str, str]) -> Array:
+    """Data whose last axes are what the form's last one is made of (heads and their numbers, of an einsum), as one."""
+    text = stored.get(dims[-1].name, "") if isinstance(dims[-1], Axis) else ""
+    parts = re.findall(r"\w+", text) if re.fullmatch(r"\([\w ]+\)", text) else []
+    lengths = tuple(sizes.get(part, 0) for part in parts)
+    there = len(lengths) > 1 and array.ndim > len(lengths) and array.shape[-len(lengths) :] == lengths
+    return array.reshape(*array.shape[: -len(lengths)], prod(lengths)) if there else array
 
 
 def native(

@@ -71,8 +71,14 @@ ROUNDED = ("gelu", "gelu_tanh", "selu", "leaky_relu_0.2")
 
 
 def rounds(couple: Couple) -> bool:
-    """Whether a pair may differ by a rounding to float32: of its weights, or of a constant that Keras computes with."""
-    return couple.rounds or rounded_constant(couple.source.bound, couple.target.bound)
+    """Whether a pair may differ by a rounding to float32: of its weights, of a constant that Keras computes with, or of
+    what it computes in float32 whatever it is given, as norms of LLaMA's kind do."""
+    return couple.rounds or in_float32(couple) or rounded_constant(couple.source.bound, couple.target.bound)
+
+
+def in_float32(couple: Couple) -> bool:
+    """Whether a pair is of a kind that people compute in float32, whatever it is given."""
+    return couple.source.bound.kind.name == "rms_norm"
 
 
 def rounded_constant(*sides: BoundForm) -> bool:

@@ -21,7 +21,7 @@ from layoutx.model.onnx_nodes import RECURRENT
 from layoutx.model.onnx_parts import Parts, parts_of
 from layoutx.plan.plan import Array
 from layoutx.verify.made import sized
-from layoutx.verify.models import RELATIVE
+from layoutx.verify.outputs import RELATIVE
 from layoutx.verify.recording import Call, Recording
 from layoutx.verify.running.given import Inputs, cannot_run, layer_fails, listed, no_layer, resolved, said
 from layoutx.verify.running.onnx_graph import (

@@ -10,6 +10,7 @@ from typing import Any
 from layoutx.model.torch_program import Op, Program, Ref, base
 from layoutx.model.torch_trace import SAID, holds
 from layoutx.plan.plan import Array
+from layoutx.verify.plain import said
 from layoutx.verify.running.nested import flattened
 from layoutx.verify.running.torch_run import TorchRunner
 from layoutx.verify.running.torch_watch import calm, is_tensor, tensor
@@ -54,6 +55,7 @@ def seen(
     inputs: Sequence[Array],
     keywords: Sequence[str] = (),
     devices: Sequence[str | None] = ("meta", None),
+    refused: list[str] | None = None,
 ) -> Program | None:
     """What a copy of the module computes on these inputs; None where it does not run on them.
 
@@ -62,12 +64,14 @@ def seen(
     Args:
         keywords: the argument of each input; () where they are given by position.
         devices: where it is tried, None being its own.
+        refused: is told why it did not run where its numbers are.
     """
     for device in devices:
         try:
             return _seen(TorchRunner(module).copy(False), inputs, keywords, device)
-        except Exception:  # any code of the user's may run here
-            continue
+        except Exception as error:  # any code of the user's may run here
+            if refused is not None and device is None:
+                refused.append(said(error, 160))
     return None
 
 
