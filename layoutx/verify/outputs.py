@@ -19,7 +19,7 @@ LEAST = 1e-26  # below it frameworks flush to zero
 SAME = {name: 10 * float(np.finfo(name).eps) for name in ("float64", "float32", "float16")} | {"bfloat16": 10 * 2.0**-7}
 
 
-def difference(expected: Sequence[Array], found: Sequence[Array], note: str, vary: bool) -> EndToEnd:
+def difference(expected: Sequence[Array], found: Sequence[Array], note: str, vary: bool = False) -> EndToEnd:
     """Every output by its own size: a small one is not what the rounding of a large one is.
 
     Args:
