@@ -142,7 +142,8 @@ def _held(
                 key = (*where, *map(str, way.instance.values()))
                 live = dict(known.config) if known is not None and known.form == form.runs else {}
                 said = {k: v for k, v in _said(values, layer, prefix).items() if k in form.config}
-                if live and _laid(form, way.config) != _laid(form, {**way.config, **live}):
+                told = {key: v for key, v in live.items() if v in switched.get(key, ())}  # what ways are tried for
+                if told and _laid(form, way.config) != _laid(form, {**way.config, **told}):
                     continue  # the node says itself which way its kernel lies (transB)
                 settled = {**said, **live} if known is not None and known.names else said
                 if any(k in switched and {**form.config, **way.config}[k] != v for k, v in settled.items()):
