@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from functools import lru_cache
 from typing import Any
@@ -143,7 +143,7 @@ def _held(
                 live = dict(known.config) if known is not None and known.form == form.runs else {}
                 said = {k: v for k, v in _said(values, layer, prefix).items() if k in form.config}
                 told = {key: v for key, v in live.items() if v in switched.get(key, ())}  # what ways are tried for
-                if told and _laid(form, way.config) != _laid(form, {**way.config, **told}):
+                if told and _laid(form, way.config, way.shapes) != _laid(form, {**way.config, **told}, way.shapes):
                     continue  # the node says itself which way its kernel lies (transB)
                 settled = {**said, **live} if known is not None and known.names else said
                 if any(k in switched and {**form.config, **way.config}[k] != v for k, v in settled.items()):
@@ -161,10 +161,10 @@ def _held(
     return sorted(_fullest(list(best.values())), key=lambda c: c.at)
 
 
-def _laid(form: Form, config: Mapping[str, Any]) -> list[int]:
-    """Of each tensor that a form stores in several ways, which one it is under a config."""
+def _laid(form: Form, config: Mapping[str, Any], names: Collection[str]) -> list[int]:
+    """Of each of these tensors that a form stores in several ways, which one it is under a config."""
     full = {**form.config, **config}
-    several = (spec.cases for spec in form.tensors if len(spec.cases) > 1)
+    several = (spec.cases for spec in form.tensors if len(spec.cases) > 1 and spec.name in names)
     return [next((at for at, case in enumerate(cases) if holds(case.when, full)), -1) for cases in several]
 
 

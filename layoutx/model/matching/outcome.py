@@ -26,12 +26,8 @@ AT_MOST = {
     ONLY: 0.97,
 }  # fmt: skip
 STACKED = 0.95  # the numbers of a stacked module's layers are a fact
-HABITS = (
-    ev.COUNT,
-    ev.IN_ORDER,
-    ev.WORD,
-    ev.PEERS,
-)  # how people name and define layers, which is no fact about any model
+# how people name and define layers, which is no fact about any model
+HABITS = (ev.COUNT, ev.IN_ORDER, ev.WORD, ev.PEERS)
 
 
 @frozen

@@ -334,7 +334,7 @@ def test_a_layer_that_cannot_do_float64_is_named() -> None:
     ("call", "said"),
     [
         (lambda runner: runner.record(np.ones((2, 4))), "does not run on these inputs"),
-        (lambda runner: runner.layer("sahred", [np.ones((2, 17))]), "near: shared"),
+        (lambda runner: runner.layer("sahred", [np.ones((2, 17))]), "near it are shared"),
     ],
 )
 def test_wrong_calls_are_told(keras: Any, call: Callable[[Runner], Any], said: str) -> None:

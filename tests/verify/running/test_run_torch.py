@@ -236,7 +236,7 @@ def test_tied_weights_stay_tied_in_the_copy() -> None:
     ("call", "error", "said"),
     [
         (lambda: opened(Casting()).record(batch(2, 5)), UsageError, "does not run on these inputs"),
-        (lambda: opened(Casting()).layer("innr", [batch(2, 3)]), UsageError, "near: inner"),
+        (lambda: opened(Casting()).layer("innr", [batch(2, 3)]), UsageError, "near it is inner"),
         (lambda: opened(Casting()).layer("inner", [batch(2, 5)]), ModelError, "inner does not run"),
         (lambda: opened(nn.LazyLinear(3)).record(batch(2, 3)), ModelError, "has no shape yet"),
         (lambda: opened(nn.Linear(3, 5, device="meta")).record(batch(2, 3)), ModelError, "has no values"),
