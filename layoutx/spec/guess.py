@@ -181,9 +181,13 @@ def _why(form: Form, config: Mapping[str, Any], shapes: Mapping[str, Shape]) -> 
 
 def _words_of(form: Form) -> frozenset[str]:
     """How layers of this class are called when nobody names them: `conv2d`, `p_re_lu`."""
-    first = form.class_name.split(".")[0]
+    return _words.get((form,), b"", lambda: _called(form.class_name))
+
+
+def _called(class_name: str) -> frozenset[str]:
+    first = class_name.split(".")[0]
     of_haiku = re.sub(r"((?<=[a-z0-9])[A-Z]|(?!^)[A-Z](?=[a-z]))", r"_\1", first).lower()  # Conv2D is conv2_d there
-    return _words.get((form,), b"", lambda: frozenset({_snake(first), form.class_name.lower(), of_haiku}))
+    return frozenset({_snake(first), class_name.lower(), of_haiku})
 
 
 _words: Memo[frozenset[str]] = Memo()
