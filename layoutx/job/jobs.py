@@ -18,9 +18,12 @@ from layoutx.model.followed import unfollowed
 from layoutx.model.keras import NOT_KERAS
 from layoutx.model.mapfile import MapFile, read_map
 from layoutx.model.record import LayerRecord, ModelRecord
+from layoutx.model.said import STACKED
+from layoutx.model.stacked import STACKING
 from layoutx.plan.plan import Plan
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.registry import Registry
+from layoutx.spec.sizing import UndeterminedError
 from layoutx.words import near
 
 
@@ -208,9 +211,21 @@ def bound_layers(
             continue
         try:
             found.append((record, bind_record(record, registry, ignore=options.ignore_keys)))
+        except UndeterminedError as error:
+            problems.append(_perhaps_stacked(error, record))
         except LayoutxError as error:
             problems.append(error)
     return found, problems
+
+
+def _perhaps_stacked(error: UndeterminedError, record: LayerRecord) -> LayoutxError:
+    """The error, with what else tensors may be that have one length in front: dense layers kept as one, by jax."""
+    counts = {tensor.shape[:1] for tensor in record.tensors.values()}
+    if record.form.partition(".")[0] not in STACKING or len(record.tensors) < 2 or len(counts) > 1:
+        return error
+    path, many = record.name.replace("/", ".").rpartition(".")[0], next(iter(counts))[0]
+    do = f"if these are {many} layers kept as one, --set {path and f'{path}.'}{STACKED}=0; else {error.do}"
+    return ConversionError(error.what, where=error.where, why=error.why, do=do)
 
 
 def layers_for(

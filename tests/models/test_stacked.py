@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import layoutx as lx
-from layoutx.errors import UsageError
+from layoutx.errors import LayoutxError, UsageError
 from layoutx.files.open import open_store
 from layoutx.files.save import save
 
@@ -399,3 +399,14 @@ def test_a_loop_over_time_inside_a_stack_is_no_layer() -> None:
     other["params"]["layers"]["norm"]["scale"] = kernel.at[1].set(-kernel[1])
     found = lx.validate((module, variables), (module, other), x)
     assert [check.layer for check in found.checks if check.verdict == "FAIL"] == ["layers.1.norm"]
+
+
+def test_dense_layers_alone_look_like_another_layer_and_the_error_says_so(tmp_path: Path) -> None:
+    rng, sizes = np.random.default_rng(5), {"fc1": (7, 11), "fc2": (11, 7)}
+    arrays = {f"params/blocks/{name}/kernel": rng.normal(size=(3, *size)) for name, size in sizes.items()}
+    arrays |= {f"params/blocks/{name}/bias": rng.normal(size=(3, size[1])) for name, size in sizes.items()}
+    save(tmp_path / "m.msgpack", arrays, {})
+    with pytest.raises(LayoutxError, match=r"if these are 3 layers kept as one, --set blocks\.stacked=0"):
+        lx.convert(tmp_path / "m.msgpack", to="torch")
+    report = lx.convert(tmp_path / "m.msgpack", to="torch", values={"blocks.stacked": 0}, keep_order=True)
+    assert {layer.name for layer in report.layers} == {f"blocks.{i}.{name}" for i in range(3) for name in sizes}
