@@ -62,10 +62,8 @@ def diff(
     started = time.perf_counter()
     known = registry(specs)
     options = options_of((), skip, only, forms, pairs, (), keep_order, False, values, map)
-    here, there = (
-        seen(before, known, options.forms, options.values, from_),
-        seen(after, known, {}, stacks_said(options.values), to),
-    )
+    here = seen(before, known, options.forms, options.values, from_)
+    there = seen(after, known, {}, stacks_said(options.values), to)
     joined = joint(here, there, known, replace(options, only=(), skip=()))  # a part is compared in the light of all
     joined, left_out = _part(joined, options)
     frozen = _frozen(before) | _frozen(after)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import replace
 
 from layoutx.errors import LayoutxError, MatchError, raise_all
@@ -18,18 +19,22 @@ def with_pairs(options: Options, source: Keyed | ModelRecord, target: Keyed | Mo
     Raises:
         UsageError: all names of the mapping file that are missing, together; patterns that fit nothing.
     """
+    patterns = any("*" in name for name in options.pairs)
+    if options.map is None and not patterns:
+        return options
+    here, there = names_of(source), names_of(target)
     if options.map is not None:
-        here, there = names_of(source), names_of(target)
         problems = missing(options.map, here, there)
         if problems and missing(options.map, there, here):
             raise_all(problems, f"{options.map.path.name} names layers that the models do not have")
-    if not any("*" in name for name in options.pairs):
+    if not patterns:
         return options
-    layers = [_layers_of(model) for model in (source, target)]
-    held = [
-        names_of(model) - (model.tensors.keys() if isinstance(model, Keyed) else set()) for model in (source, target)
-    ]
-    return replace(options, pairs=pairs_said(options.pairs, *layers, *held))
+    held = [names - _tensors_of(model) for names, model in ((here, source), (there, target))]
+    return replace(options, pairs=pairs_said(options.pairs, _layers_of(source), _layers_of(target), *held))
+
+
+def _tensors_of(model: Keyed | ModelRecord) -> Set[str]:
+    return model.tensors.keys() if isinstance(model, Keyed) else frozenset()
 
 
 def _layers_of(model: Keyed | ModelRecord) -> dict[str, None]:

@@ -106,6 +106,7 @@ def _best(
         own: the inputs as the second model has to be given them.
     """
     keywords = keywords_for(second, names) if is_torch(second) else ()
+    vary, masks = _vary(arrays), [array for array, name in zip(arrays, names, strict=False) if "mask" in name]
     ends: list[EndToEnd] = []
     refused = ""
     for turned, note, order in arrangements(arrays, _channels_first(first), _channels_first(second), mixed=bool(names)):
@@ -114,10 +115,9 @@ def _best(
         except Exception as error:  # a wrong arrangement, or a model that cannot run at all
             refused = refused or said(error)
             continue
-        end = difference(expected, found, note, _vary(arrays))
+        end = difference(expected, found, note, vary)
         if end.agrees is False:
-            masks = [array for array, name in zip(arrays, names, strict=False) if "mask" in name]
-            end = unmasked(expected, found, masks, end, _vary(arrays))
+            end = unmasked(expected, found, masks, end, vary)
         ends.append(replace(end, mixed=order))
         if ends[-1].agrees:
             return ends[-1]
