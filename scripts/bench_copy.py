@@ -30,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from layoutx.plan import strided  # noqa: E402
+from layoutx.plan.turns import Turn  # noqa: E402
 
 Array = np.ndarray[Any, Any]
 UNITS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
@@ -175,7 +176,9 @@ def _way(to: Array, of: Array) -> str:
     """By whom, and how, on one thread."""
     if to.nbytes < strided.SMALL:
         return "plain"
-    return "BLAS" if strided.turn(to, of) else strided.way(to, of).name
+    found = strided.chosen(to, of)
+    name = "BLAS" if isinstance(found, Turn) else found.name
+    return f"{name}, tall" if name == "scratch" and found == strided.way(to, of, tall=True) else name
 
 
 def naive(parts: list[tuple[Array, Array]]) -> Array:

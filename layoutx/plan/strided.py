@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from threading import local
-from typing import Any, TypeVar
+from time import thread_time
+from typing import Any
 
 import numpy as np
 
 from layoutx.plan import tiles, turns
 from layoutx.plan.blas import flushes, transpose
+from layoutx.plan.contest import LEAST, Contest, alike, contest
 from layoutx.plan.tiles import LINE, Way, move, starts
 from layoutx.plan.turns import Turn
 
 Array = np.ndarray[Any, Any]
-T = TypeVar("T")
 
 SMALL = 3 << 16  # bytes below which np.copyto is as fast: its own cost counts, and all is in the cache
 SHARED = 1 << 24  # bytes from which it pays to start threads
-SLABS = 4  # of a plain copy that threads share, for each thread
+SLAB = 8 << 20  # bytes of a large copy that go one way
+SLABS = 4  # of a copy that threads share, for each thread
+RUN = 1024  # bytes that a slab keeps together of an axis that runs through memory on one side
 
 _mine = local()
 
@@ -45,9 +47,14 @@ def copy(to: Array, of: Array, jobs: int = 1) -> None:
     if (jobs == 1 and is_plain(to, of)) or np.may_share_memory(to, of):
         np.copyto(to, of)
         return
-    matrices = turn(to, of)
-    if matrices is None or not _turned(matrices, to, of, jobs):
-        _tiled(way(to, of), to, of, jobs)
+    slabs = list(_slabs(to, of, jobs))
+    todo = iter(slabs)
+
+    def work() -> None:
+        for slab in todo:
+            _copied(*slab)
+
+    _shared(min(jobs, len(slabs)), work)
 
 
 def is_plain(to: Array, of: Array) -> bool:
@@ -57,9 +64,9 @@ def is_plain(to: Array, of: Array) -> bool:
     return turn(to, of) is None and not way(to, of).box
 
 
-def way(to: Array, of: Array) -> Way:
+def way(to: Array, of: Array, tall: bool = False) -> Way:
     """How a large copy is made by NumPy; see layoutx.plan.tiles."""
-    return tiles.way(to.shape, to.strides, of.strides, to.itemsize)
+    return tiles.way(to.shape, to.strides, of.strides, to.itemsize, tall)
 
 
 def turn(to: Array, of: Array) -> Turn | None:
@@ -69,35 +76,92 @@ def turn(to: Array, of: Array) -> Turn | None:
     return turns.turn(to.shape, to.strides, of.strides, of.flags.aligned)
 
 
-def _turned(found: Turn, to: Array, of: Array, jobs: int) -> bool:
+def ways(to: Array, of: Array) -> list[Turn | Way]:
+    """The ways of a large copy that differ, of which none is the fastest everywhere; see layoutx.plan.contest."""
+    found: list[Turn | Way] = [way(to, of)]
+    if (tall := way(to, of, tall=True)) != found[0]:
+        found.append(tall)
+    if (matrices := turn(to, of)) is not None:
+        found.insert(0, matrices)
+    return found
+
+
+def chosen(to: Array, of: Array) -> Turn | Way:
+    """The way that a copy of one slab would take now."""
+    those = ways(to, of)
+    return those[_contest(to, of, len(those)).pick()]
+
+
+def _contest(to: Array, of: Array, many: int) -> Contest:
+    """Between the ways of a copy and of those like it; a small one has no times, and takes the first."""
+    like = alike(to.shape, to.strides, of.strides) if to.nbytes >= LEAST else ()
+    return contest(like, to.itemsize, many)
+
+
+def _copied(to: Array, of: Array) -> None:
+    """Copy one slab, and note how long it took while it is open which way is the fastest."""
+    those = ways(to, of)
+    timed = _contest(to, of, len(those))
+    at = timed.pick()
+    if timed.decided or to.nbytes < LEAST:
+        _by(those[at], to, of)
+        return
+    began = thread_time()  # not the clock: whoever else has the processor takes none of it
+    _by(those[at], to, of)
+    timed.took(at, (thread_time() - began) / to.nbytes)
+
+
+def _by(found: Turn | Way, to: Array, of: Array) -> None:
+    """Copy on one way."""
+    if isinstance(found, Turn):
+        if _turned(found, to, of):
+            return
+        found = way(to, of)
+    to, of = found.seen(to), found.seen(of)
+    if not found.box:
+        np.copyto(to, of)
+        return
+    move(found, to, of, starts(to.shape, found.box), _scratch(found.scratch.nbytes(found.box) if found.scratch else 0))
+
+
+def _turned(found: Turn, to: Array, of: Array) -> bool:
     """Turn matrices over; False where numbers or the processor's state forbid it, and NumPy has to copy all of it."""
     call = transpose()
     if call is None or flushes() or not to.flags.writeable:
         return False
     to, of = found.plain.seen(to), found.plain.seen(of)
-    todo = iter(starts(to.shape, found.box))
-    return all(_shared(jobs, lambda: turns.move(found, call, to, of, todo, _scratch(found.nbytes))))
+    return turns.move(found, call, to, of, starts(to.shape, found.box), _scratch(found.nbytes))
 
 
-def _tiled(found: Way, to: Array, of: Array, jobs: int) -> None:
-    to, of = found.seen(to), found.seen(of)
-    box = found.box or (-(-to.shape[0] // (SLABS * jobs if jobs > 1 else 1)), *to.shape[1:])
-    todo = iter(starts(to.shape, box))
-    slabs = found if found.box else replace(found, box=box)
-    size = found.scratch.nbytes(found.box) if found.scratch else 0
-    _shared(jobs, lambda: move(slabs, to, of, todo, _scratch(size)))
+def _slabs(to: Array, of: Array, jobs: int) -> Iterator[tuple[Array, Array]]:
+    """Parts of a copy, cut where both sides have the longest steps: so what lies together on one stays together."""
+    steps = [(min(abs(t), abs(s)), abs(t)) for t, s in zip(to.strides, of.strides, strict=True)]
+    long = [axis for axis, n in enumerate(to.shape) if n > 1]
+    size = min(SLAB, to.nbytes // (SLABS * jobs)) if jobs > 1 else SLAB
+    if not long or to.nbytes <= size:
+        yield to, of
+        return
+    axis = max(long, key=lambda axis: steps[axis])
+    lines = -(-to.shape[axis] // -(-to.nbytes // size))
+    if steps[axis][0] <= to.itemsize:
+        lines = max(lines, RUN // to.itemsize)
+    for at in range(0, to.shape[axis], lines):
+        index = (*[slice(None)] * axis, slice(at, at + lines))
+        yield to[index], of[index]
 
 
-def _shared(jobs: int, work: Callable[[], T]) -> list[T]:
-    """The same work in several threads, which share what is to do; what each of them says."""
+def _shared(jobs: int, work: Callable[[], None]) -> None:
+    """The same work in several threads, which share what is to do."""
     if jobs == 1:
-        return [work()]
+        work()
+        return
     from concurrent.futures import ThreadPoolExecutor  # it loads much, for large copies alone
 
     with ThreadPoolExecutor(jobs - 1) as pool:
         others = [pool.submit(work) for _ in range(jobs - 1)]
-        mine = work()
-    return [mine, *(other.result() for other in others)]
+        work()
+    for other in others:
+        other.result()
 
 
 def _scratch(size: int) -> Array:

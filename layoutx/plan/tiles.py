@@ -26,9 +26,11 @@ SETS, WAYS = 64, 12  # of a first-level cache
 FIRST = 8192  # elements that are looked at to see how they fall into the cache
 NEAR = 3 << 19  # bytes of a small tensor: all of it stays close to the processor
 LINES = 256  # lines that a first-level cache holds with ease
-ROWS = 131  # elements of a target run within a box: no multiple of 8, by which NumPy's loop is unrolled
-COLUMNS = 2048  # bytes of a source run within a box
-BOX = ROWS * COLUMNS  # bytes of a box: it stays in the second-level cache
+FLAT = (
+    131,
+    2048,
+)  # elements of a target run within a box, no multiple of 8, by which NumPy's loop is unrolled; bytes of a source run
+TALL = 512, 1024  # another; which is faster depends on the processor
 FEW = 16  # runs of the source that can be read side by side where they lie
 SHORT = 8  # elements of an innermost loop; below, starting the loop costs as much as the loop
 UNITS: dict[int, np.dtype[Any]] = {2: np.dtype("u2"), 4: np.dtype("u4"), 8: np.dtype("u8"), 16: np.dtype("V16")}
@@ -119,8 +121,8 @@ class Way:
 
 
 @lru_cache(maxsize=4096)
-def way(shape: tuple[int, ...], to: tuple[int, ...], of: tuple[int, ...], width: int) -> Way:
-    """The way from strides `of` to strides `to`, both in bytes, for elements of `width` bytes."""
+def way(shape: tuple[int, ...], to: tuple[int, ...], of: tuple[int, ...], width: int, tall: bool = False) -> Way:
+    """The way from strides `of` to `to`, both in bytes, for elements of `width` bytes; in flat or tall boxes."""
     found, axes = ordered(shape, to, of)
     if at_best(axes, width):
         return found
@@ -128,7 +130,7 @@ def way(shape: tuple[int, ...], to: tuple[int, ...], of: tuple[int, ...], width:
     width = unit or width
     if len(axes) < 2:
         return found
-    box, scratch = _box(axes, width)
+    box, scratch = _box(axes, width, *(TALL if tall else FLAT))
     steps = scratch.steps(box, width) if scratch else [axis.of for axis in axes]
     peeled = _peeled([Axis(n, axis.to, step) for n, axis, step in zip(box, axes, steps, strict=True)])
     shape = tuple(axis.size for axis in axes)
@@ -231,14 +233,15 @@ def _widened(axes: list[Axis], width: int) -> tuple[list[Axis], int]:
     return [*axes[:-1], *last], unit
 
 
-def _box(axes: Sequence[Axis], width: int) -> tuple[tuple[int, ...], Scratch | None]:
+def _box(axes: Sequence[Axis], width: int, rows: int, run: int) -> tuple[tuple[int, ...], Scratch | None]:
     """Lengths of a box with long runs on both sides, and what it needs of a scratch array."""
     box, outward = [1] * len(axes), range(len(axes) - 1, -1, -1)
-    rows = axes[-1].size if ROWS < axes[-1].size <= 2 * ROWS else ROWS  # a whole axis: then runs lie side by side
-    columns = _grow(box, axes, inward(axes), BOX // rows // width, COLUMNS // width // 8)
+    size = rows * run  # bytes of a box: it stays in the second-level cache
+    rows = axes[-1].size if rows < axes[-1].size <= 2 * rows else rows  # a whole axis: then runs lie side by side
+    columns = _grow(box, axes, inward(axes), size // rows // width, run // width // 8)
     _grow(box, axes, outward, rows, rows // 2)
     for axis in outward:  # the rest of the cache: fewer boxes
-        box[axis] = min(axes[axis].size, box[axis] * max(1, BOX // (prod(box) * width)))
+        box[axis] = min(axes[axis].size, box[axis] * max(1, size // (prod(box) * width)))
     rest = tuple(axis for axis in range(len(axes)) if axis not in columns)
     if prod(box[axis] for axis in rest) <= FEW:
         return tuple(box), None

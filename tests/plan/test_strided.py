@@ -33,7 +33,7 @@ def room(shape: tuple[int, ...], width: int) -> Array:
 
 
 def same(to: Array, of: Array, jobs: int = 1) -> None:
-    """Copy both ways into one target after the other, and compare all of its memory."""
+    """Copy into one target by np.copyto, as it comes and on every way, and compare all of its memory."""
     base = to if to.base is None else to.base
     before = base.copy()
     np.copyto(to, of)
@@ -41,6 +41,11 @@ def same(to: Array, of: Array, jobs: int = 1) -> None:
     base[...] = before
     strided.copy(to, of, jobs)
     assert base.tobytes() == expected
+    if to.size and not strided.is_plain(to, of) and not np.may_share_memory(to, of):
+        for way in strided.ways(to, of):
+            base[...] = before
+            strided._by(way, to, of)
+            assert base.tobytes() == expected, way
     base[...] = before
 
 
@@ -140,13 +145,18 @@ def test_every_width(width: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "run"), [((4096, 4096), 131), ((8192, 512), 131), ((256, 8192), 256), ((300, 8192), 131)]
+    ("shape", "run", "tall"),
+    [((4096, 4096), 131, 512), ((8192, 512), 131, 512), ((256, 8192), 256, 256), ((300, 8192), 131, 300)],
 )
-def test_a_box_stays_in_the_cache(shape: tuple[int, int], run: int) -> None:
-    """Its runs in the target are no multiple of 8, or the whole axis."""
-    found = strided.way(room(shape[::-1], 4), room(shape, 4).T)
-    assert found.box[1] == run
-    assert tiles.BOX // 2 < prod(found.box) * 4 <= tiles.BOX
+def test_a_box_stays_in_the_cache(shape: tuple[int, int], run: int, tall: int) -> None:
+    """The runs of a flat one in the target are no multiple of 8, or the whole axis."""
+    to, of = room(shape[::-1], 4), room(shape, 4).T
+    for found, wanted, (rows, columns) in (
+        (strided.way(to, of), run, tiles.FLAT),
+        (strided.way(to, of, tall=True), tall, tiles.TALL),
+    ):
+        assert found.box[1] == wanted
+        assert rows * columns // 2 < prod(found.box) * 4 <= rows * columns
 
 
 @pytest.mark.parametrize("width", DTYPES)
@@ -174,11 +184,12 @@ def test_threads_are_used_from_a_size_on(monkeypatch: pytest.MonkeyPatch) -> Non
     seen: list[int] = []
     moved = tiles.move
     monkeypatch.setattr(strided, "move", lambda *a: (seen.append(threading.get_ident()), moved(*a)))
-    large, less = numbered((2053, 2063), 4).T, numbered((1031, 769), 4).T
+    large, less = numbered((2053, 2063), 4, shift=3).T, numbered((1031, 769), 4, shift=3).T
+    monkeypatch.setattr(strided, "turn", lambda *_: None)
     strided.copy(room(less.shape, 4), less, 3)
     assert seen == [threading.get_ident()]
     strided.copy(room(large.shape, 4), large, 3)
-    assert len(seen) == 4
+    assert len(seen) > 6
     assert len(set(seen)) > 1
 
 

@@ -118,8 +118,15 @@ def test_a_matrix_in_the_cache_is_left_to_numpy() -> None:
         same(to, of)
 
 
+@pytest.fixture
+def turned_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is the fastest here, matrices are turned over by BLAS."""
+    monkeypatch.setattr(strided, "ways", lambda to, of: [strided.turn(to, of)])
+
+
+@pytest.mark.usefixtures("turned_only")
 def test_bits_that_would_be_lost_are_left_to_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One signalling NaN somewhere: all of the copy is made again, without BLAS."""
+    """One signalling NaN somewhere: all of the slab is made again, without BLAS."""
     of = np.ones((1100, 2100), "u4")
     of[1099, 7] = blas.SIGNALLING
     turned, tiled = [], []
@@ -136,10 +143,11 @@ def test_bits_that_would_be_lost_are_left_to_numpy(monkeypatch: pytest.MonkeyPat
     turned.clear()
     tiled.clear()
     same(room((2100, 1100), 4), of.T)
-    assert turned == [True]
+    assert set(turned) == {True}
     assert not tiled
 
 
+@pytest.mark.usefixtures("turned_only")
 def test_a_comparison_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     moved = turns.move
     to, of = room((1031, 769), 4), quiet(numbered((769, 1031), 4)).T
