@@ -5,13 +5,17 @@ python -m benching.script_layoutx PROFILE|- ARGUMENTS...
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+
+from layoutx.cli import QUIET, main
+
+os.environ.update({**QUIET, **os.environ})  # as the command does before NumPy comes
 
 import numpy  # noqa: F401  the scripts by hand import it before they begin, too
 
 import layoutx.convert  # noqa: F401
-from layoutx.cli import main
 
 profile, *arguments = sys.argv[1:]
 started = time.perf_counter()
