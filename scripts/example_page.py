@@ -53,7 +53,7 @@ def _output(command: str, out: Path) -> str:
 def settled(text: str) -> str:
     """The text without what differs between machines: times, sizes of rounding errors, white space."""
     text = re.sub(r"\b\d+\.\d+ s\b", "T s", text)
-    # A report names the versions and the machine's paths; a certificate has digits of a difference that is another on each machine.
+    # a report names versions and this machine's paths, a certificate differences, which are not the same everywhere
     text = re.sub(r"\b\d+\.\d+ [kM]B\b", "M MB", text)
     text = re.sub(r"\b[\d,]+ (explanations|ways) tried\b", r"N \1 tried", text)
     text = re.sub(r"\b\d(\.\d+)?e-\d+\b|\blive 0\b", "EPS", text)
