@@ -36,7 +36,7 @@ class Contest:
         return counts.index(min(counts))
 
     def took(self, way: int, seconds: float) -> None:
-        """What an element, or a byte, took on a way."""
+        """What a byte took on a way."""
         self._tries[way] += 1
         self._best[way] = min(self._best[way], seconds)
 

@@ -77,13 +77,12 @@ def turn(to: Array, of: Array) -> Turn | None:
 
 
 def ways(to: Array, of: Array) -> list[Turn | Way]:
-    """The ways of a large copy that differ, of which none is the fastest everywhere; see layoutx.plan.contest."""
-    found: list[Turn | Way] = [way(to, of)]
-    if (tall := way(to, of, tall=True)) != found[0]:
-        found.append(tall)
-    if (matrices := turn(to, of)) is not None:
-        found.insert(0, matrices)
-    return found
+    """The ways of a large copy, of which none is the fastest everywhere (layoutx.plan.contest); one for less of it."""
+    matrices = turn(to, of)
+    if to.nbytes < LEAST:
+        return [matrices or way(to, of)]
+    tiled = dict.fromkeys((way(to, of), way(to, of, tall=True)))
+    return [matrices, *tiled] if matrices else [*tiled]
 
 
 def chosen(to: Array, of: Array) -> Turn | Way:
@@ -93,17 +92,18 @@ def chosen(to: Array, of: Array) -> Turn | Way:
 
 
 def _contest(to: Array, of: Array, many: int) -> Contest:
-    """Between the ways of a copy and of those like it; a small one has no times, and takes the first."""
-    like = alike(to.shape, to.strides, of.strides) if to.nbytes >= LEAST else ()
-    return contest(like, to.itemsize, many)
+    return contest(alike(to.shape, to.strides, of.strides), to.itemsize, many)
 
 
 def _copied(to: Array, of: Array) -> None:
     """Copy one slab, and note how long it took while it is open which way is the fastest."""
     those = ways(to, of)
+    if len(those) == 1:
+        _by(those[0], to, of)
+        return
     timed = _contest(to, of, len(those))
     at = timed.pick()
-    if timed.decided or to.nbytes < LEAST:
+    if timed.decided:
         _by(those[at], to, of)
         return
     began = thread_time()  # not the clock: whoever else has the processor takes none of it
@@ -135,13 +135,12 @@ def _turned(found: Turn, to: Array, of: Array) -> bool:
 
 def _slabs(to: Array, of: Array, jobs: int) -> Iterator[tuple[Array, Array]]:
     """Parts of a copy, cut where both sides have the longest steps: so what lies together on one stays together."""
-    steps = [(min(abs(t), abs(s)), abs(t)) for t, s in zip(to.strides, of.strides, strict=True)]
-    long = [axis for axis, n in enumerate(to.shape) if n > 1]
     size = min(SLAB, to.nbytes // (SLABS * jobs)) if jobs > 1 else SLAB
-    if not long or to.nbytes <= size:
+    if to.nbytes <= size:
         yield to, of
         return
-    axis = max(long, key=lambda axis: steps[axis])
+    steps = [(min(abs(t), abs(s)), abs(t)) for t, s in zip(to.strides, of.strides, strict=True)]
+    axis = max((axis for axis, n in enumerate(to.shape) if n > 1), key=lambda axis: steps[axis])
     lines = -(-to.shape[axis] // -(-to.nbytes // size))
     if steps[axis][0] <= to.itemsize:
         lines = max(lines, RUN // to.itemsize)

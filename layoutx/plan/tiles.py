@@ -26,11 +26,9 @@ SETS, WAYS = 64, 12  # of a first-level cache
 FIRST = 8192  # elements that are looked at to see how they fall into the cache
 NEAR = 3 << 19  # bytes of a small tensor: all of it stays close to the processor
 LINES = 256  # lines that a first-level cache holds with ease
-FLAT = (
-    131,
-    2048,
-)  # elements of a target run within a box, no multiple of 8, by which NumPy's loop is unrolled; bytes of a source run
-TALL = 512, 1024  # another; which is faster depends on the processor
+# Boxes: elements of a target run and bytes of a source run within one; which is faster depends on the processor.
+FLAT = 131, 2048  # 131 is no multiple of 8, by which NumPy's loop is unrolled
+TALL = 512, 1024
 FEW = 16  # runs of the source that can be read side by side where they lie
 SHORT = 8  # elements of an innermost loop; below, starting the loop costs as much as the loop
 UNITS: dict[int, np.dtype[Any]] = {2: np.dtype("u2"), 4: np.dtype("u4"), 8: np.dtype("u8"), 16: np.dtype("V16")}
@@ -167,7 +165,7 @@ def move(found: Way, to: Array, of: Array, todo: Iterable[Start], buffer: Array)
     """Copy boxes from one array to another, both as the way sees them.
 
     Args:
-        todo: where the boxes begin; several threads may share one iterator.
+        todo: where the boxes begin.
         buffer: bytes for the scratch array, of this thread alone.
     """
     room = found.scratch.view(buffer, found.box, to.dtype) if found.scratch else None

@@ -86,7 +86,7 @@ def move(found: Turn, call: Transpose, to: Array, of: Array, todo: Iterable[Star
     """Copy boxes from one array to another, both as the plain way sees them; False where bits of one were lost.
 
     Args:
-        todo: where the boxes begin; several threads may share one iterator.
+        todo: where the boxes begin.
         buffer: scratch memory of this thread alone, of `found.nbytes` or more.
     """
     if found.before is None and found.behind is None:
