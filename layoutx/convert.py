@@ -116,7 +116,7 @@ def convert(
         verify: "layers": every layer's outputs are compared, and every written byte; "bytes": every written byte, by
             checksums; "none"; "auto": "layers" up to 256 MB and 512 layers, above it "bytes" and the smallest layer of
             each pair of forms.
-        jobs: threads; None: one for each core.
+        jobs: threads; None: one for each core, up to eight.
         dtype: "bf16", "f16", "f32", "f64": what floating tensors become, rounded once.
         max_shard_size: "5GB", or bytes: the output is written in shards with an index (safetensors).
         resume: take the shards that an earlier, stopped run of the same conversion finished.

@@ -103,7 +103,7 @@ def verify_file(
             is done again as the certificate says, without writing, and its result compared with the file.
         to: the framework, where the file has no certificate to say it.
         config: the model's config, where the conversion was given one.
-        specs: more spec folders. jobs: threads; None: one for each core.
+        specs: more spec folders. jobs: threads; None: one for each core, up to eight.
         progress: True tells it on a terminal; or a function of (done, of how many, what comes now).
 
     Raises:

@@ -173,9 +173,10 @@ def misses(case: Case, ratio: dict[str, float], most: float, threads: int) -> It
 
 
 def _way(to: Array, of: Array) -> str:
-    """By whom, and how, on one thread."""
+    """By whom, and how, the first slab of it on one thread."""
     if to.nbytes < strided.SMALL:
         return "plain"
+    to, of = next(strided.slabs(to, of, 1))
     found = strided.chosen(to, of)
     name = "BLAS" if isinstance(found, Turn) else found.name
     return f"{name}, tall" if name == "scratch" and found == strided.way(to, of, tall=True) else name

@@ -17,7 +17,7 @@ def options(found: ArgumentParser) -> None:
         default="auto",
         help="layers: outputs and bytes; bytes: what was written is read again; auto: layers up to 256 MB, then bytes",
     )
-    found.add_argument("--jobs", type=int, metavar="N", help="threads (default: one for each core)")
+    found.add_argument("--jobs", type=int, metavar="N", help="threads (default: one for each core, up to 8)")
     found.add_argument("--dtype", metavar="bf16|f16|f32|f64", help="what floating tensors become, rounded once")
     found.add_argument(
         "--max-shard-size", metavar="5GB", help="write shards of at most this size and an index (.safetensors)"

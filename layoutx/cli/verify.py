@@ -20,7 +20,7 @@ def add(several: Any) -> None:
     )
     found.add_argument("--to", default="", metavar="FRAMEWORK", help="whose names FILE holds, if it does not say")
     found.add_argument("--config", metavar="CONFIG", help="the model's config, if the conversion was given one")
-    found.add_argument("--jobs", type=int, metavar="N", help="threads; one for each core if not given")
+    found.add_argument("--jobs", type=int, metavar="N", help="threads; one for each core, up to 8, if not given")
     _common(found)
 
 

@@ -20,7 +20,7 @@ import xxhash
 from layoutx.files.dtypes import Array, DType, bits
 
 LEAF = 128 << 10
-SPAN = 32 * LEAF  # bytes that are read at a time
+SPAN = 16 * LEAF  # bytes that are read at a time
 LOCK = Lock()  # of all ranges: it is held for moments, and a hundred thousand locks would take longer to make
 XXH3, SHA256 = "xxh3-128", "sha256"
 

@@ -35,7 +35,7 @@ from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
 from layoutx.move.cast import dtype_named
 from layoutx.move.moves import Move
-from layoutx.move.place import Place
+from layoutx.move.place import place_of
 from layoutx.move.pool import carry_out, jobs_of
 from layoutx.spec.memo import uncollected
 
@@ -82,7 +82,9 @@ def how_of(
         UsageError: words and numbers that mean nothing.
     """
     if jobs is not None and jobs < 1:
-        raise UsageError(f"{jobs} threads cannot do anything", do="give 1 or more, or nothing for one for each core")
+        raise UsageError(
+            f"{jobs} threads cannot do anything", do="give 1 or more, or nothing for one for each core, up to 8"
+        )
     size = size_of(most) if isinstance(most, str) else most
     run: Run = one_by_one
     if executor is not None:
@@ -216,7 +218,7 @@ def _sharded(
     )
     try:
         with brought(moves.again) as near:
-            others = [Place(one, one.recipe.cut, None, 0) for one in near]
+            others = [place_of(one, how.jobs) for one in near]
             found = zip(others, carry_out(others, how.jobs, how.kind), strict=True)
             sums = [told_of(place, one) for place, one in found]
         metadata = seen(shards.told, list(zip(moves.again, sums, strict=True)))

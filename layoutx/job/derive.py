@@ -16,7 +16,7 @@ from layoutx.job.outputs import arrays_of
 from layoutx.job.run import move
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
-from layoutx.move.place import Place
+from layoutx.move.place import place_of
 from layoutx.move.pool import carry_out
 from layoutx.move.stored import hashes_of
 
@@ -59,7 +59,7 @@ def _streamed(
     moves = moves_for(job, target, options, dtype)
     own = [one for one in moves.tensors if one.name in moves.owner or one.name in job.tied]
     with brought(own) as near:
-        seen = carry_out([Place(one, one.recipe.cut, None, 0) for one in near], jobs, SHA256)
+        seen = carry_out([place_of(one, jobs) for one in near], jobs, SHA256)
     pairs = zip(near, seen, strict=True)
     made = {one.name: told.hash for one, told in pairs}
     return {one.name: made.get(one.name, "") for one in moves.tensors}

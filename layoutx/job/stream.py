@@ -19,7 +19,8 @@ from layoutx.job.observed import Told
 from layoutx.move.again import check_again
 from layoutx.move.filled import Seen
 from layoutx.move.moves import Move
-from layoutx.move.pool import Place, carry_out, placed
+from layoutx.move.place import Place, place_of
+from layoutx.move.pool import carry_out, placed
 
 DURABLE = 64 << 20  # bytes: up to here a file is synced before the rename; `cp` syncs none, and 2 GB take a second
 
@@ -61,8 +62,8 @@ def stream(moves: Moves, output: Output) -> dict[str, Told]:
     with replacing(final, durable=size <= DURABLE) as temporary:
         with writing(final):
             laid = lay(temporary, final, entries, output.room, output.template)
-            places = placed(moves.tensors, laid.path, laid.offsets)
-            others = [Place(move, move.recipe.cut, None, 0) for move in moves.again]
+            places = placed(moves.tensors, output.jobs, laid.path, laid.offsets)
+            others = [place_of(move, output.jobs) for move in moves.again]
             kind = output.kind
             seen = carry_out([*places, *others], output.jobs, kind, output.again)
             told = {place.move.name: told_of(place, one) for place, one in zip(places, seen, strict=False)}

@@ -11,7 +11,7 @@ import numpy as np
 from layoutx.files.dtypes import DType
 from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
-from layoutx.move.pieces import Cut, cut_of
+from layoutx.move.pieces import LEAST, PIECE, ROOM, Cut, cut_of
 from layoutx.plan.given import dtype_of
 from layoutx.plan.plan import Plan
 from layoutx.plan.steps import Add, Copy, Fill, Loop, Step
@@ -29,7 +29,7 @@ class Recipe:
         form: the target's form, for errors. slot: the target form's tensor.
         whole: the plan, where the tensor is cut into blocks (CuDNN) and cannot be made piece by piece.
         size, nbytes: number of elements, and of bytes in the output.
-        cut: its pieces; one that needs its whole plan has a single one.
+        cut: its pieces, for a few threads; one that needs its whole plan has a single one.
     """
 
     dtype: DType
@@ -45,11 +45,23 @@ class Recipe:
     cut: Cut = field(init=False)
 
     def __post_init__(self) -> None:
-        size, width = prod(self.shape), max(self.dtype.itemsize, self.working.itemsize)
+        size = prod(self.shape)
         object.__setattr__(self, "size", size)
         object.__setattr__(self, "nbytes", size * self.dtype.itemsize)
-        cut = Cut(1, 1, size, 1) if self.whole is not None else cut_of(self.shape, width, self.steps)
+        cut = Cut(1, 1, size, 1) if self.whole is not None else cut_of(self.shape, self.width, self.steps)
         object.__setattr__(self, "cut", cut)
+
+    @property
+    def width(self) -> int:
+        """Bytes of an element while it is made, or written, whichever is more."""
+        return max(self.dtype.itemsize, self.working.itemsize)
+
+    def cut_for(self, jobs: int) -> Cut:
+        """Its pieces for so many threads: smaller ones for many, so that memory stays bounded."""
+        piece = min(PIECE, max(LEAST, ROOM // jobs))
+        if piece == PIECE or self.whole is not None or self.size * self.width <= piece:
+            return self.cut
+        return cut_of(self.shape, self.width, self.steps, piece)
 
 
 @frozen

@@ -13,7 +13,9 @@ from math import prod
 from layoutx.frozen import frozen
 from layoutx.plan.steps import Add, Copy, Fill, Loop, Step, Term
 
-PIECE = 8 << 20  # bytes: few enough that threads seldom wait for the interpreter, and a few of them are no memory
+PIECE = 8 << 20  # bytes: so few pieces that threads seldom wait for the interpreter
+ROOM = 3 * PIECE  # bytes that the pieces of all threads may take together
+LEAST = 1 << 20  # bytes of a piece, however many threads there are
 SPAN = 256  # bytes of the source that lie together: a piece that takes less of each cache line reads them in vain
 RUN = 64 << 10  # bytes written in one call
 RUNS = 64

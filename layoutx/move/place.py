@@ -42,3 +42,8 @@ class Place:
         """Where the bytes that are made lie in the file: the first, and behind the last."""
         begin, end = self.span
         return self.offset + begin, self.offset + end
+
+
+def place_of(move: Move, jobs: int, path: Path | None = None, offset: int = 0) -> Place:
+    """The place of a whole tensor, in pieces for so many threads."""
+    return Place(move, move.recipe.cut_for(jobs), path, offset)

@@ -22,12 +22,14 @@ from layoutx.move.looks import Looks
 from layoutx.move.moves import Move
 from layoutx.move.place import Place as Place
 from layoutx.move.place import Unit as Unit
+from layoutx.move.place import place_of
 from layoutx.move.small import Small
 from layoutx.plan.strided import SMALL
 from layoutx.progress import tell
 
 BATCH = 1 << 20  # bytes of small neighbours that are written in one call
 ALONE = 1 << 15  # bytes of a tensor on average, below which threads wait for each other at the interpreter's lock
+MANY = 8  # threads that are as many as help unless more are asked for: one at a time writes, and each takes memory
 TICK = 0.2  # seconds between two words of progress
 
 
@@ -44,15 +46,16 @@ class Output:
             return write_all(self.handle, data, offset)
 
 
-def placed(moves: Iterable[Move], path: Path, offsets: Mapping[str, int]) -> list[Place]:
+def placed(moves: Iterable[Move], jobs: int, path: Path, offsets: Mapping[str, int]) -> list[Place]:
     """Moves in the order of their bytes in one file, so that the file is written from its beginning to its end."""
-    found = [Place(move, move.recipe.cut, path, offsets.get(move.name, 0)) for move in moves]
+    found = [place_of(move, jobs, path, offsets.get(move.name, 0)) for move in moves]
     return sorted(found, key=lambda place: place.offset)
 
 
 def jobs_of(jobs: int | None) -> int:
-    """How many threads: as many as asked for, or one for each core that this process may use."""
-    return jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    """How many threads: as many as asked for, or one for each core that this process may use, up to eight."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return jobs or min(cores, MANY)
 
 
 def jobs_for(places: Sequence[Place], jobs: int) -> int:

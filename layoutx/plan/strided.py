@@ -47,14 +47,14 @@ def copy(to: Array, of: Array, jobs: int = 1) -> None:
     if (jobs == 1 and is_plain(to, of)) or np.may_share_memory(to, of):
         np.copyto(to, of)
         return
-    slabs = list(_slabs(to, of, jobs))
-    todo = iter(slabs)
+    parts = list(slabs(to, of, jobs))
+    todo = iter(parts)
 
     def work() -> None:
         for slab in todo:
             _copied(*slab)
 
-    _shared(min(jobs, len(slabs)), work)
+    _shared(min(jobs, len(parts)), work)
 
 
 def is_plain(to: Array, of: Array) -> bool:
@@ -133,7 +133,7 @@ def _turned(found: Turn, to: Array, of: Array) -> bool:
     return turns.move(found, call, to, of, starts(to.shape, found.box), _scratch(found.nbytes))
 
 
-def _slabs(to: Array, of: Array, jobs: int) -> Iterator[tuple[Array, Array]]:
+def slabs(to: Array, of: Array, jobs: int) -> Iterator[tuple[Array, Array]]:
     """Parts of a copy, cut where both sides have the longest steps: so what lies together on one stays together."""
     size = min(SLAB, to.nbytes // (SLABS * jobs)) if jobs > 1 else SLAB
     if to.nbytes <= size:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from math import prod
 
 import ml_dtypes
@@ -11,8 +13,9 @@ import pytest
 from layoutx.errors import LayoutxError
 from layoutx.files.store import tensor_of
 from layoutx.move.filled import Seen, filled
-from layoutx.move.moves import Move, moves_of
-from layoutx.move.pieces import PIECE, Cut, clipped, cut_of
+from layoutx.move.moves import Move, kept, moves_of
+from layoutx.move.pieces import LEAST, PIECE, Cut, clipped, cut_of
+from layoutx.move.pool import jobs_of
 from layoutx.plan.plan import Plan
 from layoutx.plan.run import run
 from layoutx.plan.steps import Copy, Guard, Loop
@@ -118,3 +121,19 @@ def test_a_matrix_is_cut_by_rows_and_a_vector_anywhere():
     assert sum(n for k in range(vector.many) for _, n in vector.runs(k)) == 10_000_019
     assert cut_of((0, 5), 4, []).many == 0
     assert cut_of((), 4, []).many == 1
+
+
+def test_pieces_of_many_threads_take_no_more_memory_than_those_of_a_few():
+    matrix = tensor_of("w", np.zeros((8192, 1024), np.float32))
+    recipe = kept("w", replace(matrix, shape=(8192, 8192))).recipe
+    for jobs, most in ((1, PIECE), (3, PIECE), (8, PIECE * 3 // 8), (1000, LEAST)):
+        cut = recipe.cut_for(jobs)
+        assert most // 2 < cut.outer * cut.step * cut.inner * 4 <= most, jobs
+    assert kept("w", tensor_of("w", np.zeros((5, 7), np.float32))).recipe.cut_for(1000).many == 1
+
+
+@pytest.mark.parametrize(("cores", "jobs"), [(2, 2), (8, 8), (64, 8)])
+def test_threads_are_one_for_each_core_up_to_as_many_as_help(monkeypatch, cores, jobs):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    assert jobs_of(None) == jobs
+    assert jobs_of(100) == 100

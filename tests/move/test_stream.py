@@ -22,6 +22,7 @@ from layoutx.job import shards
 from layoutx.job.jobs import Options
 from layoutx.job.levels import computed
 from layoutx.move import pieces, pool
+from layoutx.move.pool import MANY
 
 LAYERS = [conv("conv2d", 5, 7), conv("conv2d_1", 7, 11, (2, 3)), lstm("lstm", 11, 13), dense("dense", 13, 17)]
 
@@ -294,20 +295,21 @@ def watch():
             peak[0] = max(peak[0], *(int(line.split()[1]) for line in file if line.startswith("RssAnon")))
         time.sleep(0.002)
 threading.Thread(target=watch, daemon=True).start()
-lx.convert(sys.argv[1], sys.argv[2], to="torch", config=sys.argv[3], jobs=2)
+lx.convert(sys.argv[1], sys.argv[2], to="torch", config=sys.argv[3], jobs=int(sys.argv[4]))
 print(peak[0] // 1024, "torch" in sys.modules, "tensorflow" in sys.modules)
 """
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="memory is read from /proc")
-def test_memory_does_not_grow_with_the_model(tmp_path):
+@pytest.mark.parametrize("jobs", [2, MANY])
+def test_memory_does_not_grow_with_the_model(tmp_path, jobs):
     """400 MB in and out, with the default verification, in less than 80 MB of memory of its own."""
     path = write_model(
         tmp_path / "m.weights.h5", [dense(f"dense_{k}" if k else "dense", 5003, 5003) for k in range(4)], [None, 5003]
     )
     out = tmp_path / "out.safetensors"
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(path), str(out), str(config_of(path))],
+        [sys.executable, "-c", CHILD, str(path), str(out), str(config_of(path)), str(jobs)],
         capture_output=True,
         text=True,
         check=True,

@@ -93,7 +93,7 @@ def test_a_large_copy_goes_in_slabs(shape: tuple[int, ...], order: tuple[int, ..
     """Cut along the axis that has long steps on both sides, into parts of nearly one size; all of it is covered."""
     of = numbered(shape, 4).transpose(order)
     to = np.zeros(of.shape, "u4")
-    slabs = list(strided._slabs(to, of, jobs))
+    slabs = list(strided.slabs(to, of, jobs))
     assert len(slabs) >= to.nbytes / strided.SLAB > 2
     for part, _ in slabs:
         assert [n for at, n in enumerate(part.shape) if at != axis] == [
