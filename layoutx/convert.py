@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import UsageError
-from layoutx.files.blob import unchanged
+from layoutx.files.blob import bytes_of, unchanged
 from layoutx.files.certificate import KEY, digest_of, refuse_twice, sha256, to_metadata
 from layoutx.files.certified import hashed
 from layoutx.files.guarded import broken
@@ -86,7 +86,8 @@ def convert(
 
     Args:
         source: a live model as `port` takes it, or a file: `.keras`, `.weights.h5`, `.h5`, `.onnx`, `.safetensors`,
-            its index, `.pt`, `.npz`, `.onnx`, `.msgpack`, `.pdparams`, an orbax or DCP folder; also at `s3://...`.
+            its index or their folder, `.pt`, `.npz`, `.msgpack`, `.pdparams`, an orbax or DCP folder; also at
+            `s3://...`.
         output: the ending says the format; None plans, moves and proves without writing.
         to: "torch", "keras", "onnx", "flax", "paddle" or any framework that the specs know.
         like: the target: a file with its names (a template), a live torch module, or "package.module:callable",
@@ -275,12 +276,11 @@ def _needs_like(to: str) -> UsageError:
 
 
 def _about(store: Store, job: Job) -> dict[str, Any]:
-    size = store.path.stat().st_size if store.path.is_file() else sum(t.nbytes for t in store.tensors.values())
     return {
         "file": store.path.name,
         "format": store.format,
         "framework": job.source,
         "version": store.version,
         "tensors": len(store.tensors),
-        "bytes": size,
+        "bytes": bytes_of(store),
     }

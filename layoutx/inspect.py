@@ -11,6 +11,7 @@ from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError
+from layoutx.files.blob import bytes_of
 from layoutx.files.certificate import certificate_of
 from layoutx.files.guarded import intact
 from layoutx.files.open import open_store
@@ -100,7 +101,6 @@ def view_of(model: ModelRecord, store: Store, known: Registry) -> ModelView:
         for tensor in record.tensors.values():
             seen.setdefault(tensor.name, len(seen))
         layers.append(_layer(record, known, seen if ordered else {}))
-    size = store.path.stat().st_size if store.path.is_file() else sum(t.nbytes for t in store.tensors.values())
     return ModelView(
         file=store.path.name if store.format != "live" else "",
         format=store.format,
@@ -109,7 +109,7 @@ def view_of(model: ModelRecord, store: Store, known: Registry) -> ModelView:
         layers=tuple(layers),
         leftover=dict(model.leftover),
         certificate=certificate_of(store),
-        bytes=size,
+        bytes=bytes_of(store),
     )
 
 

@@ -46,6 +46,13 @@ def test_the_lines_name_axes(report: lx.Report) -> None:
     assert texts["bn1.num_batches_tracked"] == "num_batches_tracked = 0"
 
 
+@pytest.mark.parametrize("verify", ["bytes", "none"])
+def test_nothing_is_said_to_compute_the_same_where_nothing_was_computed(verify: str) -> None:
+    first = str(lx.convert(DIGITS, to="torch", verify=verify)).split("\n\n")[0]
+    assert "no layer compared" in first
+    assert "the same" not in first
+
+
 def test_settings_travel(report: lx.Report) -> None:
     settings = {x.name: x.settings for x in report.layers}
     assert "eps=0.001; torch's default is 1e-05" in settings["bn1"]

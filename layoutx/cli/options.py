@@ -156,7 +156,7 @@ def _inspect(several: Any) -> None:
     found.add_argument(
         "file",
         metavar="FILE",
-        help=".keras, .h5, .onnx, .safetensors, .pt, .npz, .msgpack, .pdparams, orbax or DCP folder",
+        help=".keras, .h5, .onnx, .safetensors, .pt, .npz, .msgpack, .pdparams, or a folder (orbax, DCP, shards)",
     )
     _from(found)
     _forms(found)
@@ -171,7 +171,7 @@ def _convert(several: Any) -> None:
     found.add_argument(
         "source",
         metavar="SOURCE",
-        help=".keras, .h5, .onnx, .safetensors, .pt, .npz, .msgpack, .pdparams, orbax or DCP folder",
+        help=".keras, .h5, .onnx, .safetensors, .pt, .npz, .msgpack, .pdparams, or a folder (orbax, DCP, shards)",
     )
     found.add_argument("-o", "--output", metavar="OUT", help="the file to write; its ending says the format")
     found.add_argument(

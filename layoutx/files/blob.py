@@ -193,6 +193,14 @@ def files_of(store: Store) -> dict[tuple[Path, str], None]:
     return found | {(blob.path, blob.state): None for t in store.tensors.values() if (blob := blob_of(t)) is not None}
 
 
+def bytes_of(store: Store) -> int:
+    """The bytes of all files that a store reads: an index and its shards; of what is in no plain file, its tensors'."""
+    files = {path for path, _ in files_of(store) if url_of(path) is None and path.is_file()}
+    if store.path not in files:
+        return sum(tensor.nbytes for tensor in store.tensors.values())
+    return sum(path.stat().st_size for path in files)
+
+
 _MAPS: WeakValueDictionary[tuple[str, int, str], Map] = WeakValueDictionary()
 
 

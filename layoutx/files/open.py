@@ -10,6 +10,7 @@ from pathlib import Path
 
 from layoutx.errors import FileError, UsageError
 from layoutx.files.blob import DO_AGAIN, reading
+from layoutx.files.index import some
 from layoutx.files.msgpack import is_msgpack
 from layoutx.files.names import named_well
 from layoutx.files.remote import located, url_of
@@ -62,10 +63,10 @@ def _opened(path: Path) -> Store:
 
         if is_dcp(path):
             return read_dcp(path)
-        indices = sorted(path.glob("*.index"))
-        if len(indices) == 1:
-            return _opened(indices[0])
-        which = ", ".join(index.name for index in indices[:8]) or READS
+        meant = _meant(path)
+        if len(meant) == 1:
+            return _opened(meant[0])
+        which = some([file.name for file in meant]) or READS
         raise FileError(f"{path.name or path} is a folder", where=str(path), do="name a file in it: " + which)
     if path.name == "saved_model.pb":
         return _opened(path.parent)
@@ -124,6 +125,12 @@ def _opened(path: Path) -> Store:
 
         return read_onnx(path)
     raise _unknown(path, head)
+
+
+def _meant(folder: Path) -> list[Path]:
+    """The files of a folder that may be meant by it: its indices, of whatever kind, else its safetensors files."""
+    indices = [one for ending in ("*.index", "*.index.json", "*.weights.json") for one in folder.glob(ending)]
+    return sorted(indices or folder.glob("*.safetensors"))
 
 
 def _tail(path: Path) -> bytes:

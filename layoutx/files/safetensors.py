@@ -83,8 +83,13 @@ def read_index(path: Path, index: Mapping[str, Any]) -> Store:
     absent = [name for name, file in places.items() if name not in shards[file].tensors]
     extra = [name for file, shard in shards.items() for name in shard.tensors if places.get(name) != file]
     if absent or extra:
-        listed = [f"in the index only: {some(absent)}"] * bool(absent)
-        listed += [f"in the shards only: {some(extra)}"] * bool(extra)
+        found = set(extra)
+        where = {
+            "in the index only": [name for name in absent if name not in found],
+            "in the shards only": [name for name in extra if name not in places],
+            "in another shard than the index says": [name for name in extra if name in places],
+        }
+        listed = [f"{what}: {some(names)}" for what, names in where.items() if names]
         raise FileError(f"{path.name} and its shards do not agree", where=[str(path), *listed], do=DO_AGAIN)
     said = index.get("metadata")
     whole_index = {k: v for k, v in said.items() if isinstance(v, str)} if isinstance(said, dict) else {}

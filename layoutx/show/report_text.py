@@ -126,7 +126,7 @@ def _same(report: Report) -> str:
         return f"the models compute the same{apart_text(report.layers)}{given_text(report.end_to_end, report.alike)}"
     proved = sum(layer.proof.largest is not None for layer in report.layers)
     some = f"{proved} of {len(report.layers)} layers compared, and these compute the same"
-    said = "every layer computes the same" if proved == len(report.layers) else some
+    said = {len(report.layers): "every layer computes the same", 0: "no layer compared"}.get(proved, some)
     wanted = report.end_to_end is not None and report.end_to_end.note != UNASKED
     return said + placed_text(report.alike, len(report.layers)) + (", of the whole models nothing is known" * wanted)
 

@@ -282,7 +282,13 @@ def test_a_tensor_that_the_index_does_not_name(refused: Any, tmp_path: Path) -> 
 
 def test_two_shards_with_one_tensor(refused: Any, tmp_path: Path) -> None:
     path = sharded(tmp_path, {"w": "a.safetensors", "v": "b.safetensors"}, a=["w"], b=["v", "w"])
-    refused(path, "in the shards only: w")
+    refused(path, "in another shard than the index says: w")
+
+
+def test_a_tensor_in_another_shard(refused: Any, tmp_path: Path) -> None:
+    path = sharded(tmp_path, {"u": "b.safetensors", "v": "a.safetensors"}, a=["w"], b=["u", "v"])
+    text = refused(path, "in another shard than the index says: v", "in the shards only: w")
+    assert "in the index only" not in text
 
 
 def test_a_million_names_that_no_shard_has(refused: Any, tmp_path: Path) -> None:

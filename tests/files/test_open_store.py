@@ -10,8 +10,10 @@ import zipfile
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from tricky import tricky_arrays
 
+import layoutx as lx
 from layoutx.errors import FileError, UsageError
 from layoutx.files.open import open_store
 from layoutx.files.save import save
@@ -72,6 +74,36 @@ def test_missing_file_and_folder(tmp_path):
         open_store(tmp_path / "none" / "no.keras")
     with pytest.raises(FileError, match="is a folder"):
         open_store(tmp_path)
+
+
+def test_a_folder_means_the_one_index_or_file_in_it(tmp_path):
+    save_file({"w": np.arange(7.0)}, tmp_path / "model-00001-of-00002.safetensors")
+    save_file({"v": np.arange(5.0)}, tmp_path / "model-00002-of-00002.safetensors")
+    with pytest.raises(FileError, match=r"name a file in it: model-00001-of-00002\.safetensors, model-00002"):
+        open_store(tmp_path)
+    places = {"w": "model-00001-of-00002.safetensors", "v": "model-00002-of-00002.safetensors"}
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    (tmp_path / "config.json").write_text("{}")
+    store = open_store(tmp_path)
+    assert (store.path, list(store.tensors)) == (index, ["w", "v"])
+    (tmp_path / "pytorch_model.bin.index.json").write_text("{}")
+    with pytest.raises(FileError, match=r"name a file in it: model\.safetensors\.index\.json, pytorch_model\.bin"):
+        open_store(tmp_path)
+    (tmp_path / "one").mkdir()
+    save_file({"w": np.arange(7.0)}, tmp_path / "one" / "model.safetensors")
+    assert open_store(tmp_path / "one").path == tmp_path / "one" / "model.safetensors"
+
+
+def test_a_checkpoint_in_shards_is_as_large_as_its_files(tmp_path):
+    save_file({"fc.weight": np.ones((11, 700))}, tmp_path / "a.safetensors")
+    save_file({"fc.bias": np.ones(11)}, tmp_path / "b.safetensors")
+    places = {"fc.weight": "a.safetensors", "fc.bias": "b.safetensors"}
+    (tmp_path / "m.index.json").write_text(json.dumps({"weight_map": places}))
+    size = sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert size > 701 * 11 * 8
+    assert lx.inspect(tmp_path).bytes == size
+    assert lx.convert(tmp_path, to="flax", from_="torch").source["bytes"] == size
 
 
 def test_zip_and_hdf5_without_weights(tmp_path):
