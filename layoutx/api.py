@@ -67,10 +67,16 @@ def plan(
 def _known_config(known: Registry, name: str, config: Mapping[str, Any]) -> None:
     """Refuse keys that the form does not read, and values that are no booleans where booleans are meant."""
     from layoutx.errors import BindError
-    from layoutx.model.bindings import check_keys
+    from layoutx.model.bindings import known_keys
+    from layoutx.words import near
 
     form = known.form(name)
-    check_keys(form, config, known)
+    read = known_keys(form, known)
+    whole = not config.keys().isdisjoint(known.framework(form.framework).ignore)  # a layer's own, of any release
+    for key, value in config.items():
+        if key not in read and not (whole and (value is None or value is False)):
+            do = f"`layoutx specs show {name}` lists the keys of the form"
+            raise BindError(f"{name} has no config {key}={value!r}"[:200], why=near(key, sorted(read)), do=do)
     wrong = [
         f"{key}={value!r}"
         for key, value in config.items()

@@ -20,7 +20,7 @@ from layoutx.files.open import open_store
 from layoutx.files.remote import located
 from layoutx.files.save import can_write
 from layoutx.files.store import Store
-from layoutx.job.asked import check_call, check_target, check_types, not_itself
+from layoutx.job.asked import check_call, check_ending, check_target, check_types, not_itself
 from layoutx.job.deliver import deliver, how_of
 from layoutx.job.jobs import Job, Options, options_of
 from layoutx.job.named import plan_named
@@ -158,6 +158,7 @@ def convert(
     check_target(target, to)
     template = target.store if isinstance(target, ModelRecord) else None
     if output is not None:
+        check_ending(output, to)
         can_write(output, template)
         not_itself(store, located(output), how.most is not None)
     job = planned(store, to, target, known, options, input_shape, config, from_, given, like)

@@ -55,12 +55,19 @@ def explain(
         BindError, SizeError: shapes that do not describe a layer.
     """
     known = registry(specs)
+    of_one = {"part": part, "axis": axis, "to": to, "element": element, "x": x}
+    of_form = {"sizes": sizes, "shapes": shapes, "config": config}
     if isinstance(model, str) and model in known.forms:
-        from layoutx.show.topics.about import about, of_form
+        if layer:
+            raise UsageError(f"{model} is a form and has no layers", do=f"leave {layer} out")
+        from layoutx.show.topics.about import about
+        from layoutx.show.topics.about import of_form as formed
 
-        return about(of_form(model, known, sizes, shapes, {**values, **config}), known, part, axis, to, element, x)
+        return about(formed(model, known, sizes, shapes, {**values, **config}), known, part, axis, to, element, x)
+    _unheard(of_form, "of a form (keras.Dense)", "a model says its own")
     view = _view(model, forms, specs, input_shape, from_, values)
     if not layer:
+        _unheard(of_one, "of one layer", "name the layer too")
         from layoutx.show.topics.model import whole
 
         heading, blocks, data = whole(view)
@@ -68,6 +75,15 @@ def explain(
     from layoutx.show.topics.about import about, of_layer
 
     return about(of_layer(view, view[layer]), known, part, axis, to, element, x)
+
+
+def _unheard(given: Mapping[str, Any], whose: str, do: str) -> None:
+    """Refuse what was given and would not be read."""
+    names = [
+        name for name, value in given.items() if value is not None and (value or not isinstance(value, (str, Mapping)))
+    ]
+    if names:
+        raise UsageError(f"{' and '.join(names)} can be asked {whose} alone", do=do)
 
 
 def read_inputs(path: str | Path) -> Any:
@@ -96,9 +112,7 @@ def _view(
     if isinstance(model, ModelView):
         return model
     from layoutx.inspect import inspect
-    from layoutx.model.callables import built
 
-    model = built(model)
     if isinstance(model, str) and model.partition(".")[0] in MAIN and not Path(model).exists():
         registry(specs).form(model)  # says which forms are near
     return inspect(model, forms=forms, specs=specs, input_shape=input_shape, from_=from_, values=values)

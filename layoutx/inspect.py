@@ -17,6 +17,7 @@ from layoutx.files.guarded import intact
 from layoutx.files.open import open_store
 from layoutx.files.store import Store, Tensor
 from layoutx.model.bindings import bind_record, refine_of
+from layoutx.model.callables import built
 from layoutx.model.load import live_source, model_of, says_itself, with_forms
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.stacked import check_stacked
@@ -39,10 +40,11 @@ def inspect(
     from_: str = "",
     values: Mapping[str, Any] = NOTHING,
 ) -> ModelView:
-    """The layers and tensors of a file or a live model; no weight is read, and nothing of the model is run.
+    """The layers and tensors of a file or a live model; no weight is read, and the model is not run.
 
     Args:
-        model: a path, a torch module, a Keras model, or a tree or module of jax, mlx or paddle.
+        model: a path, `package.module:callable`, a torch module, a Keras model, or a tree or module of jax, mlx or
+            paddle.
         forms: layer or pattern -> form, where the file cannot tell.
         specs: more spec folders.
         input_shape: the model's input without batch, where the config does not say it.
@@ -51,9 +53,10 @@ def inspect(
             for some ({"up.transpose_kernel": True}).
 
     Raises:
-        UsageError: no such file. FileError, ModelError: it cannot be read.
+        UsageError: no such file or callable. FileError, ModelError: it cannot be read.
     """
     known = registry(specs)
+    model = built(model)
     if isinstance(model, (str, PathLike)):
         store = open_store(Path(model))
         read = partial(model_of, store, known, input_shape=input_shape, framework=from_, values=values)

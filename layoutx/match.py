@@ -164,7 +164,7 @@ def seen(
     if isinstance(given, (str, Path)):
         store = open_store(given)
         if says_itself(store):
-            return model_of(store, known, forms, values=values)
+            return model_of(store, known, forms, values=values, framework=framework)
         return keyed_of(store, framework, known, values)
     return live_model(given, known, forms if not hasattr(given, "named_modules") else {}, framework, values=values)
 

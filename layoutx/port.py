@@ -252,8 +252,11 @@ def _compared(
             return replace(end, agrees=True, note="; ".join(filter(None, said)))
         raise VerificationError(
             "the two models do not compute the same",
-            where=[f"{size or end.note}{f' ({end.dtype})' * bool(end.dtype)}", *other_settings(report.layers, why)],
-            why=why,
+            where=[
+                f"{size or end.note}{f' ({end.dtype})' * bool(end.dtype)}",
+                *other_settings(report.layers, why),
+                *why.split("\n"),  # one entry a line: the command line spells out an end of line
+            ],
             do=DIFFERS,
         )
     return end

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from layoutx.errors import UsageError
-from layoutx.files.atomic import not_over
+from layoutx.files.atomic import check_place, not_over
 from layoutx.model.tree import head
 from layoutx.progress import Progress, tell
 from layoutx.show.progress import reported
@@ -40,11 +40,11 @@ def record(
 
     Raises:
         UsageError: weights alone, inputs that do not fit, no inputs for a model that does not know its shapes, or an
-            output that is the model's or the inputs' own file.
+            output that is the model's or the inputs' own file, or does not end in .safetensors.
         ModelError: the model cannot be loaded or copied. FileError: a damaged file.
     """
     if path is not None:
-        not_over(Path(path), (model, inputs))
+        _check(Path(path), (model, inputs))
     runner = opened(model)
     given = inputs_of(inputs) if inputs is not None else runner.inputs()
     if isinstance(given, tuple) and not given:
@@ -58,6 +58,18 @@ def record(
     if path is not None:
         write_recording(found, Path(path))
     return found
+
+
+def _check(path: Path, read: tuple[Any, ...]) -> None:
+    not_over(path, read)
+    if path.suffix != ".safetensors":
+        raise UsageError(
+            f"{path.name or path} is no name of a recording",
+            where=str(path),
+            why="a recording is a safetensors file, and is read as one",
+            do="end it with .safetensors",
+        )
+    check_place(path)
 
 
 def _called(model: Any) -> str:

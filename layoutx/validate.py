@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from layoutx.empty import NOTHING
-from layoutx.errors import LayoutxError
+from layoutx.errors import LayoutxError, UsageError
 from layoutx.files.open import open_store
 from layoutx.job.folding import joint_folded
 from layoutx.job.heads import other_heads
@@ -76,11 +76,13 @@ def validate(
         progress: True tells it on a terminal; or a function of (done, of how many, what comes now).
 
     Raises:
-        UsageError: a model that cannot be run; no inputs where none can be made.
+        UsageError: a model that cannot be run; no inputs where none can be made; weights of a model that has its own.
         MatchError: layers that could not be paired.
     """
     options = options_of((), skip, only, forms, pairs, values=values, map=map)
     given = inputs_of(inputs)
+    if tolerance is not None and not tolerance >= 0:
+        raise UsageError(f"no difference is below {tolerance:g}", do="give a tolerance of at least 0")
     found = compared_models(a, b, given, options, registry(specs), tolerance=tolerance or 0.0, weights=weights)
     return (on_larger(a, b, options, registry(specs)) if found.ok and given is None else None) or found
 
@@ -121,6 +123,8 @@ def compared_models(
     """
     started = time.perf_counter()
     first, second = opened(a), opened(b)
+    if weights is not None and _kind(first) != "recorded":
+        raise UsageError("weights are told of a recording alone", why="this model has its own", do="leave them out")
     if "recorded" in (_kind(first) if weights is None else "", _kind(second)):
         return _stamped(_of_recordings(first, second, inputs, known, tolerance, (a, b)), started)
     shapes = inputs if inputs is not None else first.inputs() or second.inputs() or None

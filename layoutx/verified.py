@@ -107,7 +107,7 @@ def verify_file(
         progress: True tells it on a terminal; or a function of (done, of how many, what comes now).
 
     Raises:
-        UsageError: no such file; a file without hashes, and no source.
+        UsageError: no such file; a file without hashes, and no source; another framework than the certificate's.
         FileError: a file that cannot be read, a malformed certificate.
     """
     began, many = perf_counter(), jobs_of(jobs)
@@ -120,6 +120,8 @@ def verify_file(
             why="it is no JSON object",
             do="convert the original again, and compare the two files with `layoutx diff`",
         )
+    if to and (made_for := (certificate or {}).get("target", to)) != to:
+        raise UsageError(f"{name} was made for {made_for}, not {to}", do="leave --to out: the certificate says it")
     hashes = certified(certificate or {}, name)
     if source is None and hashes is None:
         raise _nothing(store, certificate)
@@ -145,7 +147,7 @@ def _timed(found: Verified, seconds: float) -> Verified:
 
 def _whole(path: Path) -> Path:
     """The index of an output in shards, where only that is there."""
-    index = path.with_name(path.name + ".index.json")
+    index = path.parent / f"{path.name}.index.json"  # "." has no name
     there = path.is_dir() or is_file(path)
     return index if not there and path.suffix == ".safetensors" and is_file(index) else path
 

@@ -112,3 +112,18 @@ def test_merged_directions(mode: str, join) -> None:  # type: ignore[no-untyped-
     assert both.shape == (5, 7, 4)
     merged = lx.forward("keras.Bidirectional.LSTM", tensors, x, {"merge_mode": mode})
     np.testing.assert_allclose(merged, join(both[..., :2], both[..., 2:]), rtol=1e-12)
+
+
+@pytest.mark.parametrize("value", [False, None, True])
+def test_a_misspelt_config_key_is_refused_whatever_it_says(value: object) -> None:
+    with pytest.raises(lx.BindError, match="no config use_bais") as error:
+        lx.plan("keras.LSTM", "torch.LSTM", sizes={"input": 7, "hidden": 5}, config={"use_bais": value})
+    assert "near it is use_bias" in str(error.value)
+    with pytest.raises(lx.BindError, match="no config bais"):
+        lx.forward("torch.Linear", {"weight": np.ones((2, 3))}, np.ones((1, 3)), {"bais": value})
+
+
+def test_a_whole_config_may_have_keys_of_a_later_release() -> None:
+    config = {"name": "a", "units": 5, "use_bias": False, "of_a_later_release": None}
+    found = lx.plan("keras.Dense", "torch.Linear", sizes={"input": 7}, config=config)
+    assert [tensor.name for tensor in found.target.tensors] == ["weight"]

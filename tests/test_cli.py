@@ -241,7 +241,7 @@ def test_a_target_of_another_size_is_refused(capsys: Out, tmp_path: Path) -> Non
             ["--allow", "everything"],
             "UsageError: everything cannot be allowed\n  allow rounds, conditional, modules or",
         ),
-        (["--input-shape", "8,x"], "UsageError: a shape is written 28,28,1, not '8,x'"),
+        (["--input-shape", "8,x"], "UsageError: whole numbers are meant, as in 28,28,1, not '8,x'"),
         (["--like", "no.such.module:build"], "UsageError: no.such.module:build cannot be imported"),
         (["--specs", "no/such/folder"], "UsageError: no/such/folder is not a folder of spec files"),
         (["--bogus"], "UsageError: unrecognized arguments: --bogus\n  see layoutx convert --help"),
@@ -357,7 +357,7 @@ def test_plan(capsys: Out) -> None:
     ("call", "status", "text"),
     [
         ("keras.LSTM torch.LSTM --size inputt=7", 2, "did you mean input?"),
-        ("keras.LSTM torch.LSTM --size input=x", 2, "--size input=x is no number"),
+        ("keras.LSTM torch.LSTM --size input=x", 2, "--size input=x is no whole number"),
         ("keras.LSTM torch.LSTM --size hidden=5", 1, "nothing determines the size of input"),
         ("keras.LSTN torch.LSTM", 2, "near it are keras.LSTM"),
         ("keras.LSTM torch.GRU --size input=7 --size hidden=5", 1, "keras.LSTM is a lstm, torch.GRU a gru"),
@@ -426,3 +426,13 @@ def test_colour_is_for_terminals(variables: dict[str, str], colour: bool, monkey
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     assert commands._terminal()[1] is colour
+
+
+@pytest.mark.parametrize(("call", "status"), [("specs show lstm", 0), ("--help", 0), ("specs show lstmm", 2)])
+@pytest.mark.parametrize("streams", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_error(call: str, status: int, streams: str) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m layoutx {call} {streams}"], cwd=ROOT, capture_output=True
+    )
+    assert done.returncode == status
+    assert b"Traceback" not in done.stderr

@@ -176,3 +176,60 @@ def test_nan_is_told(folder, capsys):
     save_file(weights, "nan.safetensors")
     said = call(capsys, "relate ported.safetensors nan.safetensors", 1)
     assert "with NaN on one side" in said
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("match digits.keras mypkg.models:Digits --to torhc", "no framework is called 'torhc'"),
+    ("match digits.keras mypkg.models:Digits --to keras", "a Digits is a torch model, not one of keras"),
+    ("match digits.keras mypkg.models:Digits --from flax", "digits.keras says itself what it is, not flax"),
+    ("port digits.keras mypkg.models:Digits -o o.safetensors --from flax", "says itself what it is, not flax"),
+    ("port digits.keras mypkg.models:Digits -o o.safetensors --inputs .", ". is a folder"),
+    ("port digits.keras mypkg.models:Digits -o o.safetensors --map no.yaml", "there is no mapping file no.yaml"),
+    ("relate digits.keras ported.safetensors --from torhc", "no framework is called 'torhc'"),
+    ("validate digits.keras mypkg.models:Tagger --tolerance -1", "no difference is below -1"),
+    ("diagnose digits.keras mypkg.models:Tagger --tolerance nan", "no difference is below nan"),
+    ("validate digits.keras mypkg.models:Tagger --weights digits.keras", "weights are told of a recording alone"),
+    ("record digits.keras -o acts.npz", "acts.npz is no name of a recording"),
+    ("record digits.keras -o nowhere/acts.safetensors", "there is no folder for acts.safetensors"),
+    ("convert digits.keras -o o.onnx --to torch", "the output o.onnx would be ONNX"),
+    ("convert digits.keras -o o.weights.h5 --to flax", "would be a Keras file"),
+    ("convert digits.keras -o o.safetensors --to torch --backend theano", "digits.keras is no file of theano"),
+    ("convert ~/digits.keras -o o.safetensors --to torch", "a shell reads ~"),
+    ("history nohistory.lxh", "there is no file nohistory.lxh"),
+    ("verify ported.safetensors --to flax", "ported.safetensors was made for torch, not flax"),
+    ("inspect mypkg.models:Digit", "mypkg.models:Digit cannot be imported"),
+    ("explain digits.keras --part kernel", "part can be asked of one layer alone name the layer too"),
+    ("explain digits.keras --element 0,1 --to torch", "to and element can be asked of one layer alone"),
+    ("explain digits.keras dense1 --size input=7", "sizes can be asked of a form (keras.Dense) alone"),
+    ("explain keras.Dense dense1", "keras.Dense is a form and has no layers"),
+    ("explain digits.keras --svg all.svg", "there is no picture of this"),
+    ("explain digits.keras dense1 --element a,b", "whole numbers are meant"),
+])  # fmt: skip
+def test_a_wrong_call_is_said_so(text, said, folder, capsys):
+    before = sorted(folder.iterdir())
+    assert said in " ".join(call(capsys, text, 2).split())
+    assert [path for path in sorted(folder.iterdir()) if path.name != "__pycache__"] == before
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("verify .", ". is a folder"),
+    ("match digits.keras mypkg.models:Digits -o .", ". is no file"),
+    ("history .", ". cannot be read"),
+    ("convert digits.keras -o o.safetensors --to torch --like mypkg.models:nothing", "nothing() gave None, no model"),
+])  # fmt: skip
+def test_what_is_no_file_or_no_model(text, said, folder, capsys):
+    with (folder / "mypkg" / "models.py").open("a") as file:
+        file.write("\n\ndef nothing():\n    return None\n")
+    assert said in " ".join(call(capsys, text, 1).split())
+    assert not (folder / "o.safetensors").exists()
+
+
+def test_the_reasons_of_a_refused_port_stand_on_lines_of_their_own(folder, capsys):
+    said = call(capsys, "port digits.keras mypkg.models:other_pool -o no.safetensors --keep-order", 1)
+    assert "The fault lies between" in said
+    assert "\\x0a" not in said
+
+
+def test_a_callable_is_looked_at_like_a_file(folder, capsys):
+    assert "bn1.running_mean" in call(capsys, "inspect mypkg.models:extra")
+    assert "with weights" in call(capsys, "inspect mypkg.models:extra --stats", 0)

@@ -126,7 +126,10 @@ def _complain(error: LayoutxError, as_json: bool) -> None:
 
 
 def _plain_streams() -> None:
-    """A character that the terminal's encoding does not have is spelled out, never an error."""
+    """Spell out a character that the terminal has not; give a closed stream a place to write to."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # `>&-`: without this the next file that is opened would become the stream
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

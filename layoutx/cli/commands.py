@@ -156,7 +156,7 @@ def _terminal() -> tuple[int, bool]:
 
 def _size(axis: str, value: str) -> int:
     if not value.isascii() or not value.isdigit():
-        raise UsageError(f"--size {axis}={value} is no number", do=f"write --size {axis}=7")
+        raise UsageError(f"--size {axis}={value} is no whole number of at least 0", do=f"write --size {axis}=7")
     return int(value)
 
 

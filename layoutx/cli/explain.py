@@ -62,6 +62,8 @@ def run(args: Namespace) -> int:
         values=_config(args.set),
     )
     if args.svg:
+        if found.picture is None:
+            raise UsageError("there is no picture of this", why="one layer with weights has one", do="leave --svg out")
         with replacing(Path(args.svg)) as path:
             path.write_text(found.svg(), encoding="utf-8")
     if args.json:

@@ -89,7 +89,7 @@ def _shape(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(",") if part.strip())
     except ValueError as error:
-        raise UsageError(f"a shape is written 28,28,1, not {text!r}") from error
+        raise UsageError(f"whole numbers are meant, as in 28,28,1, not {text!r}") from error
 
 
 def _forms(found: ArgumentParser) -> None:
@@ -156,7 +156,8 @@ def _inspect(several: Any) -> None:
     found.add_argument(
         "file",
         metavar="FILE",
-        help=".keras, .h5, .onnx, .safetensors, .pt, .npz, .msgpack, .pdparams, or a folder (orbax, DCP, shards)",
+        help=".keras, .h5, .onnx, .tflite, .safetensors, .pt, .npz, .msgpack, .pdparams, TensorFlow checkpoint, folder "
+        "(orbax, DCP, shards), or package.module:callable",
     )
     _from(found)
     _forms(found)
@@ -171,7 +172,8 @@ def _convert(several: Any) -> None:
     found.add_argument(
         "source",
         metavar="SOURCE",
-        help=".keras, .h5, .onnx, .safetensors, .pt, .npz, .msgpack, .pdparams, or a folder (orbax, DCP, shards)",
+        help=".keras, .h5, .onnx, .tflite, .safetensors, .pt, .npz, .msgpack, .pdparams, TensorFlow checkpoint, folder "
+        "(orbax, DCP, shards)",
     )
     found.add_argument("-o", "--output", metavar="OUT", help="the file to write; its ending says the format")
     found.add_argument(

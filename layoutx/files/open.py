@@ -224,9 +224,12 @@ def _open_hdf5(path: Path) -> Store:
 
 def no_file(path: Path) -> UsageError:
     """There is nothing at this path; what lies beside it and is called alike is named."""
+    if path.is_dir():
+        return UsageError(f"{path.name or path} is a folder", where=str(path), do="name a file in it")
     beside = [one.name for one in islice(path.parent.iterdir(), MOST_BESIDE)] if path.parent.is_dir() else []
     why = near(path.name, beside) if path.parent.is_dir() else f"there is no folder {path.parent}"
-    return UsageError(f"there is no file {path.name}", where=str(path), why=why, do="check the path")
+    do = "check the path" if path.parts[:1] != ("~",) else "write the home folder out: a shell reads ~, in no quotes"
+    return UsageError(f"there is no file {path.name}", where=str(path), why=why, do=do)
 
 
 def _unknown(path: Path, head: bytes) -> FileError:

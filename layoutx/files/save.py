@@ -197,7 +197,7 @@ def _keras_writer(path: Path, template: Store | None) -> Writer:
             f"{path.name} needs a Keras file to be like",
             where=str(path),
             why="Keras finds weights by groups and positions that only the model's own file shows",
-            do="give a .keras, .weights.h5 or .h5 file of the same model (--like)",
+            do="give a .keras, .weights.h5 or .h5 file of the same model (--like; the target of a transfer)",
         )
     check_like(template, path)
     zipped = path.suffix == ".keras"

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from layoutx.errors import FileError, UsageError
+from layoutx.errors import FileError
 from layoutx.frozen import frozen
 
 MAGIC = b"lxhf"
@@ -119,9 +119,11 @@ def whole(path: Path) -> tuple[list[Frame], int]:
             if found and found[-1].kind == STEP and not _sound(file, found[-1], found[0]):
                 found.pop()
     except FileNotFoundError as error:
-        raise UsageError(f"there is no file {path.name}", where=str(path)) from error
+        from layoutx.files.open import no_file
+
+        raise no_file(path) from error
     except OSError as error:
-        raise FileError(f"{path.name} cannot be read", where=str(path), why=str(error)) from error
+        raise FileError(f"{path.name or path} cannot be read", where=str(path), why=str(error)) from error
     if not found:
         raise FileError(f"{path.name} is empty", why="not even its head was written")
     return found, size - found[-1].end

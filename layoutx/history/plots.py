@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from layoutx.errors import UsageError
+from layoutx.files.atomic import check_place
 from layoutx.history.reader import Recorded, Track
 from layoutx.history.watched import Array
 
@@ -33,8 +34,10 @@ def plot(found: Recorded, path: Path) -> Path:
     """Write the picture; the ending of the path says the format (png, svg, pdf).
 
     Raises:
-        UsageError: matplotlib is missing, nothing was recorded, or it knows no such format.
+        UsageError: no picture can be written there; matplotlib is missing, nothing was recorded, or it knows no such
+            format.
     """
+    check_place(path)
     figure = figure_of(found)
     try:
         figure.savefig(path, dpi=150)

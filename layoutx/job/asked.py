@@ -41,6 +41,18 @@ def check_target(target: Keyed | ModelRecord | None, to: str) -> None:
         raise_all(problems, "the target stores weights in parts")
 
 
+def check_ending(output: Any, to: str) -> None:
+    """Refuse the ending of a file that another framework alone reads: it is written in a model of that framework."""
+    path = Path(output)
+    for endings, owner, what in (((".keras", ".h5", ".hdf5"), "keras", "a Keras file"), ((".onnx",), "onnx", "ONNX")):
+        if path.name.endswith(endings) and not to.startswith(owner):
+            raise UsageError(
+                f"the output {path.name} would be {what}, and the conversion is one to {to}",
+                where=str(path),
+                do=f"say --to {owner}, or choose another ending: .safetensors, .npz, .pt, ...",
+            )
+
+
 def check_types(output: Any, to: Any) -> None:
     """Refuse live models where names are meant."""
     what, meant = ("to", to) if not isinstance(to, str) else ("output", output)

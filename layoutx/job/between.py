@@ -84,7 +84,9 @@ def _source(
         raise UsageError(f"{what} is not a Keras file: a model config says nothing about it", do="leave config out")
     if store is not None:
         if says_itself(store):
-            return model_of(store, known, options.forms, values=options.values, config=config_of(config))
+            return model_of(
+                store, known, options.forms, values=options.values, config=config_of(config), framework=from_
+            )
         found: Keyed | ModelRecord = keyed_of(store, from_, known, options.values)
     else:
         found = looked.watched(live_model(source, known, options.forms, from_, inputs, options.values))

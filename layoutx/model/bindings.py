@@ -72,7 +72,7 @@ def check_keys(form: Form, config: Mapping[str, Any], registry: Registry, ignore
     Raises:
         BindError: keys that are neither read nor listed as harmless, unless they are None or False.
     """
-    known = _known.get((form, registry), b"", lambda: _keys(form, registry))
+    known = known_keys(form, registry)
     if config.keys() <= known:
         return
     unknown = [key for key, value in config.items() if key not in known and value is not None and value is not False]
@@ -89,6 +89,7 @@ def check_keys(form: Form, config: Mapping[str, Any], registry: Registry, ignore
 _known: Memo[frozenset[str]] = Memo()
 
 
-def _keys(form: Form, registry: Registry) -> frozenset[str]:
+def known_keys(form: Form, registry: Registry) -> frozenset[str]:
     """The config keys of a form that are read, or do not matter."""
-    return frozenset((*form.config, *form.ignore, *registry.framework(form.framework).ignore, *OWN_KEYS))
+    own = registry.framework(form.framework).ignore
+    return _known.get((form, registry), b"", lambda: frozenset((*form.config, *form.ignore, *own, *OWN_KEYS)))

@@ -20,7 +20,7 @@ def call(name: str) -> Any:
 
     Raises:
         UsageError: no such module or callable.
-        ModelError: the callable itself failed.
+        ModelError: the callable itself failed, or gave None.
     """
     import importlib
     import sys
@@ -35,12 +35,15 @@ def call(name: str) -> Any:
     except Exception as error:  # the module's own code ran
         why = f"{type(error).__name__}: {error}"
         raise UsageError(f"{name} cannot be imported", why=why, do=_remedy(module_name, attribute, error)) from error
+    do = "call it in Python first: without arguments it has to give the model"
     try:
-        return found()
+        model = found()
     except (Exception, SystemExit) as error:
         why = f"{type(error).__name__}: {error}"
-        do = "call it in Python first: without arguments it has to give the model"
         raise ModelError(f"{name}() failed", why=why, do=do) from error
+    if model is None:  # it would read as if nothing had been given
+        raise ModelError(f"{name}() gave None, no model", do=do)
+    return model
 
 
 def _remedy(module: str, attribute: str, error: Exception) -> str:

@@ -213,9 +213,13 @@ def live_model(
     """
     from layoutx.model.keras_live import is_keras, live_records
 
+    if framework:
+        check_framework(framework, registry)
     if is_keras(model):
+        _said_of(model, "keras", framework)
         return with_forms(live_records(model, lambda name: name in registry.forms), registry, forms)
     if hasattr(model, "state_dict") and hasattr(model, "named_modules") and not is_tree(model):
+        _said_of(model, "torch", framework)
         return keyed_module(model, lambda name: _keys(name, registry))
     from layoutx.model.torch_keyed import is_export, keyed_export
 
@@ -235,6 +239,11 @@ def live_model(
         if hasattr(model, "apply_fn")
         else "",
     )
+
+
+def _said_of(model: Any, own: str, said: str) -> None:
+    if said not in ("", own):
+        raise UsageError(f"a {type(model).__name__} is a {own} model, not one of {said}", do="leave the framework out")
 
 
 def live_source(

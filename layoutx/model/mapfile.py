@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from layoutx.empty import NOTHING
-from layoutx.errors import FileError, LayoutxError, MatchError, raise_all
+from layoutx.errors import FileError, LayoutxError, MatchError, UsageError, raise_all
 from layoutx.frozen import frozen
 from layoutx.spec.strict import Lines, file_text, load_yaml
 
@@ -51,16 +51,17 @@ def read_map(path: str | PathLike[str]) -> MapFile:
     """Read a mapping file.
 
     Raises:
-        FileError: it cannot be read; or everything that is wrong in it, with its line.
+        UsageError: there is none. FileError: it cannot be read; or everything that is wrong in it, with its line.
     """
     path = Path(path)
     try:
         text = file_text(path)
-    except (OSError, UnicodeDecodeError) as error:
-        what = f"{path.name} is no mapping file" if path.exists() else f"there is no mapping file {path.name}"
-        why = "" if isinstance(error, FileNotFoundError) else str(error)
+    except FileNotFoundError as error:
         do = "write one with `layoutx match SOURCE TARGET -o map.yaml`"
-        raise FileError(what, where=str(path), why=why, do=do) from error
+        raise UsageError(f"there is no mapping file {path.name}", where=str(path), do=do) from error
+    except (OSError, UnicodeDecodeError) as error:
+        do = "write one with `layoutx match SOURCE TARGET -o map.yaml`"
+        raise FileError(f"{path.name} is no mapping file", where=str(path), why=str(error), do=do) from error
     try:
         found = load_yaml(text, path.name)
     except LayoutxError as error:

@@ -52,12 +52,16 @@ def _on_theano(model: ModelRecord, registry: Registry, values: Mapping[str, Any]
     """A Keras 2 model that ran on Theano: its convolutions are true ones (keras 2.3.1 engine/saving.py).
 
     Raises:
-        UsageError: no backend of Keras.
+        UsageError: no backend of Keras, or the file says another one.
     """
     said = values.get("backend", "")
     if said and said not in BACKENDS:
         raise UsageError(f"no Keras ran on {said!r}", do=f"the backends are {', '.join(BACKENDS)}")
-    if model.framework != "keras" or (said or model.store.backend) != "theano":
+    own = model.store.backend or "another backend" * model.version.startswith(("3", "4"))
+    if model.framework == "keras" and said and own and "theano" in (said, own) and said != own:
+        why = f"Keras {model.version or 2} wrote it with {SPELLED.get(own, own)}"
+        raise UsageError(f"{model.store.path.name} is no file of {said}", why=why, do="leave --backend out")
+    if model.framework != "keras" or (said or own) != "theano":
         return model
     why = "its kernel is back to front, since Theano convolves truly"
     return replace(model, layers=tuple(_turned(record, registry, why) for record in model.layers))

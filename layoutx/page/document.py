@@ -32,7 +32,7 @@ def check_page(path: Path) -> None:
 
     if path.suffix.lower() not in (".html", ".htm"):
         raise UsageError(
-            f"{path.name} is no name of a page",
+            f"{path.name or path} is no name of a page",
             where=str(path),
             why="a page is one HTML file, and would take the place of what is there",
             do="end it with .html",

@@ -36,7 +36,7 @@ def file_text(path: Path) -> str:
         OSError, UnicodeDecodeError: it cannot be read, or is not UTF-8. FileError: it is larger than the limit YAML.
     """
     if path.exists() and not path.is_file():  # a pipe would wait for ever
-        raise FileError(f"{path.name} is no file", where=str(path))
+        raise FileError(f"{path.name or path} is no file", where=str(path), do="name a file")
     within("YAML", path.stat().st_size, path, "the file")
     return path.read_text(encoding="utf-8")
 

@@ -48,7 +48,7 @@ def of_form(
 
 def of_layer(view: ModelView, layer: LayerView) -> Subject:
     if not layer.tensors:
-        raise UsageError(f"{layer.name} has no weights", why=f"it is a {layer.class_name}")
+        raise UsageError(f"{layer.name} has no weights", why=f"its class is {layer.class_name}")
     if layer.bound is None:
         why = layer.problem or "; ".join(layer.notes) or f"its class is {layer.class_name or 'not told'}"
         raise UsageError(f"the form of {layer.name} is not known", why=why, do=f"name it: --form {layer.name}=FORM")
