@@ -16,40 +16,19 @@ if TYPE_CHECKING:
 
 WHOLE = {"class_name": "__slice__", "config": {}}  # `:` as Keras writes it
 Rule = Callable[["Flow", Node, str, Sequence[State], Sequence[str]], list[State]]
-ELEMENTWISE = frozenset(
-    [
-        "add",
-        "subtract",
-        "multiply",
-        "divide",
-        "true_divide",
-        "maximum",
-        "minimum",
-        "relu",
-        "relu6",
-        "sigmoid",
-        "hard_sigmoid",
-        "tanh",
-        "silu",
-        "swish",
-        "gelu",
-        "elu",
-        "leaky_relu",
-        "softplus",
-        "exp",
-        "sqrt",
-        "abs",
-        "negative",
-        "square",
-        "truediv",
-        "mul",
-        "sub",
-        "cast",
-        "identity",
-        "clip",
-        "clip_by_value",
-    ]
-)  # operations of one tensor, or of several of the same make, by the end of their names
+OF_ONE = [
+    "relu relu6 sigmoid hard_sigmoid hard_silu hard_tanh hard_shrink soft_shrink tanh_shrink sparse_plus squareplus",
+    "silu swish gelu elu selu celu leaky_relu softplus softsign log_sigmoid tanh exp exp2 expm1 log log1p log2 log10",
+    "sqrt rsqrt cbrt square abs absolute fabs negative neg reciprocal sign sin cos tan arctan sinh cosh erf erfc round",
+    "rint floor ceil trunc cast saturate_cast identity copy stop_gradient convert_to_tensor clip clip_by_value",
+    "nan_to_num",
+]
+OF_SEVERAL = [
+    "add subtract sub multiply mul divide truediv true_divide divide_no_nan floor_divide power pow maximum minimum",
+    "squared_difference logaddexp arctan2 hypot",
+]
+# operations of one tensor, or of several of the same make, by the end of their names
+ELEMENTWISE = frozenset(name for names in OF_ONE + OF_SEVERAL for name in names.split())
 
 
 def _blocked(node: Node) -> list[State]:

@@ -254,17 +254,20 @@ def _call(flow: Flow, node: Node, name: str, args: list[Value], call: Sequence[R
 def _passed(flow: Flow, node: Node, name: str, args: list[Value], makers: Sequence[str]) -> list[State]:
     """What comes out of a layer of which not all can be followed: features that are, as those of a sum are.
 
-    Found on notes of its own, which are thrown away: nothing is known of the axes inside.
+    Found on notes of its own, which are thrown away: nothing is known of the axes inside. One without weights makes
+    of vectors what a layer does of which nothing is known.
     """
     assert node.inner is not None
+    held = any(record.tensors for one, record in flow.records.items() if one.startswith(f"{name}/"))
+    lost = untold(node) if held else rule_of(node)(flow, node, name, [a.state for a in args], [])[0]
     if not node.inner.passes:
-        return [untold(node)] * len(makers)
+        return [lost] * len(makers)
     aside = Flow(flow.records, flow.channels_first, splits=dict(flow.splits), parents=dict(flow.parents))
     aside.count = flow.count
     made = run(aside, node.inner, f"{name}/", args or None)
     flow.count = aside.count
-    found = [features(v.state, untold(node).blocked) or untold(node) for v in made] or [untold(node)]
-    return [found[i] if i < len(found) else untold(node) for i in range(len(makers))]
+    found = [features(v.state, untold(node).blocked) or lost for v in made] or [lost]
+    return [found[i] if i < len(found) else lost for i in range(len(makers))]
 
 
 def _distributed(flow: Flow, node: Node, wrapped: Node, name: str, args: list[Value]) -> list[Value]:

@@ -105,8 +105,12 @@ def vocabularies(record: Keyed | ModelRecord) -> dict[str, int]:
 
 
 def names_of(model: Any) -> tuple[str, ...]:
-    """The names of a Keras model's inputs, in its own order; () where it has none."""
-    return tuple(str(tensor.name).split(":")[0] for tensor in getattr(model, "inputs", None) or [])
+    """The names of a Keras model's input layers, in its own order; () where it has none."""
+    found = []
+    for tensor in getattr(model, "inputs", None) or []:
+        made = getattr(tensor, "_keras_history", None)  # an unnamed Input of Keras 3 makes `keras_tensor_3`
+        found.append(str(made[0].name if made else tensor.name).split(":")[0])
+    return tuple(found)
 
 
 def told_inputs(model: ModelRecord) -> dict[str, Array]:

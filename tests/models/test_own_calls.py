@@ -184,6 +184,44 @@ def test_a_lambda_before_a_flatten(last: bool) -> None:
     assert lx.port(source, target, keep_order=["head"] if last else False).end_to_end.agrees
 
 
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        (lambda t: keras.ops.abs(t[0] - t[1]), lambda a, b: torch.abs(a - b)),
+        (lambda t: keras.ops.sort(t[0] * t[1], axis=1), lambda a, b: torch.sort(a * b, 1)[0]),
+    ],
+    ids=["absolute difference", "an operation that nobody follows"],
+)
+def test_a_lambda_between_the_vectors_of_siamese_encoders(here: Any, there: Any) -> None:
+    left, right = L.Input((9, 9, 2)), L.Input((9, 9, 2))
+    encoder = keras.Sequential([L.Input((9, 9, 2)), L.Conv2D(5, 3, activation="relu"), L.Flatten(), L.Dense(7)])
+    merged = L.Lambda(here, output_shape=(7,))([encoder(left), encoder(right)])
+    source = filled(keras.Model([left, right], L.Dense(3)(merged)))
+
+    class Siamese(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.out, self.dense, self.conv = nn.Linear(7, 3), nn.Linear(245, 7), nn.Conv2d(2, 5, 3)
+
+        def encoded(self, x: Any) -> Any:
+            return self.dense(self.conv(x).relu().flatten(1))
+
+        def forward(self, a: Any, b: Any) -> Any:
+            return self.out(there(self.encoded(a), self.encoded(b)))
+
+    target = Siamese()
+    assert lx.port(source, target).end_to_end.agrees
+    x, y = (RNG.normal(size=(3, 9, 9, 2)).astype("float32") for _ in range(2))
+    made = target(*(torch.from_numpy(one).movedim(-1, 1) for one in (x, y))).detach().numpy()
+    np.testing.assert_allclose(made, source([x, y], training=False), rtol=1e-4, atol=1e-4)
+
+
+def test_a_lambda_that_may_hand_on_a_flattened_map_is_refused() -> None:
+    source = images([L.Flatten(), L.Lambda(lambda y: keras.ops.sort(y, axis=0))])
+    with pytest.raises(LayoutxError, match=UNTRACED):
+        lx.port(source, Whole([], 125, 5, False))
+
+
 def test_the_users_layers_keep_no_trace() -> None:
     source = images([Around(5, name="a")])
     layers = source._flatten_layers()

@@ -48,3 +48,16 @@ def test_masks_are_ones_and_then_zeros_and_ids_are_words():
     assert (kept == 0).any()
     few, _ = probes(model, live_records(model, lambda name: True), 19)
     assert few.min() < 19
+
+
+def test_of_several_inputs_without_names_or_dtypes_those_of_an_embedding_are_ids():
+    keras = pytest.importorskip("keras")
+    from layoutx.model.keras_live import live_records
+
+    image, words = keras.Input((11,)), keras.Input((7,))  # a caption's words are float32 where nobody says int32
+    x = keras.layers.LSTM(5)(keras.layers.Embedding(19, 4)(words)) + keras.layers.Dense(5)(image)
+    model = keras.Model([image, words], keras.layers.Dense(3)(x))
+    numbers, ids = probes(model, live_records(model, lambda name: True))
+    assert numbers.dtype.kind == "f"
+    assert ids.dtype.kind == "i"
+    assert ids.max() < 19
