@@ -12,13 +12,14 @@ import numpy as np
 
 from layoutx.files.store import Store, Tensor
 from layoutx.model.keras import records
+from layoutx.model.keras_once import once
 from layoutx.model.keras_opened import opened
 from layoutx.model.record import ModelRecord
 
 
 def live_records(model: Any, known: Callable[[str], bool]) -> ModelRecord:
     """The layers of a live Keras model (keras 3 or tf_keras 2); reads its variables only when asked to."""
-    return records(live_store(model), known)
+    return once(records(live_store(model), known), {name: id(value) for name, value in variables(model).items()})
 
 
 def is_keras(model: Any) -> bool:

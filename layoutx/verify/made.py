@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -130,13 +130,22 @@ def told_inputs(model: ModelRecord) -> dict[str, Array]:
     return found
 
 
+def _called(said: Any) -> Iterator[str]:
+    """The names in `input_layers` in Keras' order: the only one stands without a list, a mapping goes by its keys."""
+    if isinstance(said, Mapping):
+        said = [said[key] for key in sorted(said)]
+    if isinstance(said, (list, tuple)) and said and isinstance(said[0], str):
+        yield said[0]
+    elif isinstance(said, (list, tuple)):
+        for one in said:
+            yield from _called(one)
+
+
 def _inputs(model: ModelRecord) -> list[LayerRecord]:
     """The model's input layers in the order in which it takes them; of an old Sequential its first layer."""
     body = (model.store.config or {}).get("config")
     said = body.get("input_layers", ()) if isinstance(body, Mapping) else ()
-    if said and isinstance(said[0], str):  # Keras 3 writes the only one without a list
-        said = [said]
-    names = [str(one[0]) for one in said if isinstance(one, (list, tuple)) and one]
+    names = list(_called(said))
     own = {record.name: record for record in model.layers if record.class_name == "InputLayer"}
     if names and all(name in own for name in names):
         return [own[name] for name in names]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from layoutx.errors import LayoutxError, UsageError
@@ -21,7 +22,7 @@ from layoutx.verify.compare.context import in_context, lacking
 from layoutx.verify.compare.first import up_to_first
 from layoutx.verify.compare.flattened import seen, turned
 from layoutx.verify.compare.hints import hint, scaled
-from layoutx.verify.compare.inputs import arranged, fewer, inputs_for
+from layoutx.verify.compare.inputs import arranged, as_given, by_name, fewer, inputs_for
 from layoutx.verify.compare.layers import Looked, look, noted
 from layoutx.verify.compare.limits import OK, ROUNDED_WEIGHTS
 from layoutx.verify.compare.links import Runs
@@ -30,6 +31,7 @@ from layoutx.verify.compare.named import named
 from layoutx.verify.compare.outputs import applied, own_activation
 from layoutx.verify.compare.pairs import Couple, Gap, Half, in_float32
 from layoutx.verify.compare.rounded import computed_in, precision_note, softened
+from layoutx.verify.compare.scaled import scaled_outside
 from layoutx.verify.compare.stacks import named_in, stacks_of, title
 from layoutx.verify.compare.states import RECURRENT
 from layoutx.verify.recording import Recording
@@ -115,6 +117,8 @@ def _looked(couple: Couple, runs: Runs, problem: str, same: bool) -> list[Looked
     """One pair; where the models' outputs agree, its output may be flattened in the source's order just as well."""
     shown = seen(couple, runs)
     found = look(shown, runs, problem)
+    if same:
+        found = [scaled_outside(couple, one) for one in found]
     if shown is not couple:
         orders = [", ".join(f"{axis} {dims}" for axis, dims in c.target.refine.items()) for c in (shown, couple)]
         note = f"in its own run the target flattens a map into it as {orders[0]}, where its habit is {orders[1]}"
@@ -147,35 +151,40 @@ def _run(
     base = one.record(given, not first_only)
     rounded = any(couple.rounds or in_float32(couple) or computed_in(couple) for couple in couples)
     loose = ROUNDED_WEIGHTS if rounded else 0.0
-    stacks = [stacks_of([couple.source for couple in couples]), stacks_of([couple.target for couple in couples])]
+    stacks = (stacks_of([couple.source for couple in couples]), stacks_of([couple.target for couple in couples]))
     best: tuple[Runs, str] | None = None
     score = 0.0
     refused = ""
     other_inputs = instead(base.inputs, swapped)
     plain = base.inputs if other_inputs is None else other_inputs.run(base.inputs)
     habits = channels[::-1] if swapped else channels
-    for arrays, note in arranged(plain, *habits, _time_first(couples), mixed=inputs is None):
+    keywords = by_name(one, other, inputs)
+    ways = partial(arranged, plain, *habits, _time_first(couples), mixed=inputs is None)
+    for names, arrays, note in ((names, *way) for names in dict.fromkeys((keywords, ())) for way in ways()):
+        if best is not None and names != keywords:
+            break
         tell(0, 0, f"running the {'source' if swapped else 'target'} ({other.framework})")
         try:
-            found = other.record(arrays if other_inputs is None else other_inputs.turned(arrays), not first_only)
+            own = arrays if other_inputs is None else other_inputs.turned(arrays)
+            found = other.record(as_given(own, names), not first_only)
         except LayoutxError as error:
             refused = refused or error.why or error.what
             continue
         source, target = (found, base) if swapped else (base, found)
-        runs = Runs(source, renumbered(couples, source, target), second.layer, before, tolerance, loose, *stacks)
+        masks = masks_of(source, base, one.model)
+        runs = Runs(source, renumbered(couples, source, target), second.layer, before, tolerance, loose, *stacks, masks)
         if _agree(runs):
             best = runs, note
             break
         if best is not None:  # a score costs as much as a run: where one arrangement alone is taken, nobody asks
-            score = score or _score(couples, best[0])
-            own = _score(couples, runs)
-            best, score = ((runs, note), own) if own > score else (best, score)
+            score, more = score or _score(couples, best[0]), _score(couples, runs)
+            best, score = ((runs, note), more) if more > score else (best, score)
         else:
             best = runs, note
     if best is not None:
         runs, note = best
-        more = other_inputs.words if other_inputs is not None else ""
-        notes = [f"inputs: {note}" if note else "", more, *(_about(r, name) for r, name in _named(runs))]
+        words = other_inputs.words if other_inputs is not None else ""
+        notes = [f"inputs: {note}" if note else "", words, *(_about(r, name) for r, name in _named(runs))]
         return runs, [note for note in notes if note]
     if swapped:
         raise UsageError("the source does not run on inputs of the target's shapes", why=refused, do="give the inputs")
@@ -196,8 +205,7 @@ def _outputs(runs: Runs) -> tuple[flow.Side, ...]:
     if runs.target is None:
         return ()
     sides = flow.ends(runs.source.outputs, runs.target.outputs, runs.dtypes, runs.flow)
-    masks = masks_of(runs.source)
-    return tuple(counting(side, masks, runs.dtypes, runs.flow) for side in sides)
+    return tuple(counting(side, runs.masks, runs.dtypes, runs.flow) for side in sides)
 
 
 def _agree(runs: Runs) -> bool:

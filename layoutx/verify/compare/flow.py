@@ -110,6 +110,7 @@ def in_line(left: Array, right: Array, here: tuple[int, ...], there: tuple[int, 
 
     here, there: the lengths of these axes, which are one in the canonical arrays.
     """
+    right, there = _as_often(left, right, here, there)
     if len(here) != len(there) or len(here) < 2 or len(here) > 3 or left.shape[1:] != right.shape[1:]:
         return right
     apart_now = apart(left, right) if here == there else None
@@ -120,6 +121,22 @@ def in_line(left: Array, right: Array, here: tuple[int, ...], there: tuple[int, 
     ways = [p for p in permutations(range(len(there))) if tuple(there[i] for i in p) == here]
     turned = [split.transpose(*p, *rest).reshape(right.shape) for p in ways]
     return min([right, *turned], key=lambda array: apart(left, array).largest) if turned else right
+
+
+def _as_often(
+    left: Array, right: Array, here: tuple[int, ...], there: tuple[int, ...]
+) -> tuple[Array, tuple[int, ...]]:
+    """`right` as often as `left` where one model makes it once and the other for each sample: rows of relative
+    positions; once where it is the same for every sample.
+    """
+    if left.shape[1:] != right.shape[1:] or len(left) == len(right):
+        return right, there
+    if len(here) > 1 and there in (here[1:], (1, *here[1:])):
+        return np.concatenate([right] * here[0]), here
+    if len(there) > 1 and here in (there[1:], (1, *there[1:])):
+        first = right[: len(left)]
+        return (first, here) if np.array_equal(np.concatenate([first] * there[0]), right) else (right, there)
+    return right, there
 
 
 def ends(
@@ -140,6 +157,20 @@ def ends(
         words = ("sample", *(f"axis {i}" for i in range(1, left.ndim - 1)), "unit")[: left.ndim]
         sides.append(Side(f"output {number}" if len(expected) > 1 else "output", left, right, gap, said, words))
     return sides
+
+
+def repeated(expected: Sequence[Array], found: Sequence[Array]) -> tuple[list[Array], list[Array]]:
+    """Outputs as they are, those of a single sample as often as the other model gives them: a table of positions is
+    looked up once for the whole batch, or once for each sample, and the sum after it does not tell.
+    """
+    pairs = [(_as_many(a, b), _as_many(b, a)) for a, b in zip(expected, found, strict=False)]
+    many = len(pairs)
+    return [*(a for a, _ in pairs), *expected[many:]], [*(b for _, b in pairs), *found[many:]]
+
+
+def _as_many(array: Array, other: Array) -> Array:
+    one = array.shape[:1] == (1,) and array.shape[1:] == other.shape[1:]
+    return np.broadcast_to(array, other.shape) if one else array
 
 
 def _distance(left: Array, right: Array) -> tuple[bool, int, float]:

@@ -26,7 +26,7 @@ def hint(expected: Array, given: Array, raw: Array | None, activation: str, befo
     if _same(np.sort(expected, axis=None), np.sort(given, axis=None)):
         flat = "flatten, " if expected.ndim == 2 else ""
         return f"they are the same numbers in another order: {flat}transpose or the order of what is joined"
-    return _multiple(expected, given) or scaled(expected, given)
+    return multiple(expected, given) or scaled(expected, given)
 
 
 def scaled(expected: Array, given: Array) -> str:
@@ -61,7 +61,7 @@ def _line(x: Array, y: Array) -> tuple[float, float] | None:
     return (factor, term) if np.abs(factor * x + term - y).max() <= CLOSE * np.abs(y).max() else None
 
 
-def _multiple(expected: Array, given: Array) -> str:
+def multiple(expected: Array, given: Array) -> str:
     """Whether one is a multiple of the other: another scale of the inputs."""
     if expected.shape != given.shape or not np.isfinite(expected).all() or not np.isfinite(given).all():
         return ""

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 
 from layoutx.errors import UsageError
+from layoutx.model.keras_live import is_keras
 from layoutx.plan.plan import Array
-from layoutx.verify.made import enlarged
+from layoutx.verify.keywords import keywords_for
+from layoutx.verify.made import enlarged, names_of
 from layoutx.verify.models import arrangements as by_channels
+from layoutx.verify.plain import is_torch
 from layoutx.verify.running.opened import Runner
 
 SAMPLES = 2
@@ -35,6 +38,22 @@ def inputs_for(first: Runner, second: Runner, inputs: Any, far: float = 1.0) -> 
         why="a torch module runs on any shape that its code takes",
         do="give the inputs: inputs=array, or --inputs batch.npz",
     )
+
+
+def by_name(one: Runner, other: Runner, inputs: Any) -> tuple[str, ...]:
+    """The argument of the other model's forward that each input of the first is, as its name says; () by position.
+
+    Args:
+        one: what is run first; inputs: what the user gave it, None for nothing.
+    """
+    own = names_of(one.model) if is_keras(one.model) else ()
+    told = inputs is None or (isinstance(inputs, Mapping) and {*inputs} == {*own})
+    return keywords_for(other.model, own) if told and is_torch(other.model) else ()
+
+
+def as_given(arrays: Sequence[Array], keywords: Sequence[str]) -> Sequence[Array] | dict[str, Array]:
+    """The inputs as a runner takes them: by position, or each for an argument."""
+    return dict(zip(keywords, arrays, strict=True)) if keywords else arrays
 
 
 def fewer(inputs: Any) -> Any:

@@ -215,7 +215,7 @@ def _raw(couple: Couple, runs: Runs, call: Call, template: Call | None, problem:
     why = f"its axes are not those of the form ({error.what})"
     if template is None:
         return _unseen(couple, problem, why, call.number)
-    sides = flow.ends(call.outputs, template.outputs, runs.dtypes, runs.flow)
+    sides = flow.ends(*flow.repeated(call.outputs, template.outputs), runs.dtypes, runs.flow)
     if not sides:
         return _unseen(couple, problem, why, call.number)
     worst_side = sides[worst([side.apart for side in sides])]

@@ -7,11 +7,12 @@ from dataclasses import field
 
 from layoutx.errors import LayoutxError
 from layoutx.frozen import frozen
+from layoutx.plan.plan import Array
 from layoutx.verify.compare import flow
 from layoutx.verify.compare.alone import Layer
 from layoutx.verify.compare.calls import position
 from layoutx.verify.compare.limits import FLOW, coarsest
-from layoutx.verify.compare.masked import counting, masks_of
+from layoutx.verify.compare.masked import counting
 from layoutx.verify.compare.named import Named, met
 from layoutx.verify.compare.pairs import Couple
 from layoutx.verify.compare.stacks import Stacks, named_in, title
@@ -28,6 +29,7 @@ class Runs:
         before: source layer -> the paired layers that feed it; a layer that is missing has no known wiring.
         tolerance: the user's; 0: the limits of `limits`. loose: in its place for what layers hand on.
         sources, targets: layers of stacks, on each side.
+        masks: (batch, time), what they leave out counts for nothing.
     """
 
     source: Recording
@@ -38,6 +40,7 @@ class Runs:
     loose: float = 0.0
     sources: Stacks = field(default_factory=dict)
     targets: Stacks = field(default_factory=dict)
+    masks: tuple[Array, ...] = ()
 
     @property
     def flow(self) -> float:
@@ -64,7 +67,7 @@ def link_of(couple: Couple, runs: Runs, number: int, here: Named, there: Named |
     """One call of one layer in both runs; None where the target did not run, or has other axes than its form says."""
     if there is None or runs.target is None:
         return None
-    name, masks = title(couple.source), masks_of(runs.source)
+    name, masks = title(couple.source), runs.masks
     given, gave = (way(couple, here, there, runs.dtypes, runs.flow) for way in (flow.given, flow.gave))
     return flow.Link(
         name,

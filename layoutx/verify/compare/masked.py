@@ -1,29 +1,40 @@
-"""Steps that a Keras model's mask leaves out: what stands there does not count, also in the layers after it."""
+"""Steps that a model's mask leaves out: what stands there does not count, also in the layers after it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from layoutx.model.keras_live import is_keras
 from layoutx.plan.plan import Array
 from layoutx.verify.compare.apart import apart
 from layoutx.verify.compare.flow import Side
 from layoutx.verify.compare.limits import OK, coarsest, verdict
+from layoutx.verify.made import names_of
 from layoutx.verify.recording import Recording
 
 NOTE = "steps that the source's mask leaves out hold other numbers in the target: they are not compared"
 NAMES = ("mask", "query_mask")
 
 
-def masks_of(recording: Recording) -> tuple[Array, ...]:
-    """The masks (batch, time) that layers of a Keras run were handed, those that leave out something, each once."""
+def masks_of(source: Recording, run: Recording, model: Any) -> tuple[Array, ...]:
+    """The masks (batch, time) that leave out something, each once: those that layers of a Keras run were handed, and
+    those that a Keras model has among its inputs by that name.
+
+    Args:
+        source: the source's run. run, model: those of the model whose inputs they are.
+    """
+    handed = source.calls if source.framework in ("keras", "tf_keras") else ()
+    masks = [(name in NAMES, array) for call in handed for name, array in zip(call.names, call.inputs, strict=False)]
+    named = names_of(model) if is_keras(model) else ()
+    masks += [("mask" in name, array) for name, array in zip(named, run.inputs, strict=False)]
     found: dict[bytes, Array] = {}
-    for call in recording.calls if recording.framework in ("keras", "tf_keras") else ():
-        for name, array in zip(call.names, call.inputs, strict=False):
-            if name in NAMES and array.ndim == 2 and array.dtype.kind == "b" and not array.all():
-                found.setdefault(array.tobytes(), array)
+    for is_mask, array in masks:
+        if is_mask and array.ndim == 2 and np.isin(array, (0, 1)).all() and not array.all():
+            found.setdefault(array.astype(bool).tobytes(), array.astype(bool))
     return tuple(found.values())
 
 
