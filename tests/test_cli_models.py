@@ -212,7 +212,7 @@ def test_a_wrong_call_is_said_so(text, said, folder, capsys):
 
 
 @pytest.mark.parametrize(("text", "said"), [
-    ("verify .", ". is a folder"),
+    ("verify mypkg", "mypkg is a folder"),
     ("match digits.keras mypkg.models:Digits -o .", ". is no file"),
     ("history .", ". cannot be read"),
     ("convert digits.keras -o o.safetensors --to torch --like mypkg.models:nothing", "nothing() gave None, no model"),
