@@ -75,7 +75,7 @@ def test_layers_that_habit_alone_tells_apart_are_said(tmp_path: Path) -> None:
     assert f"{SAID}: left, right." in text
     assert "--pair" in text
     unproved = converted(heads("left", "right"), Heads("a", "b"), tmp_path, verify="bytes")
-    assert f"these compute the same, 2 of 3 {HABIT}" in " ".join(str(unproved).split())
+    assert f"no layer compared, 2 of 3 {HABIT}" in " ".join(str(unproved).split())
 
 
 def test_the_written_file_says_them_later(tmp_path: Path) -> None:
