@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from math import prod
 
 from layoutx.errors import ConversionError
 from layoutx.files.store import Tensor
+from layoutx.frozen import frozen
 from layoutx.model.graph import GIVEN
 from layoutx.model.keras_rules import CODE
 from layoutx.model.onnx_axes import KEEPS_LAST
@@ -29,16 +30,17 @@ MORE = {  # what tells the wiring of a model, by its framework
     "tf1": "turn the rows of the kernel from (h, w, c) to (c, h, w) in an .npz of the same names (--from tf1) and keep "
     "that order, as docs/guides/old-tensorflow.md shows",
 }
+Layers = Sequence[tuple[LayerRecord, BoundForm]]
 _LAYER = re.compile(r'followed through \w+ "([^"]+)"')
 _LOST = re.compile(r"\b(?!output)(\w+) axis could not be followed")
 
 
 def unfollowed(
     model: ModelRecord,
-    found: Sequence[tuple[LayerRecord, BoundForm]],
+    found: Layers,
     registry: Registry,
     framework: str,
-    others: Sequence[tuple[LayerRecord, BoundForm]] = (),
+    others: Layers = (),
     told: bool = False,
 ) -> list[ConversionError]:
     """One error for each layer whose input may be a flattened map in an order that nobody can tell.
@@ -55,40 +57,83 @@ def unfollowed(
     same = registry.framework(framework).channels == registry.framework(model.framework).channels
     if same and model.framework != "onnx":
         return []
-    whole = [*found, *others]
+    seen = _seen(model, (*found, *others), same, told)
+    if seen is None:
+        return []
+    errors = [error for record, bound in found if (error := _axis_error(seen, record, bound)) is not None]
+    made = _remade(seen.whole) if seen.unwired else set()
+    errors += [_unit_error(r, b.sizes["output"], seen.more) for r, b in found if b.sizes.get("output") in made]
+    return errors
+
+
+@frozen
+class _Seen:
+    """What is known of a model that has maps.
+
+    Attributes:
+        whole: the layers that have forms. same: both sides keep channels in the same place.
+        unwired: nothing tells who reads whom. doubtful: tensors without a form that may be a convolution's.
+        biases, widths: the numbers of features that layers without a form, and how many layers with one, give.
+        hidden: sizes that may be a flattened map's though layers give as many features.
+        more: what would tell the wiring. live: the model is no file.
+    """
+
+    whole: Layers
+    same: bool
+    told: bool
+    unwired: bool
+    doubtful: Sequence[Tensor]
+    biases: Set[int]
+    widths: Mapping[int, int]
+    hidden: Set[int]
+    more: str
+    live: bool
+
+    def anothers(self, size: int, bound: BoundForm, axis: str) -> bool:
+        """Whether another layer gives so many features, so that no flattened map need be behind them."""
+        if axis == "input" and size in self.hidden:
+            return False
+        return size in self.biases or self.widths.get(size, 0) > (size in _widths(bound))
+
+
+def _seen(model: ModelRecord, whole: Layers, same: bool, told: bool) -> _Seen | None:
+    """None for a model that has no maps."""
     bound_names = {record.name for record, _ in whole}
     unknown = [record for record in model.layers if record.name not in bound_names]
     several = sum(bool(record.tensors) for record in model.layers) > 1
     unwired = not same and several and not any(r.inputs and UNKNOWN not in r.note for r in model.layers)
     maps = any(map(_makes_maps, model.layers)) or any(b.kind.name in MAPS for _, b in whole) or _reshaped(model.layers)
     doubtful = [] if maps or not unwired else [t for r in unknown for t in r.tensors.values() if len(t.shape) > 2]
-    maps = maps or bool(doubtful)
-    if not maps:
-        return []
-    hidden = _flattened(whole) if unwired else set()
-    biases, widths = _biases(unknown), Counter(width for _, bound in whole for width in _widths(bound))
-    errors = []
-    for record, bound in found:
-        lost = _LOST.search(record.note)
-        axis = lost[1] if lost else next((a for a in AXES if a in bound.sizes), "")
-        joined = next(((a, r.joined) for a, r in record.refine.items() if r.joined), None)
-        if joined and not told and not same:
-            errors.append(joined_error(record, *joined))
-            continue
-        if not axis or axis in record.refine or (same and KEEPS_LAST not in record.note):
-            continue
-        size = bound.sizes.get(axis, 0)
-        blind = unwired or (not same and UNKNOWN in record.note)
-        known = size in biases or widths[size] > (size in _widths(bound))  # another layer's
-        known = known and not (axis == "input" and size in hidden)
-        if lost or (blind and bound.kind.name not in MAPS and not known):
-            more = MORE.get(model.framework, _CONFIG)
-            live = model.store.path.name.startswith("<")
-            errors.append(_error(record, size, axis, more if unwired else "", doubtful, live))
-    made = _remade(whole) if unwired else set()
-    more = MORE.get(model.framework, _CONFIG)
-    errors += [_unit_error(r, b.sizes["output"], more) for r, b in found if b.sizes.get("output") in made]
-    return errors
+    if not maps and not doubtful:
+        return None
+    return _Seen(
+        whole,
+        same,
+        told,
+        unwired,
+        doubtful,
+        biases=_biases(unknown),
+        widths=Counter(width for _, bound in whole for width in _widths(bound)),
+        hidden=_flattened(whole) if unwired else set(),
+        more=MORE.get(model.framework, _CONFIG),
+        live=model.store.path.name.startswith("<"),
+    )
+
+
+def _axis_error(seen: _Seen, record: LayerRecord, bound: BoundForm) -> ConversionError | None:
+    """The error of a layer that reads what may be a flattened map; None where its order is known."""
+    joined = next(((axis, found.joined) for axis, found in record.refine.items() if found.joined), None)
+    if joined and not seen.told and not seen.same:
+        return joined_error(record, *joined)
+    lost = _LOST.search(record.note)
+    axis = lost[1] if lost else next((a for a in AXES if a in bound.sizes), "")
+    if not axis or axis in record.refine or (seen.same and KEEPS_LAST not in record.note):
+        return None
+    size = bound.sizes.get(axis, 0)
+    blind = seen.unwired or (not seen.same and UNKNOWN in record.note)
+    if not lost and (not blind or bound.kind.name in MAPS or seen.anothers(size, bound, axis)):
+        return None
+    return _error(record, size, axis, seen.more if seen.unwired else "", seen.doubtful, seen.live)
 
 
 def _makes_maps(record: LayerRecord) -> bool:
@@ -106,7 +151,7 @@ def _reshaped(layers: Sequence[LayerRecord]) -> bool:
     return made and any(GIVEN in one.config and len(one.config.get("batch_shape") or ()) > 3 for one in layers)
 
 
-def _flattened(whole: Sequence[tuple[LayerRecord, BoundForm]]) -> set[int]:
+def _flattened(whole: Layers) -> set[int]:
     """Sizes of inputs that a flattened map may have though they are widths of other layers too: 48 into a Dense of 48.
 
     There are such sizes where maps are made and no layer reads as many channels as any of them has.
@@ -116,7 +161,7 @@ def _flattened(whole: Sequence[tuple[LayerRecord, BoundForm]]) -> set[int]:
     return set() if read & channels else {size for size in read for n in channels if size % n == 0}
 
 
-def _remade(whole: Sequence[tuple[LayerRecord, BoundForm]]) -> set[int]:
+def _remade(whole: Layers) -> set[int]:
     """Numbers of units that may be made a map again: nobody reads so many, and a convolution reads what nobody makes.
 
     Of images with few channels nobody makes these either; a map of two sides has a square number of positions.

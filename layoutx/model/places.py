@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from functools import lru_cache
 from typing import Any
@@ -10,9 +10,9 @@ from typing import Any
 from layoutx.empty import NOTHING
 from layoutx.frozen import frozen
 from layoutx.model.bare import PATH, bare_names
-from layoutx.model.keyed import Keyed, forms_for, prefixes
-from layoutx.model.order import keeps_order, positions
-from layoutx.model.projections import in_words
+from layoutx.model.keyed import Keyed, Module, forms_for
+from layoutx.model.order import positions
+from layoutx.model.paths import places
 from layoutx.model.said import values_said
 from layoutx.model.storing import Layer, Stored, seen_in, stored
 from layoutx.spec.bound import BoundForm
@@ -126,39 +126,81 @@ def _held(
     for form in forms:
         switched = switches(form)
         for way in index.stored(layer, form, keyed, values):
-            first, shape = next(iter(way.shapes.items()))
-            stored_as = way.layouts
-            for prefix, names in places(form, list(way.shapes), keyed, index.among(layer, first, shape)):
-                known = keyed.modules.get(prefix)
-                if known is None and not form.modules and keyed.inside(prefix):
+            for place in _fitting(layer, keyed, form, way, values, index):
+                if not place.settles(form, way, switched):
                     continue
-                if form.by_class and (known is None or known.form != form.name):
-                    continue  # fitting names and shapes are no reason
-                if known is not None and known.form and known.form != form.runs and not form.modules:
+                if way.given.items() - {**seen_in(form, keyed, place.prefix), **place.said}.items():
                     continue
-                if any(keyed.tensors[names[n]].shape != shape for n, shape in way.shapes.items()):
-                    continue
-                where = names.values() if form.modules else (prefix,)  # a composite may be found by two paths
+                where = place.names.values() if form.modules else (place.prefix,)  # two paths may lead to a composite
                 key = (*where, *map(str, way.instance.values()))
-                live = dict(known.config) if known is not None and known.form == form.runs else {}
-                said = {k: v for k, v in _said(values, layer, prefix).items() if k in form.config}
-                told = {key: v for key, v in live.items() if v in switched.get(key, ())}  # what ways are tried for
-                if told and _laid(form, way.config, way.shapes) != _laid(form, {**way.config, **told}, way.shapes):
-                    continue  # the node says itself which way its kernel lies (transB)
-                settled = {**said, **live} if known is not None and known.names else said
-                if any(k in switched and {**form.config, **way.config}[k] != v for k, v in settled.items()):
-                    continue
-                if way.given.items() - {**seen_in(form, keyed, prefix), **said}.items():
-                    continue
-                given = {**said, **live}
-                at = min(index.order[n] for n in names.values())
-                if key not in best or len(names) > len(best[key].names):
-                    best[key] = Candidate(form, {**way.config, **given}, way.instance, prefix, names, at, (), way.bound)
-                    layouts[key] = stored_as
-                elif not live and best[key].form is form and names == best[key].names and stored_as != layouts[key]:
-                    differ = [k for k in switched if way.config.get(k) != best[key].config.get(k) and k not in given]
-                    best[key] = replace(best[key], open=tuple(differ))
+                if key not in best or len(place.names) > len(best[key].names):
+                    at = min(index.order[name] for name in place.names.values())
+                    config = {**way.config, **place.given}
+                    best[key] = Candidate(form, config, way.instance, place.prefix, place.names, at, (), way.bound)
+                    layouts[key] = way.layouts
+                elif place.also(best[key], form) and way.layouts != layouts[key]:
+                    differ = [k for k in switched if way.config.get(k) != best[key].config.get(k)]
+                    best[key] = replace(best[key], open=tuple(k for k in differ if k not in place.given))
     return sorted(_fullest(list(best.values())), key=lambda c: c.at)
+
+
+@frozen
+class _Place:
+    """Where tensors of the names and shapes of a layer are found.
+
+    `known`: the module there. `live`, `said`: config values that it says itself, and those of the user.
+    """
+
+    prefix: str
+    names: Mapping[str, str]
+    known: Module | None
+    live: Mapping[str, Any]
+    said: Mapping[str, Any]
+
+    @property
+    def given(self) -> dict[str, Any]:
+        return {**self.said, **self.live}
+
+    def settles(self, form: Form, way: Stored, switched: Mapping[str, tuple[Any, ...]]) -> bool:
+        """Whether what is known of the module and said by the user goes with a way that the layer would be stored.
+
+        Args:
+            switched: config key of the form -> its values, of those on which depends where numbers lie.
+        """
+        told = {key: v for key, v in self.live.items() if v in switched.get(key, ())}  # what ways are tried for
+        if told and _laid(form, way.config, way.shapes) != _laid(form, {**way.config, **told}, way.shapes):
+            return False  # the node says itself which way its kernel lies (transB)
+        settled = self.given if self.known is not None and self.known.names else self.said
+        return all({**form.config, **way.config}[k] == v for k, v in settled.items() if k in switched)
+
+    def also(self, found: Candidate, form: Form) -> bool:
+        """Whether a candidate is this very place, of which the module itself says nothing."""
+        return not self.live and found.form is form and self.names == found.names
+
+
+def _fitting(
+    layer: Layer, keyed: Keyed, form: Form, way: Stored, values: Mapping[str, Any], index: Index
+) -> Iterator[_Place]:
+    """The places of the names and shapes of one way to store a layer, where no module of another kind is."""
+    first, shape = next(iter(way.shapes.items()))
+    for prefix, names in places(form, list(way.shapes), keyed, index.among(layer, first, shape)):
+        known = keyed.modules.get(prefix)
+        if not _may_be(form, known, keyed, prefix):
+            continue
+        if any(keyed.tensors[names[n]].shape != shape for n, shape in way.shapes.items()):
+            continue
+        live = dict(known.config) if known is not None and known.form == form.runs else {}
+        said = {k: v for k, v in _said(values, layer, prefix).items() if k in form.config}
+        yield _Place(prefix, names, known, live, said)
+
+
+def _may_be(form: Form, known: Module | None, keyed: Keyed, prefix: str) -> bool:
+    """Whether the module of a path may have a form: fitting names and shapes alone are no reason for all of them."""
+    if known is None:
+        return not form.by_class and (bool(form.modules) or not keyed.inside(prefix))
+    if form.by_class and known.form != form.name:
+        return False
+    return not known.form or known.form == form.runs or bool(form.modules)
 
 
 def _laid(form: Form, config: Mapping[str, Any], names: Collection[str]) -> list[int]:
@@ -183,71 +225,6 @@ def _fullest(found: list[Candidate]) -> list[Candidate]:
 
 def _said(values: Mapping[str, Any], layer: Layer, prefix: str) -> dict[str, Any]:
     return {**values_said(values, prefix), **values_said(values, layer.record.name)} if values else {}
-
-
-def places(
-    form: Form, names: Sequence[str], keyed: Keyed, among: Iterable[str] | None = None
-) -> Iterator[tuple[str, dict[str, str]]]:
-    """Module paths under which all the names exist; a composite form may also lie in consecutive modules.
-
-    Args:
-        among: the only tensors that the first name can be.
-    """
-    dotted = {name: name.replace("/", ".") for name in names}  # jax's forms spell paths inside a layer with "/"
-    first = dotted[names[0]]
-    for full in keyed.tensors if among is None else among:
-        if first == PATH:
-            if among is not None:  # else no name speaks for it
-                yield full, {PATH: full}
-        elif full == first or full.endswith(f".{first}"):
-            prefix = full[: -len(first)].rstrip(".")
-            found = {name: f"{prefix}.{short}" if prefix else short for name, short in dotted.items()}
-            if all(name in keyed.tensors for name in found.values()):
-                yield prefix, found
-    if form.modules:
-        yield from _consecutive(form, names, keyed)
-    if form.by_class:
-        for path, module in keyed.modules.items():
-            if module.form == form.name and {module.names.get(name) for name in names} <= keyed.tensors.keys():
-                yield path, {name: module.names[name] for name in names}
-
-
-def _consecutive(form: Form, names: Sequence[str], keyed: Keyed) -> Iterator[tuple[str, dict[str, str]]]:
-    slots = list(form.modules)
-    own = {slot: [n.removeprefix(f"{slot}.") for n in names if n.startswith(f"{slot}.")] for slot in slots}
-    paths = prefixes(keyed.tensors)
-    direct: dict[str, set[str]] = {path: set() for path in paths}
-    for name in keyed.tensors:
-        path, _, last = name.rpartition(".")
-        direct[path].add(last)
-    runs = [paths[at : at + len(slots)] for at in range(len(paths) - len(slots) + 1)]
-    runs += [run for run in _chains(keyed, len(slots)) if run not in runs and direct.keys() >= set(run)]
-    for run in (spoken for one in runs if (spoken := in_words(one, slots, keeps_order(keyed)))):
-        if all(direct[path] == set(own[slot]) for path, slot in zip(run, slots, strict=True)):
-            yield (
-                run[0],
-                {
-                    f"{slot}.{last}": f"{path}.{last}" if path else last
-                    for path, slot in zip(run, slots, strict=True)
-                    for last in own[slot]
-                },
-            )
-
-
-def _chains(keyed: Keyed, count: int) -> Iterator[list[str]]:
-    """Modules that feed each other and nobody else, wherever they are defined: lists of depthwise and of pointwise."""
-    wires = keyed.wires() if keyed.wires is not None else {}
-    before = {path: {way.maker for way in found if way.maker} for path, found in wires.items()}
-    after: dict[str, list[str]] = {}
-    for path, found in before.items():
-        for other in found:
-            after.setdefault(other, []).append(path)
-    for path in before:
-        run = [path]
-        while len(run) < count and len(after.get(run[-1], ())) == 1 and before[after[run[-1]][0]] == {run[-1]}:
-            run.append(after[run[-1]][0])
-        if len(run) == count and len(set(run)) == count:
-            yield run
 
 
 @lru_cache(65536)  # each name is compared with many

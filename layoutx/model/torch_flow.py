@@ -113,40 +113,51 @@ def sure(found: Mapping[str, LayerRecord]) -> dict[str, LayerRecord]:
 
 
 def _op(walk: _Walk, op: Op) -> None:
-    flow = walk.flow
     refs = [ref.name for ref in op.refs()][: 1 if op.name in LIKE else None]
-    if len(refs) == 1 and refs[0] in walk.owner and (op.name in TURNED or _spread(walk, op, refs[0])):
-        walk.owner[op.outputs[0]] = walk.owner[refs[0]]
-        if (refs[0] in walk.over) != (op.name in OVER):
-            walk.over.add(op.outputs[0])
-        return
-    if _sizes(walk, op):
-        return
-    if op.name == "getitem" and refs and refs[0] in walk.parts:
-        _picked(walk, op, refs[0])
+    if _weight(walk, op, refs) or _sizes(walk, op) or _picked(walk, op, refs):
         return
     values = [_value(walk, op, name) for name in dict.fromkeys(refs)]
     ins = [value for value in values if value is not None]
     if op.name in MAPS | CONVS and ins and ins[0].dims is not None:
-        read_map(flow, ins[0].dims)
+        read_map(walk.flow, ins[0].dims)
     path = _path(walk, op, refs)
     if path is not None:
-        again = path if op.name in SUMS else None  # a norm by hand multiplies by its weight, then adds its bias
-        flow.fed.setdefault(path, []).extend(m for v in ins for m in v.makers if m.maker != again)
-        walk.classes.setdefault(path, op.stack[-1][1].rpartition(".")[2] if op.stack else "")
-    same = flow.readers.given(path or ELSE, [value.of for value in ins], path is None and op.name in UNTOUCHED)
-    made = _made(walk, op, path, ins)
+        _fed(walk, op, path, ins)
+    same = walk.flow.readers.given(path or ELSE, [value.of for value in ins], path is None and op.name in UNTOUCHED)
     came = [() if value is None else value.makers for value in values]
     makers = (Way(path),) if path is not None else passed(kind_of(op.name), came)
+    _give(walk, op, ins, _made(walk, op, path, ins), Value(None, makers, of=same))
+
+
+def _weight(walk: _Walk, op: Op, refs: Sequence[str]) -> bool:
+    """Whether an operation only turns or spreads a weight, which it is then still."""
+    if len(refs) != 1 or refs[0] not in walk.owner or not (op.name in TURNED or _spread(walk, op, refs[0])):
+        return False
+    walk.owner[op.outputs[0]] = walk.owner[refs[0]]
+    if (refs[0] in walk.over) != (op.name in OVER):
+        walk.over.add(op.outputs[0])
+    return True
+
+
+def _fed(walk: _Walk, op: Op, path: str, ins: Sequence[Value]) -> None:
+    """Remembers what feeds a module, and its class."""
+    again = path if op.name in SUMS else None  # a norm by hand multiplies by its weight, then adds its bias
+    walk.flow.fed.setdefault(path, []).extend(m for v in ins for m in v.makers if m.maker != again)
+    walk.classes.setdefault(path, op.stack[-1][1].rpartition(".")[2] if op.stack else "")
+
+
+def _give(walk: _Walk, op: Op, ins: Sequence[Value], made: Sequence[tuple[Dim, ...] | None], like: Value) -> None:
+    """Remembers an operation's outputs, made by the makers of `like`."""
+    flow = walk.flow
     lost = next((v.lost for v in ins[:1] if v.dims is None and v.lost), "") or op.name
     for at, name in enumerate(op.outputs):
         dims = made[at] if at < len(made) else None
         if dims is None and op.name in PARTS:
             dims = ruled(flow, op, ins, flow.shapes.get(name))
         dims = dims if dims is not None else _vector(flow, name, ins)
-        flow.values[name] = Value(dims, makers, "" if dims is not None else lost, same)
+        flow.values[name] = replace(like, dims=dims, lost="" if dims is not None else lost)
     if op.whole and op.name in RECURRENT:
-        y, *states = [Value(dims, makers, "" if dims is not None else lost) for dims in (*made, None, None)[:3]]
+        y, *states = [Value(d, like.makers, "" if d is not None else lost) for d in (*made, None, None)[:3]]
         walk.parts[op.outputs[0]] = [y, states if op.name == "lstm" else states[0]]
 
 
@@ -179,14 +190,17 @@ def _sizes(walk: _Walk, op: Op) -> bool:
     return False
 
 
-def _picked(walk: _Walk, op: Op, name: str) -> None:
-    """One output of a module that gives several, some of them together."""
-    parts, at = walk.parts[name], op.arg(1, "index")
+def _picked(walk: _Walk, op: Op, refs: Sequence[str]) -> bool:
+    """Remembers one output of a module that gives several, some of them together; whether this operation picks one."""
+    if op.name != "getitem" or not refs or refs[0] not in walk.parts:
+        return False
+    parts, at = walk.parts[refs[0]], op.arg(1, "index")
     found = parts[at] if isinstance(at, int) and -len(parts) <= at < len(parts) else Value()
     if isinstance(found, list):
         walk.parts[op.outputs[0]] = found
     else:
         walk.flow.values[op.outputs[0]] = found
+    return True
 
 
 def _value(walk: _Walk, op: Op, name: str) -> Value | None:

@@ -10,7 +10,8 @@ from layoutx.errors import MatchError
 from layoutx.model.keyed import Keyed, forms_for
 from layoutx.model.matching.evidence import place_name
 from layoutx.model.order import keeps_order
-from layoutx.model.places import Candidate, places, plain
+from layoutx.model.paths import places
+from layoutx.model.places import Candidate, plain
 from layoutx.model.said import pair_option
 from layoutx.model.storing import Layer, Stored, stored
 from layoutx.plan.naming import dim_name
