@@ -200,6 +200,8 @@ def test_nan_is_told(folder, capsys):
     ("inspect mypkg.models:Digit", "mypkg.models:Digit cannot be imported"),
     ("explain digits.keras --part kernel", "part can be asked of one layer alone name the layer too"),
     ("explain digits.keras --element 0,1 --to torch", "to and element can be asked of one layer alone"),
+    ("explain digits.keras dense1 --part kernel --axis input", "part and axis are questions of their own ask one"),
+    ("explain digits.keras dense1 --axis input --to onnx", "the answer about axis compares no frameworks leave onnx"),
     ("explain digits.keras dense1 --size input=7", "sizes can be asked of a form (keras.Dense) alone"),
     ("explain keras.Dense dense1", "keras.Dense is a form and has no layers"),
     ("explain digits.keras --svg all.svg", "there is no picture of this"),
