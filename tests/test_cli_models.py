@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from edited import DIGITS
+from edited import DIGITS, edited, layer
 from safetensors.numpy import load_file, save_file
 
 from layoutx.cli import main
@@ -54,6 +54,12 @@ def extra():
 
 def half():
     return Digits().half()
+
+
+def unbiased():
+    model = Digits()
+    model.conv1 = nn.Conv2d(1, 12, 3, padding=1, bias=False)
+    return model
 
 
 def other_pool():
@@ -230,6 +236,16 @@ def test_the_reasons_of_a_refused_port_stand_on_lines_of_their_own(folder, capsy
     said = call(capsys, "port digits.keras mypkg.models:other_pool -o no.safetensors --keep-order", 1)
     assert "The fault lies between" in said
     assert "\\x0a" not in said
+
+
+def test_port_takes_the_words_that_its_errors_ask_for(folder, capsys):
+    port = "port digits.keras mypkg.models:unbiased -o one.safetensors"
+    assert "--materialise" in call(capsys, port, 1)
+    assert "the models compute the same" in call(capsys, f"{port} --materialise")
+    edited(folder / "odd.keras", lambda config: layer(config, "conv1")["config"].update(own_key=3))
+    port = "port odd.keras mypkg.models:extra -o two.safetensors --skip aux --no-compare --no-live"
+    assert "--ignore-key own_key" in call(capsys, port, 1)
+    assert "NumPy" in call(capsys, f"{port} --ignore-key own_key")
 
 
 def test_a_callable_is_looked_at_like_a_file(folder, capsys):

@@ -193,9 +193,16 @@ def _convert(several: Any) -> None:
     _forms(found)
     pairs_option(found, "the target")
     found.add_argument("--map", metavar="FILE", help="the pairing, as `layoutx match` wrote it")
-    found.add_argument(
-        "--ignore-key", action="append", default=[], metavar="KEY", help="an unknown config key that does not matter"
-    )
+    said(found)
+    found.add_argument("--dry-run", action="store_true", help="plan, move and prove, but write nothing")
+    engine.options(found)
+    report_option(found)
+    found.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    _common(found)
+
+
+def keep_order(found: Any) -> None:
+    """`--keep-order`, alone for all layers, or with a pattern."""
     found.add_argument(
         "--keep-order",
         nargs="?",
@@ -205,6 +212,14 @@ def _convert(several: Any) -> None:
         metavar="GLOB",
         help="the target flattens channels-last, as Keras does: rows stay (of all layers, or of these)",
     )
+
+
+def said(found: Any) -> None:
+    """What the user says or allows where a model is filled: `convert` and `port` take the same words."""
+    found.add_argument(
+        "--ignore-key", action="append", default=[], metavar="KEY", help="an unknown config key that does not matter"
+    )
+    keep_order(found)
     found.add_argument(
         "--materialise",
         action="store_true",
@@ -212,11 +227,6 @@ def _convert(several: Any) -> None:
         "that an ONNX source has folded, and take a bias without a place off the mean of the norm after it",
     )
     found.add_argument("--no-live", action="store_true", help="prove with NumPy even where the framework is installed")
-    found.add_argument("--dry-run", action="store_true", help="plan, move and prove, but write nothing")
-    engine.options(found)
-    report_option(found)
-    found.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    _common(found)
 
 
 def _plan(several: Any) -> None:
