@@ -326,3 +326,18 @@ def test_a_recurrent_layer_that_was_never_loaded_has_a_bias_that_keras_lacks() -
     (edit,) = layer.explanations[0].edits
     assert edit.mode == "F13"
     assert edit.what.startswith("weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0 hold other numbers")
+
+
+def test_the_fix_is_code_that_can_be_copied_from_the_terminal() -> None:
+    torch.manual_seed(1)
+    right = nn.Sequential(nn.Linear(7, 11), nn.Tanh(), nn.LSTM(11, 13))
+    model = nn.Sequential(nn.Linear(7, 11), nn.Tanh(), nn.LSTM(11, 13))
+    model.load_state_dict(right.state_dict())
+    for name, held in model[2].state_dict().items():
+        held.copy_(held.reshape(4, -1)[[0, 2, 3, 1]].reshape(held.shape).clone())  # TensorFlow's order
+        assert not torch.equal(held, right[2].state_dict()[name])
+    text = lx.diagnose(right, model, torch.randn(3, 5, 7)).text(width=96)
+    after = text.partition("fix in the model")[2].partition("fix with layoutx")[0]
+    exec("\n".join(line.strip() for line in after.strip().splitlines()), {"model": model})
+    for name, held in model.state_dict().items():
+        assert torch.equal(held, right.state_dict()[name])
