@@ -19,6 +19,7 @@ RIGHT = 236.0  # where the target's drawings begin
 SIDE = 140.0  # the widest drawing where there are two sides
 ALONE = 300.0
 LETTER = 6.0  # the width of a small letter, in the widest of the usual fonts
+BOLD = 7.0  # the same of a letter of a name
 GAP = 20.0  # between two drawings: lines that leave a block below bend into it
 MOST_LINKS = 40
 MOST_CODE = 8
@@ -68,7 +69,7 @@ def svg(picture: Picture, standalone: bool = False, style: bool = True) -> str:
     here = list(_column(picture.here, LEFT, widest))
     there = list(_column(picture.there, RIGHT, widest))
     bottom = max([box.bottom for box in (*here, *there)], default=LINE) + LINE
-    body = [_text(LEFT, LINE, picture.source, "head"), _text(RIGHT, LINE, picture.target, "head")]
+    body = [_head(LEFT, LINE, picture.source), _head(RIGHT, LINE, picture.target)]
     pointed = any(d.spot for d in picture.here)
     body += _paths(picture, here, there, pointed)
     reached = {link.target for link in picture.links}
@@ -125,7 +126,7 @@ def _drawn(box: _Box, part: str | None, reached: Collection[tuple[str, str]] | N
     drawing = box.drawing
     axes = _axes(drawing, box.left)
     y = box.top - 4 - LINE * len(axes)
-    yield _text(box.left, y, drawing.tensor, "head")
+    yield _head(box.left, y, drawing.tensor)
     for number, line in enumerate(axes, 1):
         yield _text(box.left, y + LINE * number - 1, line, "dim")
     for block in drawing.blocks:
@@ -139,7 +140,7 @@ def _drawn(box: _Box, part: str | None, reached: Collection[tuple[str, str]] | N
 def _axes(drawing: Drawing, left: float) -> list[str]:
     """`↓ input 7`, `→ gate×hidden 20`: what its rows are, and its columns, in the lines that they take beside the other
     side; axes of length one are not told."""
-    room = int(((RIGHT if left < RIGHT else WIDTH) - left) / LETTER)
+    room = int(_room(left) / LETTER)
     down, along = (_product(drawing, *ends) for ends in ((0, drawing.split), (drawing.split, len(drawing.axes))))
     shown = [f"{arrow} {text}" for arrow, text in (("↓", down), ("→", along)) if text]
     return [line for text in shown for line in _broken(text, room)]
@@ -247,6 +248,18 @@ def _largest(box: _Box, block: Block) -> tuple[float, float, float, float]:
     rows = max(block.rows, key=lambda run: run[1] - run[0], default=(0, 1))
     columns = max(block.columns, key=lambda run: run[1] - run[0], default=(0, 1))
     return _pixels(box, rows, columns)
+
+
+def _room(left: float) -> float:
+    """What a text has beside the other side, or up to the edge."""
+    return (RIGHT if left < RIGHT else WIDTH) - left
+
+
+def _head(x: float, y: float, text: str) -> str:
+    """A name; one that is too long is set narrower, whatever the font."""
+    room = _room(x) - 4
+    narrow = f' textLength="{room:g}" lengthAdjust="spacingAndGlyphs"' if BOLD * len(text) > room else ""
+    return _text(x, y, text, "head", narrow)
 
 
 def _text(x: float, y: float, text: str, kind: str, more: str = "") -> str:

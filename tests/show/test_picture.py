@@ -98,6 +98,13 @@ def test_a_long_axis_is_broken_and_keeps_its_size() -> None:
     assert all(len(text) * 6 <= 400 - 236 for text in texts)
 
 
+def test_a_long_name_is_set_narrower() -> None:
+    block = Block("w", "w", "", ((0, 1),), ((0, 4),))
+    side = Drawing("t", ("a",), (4,), 0, (block,))
+    shown = svg(Picture("flax.Dense", (side,), "flax.MultiHeadDotProductAttention", (side,)))
+    assert re.findall(r'textLength="(\d+)"[^>]*>([^<]*)', shown) == [("160", "flax.MultiHeadDotProductAttention")]
+
+
 def test_hostile_names_stay_text() -> None:
     evil = '</svg><script>alert("x")</script>'
     block = Block(evil, evil, evil, ((0, 1),), ((0, 400),))
