@@ -61,7 +61,21 @@ def test_python_m_layoutx_is_the_command_line() -> None:
     call = [sys.executable, "-m", "layoutx", "bogus"]
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("UsageError: argument COMMAND: invalid choice: 'bogus'")
+    assert done.stderr.startswith("UsageError: no command is called 'bogus'")
+
+
+def test_misspelt_words_are_told_what_they_may_mean(capsys: Out) -> None:
+    _, said = run(capsys, "conver", "a.keras", status=2)
+    assert said == "UsageError: no command is called 'conver'\n  near it is convert\n  see layoutx --help\n"
+    _, said = run(capsys, "convert", "a.keras", "--to", "torch", "--materialize", status=2)
+    assert "near it is --materialise" in said
+    assert "see layoutx convert --help" in said
+
+
+def test_without_a_word_the_help_is_shown_and_nothing_was_done(capsys: Out) -> None:
+    out, said = run(capsys, status=2)
+    assert "diagnose" in out
+    assert said == ""
 
 
 @pytest.mark.parametrize("command", COMMANDS + LOOK + MODELS, ids=" ".join)
