@@ -24,11 +24,14 @@ class Parser(ArgumentParser):
 
     asked = ""
 
-    def error(self, message: str) -> NoReturn:
-        """Raise what argparse found wrong, with the options that a misspelt one is like."""
-        word = message.removeprefix("unrecognized arguments: ").partition(" ")[0].partition("=")[0]
-        alike = near(word, self._like(word)) if word.startswith("--") else ""
-        raise UsageError(message, why=alike, do=f"see {self.asked or self.prog} --help")
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As ever; an option that there is not is told with those that it is like."""
+        found, rest = self.parse_known_args(args, namespace)
+        if rest:
+            alike = near(rest[0].partition("=")[0], self._like(rest[0].partition("=")[0]))
+            what = f"unrecognized arguments: {' '.join(rest)}"
+            raise UsageError(what, why=alike, do=f"see {self.asked or self.prog} --help")
+        return found
 
     def _like(self, word: str) -> list[str]:
         """Options of the command that are like a word, the dashes of both left out."""
@@ -36,7 +39,11 @@ class Parser(ArgumentParser):
 
         inner = [one for action in self._actions if isinstance(action.choices, dict) for one in action.choices.values()]
         names = {name[2:] for one in (self, *inner) for name in one._option_string_actions}
-        return [f"--{name}" for name in get_close_matches(word[2:], names)]
+        return [f"--{name}" for name in get_close_matches(word[2:], names)] if word.startswith("--") else []
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse found wrong."""
+        raise UsageError(message, do=f"see {self.asked or self.prog} --help")
 
 
 class Pairs(Action):
@@ -60,13 +67,7 @@ def pairs_option(found: ArgumentParser, where: str) -> None:
 
 
 def parser(first: str = "") -> Parser:
-    """The whole command line; given the name of a command as the first word, only as much of it as that needs.
-
-    Raises:
-        UsageError: the first word is no command and no option.
-    """
-    if first and first not in COMMANDS and not first.startswith("-"):
-        raise UsageError(f"no command is called {first!r}", why=near(first, COMMANDS), do="see layoutx --help")
+    """The whole command line; given the name of a command as the first word, only as much of it as that needs."""
     top = Parser(
         prog="layoutx",
         description="Moves trained weights between frameworks and proves that they compute the same thing.",
