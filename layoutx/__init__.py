@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from layoutx.errors import ConversionError as ConversionError
     from layoutx.errors import FileError as FileError
     from layoutx.errors import LayoutxError as LayoutxError
+    from layoutx.errors import MatchError as MatchError
+    from layoutx.errors import ModelError as ModelError
+    from layoutx.errors import Problems as Problems
+    from layoutx.errors import SizeError as SizeError
     from layoutx.errors import UsageError as UsageError
     from layoutx.errors import VerificationError as VerificationError
     from layoutx.errors import WorkerError as WorkerError
@@ -69,6 +73,10 @@ _HOME = {
     "ConversionError": "layoutx.errors",
     "FileError": "layoutx.errors",
     "LayoutxError": "layoutx.errors",
+    "MatchError": "layoutx.errors",
+    "ModelError": "layoutx.errors",
+    "Problems": "layoutx.errors",
+    "SizeError": "layoutx.errors",
     "UsageError": "layoutx.errors",
     "VerificationError": "layoutx.errors",
     "WorkerError": "layoutx.errors",

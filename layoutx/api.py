@@ -128,8 +128,8 @@ def forward(
     Args:
         form: "keras.Conv1D".
         tensors: the form's tensor names -> arrays as the framework stores them.
-        x: the input in the framework's own order (`layoutx specs show KIND`); a dict where there are
-            several, as `query`, `key`, `value`.
+        x: the input in the framework's own order (`layoutx specs show KIND`): (batch, steps, features) of a Keras
+            Conv1D, (batch, features, steps) of torch's; a dict where there are several, as `query`, `key`, `value`.
         config: the layer's config over the form's defaults.
 
     Returns:

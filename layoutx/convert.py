@@ -94,8 +94,8 @@ def convert(
             which is imported and called. Needed, as a Keras file, for `to="keras"`; an ONNX
             model is written into the graph of a given one.
         config: the model's config where the source holds weights only: a Keras file, a JSON file, a mapping.
-        allow: consent to results that are not bit-reversible: "rounds", "conditional"; "modules": where the target
-            has no layer of a function, the one that `layoutx.torch` has.
+        allow: consent to results that are not bit-reversible: "rounds", "conditional"; "range": finite numbers that
+            `dtype` makes infinite; "modules": the layer that `layoutx.torch` has where the target has none.
         skip, only: patterns of layer names.
         forms: layer or pattern -> form, where the file cannot tell ("conv2d_1": "keras.Conv2DTranspose").
         pairs: layer -> module path of the target, where names and order do not decide; a `*` in both stands for the

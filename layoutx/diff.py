@@ -55,6 +55,10 @@ def diff(
         forms, pairs, skip, only, keep_order, specs, values: as for `convert`.
         from_, to: whose names the files hold, where they are of bare tensors and do not say it.
 
+    Returns:
+        The change of each tensor, `found["dense_1"]["kernel"]`: its largest number, its norm relative to the norm
+        before, and which rows and units moved at all.
+
     Raises:
         MatchError: no tensor of the first has a counterpart in the second.
         LayoutxError: a file that cannot be read; options that name no layer.

@@ -108,7 +108,10 @@ class WorkerError(LayoutxError):
 
 
 class Problems(LayoutxError):
-    """Several problems found in one pass, shown together."""
+    """Several problems found in one pass, shown together; `problems` has each, of its own class.
+
+    One problem alone is raised as itself: catch `LayoutxError`, or look at the classes of both.
+    """
 
     def __init__(self, problems: Iterable[LayoutxError], what: str = "") -> None:
         self.problems = tuple(problems)

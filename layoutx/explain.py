@@ -34,7 +34,7 @@ def explain(
     from_: str = "",
     values: Mapping[str, Any] = NOTHING,
 ) -> Explained:
-    """Explain a model, a layer, a part of it, an axis, or one output element.
+    """Explain a model, a layer, or one thing of a layer: a part of it, an axis, or one output element.
 
     Args:
         model: a path, a live model, `package.module:callable`, a `ModelView`, or a form: "keras.Dense".
@@ -43,7 +43,7 @@ def explain(
         axis: "input": where its rows come from, through Flatten, Concatenate and Reshape.
         to: a framework or a form to compare with; "" for the main ones.
         element: index of one output element, computed by hand from `x`, the layer's input, both in the
-            framework's own axis order.
+            framework's own axis order: (0, 3, 2) is sample 0, step 3, unit 2 of an LSTM's sequence.
         sizes, shapes, config: of a form: axis -> length, tensor -> stored shape, its config.
         forms, specs, input_shape, from_, values: as for `inspect`.
 
@@ -51,7 +51,7 @@ def explain(
         An `Explained`: it prints, and has `.markdown()`, `.svg()`, `.to_dict()`.
 
     Raises:
-        UsageError: no such file, layer, part or form; an axis that cannot be followed.
+        UsageError: no such file, layer, part or form; an axis that cannot be followed; two questions at once.
         BindError, SizeError: shapes that do not describe a layer.
     """
     known = registry(specs)

@@ -52,6 +52,10 @@ def inspect(
         values: config values that a file does not say ({"release": "1.0.5"}), for all layers that read them, or
             for some ({"up.transpose_kernel": True}).
 
+    Returns:
+        A `ModelView`, layer by layer, `view["lstm_1"]`; numbers are read when `arrays()`, `part()` or `stats()` ask
+        for them.
+
     Raises:
         UsageError: no such file or callable. FileError, ModelError: it cannot be read.
     """

@@ -141,6 +141,10 @@ def match(
         from_, to: whose names bare files of named tensors hold, where they do not say.
         progress: True tells it on a terminal; or a function of (done, of how many, what comes now).
 
+    Returns:
+        The pairs, each with its reason and how sure it is (0 to 1), and what stays open; it prints, and `save` writes
+        the mapping file that the `map` of other calls takes.
+
     Raises:
         UsageError: options or a mapping file that name what is not there, all of it together.
     """

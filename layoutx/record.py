@@ -38,6 +38,9 @@ def record(
         double: compute in float64 where the model can; the recording's note says why not.
         progress: True tells it on a terminal; or a function of (done, of how many, what comes now).
 
+    Returns:
+        The recording, which `validate` and `diagnose` take in the place of a model.
+
     Raises:
         UsageError: weights alone, inputs that do not fit, no inputs for a model that does not know its shapes, or an
             output that is the model's or the inputs' own file, or does not end in .safetensors.

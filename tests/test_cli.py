@@ -81,6 +81,18 @@ def test_the_commands_are_those_that_are_tested() -> None:
     assert sorted(names) == sorted(COMMANDS + LOOK + MODELS)
 
 
+def test_a_misspelt_option_is_told_what_it_may_mean(capsys: Out) -> None:
+    _, said = run(capsys, "convert", "a.keras", "--to", "torch", "--materialize", status=2)
+    assert said.splitlines()[:2] == ["UsageError: unrecognized arguments: --materialize", "  near it is --materialise"]
+    assert "see layoutx convert --help" in said
+
+
+def test_without_a_word_the_help_is_shown_and_nothing_was_done(capsys: Out) -> None:
+    out, said = run(capsys, status=2)
+    assert "diagnose" in out
+    assert said == ""
+
+
 def test_every_example_of_the_help_runs(capsys: Out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(DIGITS, tmp_path)
     (tmp_path / "my_specs").mkdir()

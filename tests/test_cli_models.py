@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from edited import DIGITS
+from edited import DIGITS, edited, layer
 from safetensors.numpy import load_file, save_file
 
 from layoutx.cli import main
@@ -54,6 +54,12 @@ def extra():
 
 def half():
     return Digits().half()
+
+
+def unbiased():
+    model = Digits()
+    model.conv1 = nn.Conv2d(1, 12, 3, padding=1, bias=False)
+    return model
 
 
 def other_pool():
@@ -200,6 +206,8 @@ def test_nan_is_told(folder, capsys):
     ("inspect mypkg.models:Digit", "mypkg.models:Digit cannot be imported"),
     ("explain digits.keras --part kernel", "part can be asked of one layer alone name the layer too"),
     ("explain digits.keras --element 0,1 --to torch", "to and element can be asked of one layer alone"),
+    ("explain digits.keras dense1 --part kernel --axis input", "part and axis are questions of their own ask one"),
+    ("explain digits.keras dense1 --axis input --to onnx", "the answer about axis compares no frameworks leave onnx"),
     ("explain digits.keras dense1 --size input=7", "sizes can be asked of a form (keras.Dense) alone"),
     ("explain keras.Dense dense1", "keras.Dense is a form and has no layers"),
     ("explain digits.keras --svg all.svg", "there is no picture of this"),
@@ -228,6 +236,16 @@ def test_the_reasons_of_a_refused_port_stand_on_lines_of_their_own(folder, capsy
     said = call(capsys, "port digits.keras mypkg.models:other_pool -o no.safetensors --keep-order", 1)
     assert "The fault lies between" in said
     assert "\\x0a" not in said
+
+
+def test_port_takes_the_words_that_its_errors_ask_for(folder, capsys):
+    port = "port digits.keras mypkg.models:unbiased -o one.safetensors"
+    assert "--materialise" in call(capsys, port, 1)
+    assert "the models compute the same" in call(capsys, f"{port} --materialise")
+    edited(folder / "odd.keras", lambda config: layer(config, "conv1")["config"].update(own_key=3))
+    port = "port odd.keras mypkg.models:extra -o two.safetensors --skip aux --no-compare --no-live"
+    assert "--ignore-key own_key" in call(capsys, port, 1)
+    assert "NumPy" in call(capsys, f"{port} --ignore-key own_key")
 
 
 def test_a_callable_is_looked_at_like_a_file(folder, capsys):

@@ -306,3 +306,38 @@ def test_a_wrong_call_has_status_2(nets: Path, capsys) -> None:
     assert main(["diagnose", "diagnosed_nets:right", "diagnosed_nets:none_such", "--inputs", "batch.npz"]) == 2
     assert main(["diagnose", "diagnosed_nets:right", "diagnosed_nets:turned"]) == 2
     assert "--inputs" in capsys.readouterr().err
+
+
+def test_a_recurrent_layer_that_was_never_loaded_has_a_bias_that_keras_lacks() -> None:
+    model = keras.Sequential([keras.Input((7, 5)), keras.layers.LSTM(37)])
+    rng = np.random.default_rng(3)
+    model.set_weights([rng.normal(size=w.shape).astype("float32") for w in model.get_weights()])
+
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.reader = nn.LSTM(5, 37, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.reader(x)[0][:, -1]
+
+    found = lx.diagnose(model, Last().eval(), rng.normal(size=(13, 7, 5)).astype("float32"))
+    (layer,) = found.layers
+    (edit,) = layer.explanations[0].edits
+    assert edit.mode == "F13"
+    assert edit.what.startswith("weight_ih_l0, weight_hh_l0, bias_ih_l0, bias_hh_l0 hold other numbers")
+
+
+def test_the_fix_is_code_that_can_be_copied_from_the_terminal() -> None:
+    torch.manual_seed(1)
+    right = nn.Sequential(nn.Linear(7, 11), nn.Tanh(), nn.LSTM(11, 13))
+    model = nn.Sequential(nn.Linear(7, 11), nn.Tanh(), nn.LSTM(11, 13))
+    model.load_state_dict(right.state_dict())
+    for name, held in model[2].state_dict().items():
+        held.copy_(held.reshape(4, -1)[[0, 2, 3, 1]].reshape(held.shape).clone())  # TensorFlow's order
+        assert not torch.equal(held, right[2].state_dict()[name])
+    text = lx.diagnose(right, model, torch.randn(3, 5, 7)).text(width=96)
+    after = text.partition("fix in the model")[2].partition("fix with layoutx")[0]
+    exec("\n".join(line.strip() for line in after.strip().splitlines()), {"model": model})
+    for name, held in model.state_dict().items():
+        assert torch.equal(held, right.state_dict()[name])

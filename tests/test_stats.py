@@ -224,6 +224,18 @@ def test_untrained_torch_and_one_step_of_training() -> None:
     assert lx.inspect(module).stats().of("looks untrained") == ()
 
 
+def test_a_bias_within_torchs_bounds_is_not_as_at_the_start_by_that_alone() -> None:
+    layer = keras.layers.Dense(23, kernel_initializer="he_normal", name="head")
+    model = keras.Sequential([keras.Input((37,)), layer])
+    kernel = np.asarray(layer.kernel)
+    trained = np.full(23, 0.02)
+    trained[[3, 11]] = 0.14, -0.09  # most moved little, one far; the bound is 37 ** -0.5 = 0.164
+    layer.set_weights([kernel, trained])
+    assert lx.inspect(model).stats().of("looks untrained") == ()
+    layer.set_weights([kernel, np.random.default_rng(5).uniform(-0.164, 0.164, 23)])
+    assert {f.layer for f in lx.inspect(model).stats().of("looks untrained")} == {"head"}
+
+
 def test_embedding_rows() -> None:
     model = keras.Sequential([keras.Input((None,)), keras.layers.Embedding(31, 7, name="embed")])
     rng = np.random.default_rng(2)

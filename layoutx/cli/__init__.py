@@ -10,7 +10,7 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from layoutx.errors import FileError, LayoutxError, visible
+from layoutx.errors import FileError, LayoutxError, UsageError, visible
 
 if TYPE_CHECKING:
     from layoutx.cli.interrupts import Interrupts
@@ -105,7 +105,10 @@ def _run(arguments: list[str], interrupts: Interrupts) -> int:
 
     as_json = "--json" in arguments
     try:
-        args = parser(arguments[0] if arguments else "").parse_args(arguments)
+        if not arguments:
+            parser().print_help()
+            return UsageError.exit_code
+        args = parser(arguments[0]).parse_args(arguments)
         interrupts.about(getattr(args, "output", None))
         silent = as_json or getattr(args, "quiet", False)
         with metered(None if silent else True), intact():

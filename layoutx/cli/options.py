@@ -10,6 +10,7 @@ from layoutx.cli import commands, engine
 from layoutx.cli.report import option as report_option
 from layoutx.errors import UsageError
 from layoutx.version import VERSION
+from layoutx.words import near
 
 # in the order of the help
 COMMANDS = (
@@ -22,6 +23,23 @@ class Parser(ArgumentParser):
     """An ArgumentParser whose complaints are errors of layoutx like all others; `asked`: whose help they name."""
 
     asked = ""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As ever; an option that there is not is told with those that it is like."""
+        found, rest = self.parse_known_args(args, namespace)
+        if rest:
+            alike = near(rest[0].partition("=")[0], self._like(rest[0].partition("=")[0]))
+            what = f"unrecognized arguments: {' '.join(rest)}"
+            raise UsageError(what, why=alike, do=f"see {self.asked or self.prog} --help")
+        return found
+
+    def _like(self, word: str) -> list[str]:
+        """Options of the command that are like a word, the dashes of both left out."""
+        from difflib import get_close_matches
+
+        inner = [one for action in self._actions if isinstance(action.choices, dict) for one in action.choices.values()]
+        names = {name[2:] for one in (self, *inner) for name in one._option_string_actions}
+        return [f"--{name}" for name in get_close_matches(word[2:], names)] if word.startswith("--") else []
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse found wrong."""
@@ -193,9 +211,16 @@ def _convert(several: Any) -> None:
     _forms(found)
     pairs_option(found, "the target")
     found.add_argument("--map", metavar="FILE", help="the pairing, as `layoutx match` wrote it")
-    found.add_argument(
-        "--ignore-key", action="append", default=[], metavar="KEY", help="an unknown config key that does not matter"
-    )
+    said(found)
+    found.add_argument("--dry-run", action="store_true", help="plan, move and prove, but write nothing")
+    engine.options(found)
+    report_option(found)
+    found.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    _common(found)
+
+
+def keep_order(found: Any) -> None:
+    """`--keep-order`, alone for all layers, or with a pattern."""
     found.add_argument(
         "--keep-order",
         nargs="?",
@@ -205,6 +230,14 @@ def _convert(several: Any) -> None:
         metavar="GLOB",
         help="the target flattens channels-last, as Keras does: rows stay (of all layers, or of these)",
     )
+
+
+def said(found: Any) -> None:
+    """What the user says or allows where a model is filled: `convert` and `port` take the same words."""
+    found.add_argument(
+        "--ignore-key", action="append", default=[], metavar="KEY", help="an unknown config key that does not matter"
+    )
+    keep_order(found)
     found.add_argument(
         "--materialise",
         action="store_true",
@@ -212,11 +245,6 @@ def _convert(several: Any) -> None:
         "that an ONNX source has folded, and take a bias without a place off the mean of the norm after it",
     )
     found.add_argument("--no-live", action="store_true", help="prove with NumPy even where the framework is installed")
-    found.add_argument("--dry-run", action="store_true", help="plan, move and prove, but write nothing")
-    engine.options(found)
-    report_option(found)
-    found.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    _common(found)
 
 
 def _plan(several: Any) -> None:

@@ -11,7 +11,7 @@ EXAMPLE = "layoutx port digits.keras mypkg.models:Digits -o digits.safetensors"
 
 def add(several: Any) -> None:
     """Its parser."""
-    from layoutx.cli.options import Pairs, _command, _common, pairs_option, said_values
+    from layoutx.cli.options import Pairs, _command, _common, pairs_option, said, said_values
     from layoutx.cli.report import option as page_option
 
     found = _command(several, "port", ABOUT, EXAMPLE, run)
@@ -26,15 +26,19 @@ def add(several: Any) -> None:
     found.add_argument("--form", action=Pairs, default={}, metavar="LAYER=FORM", help="the form of a layer of SRC")
     found.add_argument("--skip", action="append", default=[], metavar="GLOB", help="leave these layers out")
     found.add_argument("--only", action="append", default=[], metavar="GLOB", help="port only these layers")
-    found.add_argument("--allow", action="append", default=[], metavar="WHAT", help="rounds, conditional")
     found.add_argument(
-        "--keep-order", nargs="?", const="*", action="append", default=[], metavar="GLOB", help="rows stay"
+        "--allow",
+        action="append",
+        default=[],
+        metavar="WHAT",
+        help="accept what is not reversible (rounds, conditional)",
     )
     found.add_argument("--from", dest="from_", default="", metavar="FRAMEWORK", help="whose names SRC holds")
     found.add_argument(
         "--config", metavar="FILE", help="the model's config where SRC holds weights: a Keras file or to_json() text"
     )
     said_values(found)
+    said(found)
     found.add_argument("--no-compare", action="store_true", help="do not run the two models")
     found.add_argument(
         "--verify",
@@ -66,7 +70,10 @@ def run(args: Namespace) -> int:
         skip=args.skip,
         only=args.only,
         allow=args.allow,
+        ignore_keys=args.ignore_key,
         keep_order=args.keep_order,
+        materialise=args.materialise,
+        live=not args.no_live,
         specs=args.specs,
         from_=args.from_,
         compare=not args.no_compare,

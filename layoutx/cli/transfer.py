@@ -17,7 +17,7 @@ EXAMPLE = (
 
 def add(several: Any) -> None:
     """Its parser."""
-    from layoutx.cli.options import Pairs, _command, _common, pairs_option, said_values
+    from layoutx.cli.options import Pairs, _command, _common, keep_order, pairs_option, said_values
 
     found = _command(several, "transfer", ABOUT, EXAMPLE, run)
     found.add_argument(
@@ -35,10 +35,14 @@ def add(several: Any) -> None:
     pairs_option(found, "TARGET")
     found.add_argument("--map", metavar="FILE", help="the pairing, as `layoutx match` wrote it")
     found.add_argument("--form", action=Pairs, default={}, metavar="LAYER=FORM", help="the form of a layer of SRC")
-    found.add_argument("--allow", action="append", default=[], metavar="WHAT", help="rounds, conditional")
     found.add_argument(
-        "--keep-order", nargs="?", const="*", action="append", default=[], metavar="GLOB", help="rows stay"
+        "--allow",
+        action="append",
+        default=[],
+        metavar="WHAT",
+        help="accept what is not reversible (rounds, conditional)",
     )
+    keep_order(found)
     found.add_argument("--from", dest="from_", default="", metavar="FRAMEWORK", help="whose names SRC holds")
     found.add_argument("--to", default="", metavar="FRAMEWORK", help="whose names TARGET holds")
     said_values(found)

@@ -77,7 +77,8 @@ def _explained(found: Diagnosis) -> Html:
     title = tag("h3", f"{found.suspect.name} ({found.suspect.target.form.name})")
     if not found.explanations:
         families = ", ".join(f"{name} {count}" for name, count in found.families.items())
-        return tag("div", title, tag("p", f"None of these: {found.tried} tried ({families}). {found.note}"))
+        note = f"{found.note[:1].upper()}{found.note[1:]}."
+        return tag("div", title, tag("p", note), tag("p", f"{found.tried} tried: {families}.", class_="dim"))
     parts = [title]
     for one in found.explanations:
         parts += [_edit(edit) for edit in one.edits]
@@ -95,9 +96,13 @@ def _remark(remark: Remark) -> Html:
 
 def _edit(edit: Edit) -> Html:
     lines = [tag("p", tag("b", edit.mode), " " if edit.mode else "", edit.what)]
-    lines += [tag("p", "in the mapping: ", tag("code", edit.option))] if edit.option else []
-    lines += [tag("p", "in the model: ", tag("code", edit.code))] if edit.code else []
-    return tag("div", lines)
+    return tag("div", lines, _fixes(edit.code, edit.option))
+
+
+def _fixes(code: str, option: str) -> list[Html]:
+    """What mends it, a statement a line; a fix in the model that is layoutx' own stands once."""
+    told = [("fix in the model", code if code != option else ""), ("fix with layoutx", option)]
+    return [tag("div", label, tag("pre", text.replace("; ", "\n"))) for label, text in told if text]
 
 
 def _between(found: Found) -> Html:
@@ -107,5 +112,4 @@ def _between(found: Found) -> Html:
     parts = [title, tag("p", tag("b", found.mode), " " if found.mode else "", found.what)]
     if found.after == found.after:
         parts.append(tag("p", f"The difference goes from {found.before:.2g} to {found.after:.2g}."))
-    parts += [tag("p", tag("code", text)) for text in (found.code, found.option) if text]
-    return tag("div", parts)
+    return tag("div", parts, _fixes(found.code, found.option))

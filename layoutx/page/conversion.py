@@ -24,7 +24,7 @@ def sections(report: Report) -> Iterator[Section]:
     yield Section("layers-moved", "Layers that were moved", tag("div", alike, moved))
     settings = {line.name: line.settings for line in report.layers if line.settings}
     if settings or report.remarks:
-        told = [tag("li", tag("b", name), ": ", ", ".join(lines)) for name, lines in settings.items()]
+        told = [tag("li", tag("b", name), tag("ul", [tag("li", line) for line in s])) for name, s in settings.items()]
         told += [tag("li", tag("b", name), ": ", note) for name, note in report.remarks.items()]
         yield Section("settings", "Set these on the target", tag("ul", told))
     yield Section("keys", "Every key", _keys(report))

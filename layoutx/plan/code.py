@@ -186,6 +186,9 @@ def _blocks(plan: Plan, tensor: BoundTensor) -> list[str]:
         (s.terms[0].source for s in steps if isinstance(s, Add)), plain
     )
     dtype = f"source[{like!r}].dtype" if like and not tensor.dtype else repr(tensor.dtype or "float32")
+    values = {s.value for s in steps if isinstance(s, Fill)}
+    if len(values) == 1 and all(isinstance(s, Fill) for s in steps):
+        return [f"{name} = {_filled(values.pop(), tensor.shape)}, {dtype})"]
     lines = [f"out = np.empty({prod(tensor.shape)}, {dtype})  # {tensor.name}"]
     for step in steps:
         to = _index(step.target_offset, [(x.size, x.target) for x in step.loops])  # type: ignore[union-attr]
@@ -212,6 +215,13 @@ def _blocks(plan: Plan, tensor: BoundTensor) -> list[str]:
         whole = f"out.reshape({blocks}, {rows}, {columns}).transpose(1, 0, 2)"
     lines.append(f"{name} = {whole}.reshape({_tuple(tensor.shape) if tensor.shape else '()'})")
     return lines
+
+
+def _filled(value: float, shape: Sequence[int]) -> str:
+    """The beginning of an array of one number: `np.zeros(28`, `np.full((7, 3), 2`."""
+    size = str(shape[0]) if len(shape) == 1 else repr(tuple(shape))
+    made = {0.0: f"np.zeros({size}", 1.0: f"np.ones({size}"}
+    return made.get(value) or f"np.full({size}, {value:g}"
 
 
 def _memory(tensor: BoundTensor) -> str:

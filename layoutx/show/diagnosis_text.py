@@ -154,8 +154,9 @@ def _fixes(fixes: Iterable[tuple[str, str]]) -> Iterator[Line]:
         lines = [line for line in text.splitlines() if line not in seen]
         seen.update(lines)
         more = [f"... ({plural(len(lines) - MOST_LINES, 'more line')}: --json)"] if len(lines) > MOST_LINES else []
+        shown = [part for line in (*lines[:MOST_LINES], *more) for part in line.split("; ")]  # a statement a line
         if lines:
-            yield row(label, "\n".join(clean(line, 400) for line in (*lines[:MOST_LINES], *more)))
+            yield row(label, "\n".join(clean(part, 400) for part in shown))
 
 
 def _gap_title(gap: Found) -> str:

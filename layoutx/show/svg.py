@@ -18,7 +18,9 @@ LEFT = 12.0
 RIGHT = 236.0  # where the target's drawings begin
 SIDE = 140.0  # the widest drawing where there are two sides
 ALONE = 300.0
-LETTER = 5.3  # the width of a small letter
+LETTER = 6.0  # the width of a small letter, in the widest of the usual fonts
+BOLD = 7.0  # the same of a letter of a name
+GAP = 20.0  # between two drawings: lines that leave a block below bend into it
 MOST_LINKS = 40
 MOST_CODE = 8
 MOST_STRIPES = 48
@@ -26,7 +28,7 @@ LINE = 13.0
 STYLE = """
 .lx{color:#1d2430;font:11px ui-sans-serif,system-ui,sans-serif}
 .lx text{fill:currentColor}.lx .dim{opacity:.72;font-size:10px}.lx .head{font-weight:600}
-.lx .code{font:10px ui-monospace,Menlo,Consolas,monospace}
+.lx .code{font:10px ui-monospace,Menlo,Consolas,monospace}.lx .dim,.lx .code{white-space:pre}
 .lx rect{stroke:currentColor;stroke-width:.8}.lx .frame{fill:none}
 .lx rect.kernel{fill:#4c8dd6}.lx rect.recurrent{fill:#9a6dd7}.lx rect.bias{fill:#e0a030}.lx rect.state{fill:#9aa0a6}
 .lx rect.block{fill-opacity:.42}.lx rect.empty{fill-opacity:.07}.lx .faded{opacity:.35}
@@ -67,7 +69,7 @@ def svg(picture: Picture, standalone: bool = False, style: bool = True) -> str:
     here = list(_column(picture.here, LEFT, widest))
     there = list(_column(picture.there, RIGHT, widest))
     bottom = max([box.bottom for box in (*here, *there)], default=LINE) + LINE
-    body = [_text(LEFT, LINE, picture.source, "head"), _text(RIGHT, LINE, picture.target, "head")]
+    body = [_head(LEFT, LINE, picture.source), _head(RIGHT, LINE, picture.target)]
     pointed = any(d.spot for d in picture.here)
     body += _paths(picture, here, there, pointed)
     reached = {link.target for link in picture.links}
@@ -107,9 +109,9 @@ def _column(drawings: Sequence[Drawing], left: float, widest: float) -> Iterator
     for drawing in drawings:
         width = _length(drawing.columns, widest)
         height = 20.0 if drawing.rows == 1 else max(_length(drawing.rows, widest), 24.0)
-        top += LINE * (1 + len(_axes(drawing)))
+        top += LINE * (1 + len(_axes(drawing, left)))
         yield _Box(drawing, left, top, width, height)
-        top += height + 10
+        top += height + GAP
 
 
 def _length(count: int, most: float) -> float:
@@ -122,12 +124,11 @@ def _drawn(box: _Box, part: str | None, reached: Collection[tuple[str, str]] | N
     part: the one that the picture points at, the others are faded; None where it points at nothing.
     """
     drawing = box.drawing
-    axes = _axes(drawing)
+    axes = _axes(drawing, box.left)
     y = box.top - 4 - LINE * len(axes)
-    yield _text(box.left, y, drawing.tensor, "head")
-    room = WIDTH - box.left if reached is not None else RIGHT - box.left
+    yield _head(box.left, y, drawing.tensor)
     for number, line in enumerate(axes, 1):
-        yield _text(box.left, y + LINE * number - 1, _fitting(line, room), "dim")
+        yield _text(box.left, y + LINE * number - 1, line, "dim")
     for block in drawing.blocks:
         faded = part is not None and block.part != part
         yield from _block(box, block, faded, reached is not None and (drawing.tensor, block.part) not in reached)
@@ -136,10 +137,25 @@ def _drawn(box: _Box, part: str | None, reached: Collection[tuple[str, str]] | N
         yield from (_rect(box, r, c, "spot") for r, c in _tiles(drawing.spot[0], drawing.spot[1]))
 
 
-def _axes(drawing: Drawing) -> list[str]:
-    """`↓ input 7`, `→ gate×hidden 20`: what its rows are, and its columns; axes of length one are not told."""
+def _axes(drawing: Drawing, left: float) -> list[str]:
+    """`↓ input 7`, `→ gate×hidden 20`: what its rows are, and its columns, in the lines that they take beside the other
+    side; axes of length one are not told."""
+    room = int(_room(left) / LETTER)
     down, along = (_product(drawing, *ends) for ends in ((0, drawing.split), (drawing.split, len(drawing.axes))))
-    return [f"{arrow} {text}" for arrow, text in (("↓", down), ("→", along)) if text]
+    shown = [f"{arrow} {text}" for arrow, text in (("↓", down), ("→", along)) if text]
+    return [line for text in shown for line in _broken(text, room)]
+
+
+def _broken(text: str, room: int) -> Iterator[str]:
+    """The text in lines of at most `room` letters, broken before a × or a + where there is one."""
+    while len(text) > room:
+        at = max(text.rfind(sign, 4, room) for sign in ("×", "+"))
+        if at < 0:
+            text = text[: room - 1] + "…"
+            break
+        yield text[:at].rstrip()
+        text = f"   {text[at:]}"
+    yield text
 
 
 def _product(drawing: Drawing, first: int, last: int) -> str:
@@ -234,6 +250,18 @@ def _largest(box: _Box, block: Block) -> tuple[float, float, float, float]:
     return _pixels(box, rows, columns)
 
 
+def _room(left: float) -> float:
+    """What a text has beside the other side, or up to the edge."""
+    return (RIGHT if left < RIGHT else WIDTH) - left
+
+
+def _head(x: float, y: float, text: str) -> str:
+    """A name; one that is too long is set narrower, whatever the font."""
+    room = _room(x) - 4
+    narrow = f' textLength="{room:g}" lengthAdjust="spacingAndGlyphs"' if BOLD * len(text) > room else ""
+    return _text(x, y, text, "head", narrow)
+
+
 def _text(x: float, y: float, text: str, kind: str, more: str = "") -> str:
     return f'<text class="{kind}" x="{x:g}" y="{y:g}"{more}>{_safe(text)}</text>'
 
@@ -241,11 +269,6 @@ def _text(x: float, y: float, text: str, kind: str, more: str = "") -> str:
 def _safe(text: str) -> str:
     """A text as XML holds it: control characters are none of its letters."""
     return escape(visible(text))
-
-
-def _fitting(text: str, room: float) -> str:
-    most = int(room / LETTER)
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _code(lines: Sequence[str]) -> Iterator[str]:

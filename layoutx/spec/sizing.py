@@ -132,9 +132,9 @@ def _all_known(form: Form, missing: Set[str]) -> None:
         keys = [key for key, dim in form.sizes if axis_names(dim if isinstance(dim, tuple) else (dim,)) & missing]
         told = " or ".join(dict.fromkeys(keys))
         hint = f"give {told} in the config (--set {keys[0]}=VALUE), or " if keys else "give "
-        error = UndeterminedError(
-            f"nothing determines the size of {', '.join(names)}", where=form.name, do=f"{hint}--size {names[0]}=N"
-        )
+        sizes = " ".join(f"--size {name}=N" for name in names)
+        what = f"nothing determines the size of {', '.join(names)}"
+        error = UndeterminedError(what, where=form.name, do=f"{hint}{sizes}")
         error.axes = tuple(names)
         raise error
 

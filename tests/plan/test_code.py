@@ -147,6 +147,14 @@ def test_the_whole_source_of_one_plan() -> None:
     ]
 
 
+def test_a_tensor_of_one_number_is_one_line() -> None:
+    made = fit(SPECS.bind("keras.LSTM", sizes=LSTM), SPECS.form("torch.LSTM"))
+    size = 4 * LSTM["hidden"]
+    assert f"    target['bias_hh_l0'] = np.zeros({size}, source['kernel'].dtype)" in code(made).splitlines()
+    made = fit(SPECS.bind("keras.BatchNormalization", sizes={"channel": 13}), SPECS.form("torch.BatchNorm2d"))
+    assert "    target['num_batches_tracked'] = np.zeros((), 'int64')" in code(made).splitlines()
+
+
 def test_code_that_differs_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     made = fit(SPECS.bind("keras.LSTM", sizes=LSTM), SPECS.form("onnx.LSTM"))
     monkeypatch.setitem(globals(), "code", lambda plan: plan.code().replace("[0, 3, 1, 2]", "[0, 1, 3, 2]"))

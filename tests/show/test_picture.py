@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 from xml.etree import ElementTree
@@ -88,6 +89,20 @@ def test_the_svg_is_one_element_of_400_units(pair: Any) -> None:
     assert root.get("viewBox", "").startswith("0 0 400 ")
     for text in root.iter("{http://www.w3.org/2000/svg}text"):
         assert float(text.get("x", "0")) >= 0
+
+
+def test_a_long_axis_is_broken_and_keeps_its_size() -> None:
+    plan = lx.plan("torch.LSTM", "onnx.LSTM", sizes={"input": 5, "hidden": 7})
+    texts = re.findall(r'class="dim" x="236"[^>]*>([^<]*)<', svg(picture(plan.source, plan)))
+    assert texts[-2:] == ["→ b_input+b_recurrent×gate", "   ×hidden 56"]
+    assert all(len(text) * 6 <= 400 - 236 for text in texts)
+
+
+def test_a_long_name_is_set_narrower() -> None:
+    block = Block("w", "w", "", ((0, 1),), ((0, 4),))
+    side = Drawing("t", ("a",), (4,), 0, (block,))
+    shown = svg(Picture("flax.Dense", (side,), "flax.MultiHeadDotProductAttention", (side,)))
+    assert re.findall(r'textLength="(\d+)"[^>]*>([^<]*)', shown) == [("160", "flax.MultiHeadDotProductAttention")]
 
 
 def test_hostile_names_stay_text() -> None:

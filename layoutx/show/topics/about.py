@@ -22,8 +22,9 @@ def about(
     """The explanation that the arguments of `explain` ask for.
 
     Raises:
-        UsageError: no such part or framework; an axis that cannot be followed; no input for an element.
+        UsageError: no such part or framework; an axis that cannot be followed; no input for an element; two questions.
     """
+    _one_question({"part": part, "axis": axis, "element": element is not None}, to, x)
     if element is not None:
         return _by_hand(subject, subject.view.arrays() if subject.view is not None else None, element, x)
     if axis:
@@ -31,6 +32,17 @@ def about(
         return Explained(f"Where the {data['axis']} axis of {subject.name} comes from", tuple(blocks), data)
     names = targets(subject, known, to)
     return _part(subject, part, known, names) if part else _whole(subject, known, names)
+
+
+def _one_question(asked: Mapping[str, Any], to: str, x: Any) -> None:
+    """Refuse what the answer to one question would pass over."""
+    names = [name for name, value in asked.items() if value]
+    if len(names) > 1:
+        raise UsageError(f"{' and '.join(names)} are questions of their own", do="ask one at a time")
+    if x is not None and not asked["element"]:
+        raise UsageError("an input is read for one output element alone", do="name the element (--element 0,3)")
+    if to and (asked["axis"] or asked["element"]):
+        raise UsageError(f"the answer about {names[0]} compares no frameworks", do=f"leave {to} out")
 
 
 def of_form(

@@ -17,7 +17,7 @@ def rewritten(suspect: Suspect, tensor: str, steps: str) -> str:
         case "torch":
             name = ".".join(part for part in (place.partition("/")[0], tensor) if part)  # rnn/layer_1 is in rnn
             steps = steps.replace(".transpose(", ".permute(").replace("np.", "torch.")
-            return f'with torch.no_grad(): w = model.state_dict()["{name}"]; w.copy_({_applied(steps)}.clone())'
+            return f'w = model.state_dict()["{name}"]; w.copy_({_applied(steps)}.clone())'  # state_dict() detaches
         case "keras" | "tf_keras":
             at = [t.name for t in suspect.target.tensors].index(tensor)  # Keras lists weights in the form's order
             return f'w = model.get_layer("{place}").weights[{at}]; w.assign({_applied(steps, "w.numpy()")})'

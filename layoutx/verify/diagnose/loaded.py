@@ -103,7 +103,8 @@ def _whole(suspect: Suspect, goal: Mapping[str, Array]) -> Iterator[Edit]:
     wrong = {n: right for n, right in floats.items() if not near(suspect.stored[n], right)}
     told = [n for n, right in wrong.items() if _state(suspect, n, suspect.stored[n], right) is not None]
     few = [n for n, right in wrong.items() if right.size < MANY and not _sorted_close(suspect.stored[n], right)]
-    if len(wrong) < 2 or set(wrong) != {*told, *few} or not (told or len(wrong) == len(floats) > 2):
+    filled = [n for n, right in wrong.items() if np.ptp(right) == 0]  # torch's second bias, which a Keras layer lacks
+    if len(wrong) < 2 or set(wrong) != {*told, *few, *filled} or not (told or len(wrong) == len(floats) > 2):
         return
     both = (np.concatenate([held[n].reshape(-1) for n in wrong]) for held in (suspect.stored, wrong))
     alike = [_alike_by(suspect.stored[n], right) for n, right in wrong.items()]

@@ -95,12 +95,17 @@ def _orthogonal(array: Array) -> bool:
 
 
 def _at_start(bias: Array, found: Matrix) -> bool:
-    """Whether a bias is all zero, ones for one gate at most, or within torch's bounds and never zero."""
+    """Whether a bias is all zero, ones for one gate at most, or spread as torch's uniform numbers to their bounds."""
     values = bias.astype(np.float64)
     if not values.any() or set(np.unique(values)) <= {0.0, 1.0}:
         return True
     whole = float(np.abs(values).max())
-    ends = (limit * (1 - 12.0 / values.size) <= whole <= limit * (1 + 1e-6) for limit in _of_torch(found))
+    room = 1.35 / values.size**0.5  # three standard deviations of the spread of so many uniform numbers
+    ends = (
+        limit * (1 - 12.0 / values.size) <= whole <= limit * (1 + 1e-6)
+        and abs(float(values.std()) * 3**0.5 / limit - 1) <= room
+        for limit in _of_torch(found)
+    )
     return values.size >= 4 and any(ends)
 
 
