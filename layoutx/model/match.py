@@ -9,6 +9,7 @@ from typing import Any
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError, MatchError, UsageError, raise_all
 from layoutx.frozen import frozen
+from layoutx.model.constants import all_constant, constant
 from layoutx.model.keyed import Keyed
 from layoutx.model.matching.evidence import clues, place_name
 from layoutx.model.matching.neighbours import neighbours_of
@@ -136,7 +137,7 @@ def pair(
     spare: Collection[str] = (),
     values: Mapping[str, Any] = NOTHING,
 ) -> list[Pair]:
-    """Give every layer its place, or refuse.
+    """Give every layer its place, or refuse; what nobody trained needs none, on either side.
 
     Args:
         layers, keyed, fixed, ordered, orders, wires, values: as for `matched`.
@@ -150,17 +151,20 @@ def pair(
     found = matched(
         layers, keyed, registry, fixed, ordered=ordered, orders=orders, wires=wires, values=values, read=False
     )
-    raise_all([error for name, error in found.lost.items() if not found.options[name]], "layers without a place")
-    problems: list[LayoutxError] = [
-        ambiguous(layer, found.open[name], keyed) if (name := layer.record.name) in found.open else found.lost[name]
-        for layer in layers
-        if layer.record.name in found.open or layer.record.name in found.lost
-    ]
     by_name = {layer.record.name: layer for layer in layers}
+    free = {name for name in found.lost if name not in fixed and all_constant(by_name[name].record.tensors)}
+    lost = {name: error for name, error in found.lost.items() if name not in free}
+    raise_all([error for name, error in lost.items() if not found.options[name]], "layers without a place")
+    problems: list[LayoutxError] = [
+        ambiguous(layer, found.open[name], keyed) if (name := layer.record.name) in found.open else lost[name]
+        for layer in layers
+        if layer.record.name in found.open or layer.record.name in lost
+    ]
     problems += [untold(by_name[match.record.name], match.candidate) for match in found.pairs if match.candidate.open]
     taken = {full for match in found.pairs for full in match.candidate.names.values()}
     held = {keyed.tied.get(name, name) for name in taken}  # a tensor of two names is used by either of them
     unused = [n for n in keyed.tensors if keyed.tied.get(n, n) not in held and n not in taken and n not in spare]
+    unused = [name for name in unused if not constant(keyed.tensors[name])] if whole else unused
     if unused and whole and not problems:
         owners = {match.candidate.prefix: match.record.name for match in found.pairs}
         others = [
