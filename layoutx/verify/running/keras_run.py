@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from layoutx.errors import LayoutxError
+from layoutx.model.keras_live import made_array
 from layoutx.plan.plan import Array
 from layoutx.verify.made import probes
 from layoutx.verify.plain import packed
@@ -21,7 +22,6 @@ from layoutx.verify.running.keras_double import float64_clone, in_float64, same_
 from layoutx.verify.running.keras_watch import (
     Known,
     Watch,
-    as_array,
     children,
     is_model,
     is_tensor,
@@ -190,4 +190,4 @@ def _names(model: Any) -> tuple[str, ...]:
 
 
 def _outputs(result: Any) -> tuple[Array, ...]:
-    return tuple(as_array(t) for t in flattened(result, is_tensor))
+    return tuple(made_array(t) for t in flattened(result, is_tensor))
