@@ -189,20 +189,22 @@ def chosen(
 
 
 LIVE = (
-    "give the live model, whose layers are read one by one (lx.port(keras.models.load_model(FILE), TARGET), or "
-    "package.module:callable in the file's place), "
+    "give the live model, whose layers are read one by one (lx.port(keras.models.load_model(FILE), TARGET), of a file "
+    "of weights the model that loads it, or package.module:callable in the file's place), "
 )
 
 
 def _unformed(record: LayerRecord) -> ConversionError:
+    """A live model tells what a Keras file does not: the classes of layers in others, whose variables it numbers."""
     tensors = ", ".join(f"{n} {t.shape}" for n, t in record.tensors.items())
-    holds = record.note.endswith(NOT_KERAS) and any("/" in name for name in record.tensors)  # layers of its own
+    held = record.note.endswith(NOT_KERAS) and any("/" in name for name in record.tensors)  # layers of its own
+    numbered = not record.class_name and all(name.rpartition("/")[2].isdigit() for name in record.tensors)
     what = f"layer {record.name}: layoutx has no form for the class {record.class_name or 'unknown'}"
     return ConversionError(
         what,
         where=f"tensors: {tensors}",
         why=record.note,
-        do=f"{LIVE if holds else ''}name its form (--form {record.name}=FORM), leave it out "
+        do=f"{LIVE if held or numbered else ''}name its form (--form {record.name}=FORM), leave it out "
         f"(--skip {record.name}), or add a spec (docs/writing-a-spec.md)",
     )
 

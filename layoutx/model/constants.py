@@ -14,6 +14,7 @@ import numpy as np
 
 from layoutx.files.dtypes import Array
 from layoutx.files.store import Tensor
+from layoutx.model.bare import called_table, is_table
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import UNTRAINED, ModelRecord
 from layoutx.spec.registry import Registry
@@ -61,6 +62,16 @@ def untrained(tensors: Mapping[str, Tensor]) -> dict[str, str]:
 def all_constant(tensors: Mapping[str, Tensor]) -> bool:
     """Whether a layer holds nothing that was trained."""
     return bool(tensors) and all(map(constant, tensors.values()))
+
+
+def one_row(name: str, tensor: Tensor) -> bool:
+    """Whether a tensor is a table of a single row, which is a constant of the model: token types of RoBERTa."""
+    return len(tensor.shape) == 2 and tensor.shape[0] == 1 and is_table(tensor) and called_table(name)
+
+
+def adds_nothing(name: str, tensor: Tensor) -> bool:
+    """Whether a model without this tensor computes the same as if it were not there."""
+    return bool(constant(tensor)) or (one_row(name, tensor) and not tensor.read().any())
 
 
 def constant(tensor: Tensor, waves: bool = True) -> str:

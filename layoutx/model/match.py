@@ -9,7 +9,7 @@ from typing import Any
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError, MatchError, UsageError, raise_all
 from layoutx.frozen import frozen
-from layoutx.model.constants import all_constant, constant
+from layoutx.model.constants import adds_nothing, all_constant, one_row
 from layoutx.model.keyed import Keyed
 from layoutx.model.matching.evidence import clues, place_name
 from layoutx.model.matching.neighbours import neighbours_of
@@ -164,7 +164,7 @@ def pair(
     taken = {full for match in found.pairs for full in match.candidate.names.values()}
     held = {keyed.tied.get(name, name) for name in taken}  # a tensor of two names is used by either of them
     unused = [n for n in keyed.tensors if keyed.tied.get(n, n) not in held and n not in taken and n not in spare]
-    unused = [name for name in unused if not constant(keyed.tensors[name])] if whole else unused
+    unused = [name for name in unused if not adds_nothing(name, keyed.tensors[name])] if whole else unused
     if unused and whole and not problems:
         owners = {match.candidate.prefix: match.record.name for match in found.pairs}
         others = [
@@ -177,8 +177,19 @@ def pair(
                 f"{len(unused)} tensors of the {keyed.framework} model have no layer",
                 where=", ".join(unused[:8]) + (", ..." if len(unused) > 8 else ""),
                 why=refused_words(unused, registry, keyed.framework) or "; ".join(others),
-                do=f"leave it as it is (a buffer, say): --skip {unused[0]}; or pair it: --pair LAYER=MODULE",
+                do=_left(unused, keyed),
             )
         )
     raise_all(problems, "the two models could not be paired")
     return list(found.pairs)
+
+
+def _left(unused: Sequence[str], keyed: Keyed) -> str:
+    """What can be done about tensors without a layer."""
+    rows = [name for name in unused if one_row(name, keyed.tensors[name])]
+    if len(rows) < len(unused):
+        return f"leave it as it is (a buffer, say): --skip {unused[0]}; or pair it: --pair LAYER=MODULE"
+    return (
+        f"{rows[0]} has one row, which the model adds everywhere, and the other model has none: if this is the target, "
+        "set it to zero; of the source, add it to each row of the table of positions and then set it to zero"
+    )

@@ -197,3 +197,53 @@ def test_a_position_table_is_filled_with_waves() -> None:
     assert report.end_to_end is not None
     assert report.end_to_end.agrees
     assert np.array_equal(target.pos_embed.detach().numpy(), _waves())
+
+
+def _typed() -> Any:
+    """A model with a table of token types, of which there is one: RoBERTa."""
+    import torch
+    from torch import nn
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.position_embeddings = nn.Embedding(37, D), nn.Embedding(T, D)
+            self.token_type_embeddings = nn.Embedding(1, D)
+            self.head = nn.Linear(D, 5)
+
+        def forward(self, ids: Any) -> Any:
+            x = self.table(ids) + self.position_embeddings(torch.arange(ids.shape[1]))
+            return self.head(x + self.token_type_embeddings(torch.zeros_like(ids)))
+
+    return Model().eval()
+
+
+def _untyped() -> Any:
+    import keras
+
+    class PositionEmbedding(keras.layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.rows = self.add_weight(shape=(T, D), name="position_embeddings")
+
+        def call(self, x: Any) -> Any:
+            return x + self.rows[: x.shape[1]]
+
+    ids = keras.Input((7,), dtype="int32")
+    x = PositionEmbedding(name="position_embeddings")(keras.layers.Embedding(37, D, name="table")(ids))
+    return keras.Model(ids, keras.layers.Dense(5, name="head")(x))
+
+
+@pytest.mark.parametrize("typed_first", [True, False])
+def test_a_table_of_one_row_needs_no_place_where_it_is_zero(typed_first: bool) -> None:
+    import torch
+
+    typed, other = _typed(), _untyped()
+    source, target = (typed, other) if typed_first else (other, typed)
+    with pytest.raises(LayoutxError, match="set it to zero"):
+        lx.port(source, target)
+    with torch.no_grad():
+        typed.position_embeddings.weight += typed.token_type_embeddings.weight
+        typed.token_type_embeddings.weight.zero_()
+    end = lx.port(source, target).end_to_end
+    assert end is not None
+    assert end.agrees
