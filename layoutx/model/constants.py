@@ -55,23 +55,23 @@ def unformed_aside(model: ModelRecord) -> ModelRecord:
 
 
 def untrained(tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """Those among tensors that nobody trained -> what they are, in words."""
-    return {n: f"{why}: {UNTRAINED}" for n, tensor in tensors.items() if (why := constant(tensor))}
+    """Those among tensors that nobody trained, or that add nothing -> what they are, in words."""
+    found = {name: constant(tensor) or _nothing(tensor) for name, tensor in tensors.items()}
+    return {name: f"{why}: {UNTRAINED}" for name, why in found.items() if why}
 
 
 def all_constant(tensors: Mapping[str, Tensor]) -> bool:
     """Whether a layer holds nothing that was trained."""
-    return bool(tensors) and all(map(constant, tensors.values()))
+    return bool(tensors) and len(untrained(tensors)) == len(tensors)
 
 
-def one_row(name: str, tensor: Tensor) -> bool:
+def one_row(tensor: Tensor) -> bool:
     """Whether a tensor is a table of a single row, which is a constant of the model: token types of RoBERTa."""
-    return len(tensor.shape) == 2 and tensor.shape[0] == 1 and is_table(tensor) and called_table(name)
+    return len(tensor.shape) == 2 and tensor.shape[0] == 1 and is_table(tensor) and called_table(tensor.name)
 
 
-def adds_nothing(name: str, tensor: Tensor) -> bool:
-    """Whether a model without this tensor computes the same as if it were not there."""
-    return bool(constant(tensor)) or (one_row(name, tensor) and not tensor.read().any())
+def _nothing(tensor: Tensor) -> str:
+    return "one row of zeros" if one_row(tensor) and not tensor.read().any() else ""
 
 
 def constant(tensor: Tensor, waves: bool = True) -> str:

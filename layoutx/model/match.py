@@ -9,7 +9,7 @@ from typing import Any
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError, MatchError, UsageError, raise_all
 from layoutx.frozen import frozen
-from layoutx.model.constants import adds_nothing, all_constant, one_row
+from layoutx.model.constants import all_constant, one_row, untrained
 from layoutx.model.keyed import Keyed
 from layoutx.model.matching.evidence import clues, place_name
 from layoutx.model.matching.neighbours import neighbours_of
@@ -24,6 +24,7 @@ from layoutx.model.unmatched import ambiguous, crowded, homeless, refused_words,
 from layoutx.spec.registry import Registry
 
 BY_THE_USER = "paired by the user"
+MOST_READ = 64  # layers or tensors without a counterpart: of more it is another model, whose numbers tell nothing
 MOST_PAIRS = 2_000_000  # of a layer and a place: comparing them takes a minute and 2.5 GB
 
 
@@ -152,7 +153,8 @@ def pair(
         layers, keyed, registry, fixed, ordered=ordered, orders=orders, wires=wires, values=values, read=False
     )
     by_name = {layer.record.name: layer for layer in layers}
-    free = {name for name in found.lost if name not in fixed and all_constant(by_name[name].record.tensors)}
+    lone = found.lost.keys() - fixed.keys() if len(found.lost) <= MOST_READ else set()
+    free = {name for name in lone if all_constant(by_name[name].record.tensors)}
     lost = {name: error for name, error in found.lost.items() if name not in free}
     raise_all([error for name, error in lost.items() if not found.options[name]], "layers without a place")
     problems: list[LayoutxError] = [
@@ -164,7 +166,9 @@ def pair(
     taken = {full for match in found.pairs for full in match.candidate.names.values()}
     held = {keyed.tied.get(name, name) for name in taken}  # a tensor of two names is used by either of them
     unused = [n for n in keyed.tensors if keyed.tied.get(n, n) not in held and n not in taken and n not in spare]
-    unused = [name for name in unused if not adds_nothing(name, keyed.tensors[name])] if whole else unused
+    if whole and len(unused) <= MOST_READ:
+        free |= untrained({name: keyed.tensors[name] for name in unused}).keys()
+    unused = [name for name in unused if name not in free]
     if unused and whole and not problems:
         owners = {match.candidate.prefix: match.record.name for match in found.pairs}
         others = [
@@ -186,7 +190,7 @@ def pair(
 
 def _left(unused: Sequence[str], keyed: Keyed) -> str:
     """What can be done about tensors without a layer."""
-    rows = [name for name in unused if one_row(name, keyed.tensors[name])]
+    rows = [name for name in unused if one_row(keyed.tensors[name])]
     if len(rows) < len(unused):
         return f"leave it as it is (a buffer, say): --skip {unused[0]}; or pair it: --pair LAYER=MODULE"
     return (

@@ -162,6 +162,13 @@ torch.nn.init.normal_(norm.weight)
 assert layoutx.port(norm, own).end_to_end.agrees
 assert layoutx.port(own, torch.nn.RMSNorm(5, eps=1e-6)).end_to_end.agrees
 assert layoutx.validate(own, norm).ok
+deep = keras.Sequential([keras.Input((5,)), *[keras.layers.Dense(5, name=f"d{i}") for i in range(3)]])
+found = layoutx.validate(deep, torch.nn.Sequential(*[torch.nn.Linear(5, 5) for _ in range(3)]))
+assert not found.ok
+twin = torch.nn.Sequential(*[torch.nn.Linear(5, 5) for _ in range(3)])
+layoutx.port(deep, twin)
+found = layoutx.validate(deep, twin)
+assert found.ok and {check.verdict for check in found.checks} == {"OK"}, found
 print("done")
 """
 
