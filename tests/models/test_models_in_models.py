@@ -304,3 +304,24 @@ def test_a_file_of_weights_whose_layers_are_numbered_says_so_too(tmp_path: Path)
     report = lx.port(model, module)
     assert report.end_to_end is not None
     assert report.end_to_end.agrees
+
+
+def test_a_file_of_attentions_whose_parts_lie_apart_asks_for_the_live_module(tmp_path: Path) -> None:
+    """As BERT's checkpoints: the way back of an attention is no module of it."""
+    from safetensors.torch import save_file
+
+    class Inner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query, self.key, self.value = (nn.Linear(6, 6) for _ in range(3))
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.output = Inner(), nn.Linear(6, 6)
+
+    made = keras.Input((5, 6))
+    model = keras.Model(made, L.MultiHeadAttention(2, 3)(made, made))
+    save_file(Outer().state_dict(), tmp_path / "a.safetensors")
+    with pytest.raises(LayoutxError, match="in the file's place give the live module"):
+        lx.port(tmp_path / "a.safetensors", model)
