@@ -132,7 +132,7 @@ def compared_models(
         _model(a if weights is None else weights, first, known, options.forms, options.values, shapes),
         _model(b, second, known, options.forms, stacks_said(options.values), shapes),
     )
-    here, there = with_run(here, first.model, there, shapes), with_run(there, second.model, here, shapes)
+    here, there = with_run(here, first.model, there, inputs), with_run(there, second.model, here, inputs)
     joined = joint_folded(here, there, known, options)
     if (other := other_heads(joined, here, there, known)) is not None:
         again = joint_folded(here, other, known, options)

@@ -71,6 +71,8 @@ def planned_between(
     there = looked.watched(goal())
     model = with_run(first, source, there, inputs, looked.ran)
     there = with_run(there, target, model, inputs, looked.ran)
+    if any(isinstance(one, Keyed) and one.kept for one in (first, there)):
+        looked.ran()  # what a buffer holds says that nobody trained it
     job = plan_pair(model, there, known, options)
     return Planned(job, keep(key, job, _many(model, job), known, looked), known, lambda: model, lambda: there)
 
@@ -104,4 +106,4 @@ def _many(model: Keyed | ModelRecord, job: Job) -> int:
     if isinstance(model, ModelRecord):
         return len(model.store.tensors)
     used = {tensor.name for layer in job.layers for tensor in layer.sources.values()}
-    return len(used | set(model.distinct().tensors))
+    return len(used | model.distinct().tensors.keys() | model.kept.keys())

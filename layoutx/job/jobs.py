@@ -17,7 +17,7 @@ from layoutx.model.bindings import bind_record
 from layoutx.model.followed import unfollowed
 from layoutx.model.keras import NOT_KERAS
 from layoutx.model.mapfile import MapFile, read_map
-from layoutx.model.record import LayerRecord, ModelRecord
+from layoutx.model.record import UNTRAINED, LayerRecord, ModelRecord
 from layoutx.model.said import STACKED
 from layoutx.model.stacked import STACKING
 from layoutx.plan.plan import Plan
@@ -25,6 +25,8 @@ from layoutx.spec.bound import BoundForm
 from layoutx.spec.registry import Registry
 from layoutx.spec.sizing import UndeterminedError
 from layoutx.words import near
+
+LEFT_OUT = "left out by --skip"
 
 
 @frozen
@@ -146,6 +148,11 @@ class Job:
     tied: Mapping[str, str] = field(default_factory=dict)
     stacked: Mapping[str, Part] = NOTHING
 
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Those of `skipped` that the user left out; the others are nothing that was trained."""
+        return {name: why for name, why in self.skipped.items() if not why.endswith(UNTRAINED)}
+
 
 def covers(patterns: Iterable[str], name: str) -> bool:
     """Whether a pattern means a tensor of the target: its name, or that of a module that holds it."""
@@ -173,7 +180,7 @@ def chosen(
         if not record.tensors:
             continue
         if any(fnmatchcase(record.name, p) for p in options.skip):
-            skipped[record.name] = "left out by --skip"
+            skipped[record.name] = LEFT_OUT
         elif options.only and not any(fnmatchcase(record.name, p) for p in options.only):
             skipped[record.name] = "not in --only"
         else:
@@ -182,20 +189,22 @@ def chosen(
 
 
 LIVE = (
-    "give the live model, whose layers are read one by one (lx.port(keras.models.load_model(FILE), TARGET), or "
-    "package.module:callable in the file's place), "
+    "give the live model, whose layers are read one by one (lx.port(keras.models.load_model(FILE), TARGET), of a file "
+    "of weights the model that loads it, or package.module:callable in the file's place), "
 )
 
 
 def _unformed(record: LayerRecord) -> ConversionError:
+    """A live model tells what a Keras file does not: the classes of layers in others, whose variables it numbers."""
     tensors = ", ".join(f"{n} {t.shape}" for n, t in record.tensors.items())
-    holds = record.note.endswith(NOT_KERAS) and any("/" in name for name in record.tensors)  # layers of its own
+    held = record.note.endswith(NOT_KERAS) and any("/" in name for name in record.tensors)  # layers of its own
+    numbered = not record.class_name and all(name.rpartition("/")[2].isdigit() for name in record.tensors)
     what = f"layer {record.name}: layoutx has no form for the class {record.class_name or 'unknown'}"
     return ConversionError(
         what,
         where=f"tensors: {tensors}",
         why=record.note,
-        do=f"{LIVE if holds else ''}name its form (--form {record.name}=FORM), leave it out "
+        do=f"{LIVE if held or numbered else ''}name its form (--form {record.name}=FORM), leave it out "
         f"(--skip {record.name}), or add a spec (docs/writing-a-spec.md)",
     )
 

@@ -12,7 +12,7 @@ from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError
 from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
-from layoutx.model.record import MADE, LayerRecord, ModelRecord
+from layoutx.model.record import MADE, UNTRAINED, LayerRecord, ModelRecord
 from layoutx.plan.plan import Array, Plan
 from layoutx.plan.steps import Exactness
 from layoutx.spec.bound import BoundForm
@@ -102,9 +102,10 @@ class Joint:
 
 
 def spare_of(target: ModelRecord) -> dict[str, str]:
-    """What no layer of an ONNX graph could be: whole numbers, constants, and what its weights are made of."""
+    """What no layer could be, because nobody trained it; of an ONNX graph whole numbers, constants, and what its
+    weights are made of."""
     if target.framework != "onnx":
-        return {}
+        return {name: why for name, why in target.leftover.items() if why.endswith(UNTRAINED)}
     tensors = target.store.tensors
 
     def plain(name: str) -> bool:

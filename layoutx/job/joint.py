@@ -9,10 +9,11 @@ from layoutx.errors import LayoutxError, UsageError
 from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
 from layoutx.job.agreed import refine_of_goal, refine_there
-from layoutx.job.jobs import Options, bound_layers, chosen, covers
+from layoutx.job.jobs import LEFT_OUT, Options, bound_layers, chosen, covers
 from layoutx.job.joined import Joined, Joint, Side, spare_of
 from layoutx.job.mapped import with_pairs
 from layoutx.model.bindings import refine_of
+from layoutx.model.constants import all_constant, untrained
 from layoutx.model.followed import unfollowed
 from layoutx.model.keyed import Keyed, keyed_view
 from layoutx.model.load import with_forms
@@ -22,7 +23,7 @@ from layoutx.model.matching.made import orders_of
 from layoutx.model.matching.wiring import Wires, keyed_wires, wires_of
 from layoutx.model.order import in_order
 from layoutx.model.parametrized import settled
-from layoutx.model.record import LayerRecord, ModelRecord
+from layoutx.model.record import UNTRAINED, LayerRecord, ModelRecord
 from layoutx.model.state import state_records
 from layoutx.model.storing import Layer
 from layoutx.model.tree_config import told
@@ -166,14 +167,18 @@ def _joint(sides: _Sides, wires: Wires | None, keyed: Keyed | None = None) -> Jo
             pairs.append(_joined(sides, by_name[one.record.name], one, keyed, doubts.get(one.record.name)))
         except LayoutxError as error:
             lost[one.record.name] = _line(error)
-    lost |= {name: _line(error) for name, error in match.lost.items()}
+    free = {name for name in match.lost if name not in fixed and all_constant(by_name[name].record.tensors)}
+    lost |= {name: _line(error) for name, error in match.lost.items() if name not in free}
     open_ = {name: tuple(dict.fromkeys(sides.named(place_name(c)) for c in own)) for name, own in match.open.items()}
     unused = _unused(pairs, match, keyed)
     spare = {name for name in unused if covers(options.skip, name)}
-    skipped |= dict.fromkeys(sorted(spare), "left out by --skip")
+    skipped |= dict.fromkeys(sorted(spare), LEFT_OUT)
     consts = spare_of(sides.target) if isinstance(sides.target, ModelRecord) else dict(sides.target.beside)
+    rest = [t for full, t in keyed.tensors.items() if t.name in unused and not {full, t.name} & spare]
+    consts |= untrained({tensor.name: tensor for tensor in rest})
     unused = {name: why for name, why in unused.items() if name not in spare and name not in consts}
-    return Joint(tuple(pairs), open_, lost, unused, skipped, dict(model.leftover), spare=consts)
+    made = untrained({t.name: t for name in free for t in by_name[name].record.tensors.values()})
+    return Joint(tuple(pairs), open_, lost, unused, skipped, {**model.leftover, **made}, spare=consts)
 
 
 def _line(error: LayoutxError) -> str:
@@ -265,9 +270,9 @@ def _flipped(source: Keyed, target: ModelRecord, registry: Registry, options: Op
         if tensor in names and not any(names[tensor].startswith(f"{path}." if path else "") for path in may)
     }
     tied = {t: f"the same tensor as {first}" for t, first in source.tied.items()}
-    leftover = {**source.leftover, **source.beside, **tied}
+    leftover = {**source.leftover, **back.spare, **tied}
     open_ = {place: tuple(own) for place, own in wanted.items()}
-    consts = spare_of(target)
+    consts = spare_of(target) | {name: why for name, why in back.leftover.items() if why.endswith(UNTRAINED)}
     unused |= {name: why for name, why in target.leftover.items() if name not in consts}
     return Joint(pairs, open_, lost, unused, back.skipped, leftover, spare=consts)
 

@@ -100,7 +100,7 @@ def _ordered(
 ) -> list[Move]:
     """All tensors of the output in the target's order, with what a template lends (a Keras one: seeds of dropout)."""
     if isinstance(target, Keyed):
-        own = {tensor.name: tensor for tensor in target.tensors.values()}
+        own = {tensor.name: tensor for tensor in (*target.tensors.values(), *target.kept.values())}
         lent = {name: _kept(name, tensor, dtype, recipes) for name, tensor in own.items() if name not in found}
         order = dict.fromkeys((*own, *job.order, *found))
         return [found.get(name) or lent[name] for name in order if name in found or name in lent]

@@ -23,9 +23,10 @@ def arrays_of(moved: Moved, job: Job, target: Keyed | ModelRecord | None, option
     """The output's tensors in the target's order; a Keras template lends what is no weight (seeds of dropout)."""
     arrays = {name: moved.arrays[name] for name in job.order if name in moved.arrays}
     if isinstance(target, Keyed):
-        arrays.update({t.name: t.read() for t in target.tensors.values() if t.name not in arrays})
+        own = [*target.tensors.values(), *target.kept.values()]
+        arrays.update({t.name: t.read() for t in own if t.name not in arrays})
         arrays.update({tied: arrays[kept] for tied, kept in job.tied.items() if kept in arrays})
-        order = dict.fromkeys((*(t.name for t in target.tensors.values()), *arrays))
+        order = dict.fromkeys((*(t.name for t in own), *arrays))
         arrays = together({name: arrays[name] for name in order if name in arrays}, job.stacked)
     if isinstance(target, ModelRecord):
         arrays = in_dtypes(arrays, job, moved, target.store.tensors, options)

@@ -17,6 +17,7 @@ from layoutx.job.onnx_norms import with_norms_folded
 from layoutx.job.onnx_unfolded import allowed, with_norms_made
 from layoutx.job.onnx_ways import check_unrolled, owned
 from layoutx.model.bindings import refine_of
+from layoutx.model.constants import untrained
 from layoutx.model.keyed import Keyed, keyed_view
 from layoutx.model.load import with_forms
 from layoutx.model.match import Pair, pair
@@ -160,7 +161,9 @@ def _pairs(
         spare=spare,
         values=options.values,
     )
-    return pairs, found, skipped
+    placed = {match.record.name for match in pairs}
+    free = {r.name: next(iter(untrained(r.tensors).values())) for r, _ in found if r.name not in placed}
+    return pairs, [(record, bound) for record, bound in found if record.name in placed], {**skipped, **free}
 
 
 def _heard(values: Mapping[str, Any], pairs: Sequence[Pair]) -> None:
@@ -210,7 +213,9 @@ def plan_from_keyed(keyed: Keyed, model: ModelRecord, registry: Registry, option
             LayerJob(record, plan, sources, targets, _where(match), refine, refine, frozenset(said), alike=match.alike)
         )
     raise_all(problems, f"{len(problems)} layers cannot be converted to {model.framework}")
-    return replace(job_of(model, model.framework, layers, skipped), source=keyed.framework, leftover={})
+    rest = keyed.tensors.keys() - {full for match in pairs for full in match.candidate.names.values()}
+    leftover = {**keyed.beside, **untrained({keyed.tensors[name].name: keyed.tensors[name] for name in rest})}
+    return replace(job_of(model, model.framework, layers, skipped), source=keyed.framework, leftover=leftover)
 
 
 def _keyed_bound(match: Pair, keyed: Keyed, bound: BoundForm, refine: Mapping[str, str]) -> BoundForm:

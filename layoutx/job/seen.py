@@ -66,7 +66,7 @@ def with_run(
     @cache
     def told() -> Mapping[str, Mapping[str, Any]]:
         ran()
-        return next((found for inputs, names in tries() if (found := first_rows(live, inputs, names)) is not None), {})
+        return next((found for inputs, names in tries() if (found := first_rows(live, inputs, names))), {})
 
     return replace(wired(model, flow), told=told, refused=refused)
 

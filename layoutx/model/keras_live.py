@@ -14,6 +14,7 @@ from layoutx.files.store import Store, Tensor
 from layoutx.model.keras import records
 from layoutx.model.keras_once import once
 from layoutx.model.keras_opened import opened
+from layoutx.model.keyed import torch_tensor
 from layoutx.model.record import ModelRecord
 
 
@@ -81,6 +82,11 @@ def array_of(variable: Any) -> np.ndarray[Any, Any]:
         except (TypeError, ValueError, BufferError):  # on a device, or a dtype that has no letter among buffers
             pass
     return np.asarray(variable)
+
+
+def made_array(made: Any) -> np.ndarray[Any, Any]:
+    """What a layer gives; on the torch backend these are tensors that keep a gradient, which NumPy refuses."""
+    return torch_tensor("an output", made).read() if hasattr(made, "detach") else np.asarray(made)
 
 
 def dtype_of(variable: Any) -> np.dtype[Any]:

@@ -40,7 +40,7 @@ def _attention(layer: Any) -> tuple[str, Mapping[str, Any]] | None:
     plain(data[0], data[1], key=data[2])
     plain.set_weights(layer.get_weights())
     names = [weight.name for weight in plain.weights] == [weight.name for weight in layer.weights]
-    here, there = (np.asarray(one(data[0], data[1], key=data[2]), "float64") for one in (layer, plain))
+    here, there = (_made(one(data[0], data[1], key=data[2])) for one in (layer, plain))
     return ("MultiHeadAttention", config) if names and _close(here, there) else None
 
 
@@ -51,16 +51,22 @@ def _norm(layer: Any) -> tuple[str, Mapping[str, Any]] | None:
         return None
     scale = np.asarray(held[0], "float64")
     x = FAR * np.random.default_rng(20261122).normal(size=(2, 3, len(scale))).astype("float32")
-    made = np.asarray(layer(x), "float64")
+    made = _made(layer(x))
     root = np.sqrt(np.mean(np.square(x, dtype="float64"), -1, keepdims=True))
     for name, factor in (("RMSNormalization", scale), ("ShiftedRMSNormalization", 1 + scale)):
         at = int(np.argmax(np.abs(factor)))
         if _close(made, x / root * factor) and factor[at]:
             small = np.full((1, 1, len(scale)), TINY, "float32")
-            ratio = TINY * factor[at] / float(np.asarray(layer(small), "float64")[0, 0, at])
+            ratio = TINY * factor[at] / float(_made(layer(small))[0, 0, at])
             eps = float(f"{max(ratio**2 - TINY**2, 0):.3g}")
             return name, {"name": layer.name, "epsilon": eps, "dtype": layer.dtype_policy.name}
     return None
+
+
+def _made(outputs: Any) -> np.ndarray[Any, Any]:
+    from layoutx.model.keras_live import made_array
+
+    return made_array(outputs).astype("float64")
 
 
 def _close(here: np.ndarray[Any, Any], there: np.ndarray[Any, Any]) -> bool:

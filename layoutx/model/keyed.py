@@ -48,7 +48,9 @@ class Keyed:
         modules: module path -> what is known of it; empty for a bare state dict.
         tied: full name -> the first name of the same tensor.
         leftover: the file's name of a tensor that is no weight -> why.
-        beside: likewise of one that an attention keeps beside its weights, and that stays as it is (its mask).
+        beside: likewise of one that an attention keeps beside its weights, and that stays as it is (its mask), or that
+            nobody trained (counted positions).
+        kept: those of `beside` by their full names.
         wires: gives module path -> the modules that feed it and how, where that can be told; not called before
             somebody wants to know.
         axes: gives module path -> a record with what the axes of its weights are made of, likewise.
@@ -67,6 +69,7 @@ class Keyed:
     store: Store | None = None
     leftover: Mapping[str, str] = NOTHING
     beside: Mapping[str, str] = NOTHING
+    kept: Mapping[str, Tensor] = NOTHING
     wires: Callable[[], Mapping[str, tuple[Way, ...]]] | None = field(default=None, compare=False, repr=False)
     axes: Callable[[], Mapping[str, LayerRecord]] | None = field(default=None, compare=False, repr=False)
     told: Callable[[], Mapping[str, Mapping[str, Any]]] | None = field(default=None, compare=False, repr=False)
@@ -174,9 +177,10 @@ def keyed_module(module: Any, known: Callable[[str], Collection[str] | None]) ->
         return followed(program, {name: tensor.shape for name, tensor in tensors.items()}) if program else {}
 
     beside = {f"{path}." if path else "": set(found.names.values()) for path, found in modules.items() if found.names}
-    kept = {name for name in tensors for start, own in beside.items() if name.startswith(start) and name not in own}
+    held = {name for name in tensors for start, own in beside.items() if name.startswith(start) and name not in own}
+    kept = {name: tensors[name] for name in sorted(held)}
     tensors = {name: tensor for name, tensor in tensors.items() if name not in kept}
-    return wired(Keyed("torch", tensors, modules, tied, beside=dict.fromkeys(sorted(kept), BESIDE)), flow)
+    return wired(Keyed("torch", tensors, modules, tied, beside=dict.fromkeys(kept, BESIDE), kept=kept), flow)
 
 
 def wired(keyed: Keyed, flow: Callable[[], Mapping[str, LayerRecord]]) -> Keyed:

@@ -15,6 +15,7 @@ from layoutx.files.open import open_store
 from layoutx.files.store import Store
 from layoutx.model.callables import built
 from layoutx.model.config import with_input_shape
+from layoutx.model.constants import aside, unformed_aside
 from layoutx.model.entry import named
 from layoutx.model.identify import identified
 from layoutx.model.keyed import Keyed, keyed_module, keyed_store
@@ -144,7 +145,9 @@ def with_forms(
         return identified(r, registry, model.framework, said.get(r.name, ""), guessing=guessing, known=certain)
 
     layers = tuple(formed(r) for r in model.layers)
-    return replace(model, layers=layers)
+    plain = replace(model, layers=layers)
+    found = unformed_aside(plain)
+    return found if found is plain else replace(found, layers=tuple(r if r.form else formed(r) for r in found.layers))
 
 
 def keyed_of(
@@ -167,8 +170,9 @@ def keyed_of(
     if store.format == "pt2" and framework in ("", "torch"):
         from layoutx.model.torch_keyed import keyed_file
 
-        return keyed_file(store, lambda name: _keys(name, known or builtin()))
-    return unstacked(keyed_store(store, framework_of(store, framework)), known or builtin(), values)
+        return aside(keyed_file(store, lambda name: _keys(name, known or builtin())), known or builtin())
+    found = aside(keyed_store(store, framework_of(store, framework)), known or builtin())
+    return unstacked(found, known or builtin(), values)
 
 
 def template_of(
@@ -188,7 +192,7 @@ def template_of(
             return model_of(store, registry, forms)
         if store.format == "pt2":
             return keyed_of(store, to, registry)
-        return unstacked(keyed_store(store, to), registry, values)
+        return unstacked(aside(keyed_store(store, to), registry), registry, values)
     return live_model(like, registry, forms, to if is_tree(like) else "", values=values)
 
 
@@ -220,15 +224,15 @@ def live_model(
         return with_forms(live_records(model, lambda name: name in registry.forms), registry, forms)
     if hasattr(model, "state_dict") and hasattr(model, "named_modules") and not is_tree(model):
         _said_of(model, "torch", framework)
-        return keyed_module(model, lambda name: _keys(name, registry))
+        return aside(keyed_module(model, lambda name: _keys(name, registry)), registry)
     from layoutx.model.torch_keyed import is_export, keyed_export
 
     if is_export(model):
-        return keyed_export(model, lambda name: _keys(name, registry))
+        return aside(keyed_export(model, lambda name: _keys(name, registry)), registry)
     if is_tree(model):
         found = tree_keyed(model, lambda name: _keys(_own(name, registry), registry), framework, inputs)
         modules = {path: replace(m, form=_own(m.form, registry)) for path, m in found.modules.items()}
-        return unstacked(replace(found, modules=modules), registry, values)
+        return unstacked(aside(replace(found, modules=modules), registry), registry, values)
     if is_onnx(model):
         return model_of(onnx_store(model), registry, forms)
     raise UsageError(

@@ -9,6 +9,7 @@ from typing import Any
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError, MatchError, UsageError, raise_all
 from layoutx.frozen import frozen
+from layoutx.model.constants import all_constant, one_row, untrained
 from layoutx.model.keyed import Keyed
 from layoutx.model.matching.evidence import clues, place_name
 from layoutx.model.matching.neighbours import neighbours_of
@@ -23,6 +24,7 @@ from layoutx.model.unmatched import ambiguous, crowded, homeless, refused_words,
 from layoutx.spec.registry import Registry
 
 BY_THE_USER = "paired by the user"
+MOST_READ = 64  # layers or tensors without a counterpart: of more it is another model, whose numbers tell nothing
 MOST_PAIRS = 2_000_000  # of a layer and a place: comparing them takes a minute and 2.5 GB
 
 
@@ -136,7 +138,7 @@ def pair(
     spare: Collection[str] = (),
     values: Mapping[str, Any] = NOTHING,
 ) -> list[Pair]:
-    """Give every layer its place, or refuse.
+    """Give every layer its place, or refuse; what nobody trained needs none, on either side.
 
     Args:
         layers, keyed, fixed, ordered, orders, wires, values: as for `matched`.
@@ -150,17 +152,23 @@ def pair(
     found = matched(
         layers, keyed, registry, fixed, ordered=ordered, orders=orders, wires=wires, values=values, read=False
     )
-    raise_all([error for name, error in found.lost.items() if not found.options[name]], "layers without a place")
-    problems: list[LayoutxError] = [
-        ambiguous(layer, found.open[name], keyed) if (name := layer.record.name) in found.open else found.lost[name]
-        for layer in layers
-        if layer.record.name in found.open or layer.record.name in found.lost
-    ]
     by_name = {layer.record.name: layer for layer in layers}
+    lone = found.lost.keys() - fixed.keys() if len(found.lost) <= MOST_READ else set()
+    free = {name for name in lone if all_constant(by_name[name].record.tensors)}
+    lost = {name: error for name, error in found.lost.items() if name not in free}
+    raise_all([error for name, error in lost.items() if not found.options[name]], "layers without a place")
+    problems: list[LayoutxError] = [
+        ambiguous(layer, found.open[name], keyed) if (name := layer.record.name) in found.open else lost[name]
+        for layer in layers
+        if layer.record.name in found.open or layer.record.name in lost
+    ]
     problems += [untold(by_name[match.record.name], match.candidate) for match in found.pairs if match.candidate.open]
     taken = {full for match in found.pairs for full in match.candidate.names.values()}
     held = {keyed.tied.get(name, name) for name in taken}  # a tensor of two names is used by either of them
     unused = [n for n in keyed.tensors if keyed.tied.get(n, n) not in held and n not in taken and n not in spare]
+    if whole and len(unused) <= MOST_READ:
+        free |= untrained({name: keyed.tensors[name] for name in unused}).keys()
+    unused = [name for name in unused if name not in free]
     if unused and whole and not problems:
         owners = {match.candidate.prefix: match.record.name for match in found.pairs}
         others = [
@@ -173,8 +181,19 @@ def pair(
                 f"{len(unused)} tensors of the {keyed.framework} model have no layer",
                 where=", ".join(unused[:8]) + (", ..." if len(unused) > 8 else ""),
                 why=refused_words(unused, registry, keyed.framework) or "; ".join(others),
-                do=f"leave it as it is (a buffer, say): --skip {unused[0]}; or pair it: --pair LAYER=MODULE",
+                do=_left(unused, keyed),
             )
         )
     raise_all(problems, "the two models could not be paired")
     return list(found.pairs)
+
+
+def _left(unused: Sequence[str], keyed: Keyed) -> str:
+    """What can be done about tensors without a layer."""
+    rows = [name for name in unused if one_row(keyed.tensors[name])]
+    if len(rows) < len(unused):
+        return f"leave it as it is (a buffer, say): --skip {unused[0]}; or pair it: --pair LAYER=MODULE"
+    return (
+        f"{rows[0]} has one row, which the model adds everywhere, and the other model has none: if this is the target, "
+        "set it to zero; of the source, add it to each row of the table of positions and then set it to zero"
+    )

@@ -10,6 +10,7 @@ from layoutx.files.store import NOTHING, Store, Tensor
 from layoutx.frozen import frozen
 
 QUANTISED = "quantised: layoutx does not undo that; convert the float model"
+UNTRAINED = "not trained"  # how what is told of numbers ends that a model could as well make when it is called
 MADE = "is made of it in the graph"  # how a stored tensor is told that others are computed from
 
 

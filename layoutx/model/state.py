@@ -53,7 +53,7 @@ def state_records(keyed: Keyed, registry: Registry, values: Mapping[str, Any] = 
         layers = normalised(layers)
     order = {tensor.name: at for at, tensor in enumerate(keyed.tensors.values())}
     layers.sort(key=lambda record: min(order[tensor.name] for tensor in record.tensors.values()))
-    store = keyed.store or Store(Path("<state dict>"), "live", keyed.tensors)
+    store = keyed.store or Store(Path("<state dict>"), "live", {**keyed.tensors, **keyed.kept})
     tied = {name: f"the same tensor as {first}" for name, first in keyed.tied.items() if name not in keyed.tensors}
     return ModelRecord(keyed.framework, "", tuple(layers), store, {**keyed.leftover, **keyed.beside, **tied})
 

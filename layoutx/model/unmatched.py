@@ -22,6 +22,7 @@ from layoutx.words import near
 
 MOST = 8
 OTHER_RANK = "it would have to have the dimensions"
+ATTENTION = "attention"
 
 
 def _told(layer: Layer) -> str:
@@ -145,6 +146,9 @@ def _remedy(layer: Layer, keyed: Keyed, longer: int, first: bool) -> str:
         why = "where positions are counted from a padding row on, they are the first"
         say = f"then say so (--set offset={longer}), or leave it out with --skip {layer.record.name}"
         return f"the table there has {longer} rows more, and nothing says which they are ({why}): {say}"
+    if layer.bound.kind.name == ATTENTION and keyed.framework == "torch" and not keyed.modules:
+        why = "names and shapes alone do not tell which projections are one attention, or how one is packed"
+        return f"{why}: in the file's place give the live module that has loaded it; or --skip {layer.record.name}"
     return "correct the target model, or leave the layer out with --skip"
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from layoutx.model.record import UNTRAINED
 from layoutx.show.alike_text import exchange_text
 from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row
 
@@ -69,7 +70,8 @@ def _left(found: Match) -> Iterator[Line]:
     for why, many in Counter(joint.leftover.values()).items():
         yield Note(f"in no layer of the source: {plural(many, 'tensor')}, {clean(why, 160)}", 0, "dim")
     if joint.spare:
-        what = "constants of the graph, and what its weights are made of"
+        own = dict.fromkeys(clean(why) for why in joint.spare.values() if why.endswith(UNTRAINED))
+        what = ", ".join(own) or "constants of the graph, and what its weights are made of"
         yield Note(f"in no layer of the target: {plural(len(joint.spare), 'tensor')}, {what}", 0, "dim")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from layoutx.show.alike_text import exchange_text, given_text, placed_text
 from layoutx.show.recognised_text import recognised
-from layoutx.show.settings_text import apart_text
+from layoutx.show.settings_text import apart_text, without_text
 from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row, size_text
 from layoutx.verify.outcome import UNASKED
 from layoutx.words import listed
@@ -88,7 +88,7 @@ def layer_dict(layer: LayerLine) -> dict[str, Any]:
 
 def as_text(report: Report, width: int, color: bool) -> str:
     """The whole report: what came out, the table, what to set, what was left out, how it was proved."""
-    head = ["layer", _word(report.source.get("framework", "source")), report.target, "tensors", "exact", "proof"]
+    head = ["layer", clean(report.source.get("framework", "")) or "source", report.target, "tensors", "exact", "proof"]
     parts = [
         *(prose(line, width, color, style) for line, style in _answer(report)),
         grid(head, _rows(report), width, color),
@@ -98,10 +98,6 @@ def as_text(report: Report, width: int, color: bool) -> str:
     ]
     joined = parts[0] + "\n" + parts[1]
     return "\n\n".join([joined, *(part for part in parts[2:] if part)])
-
-
-def _word(text: object) -> str:
-    return clean(text) or "source"
 
 
 def _answer(report: Report) -> Iterator[tuple[str, str]]:
@@ -122,13 +118,15 @@ def _answer(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _same(report: Report) -> str:
-    if report.end_to_end is not None and report.end_to_end.agrees:
-        return f"the models compute the same{apart_text(report.layers)}{given_text(report.end_to_end, report.alike)}"
+    end, without = report.end_to_end, without_text(report)
+    if end is not None and end.agrees:
+        return f"the models compute the same{apart_text(report.layers)}{given_text(end, report.alike)}{without}"
     proved = sum(layer.proof.largest is not None for layer in report.layers)
     some = f"{proved} of {len(report.layers)} layers compared, and these compute the same"
     said = {len(report.layers): "every layer computes the same", 0: "no layer compared"}.get(proved, some)
-    wanted = report.end_to_end is not None and report.end_to_end.note != UNASKED
-    return said + placed_text(report.alike, len(report.layers)) + (", of the whole models nothing is known" * wanted)
+    whole = ", of the whole models nothing is known" if end is not None and end.note != UNASKED else ""
+    whole = ", the whole models do not" if end is not None and end.agrees is False else whole
+    return said + placed_text(report.alike, len(report.layers)) + whole + (without if whole else "")
 
 
 def _exact(report: Report) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
+from layoutx.job.jobs import LEFT_OUT
 from layoutx.model.differing import together
 from layoutx.show.tables import clean
 from layoutx.words import first, listed
 
 if TYPE_CHECKING:
+    from layoutx.report import Report
     from layoutx.show.report_lines import LayerLine
 
 MOST = 8
@@ -29,3 +31,9 @@ def apart_text(layers: Iterable[LayerLine]) -> str:
 
 def _differing(layers: Iterable[LayerLine]) -> Mapping[str, list[str]]:
     return together((x.name, x.plan.source, x.plan.target) for x in layers if x.settled and x.plan is not None)
+
+
+def without_text(report: Report) -> str:
+    """What the first line says of layers that the user left out, and that stay in the target as they are."""
+    names = [clean(name) for name, why in report.skipped.items() if why == LEFT_OUT]
+    return f" ({listed(names, MOST)} left out)" if names else ""

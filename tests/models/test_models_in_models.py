@@ -282,3 +282,46 @@ def test_a_class_of_ones_own_in_a_file_is_read_from_the_live_model(tmp_path: Pat
     report = lx.port(keras.models.load_model(tmp_path / "m.keras"), module)
     assert report.end_to_end is not None
     assert report.end_to_end.agrees
+
+
+def test_a_file_of_weights_whose_layers_are_numbered_says_so_too(tmp_path: Path) -> None:
+    """As keras_hub's models: a norm inside a layer of another class, of which a file tells two vectors, 0 and 1."""
+
+    class Normed(L.Layer):
+        def __init__(self, **more: Any) -> None:
+            super().__init__(**more)
+            self.up, self.norm = L.Dense(7), L.LayerNormalization()
+
+        def call(self, x: Any) -> Any:
+            return self.norm(self.up(x))
+
+    made = keras.Input((4,))
+    model = filled(keras.Model(made, L.Dense(2)(Normed()(made))))
+    model.save_weights(tmp_path / "m.weights.h5")
+    module = nn.Sequential(nn.Linear(4, 7), nn.LayerNorm(7, 1e-3), nn.Linear(7, 2))
+    with pytest.raises((ConversionError, Problems), match="give the live model"):
+        lx.port(tmp_path / "m.weights.h5", module)
+    report = lx.port(model, module)
+    assert report.end_to_end is not None
+    assert report.end_to_end.agrees
+
+
+def test_a_file_of_attentions_whose_parts_lie_apart_asks_for_the_live_module(tmp_path: Path) -> None:
+    """As BERT's checkpoints: the way back of an attention is no module of it."""
+    from safetensors.torch import save_file
+
+    class Inner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query, self.key, self.value = (nn.Linear(6, 6) for _ in range(3))
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.output = Inner(), nn.Linear(6, 6)
+
+    made = keras.Input((5, 6))
+    model = keras.Model(made, L.MultiHeadAttention(2, 3)(made, made))
+    save_file(Outer().state_dict(), tmp_path / "a.safetensors")
+    with pytest.raises(LayoutxError, match="in the file's place give the live module"):
+        lx.port(tmp_path / "a.safetensors", model)

@@ -31,7 +31,7 @@ from layoutx.verify.compare.named import named
 from layoutx.verify.compare.outputs import applied, own_activation
 from layoutx.verify.compare.pairs import Couple, Gap, Half, in_float32
 from layoutx.verify.compare.rounded import computed_in, precision_note, softened
-from layoutx.verify.compare.scaled import scaled_outside
+from layoutx.verify.compare.scaled import used_outside
 from layoutx.verify.compare.stacks import named_in, stacks_of, title
 from layoutx.verify.compare.states import RECURRENT
 from layoutx.verify.recording import Recording
@@ -118,7 +118,7 @@ def _looked(couple: Couple, runs: Runs, problem: str, same: bool) -> list[Looked
     shown = seen(couple, runs)
     found = look(shown, runs, problem)
     if same:
-        found = [scaled_outside(couple, one) for one in found]
+        found = [used_outside(couple, one) for one in found]
     if shown is not couple:
         orders = [", ".join(f"{axis} {dims}" for axis, dims in c.target.refine.items()) for c in (shown, couple)]
         note = f"in its own run the target flattens a map into it as {orders[0]}, where its habit is {orders[1]}"

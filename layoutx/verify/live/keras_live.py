@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from layoutx.errors import LayoutxError, UsageError, raise_all
+from layoutx.model.keras_live import made_array
 from layoutx.verify.live.arrays import Array, Arrays, cast, cast_all, inputs, options, refused
 from layoutx.verify.live.keras_cudnn import PLAIN, loaded, stand_in, weights_of
 from layoutx.verify.live.keras_own_live import SHIFTED, built
@@ -65,6 +66,16 @@ def describe(
     return [("/".join(path), tuple(weight.shape)) for path, weight in zip(_paths(layer), layer.weights, strict=True)]
 
 
+def precision(form: str, config: Mapping[str, Any], dtype: str) -> str:
+    """float64 on TensorFlow alone: elsewhere Keras computes products in float32, whatever it is given and gives.
+
+    keras 3.15.1 src/backend/common/dtypes.py BIT64_TO_BIT32_DTYPE.
+    """
+    keras = library(config.get("version", 3))
+    on = keras.config.backend() if int(config.get("version", 3)) > 2 else "tensorflow"
+    return dtype if on == "tensorflow" else "float32"
+
+
 def library(version: Any) -> Any:
     """The module `keras` (3) or `tf_keras` (2)."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -119,17 +130,17 @@ def _call(form: str, layer: Any, data: Mapping[str, Array]) -> dict[str, Array]:
     name, _ = stand_in(form.rpartition(".")[2], {})
     if name in SCORED:
         query, key, value = inputs(form, data, "query", "key", "value")
-        return {"y": np.asarray(layer([query, value, key]))}
+        return {"y": made_array(layer([query, value, key]))}
     if name in ATTENTION:
         query, key, value = inputs(form, data, "query", "key", "value")
-        return {"y": np.asarray(layer(query, value, key=key, training=False))}
+        return {"y": made_array(layer(query, value, key=key, training=False))}
     (x,) = inputs(form, data, "x")
     if name in CONV_LSTM:
-        return dict(zip(("y", "h", "c"), (np.asarray(output) for output in layer(x)), strict=True))
+        return dict(zip(("y", "h", "c"), (made_array(output) for output in layer(x)), strict=True))
     if name not in RECURRENT:
         # few layers know `training`, and all are in inference mode without it
-        return {"y": np.asarray(layer(x))}
-    y, *states = (np.asarray(output) for output in layer(x))
+        return {"y": made_array(layer(x))}
+    y, *states = (made_array(output) for output in layer(x))
     kinds = ("h", "c") if name == "LSTM" else ("h",)
     return {"y": y, **{kind: np.stack(states[k :: len(kinds)]) for k, kind in enumerate(kinds)}}
 

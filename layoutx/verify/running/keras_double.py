@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from layoutx.model.keras_live import made_array
 from layoutx.plan.plan import Array
-from layoutx.verify.running.keras_watch import as_array, is_model
+from layoutx.verify.running.keras_watch import is_model
 from layoutx.verify.running.untouched import Change, changed, same_random
 
 STATISTICS = ("mean", "variance")
@@ -117,4 +118,4 @@ def same_state(model: Any) -> Iterator[None]:
 
 
 def _value(variable: Any) -> Array:
-    return as_array(variable.value if hasattr(variable, "path") else variable)
+    return made_array(variable.value if hasattr(variable, "path") else variable)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from layoutx.errors import LayoutxError
+from layoutx.model.keras_live import made_array
 from layoutx.plan.plan import Array
 from layoutx.verify.made import probes
 from layoutx.verify.plain import packed
@@ -21,7 +22,6 @@ from layoutx.verify.running.keras_double import float64_clone, in_float64, same_
 from layoutx.verify.running.keras_watch import (
     Known,
     Watch,
-    as_array,
     children,
     is_model,
     is_tensor,
@@ -64,7 +64,7 @@ class KerasRunner:
         Raises:
             UsageError: the model does not run on these inputs.
         """
-        return widest(lambda wide, note: self._recorded(inputs, wide, note), double)
+        return widest(lambda wide, note: self._recorded(inputs, wide, note), double and self._doubles())
 
     def layer(self, name: str, inputs: Sequence[Array], names: Sequence[str] = ()) -> tuple[Array, ...]:
         """What one layer gives alone, in float64; in the model's own dtype where that fails.
@@ -74,7 +74,7 @@ class KerasRunner:
         """
         name = resolved(name, self.layers())
         problem: Exception | None = None
-        for double in (True, False):
+        for double in (True, False) if self._doubles() else (False,):
             try:
                 known = self._known(self._model(double)).get(name)
                 if known is None:
@@ -99,6 +99,14 @@ class KerasRunner:
                 return first, second, _outputs(self.model(data, training=False))
         except Exception:
             return None
+
+    def _doubles(self) -> bool:
+        """Whether products of float64 are computed in it: on torch Keras 3 rounds them, and gives float64 all the same.
+
+        keras 3.15.1 src/backend/common/dtypes.py BIT64_TO_BIT32_DTYPE.
+        """
+        library = library_of(self.model)
+        return not hasattr(library, "Operation") or library.config.backend() != "torch"
 
     def _model(self, double: bool) -> Any:
         """The model to call: this one, or the float64 clone of a tf_keras model, made once."""
@@ -190,4 +198,4 @@ def _names(model: Any) -> tuple[str, ...]:
 
 
 def _outputs(result: Any) -> tuple[Array, ...]:
-    return tuple(as_array(t) for t in flattened(result, is_tensor))
+    return tuple(made_array(t) for t in flattened(result, is_tensor))

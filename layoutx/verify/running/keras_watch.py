@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from layoutx.frozen import frozen
+from layoutx.model.keras_live import made_array
 from layoutx.plan.plan import Array
 from layoutx.verify.running.events import Event
 from layoutx.verify.running.nested import Arguments, Place, arguments, flattened
@@ -114,7 +115,7 @@ class Watch:
     def array(self, value: Any) -> Array:
         """The tensor as an array, one for each tensor."""
         if id(value) not in self._arrays:
-            self._arrays[id(value)] = (value, as_array(value))
+            self._arrays[id(value)] = (value, made_array(value))
         return self._arrays[id(value)][1]
 
     def _watched(self, original: Any) -> Any:
@@ -274,8 +275,3 @@ def is_tensor(value: Any) -> bool:
     return kind.__name__ in ("EagerTensor", "ndarray", "ArrayImpl") or (
         kind.__module__.startswith("torch") and hasattr(value, "detach")
     )
-
-
-def as_array(value: Any) -> Array:
-    """A tensor of any of Keras' backends as an array."""
-    return np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
