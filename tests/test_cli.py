@@ -280,7 +280,7 @@ def test_a_converted_file_is_not_converted_again(capsys: Out, tmp_path: Path) ->
     _, err = convert(capsys, tmp_path / "once.safetensors", status=1, folder=tmp_path)
     assert " ".join(err.split()).startswith(
         "ConversionError: once.safetensors already holds torch weights, made by layoutx from digits.keras (keras) "
-        "converting it again would permute its numbers a second time "
+        "it would become the same file again "
     )
 
 

@@ -17,6 +17,8 @@ KEY = "layoutx"
 RECORDING = "layoutx.recording"  # the same of a recording, which holds no weights
 CHUNK = 1 << 20
 SMALL = 64 << 20  # bytes of a source that is always read for its SHA-256
+LABEL = "format"  # of safetensors files: what transformers 4 refuses a file without, if that has any metadata at all
+LABELS = {"pt": "torch", "mlx": "mlx", "flax": "flax"}
 
 
 def certificate_of(store: Store) -> dict[str, Any] | None:
@@ -33,12 +35,27 @@ def certificate_of(store: Store) -> dict[str, Any] | None:
 
 def to_metadata(certificate: Mapping[str, Any]) -> dict[str, str]:
     """The certificate as a file's text metadata; the same conversion gives the same text."""
-    return {KEY: json.dumps(certificate, sort_keys=True, separators=(",", ":"), allow_nan=False)}
+    text = json.dumps(certificate, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return {**label_of(_made_for(certificate)), KEY: text}
+
+
+def label_of(framework: str) -> dict[str, str]:
+    """The text metadata by which others know whose names a file holds; none where there is no word for it."""
+    words = {owner: label for label, owner in LABELS.items()}
+    return {LABEL: words[framework]} if framework in words else {}
+
+
+def labelled(store: Store) -> str:
+    """The framework whose names a file holds, as its label says; "" where it has none."""
+    return LABELS.get(store.metadata.get(LABEL, ""), "") if store.format == "safetensors" else ""
 
 
 def made_for(store: Store) -> str:
     """The framework whose names a file holds, as its certificate says; "" where it has none, or says nothing."""
-    found = certificate_of(store) or {}
+    return _made_for(certificate_of(store) or {})
+
+
+def _made_for(found: Mapping[str, Any]) -> str:
     transfer = found.get("transfer")
     said = transfer.get("framework") if isinstance(transfer, dict) else found.get("target")
     return said if isinstance(said, str) else ""
@@ -66,7 +83,7 @@ def _made_from(store: Store) -> str:
 
 
 def refuse_twice(store: Store, to: str) -> None:
-    """Refuse to convert a file that layoutx already made for this framework.
+    """Refuse to convert a file that layoutx already made for this framework, where it would become the same file.
 
     Raises:
         ConversionError: with what the certificate says.
@@ -74,8 +91,9 @@ def refuse_twice(store: Store, to: str) -> None:
     if made_for(store) == to:
         raise ConversionError(
             f"{store.path.name} already holds {to} weights, made by layoutx from {_made_from(store)}",
-            why="converting it again would permute its numbers a second time",
-            do="convert the original file instead; `layoutx inspect` shows what this one is",
+            why="it would become the same file again",
+            do="ask for another dtype (--dtype), shards (--max-shard-size) or kind of file (-o); "
+            "`layoutx inspect` shows what this one is",
         )
 
 

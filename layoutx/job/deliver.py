@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layoutx.errors import LayoutxError, UsageError
-from layoutx.files.certificate import check_checksum
+from layoutx.files.certificate import check_checksum, label_of
 from layoutx.files.dtypes import Array, DType, settled
 from layoutx.files.hashes import WIDTHS, XXH3, hash_of
 from layoutx.files.laid.lay import can_lay
@@ -56,6 +56,7 @@ class How:
         most: the most bytes of a shard; None: one file.
         resume: take what an earlier run of the same job finished.
         run: how shards are made: one by one, or by an executor's workers. kind: of the hashes.
+        dry: all is done but the writing.
     """
 
     verify: str = "auto"
@@ -65,6 +66,7 @@ class How:
     resume: bool = False
     run: Run = one_by_one
     kind: str = XXH3
+    dry: bool = False
 
 
 def how_of(
@@ -75,6 +77,7 @@ def how_of(
     resume: bool,
     executor: Executor | Callable[[], Executor] | None = None,
     checksum: str = "",
+    dry: bool = False,
 ) -> How:
     """What callers write as `How`; see `layoutx.convert.convert`.
 
@@ -97,7 +100,7 @@ def how_of(
     check_level(verify)
     check_checksum(checksum)
     kind = checksum or XXH3
-    return How(verify, jobs_of(jobs), None if dtype is None else dtype_named(dtype), size, resume, run, kind)
+    return How(verify, jobs_of(jobs), None if dtype is None else dtype_named(dtype), size, resume, run, kind, dry)
 
 
 def deliver(
@@ -126,6 +129,7 @@ def deliver(
     template = target.store if isinstance(target, ModelRecord) else None
     if output is not None:
         _check_format(output, template, how, bool(job.stacked))
+    output = None if how.dry else output
     if output is not None and (job.stacked or not can_lay(output, template)):
         moved = move(job, options, live=live and level == "layers", proved=computed(level, job))
         with uploaded(output, level != "none") as place:
@@ -163,7 +167,7 @@ def _laid(
                 expected[name] = plain_hash(by_name[name], array, how.kind)
 
     moved = move(job, options, live=live and level == "layers", proved=proved, taken=taken)
-    moved.written = set(moves.owner)
+    moved.written = {*moves.owner, *job.kept}
     moved.nbytes = sum(one.nbytes for one in moves.tensors)
     moved.shards = len(partition(entries_of(moves.tensors), how.most)) if how.most is not None else 1
 
@@ -189,13 +193,13 @@ def _laid(
         clear(output)
     else:
         with _spooled(output), at_work(output):
-            _sharded(moves, output, how, level, seen)
+            _sharded(moves, output, label_of(job.target), how, level, seen)
     return moved
 
 
 def _read(job: Job) -> list[Tensor]:
     """The source tensors that a job reads and the file holds, each once; of layers kept as one the whole tensor."""
-    found = whole_of(tensor for layer in job.layers for tensor in layer.sources.values())
+    found = whole_of(job.read())
     return [tensor for tensor in found if not tensor.derived]
 
 
@@ -207,6 +211,7 @@ def _spooled(output: Path) -> AbstractContextManager[None]:
 def _sharded(
     moves: Moves,
     output: Path,
+    label: Mapping[str, str],
     how: How,
     level: str,
     seen: Callable[[Mapping[str, Told], Sequence[tuple[Move, Told]]], Mapping[str, str]],
@@ -214,7 +219,7 @@ def _sharded(
     assert how.most is not None
     again = level != "none"
     shards = make_shards(
-        moves, output, how.most, {}, jobs=how.jobs, again=again, resume=how.resume, run=how.run, kind=how.kind
+        moves, output, how.most, label, jobs=how.jobs, again=again, resume=how.resume, run=how.run, kind=how.kind
     )
     try:
         with brought(moves.again) as near:

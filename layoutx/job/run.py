@@ -31,6 +31,7 @@ class Moved:
         written: names of the output's tensors, where they are not kept as arrays.
         nbytes, shards: of the output's tensors, and in how many files they lie.
         news: how often making the output showed more of a layer than was known before.
+        rounded: output name of a kept tensor that became a narrower dtype -> what it lost, in words.
         hashes, origins: of the output's tensors, and of the source's that were read for them, by name.
     """
 
@@ -41,6 +42,7 @@ class Moved:
     nbytes: int = 0
     shards: int = 1
     news: int = 0
+    rounded: dict[str, str] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
 
@@ -75,6 +77,8 @@ def move(
                 carry(layer, options, moved, live, prove, taken)
         except LayoutxError as error:
             problems.append(error.at(layer.record.place))
+    if taken is None:
+        moved.arrays.update({name: tensor.read() for name, tensor in job.kept.items()})
     for tied, kept in job.tied.items():
         if tied in moved.arrays and kept in moved.arrays:
             problems += _unequal(f"{tied}, which is {kept} in the target,", moved.arrays[kept], moved.arrays[tied])
