@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import UsageError
-from layoutx.files.blob import bytes_of, unchanged
+from layoutx.files.blob import bytes_of, files_of, unchanged
 from layoutx.files.certificate import KEY, digest_of, sha256, to_metadata
 from layoutx.files.certified import hashed
 from layoutx.files.guarded import broken
@@ -205,11 +205,13 @@ def convert(
         noted,
         live,
         lambda: unchanged(began, store, template),
+        [*files_of(store), *(files_of(template) if template is not None else ())],
     )
     made = sha256(Path(name)) if checksum and name and Path(name).is_file() else ""
     again = bool(before) and before == written[KEY]
     back = None if job.kept else way_back(store, to, moved.hashes, how.kind)
-    return replace(told(moved), seconds=perf_counter() - started, sha256=made, again=again, back=back)
+    there = moved.there if resume else None
+    return replace(told(moved), seconds=perf_counter() - started, sha256=made, again=again, back=back, there=there)
 
 
 @uncollected()

@@ -43,6 +43,7 @@ class Report:
         rounded: of these, the name of each that became a narrower dtype -> what it lost.
         tensors_used, tensors_total: of the source, without the leftover ones. keys_written, keys_total: of the target.
         nbytes, shards: of the tensors that are written, or would be, and in how many files; 0 where nobody counted.
+        there: how many of the shards an earlier, stopped run had finished; None where nobody asked.
         exactness: of the whole. seconds: how long it took; None where nobody measured.
         end_to_end: how the outputs of the two models compare; None where files were converted.
         certified: whether the output is a file that holds the certificate. sha256: of that file, where asked for.
@@ -69,6 +70,7 @@ class Report:
     keys_total: int = 0
     nbytes: int = 0
     shards: int = 1
+    there: int | None = field(default=None, compare=False)
     exactness: str = "moves"
     seconds: float | None = field(default=None, compare=False)
     end_to_end: EndToEnd | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,6 +112,7 @@ def deliver(
     certified: Certified,
     live: bool,
     unchanged: Callable[[], None],
+    files: Collection[tuple[Path, str]] = (),
 ) -> Moved:
     """Carry out a job.
 
@@ -121,6 +122,7 @@ def deliver(
         live: compute proofs with the target's framework where all layers are proved.
         unchanged: refuses sources that changed since they were opened; asked when all is read, before it is put in
             its place.
+        files: those of the sources, with their states.
 
     Raises:
         LayoutxError: everything that prevents it, together; no output is written then.
@@ -140,7 +142,7 @@ def deliver(
         return moved
     # thousands of small objects that all stay; whoever runs for minutes has its garbage collected
     with uncollected() if level != "layers" and nbytes_of(job) <= MOST_BYTES else nullcontext():
-        return _laid(job, target, options, how, output, certified, live, unchanged, level)
+        return _laid(job, target, options, how, output, certified, live, unchanged, level, files)
 
 
 def _laid(
@@ -153,6 +155,7 @@ def _laid(
     live: bool,
     unchanged: Callable[[], None],
     level: str,
+    files: Collection[tuple[Path, str]],
 ) -> Moved:
     """The same for an output that is laid out before its numbers are known, or for none."""
     proved, template = computed(level, job), target.store if isinstance(target, ModelRecord) else None
@@ -193,7 +196,7 @@ def _laid(
         clear(output)
     else:
         with _spooled(output), at_work(output):
-            _sharded(moves, output, label_of(job.target), how, level, seen)
+            moved.there = _sharded(moves, output, label_of(job.target), how, level, seen, files)
     return moved
 
 
@@ -215,11 +218,22 @@ def _sharded(
     how: How,
     level: str,
     seen: Callable[[Mapping[str, Told], Sequence[tuple[Move, Told]]], Mapping[str, str]],
-) -> None:
+    files: Collection[tuple[Path, str]],
+) -> int:
+    """Make the shards and put them in place; how many were there from a stopped run."""
     assert how.most is not None
     again = level != "none"
     shards = make_shards(
-        moves, output, how.most, label, jobs=how.jobs, again=again, resume=how.resume, run=how.run, kind=how.kind
+        moves,
+        output,
+        how.most,
+        label,
+        jobs=how.jobs,
+        again=again,
+        resume=how.resume,
+        run=how.run,
+        kind=how.kind,
+        files=files,
     )
     try:
         with brought(moves.again) as near:
@@ -231,6 +245,7 @@ def _sharded(
         shards.drop()
         raise
     shards.publish(metadata)
+    return shards.there
 
 
 def _check_format(output: Path, template: Store | None, how: How, stacked: bool) -> None:

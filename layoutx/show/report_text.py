@@ -50,6 +50,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "keys": {"written": report.keys_written, "of": report.keys_total},
         "bytes": report.nbytes,
         "shards": report.shards,
+        "there": report.there,
         "end_to_end": asdict(report.end_to_end) if report.end_to_end is not None else None,
         "seconds": report.seconds,
         "sha256": report.sha256,
@@ -238,6 +239,9 @@ def _summary(report: Report) -> Iterator[str]:
     if unsaid:
         unsaid_names = clean(listed(unsaid, FEW))
         yield f"The source does not tell settings (eps, padding, strides, ...): compare those of {unsaid_names}."
+    if report.there is not None:
+        none = "" if report.there else ": no run of this very conversion was stopped"
+        yield f"{report.there:,} of {plural(report.shards, 'shard')} taken over{none}."
     yield from recognised(report)
     end = [f"{report.seconds:.2f} s."] if report.seconds is not None else []
     if report.output and report.certified:

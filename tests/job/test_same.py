@@ -160,3 +160,77 @@ def test_a_dry_run_looks_at_the_place_and_the_format(state, tmp_path: Path, caps
     assert "14 of 14 target keys made, none written" in told
     assert "shards" in told
     assert [one.name for one in tmp_path.iterdir()] == ["m.pt"]
+
+
+def stopped_after(many: int):
+    def told(done: int, of: int, what: str) -> None:
+        if "is done" in what and done >= many:
+            raise KeyboardInterrupt
+
+    return told
+
+
+@pytest.mark.parametrize("kind", ["pt", "npz", "bin", "live"])
+def test_shards_of_a_source_that_changed_since_are_made_anew(tmp_path: Path, kind: str) -> None:
+    """No tensor of these says where it lies: with the file as it is now, shards of the old one were taken over."""
+    states = [{f"{i}.weight": torch.randn(29, 31) for i in range(5)} for _ in range(2)]
+    source = tmp_path / {"pt": "m.pt", "npz": "m.npz", "bin": "m.bin.index.json", "live": ""}[kind]
+
+    def saved(state: dict[str, torch.Tensor]) -> object:
+        if kind == "live":
+            layers = torch.nn.Sequential(*(torch.nn.Linear(31, 29, bias=False) for _ in range(5)))
+            layers.load_state_dict(state)
+            return layers
+        if kind == "npz":
+            np.savez_compressed(source, **{name: value.numpy() for name, value in state.items()})
+        elif kind == "bin":
+            torch.save(state, tmp_path / "m-1.bin")
+            source.write_text(json.dumps({"weight_map": dict.fromkeys(state, "m-1.bin")}))
+        else:
+            torch.save(state, source)
+        return source
+
+    options = {"to": "flax" if kind == "live" else "torch", "from_": "torch", "max_shard_size": "5KB", "live": False}
+    for state in states:
+        with pytest.raises(KeyboardInterrupt):
+            lx.convert(saved(state), tmp_path / "o.safetensors", progress=stopped_after(2), **options)
+    report = lx.convert(saved(states[0]), tmp_path / "o.safetensors", resume=True, **options)
+    made = {name: tensor.read() for name, tensor in open_store(tmp_path / "o.safetensors.index.json").tensors.items()}
+    for name, (array, value) in enumerate(zip(made.values(), states[0].values(), strict=True)):
+        np.testing.assert_array_equal(array.T if kind == "live" else array, value.numpy(), str(name))
+    assert report.there == 0
+    assert "0 of 5 shards taken over" in str(report)
+
+
+def test_what_a_stopped_run_finished_is_counted(state, tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "m.pt")
+    options = {"to": "torch", "max_shard_size": "2KB"}
+    with pytest.raises(KeyboardInterrupt):
+        lx.convert(tmp_path / "m.pt", tmp_path / "o.safetensors", progress=stopped_after(2), **options)
+    report = lx.convert(tmp_path / "m.pt", tmp_path / "o.safetensors", resume=True, **options)
+    unchanged(tmp_path / "o.safetensors.index.json", state)
+    assert report.there >= 2
+    assert f"{report.there} of {report.shards} shards taken over" in str(report)
+
+
+def test_shards_that_torch_saved(state, tmp_path: Path) -> None:
+    """pytorch_model.bin.index.json, as transformers wrote it before safetensors; tied names within a shard are told."""
+    state["1.tied"] = state["2.weight"]
+    places = {name: f"m-0000{1 + (name[0] in '12')}-of-00002.pth" for name in state}
+    for file in set(places.values()):
+        torch.save({name: state[name] for name in state if places[name] == file}, tmp_path / file)
+    (tmp_path / "m.bin.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    report = lx.convert(tmp_path / "m.bin.index.json", tmp_path / "o.safetensors", to="torch")
+    unchanged(tmp_path / "o.safetensors", state)
+    assert report.source["bytes"] > sum(value.nbytes for value in state.values())
+    assert "2.weight" in open_store(tmp_path).metadata["checkpoint:tied"]
+    with pytest.raises(UsageError, match="the output is a file of the source itself"):
+        lx.convert(tmp_path / "m.bin.index.json", tmp_path / "m-00001-of-00002.pth", to="torch")
+
+
+def test_an_exported_program_is_verified_against(tmp_path: Path) -> None:
+    """Its tensors lie in a zip, as views of their storages: `verify --source` ended in a ValueError."""
+    layer = torch.nn.Linear(5, 7)
+    torch.export.save(torch.export.export(torch.nn.Sequential(layer), (torch.ones(3, 5),)), tmp_path / "m.pt2")
+    lx.convert(tmp_path / "m.pt2", tmp_path / "o.safetensors", to="torch")
+    assert lx.verify_file(tmp_path / "o.safetensors", tmp_path / "m.pt2").ok
