@@ -95,7 +95,7 @@ def model_of(
         bare = not (template or config) and all(r.note.startswith(UNSAID) for r in model.layers)
     else:
         keyed = plain(keyed_of(store, framework, registry, values))
-        model = told(state_records(keyed, registry, values), keyed, registry)
+        model = told(state_records(keyed, registry, values, forms), keyed, registry)
     refused = refusal_of([layer.name for layer in model.layers])
     for place, layer in enumerate(model.layers if refused else ()):
         named(layer.name, "layer's name", f"{store.path}, layer {place}")
@@ -262,7 +262,7 @@ def live_source(
     found = live_model(model, registry, framework=framework, values=values)
     if isinstance(found, Keyed):
         found = plain(found)
-        found = told(state_records(found, registry, values), found, registry)
+        found = told(state_records(found, registry, values, forms), found, registry)
     return with_values(with_forms(found, registry, forms, values=values), registry, values)
 
 
