@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import SUPPRESS, Action, ArgumentParser, RawDescriptionHelpFormatter
 from importlib import import_module
 from typing import Any, NoReturn
@@ -10,6 +11,7 @@ from layoutx.cli import commands, engine
 from layoutx.cli.report import option as report_option
 from layoutx.errors import UsageError
 from layoutx.version import VERSION
+from layoutx.words import near
 
 # in the order of the help
 COMMANDS = (
@@ -25,6 +27,10 @@ class Parser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse found wrong."""
+        wrong = re.match(r"argument COMMAND: invalid choice: '(.*?)'", message)
+        if wrong:
+            why = near(wrong[1], COMMANDS, "the commands are")
+            raise UsageError(f"there is no command {wrong[1]!r}", why=why, do="see layoutx --help")
         raise UsageError(message, do=f"see {self.asked or self.prog} --help")
 
 

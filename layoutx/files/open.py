@@ -67,7 +67,7 @@ def _opened(path: Path) -> Store:
         if len(meant) == 1:
             return _opened(meant[0])
         which = some([file.name for file in meant]) or READS
-        raise FileError(f"{path.name or path} is a folder", where=str(path), do="name a file in it: " + which)
+        raise UsageError(f"{path.name or path} is a folder", where=str(path), do="name a file in it: " + which)
     if path.name == "saved_model.pb":
         return _opened(path.parent)
     beside = path.with_name(f"{_OF_ONE.sub('', path.name)}.index")

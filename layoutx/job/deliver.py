@@ -84,23 +84,20 @@ def how_of(
     Raises:
         UsageError: words and numbers that mean nothing.
     """
-    if jobs is not None and jobs < 1:
-        raise UsageError(
-            f"{jobs} threads cannot do anything", do="give 1 or more, or nothing for one for each core, up to 8"
-        )
+    threads = jobs_of(jobs)
     size = size_of(most) if isinstance(most, str) else most
     run: Run = one_by_one
     if executor is not None:
         from layoutx.job.executors import MOST, over
 
-        size, jobs = size or MOST, jobs or 1  # an executor has a worker for each core
+        size, threads = size or MOST, jobs or 1  # an executor has a worker for each core
         run = over(executor, size)
     if resume and size is None:
         raise UsageError("there is nothing to resume without shards", do="give --max-shard-size as the first time")
     check_level(verify)
     check_checksum(checksum)
     kind = checksum or XXH3
-    return How(verify, jobs_of(jobs), None if dtype is None else dtype_named(dtype), size, resume, run, kind, dry)
+    return How(verify, threads, None if dtype is None else dtype_named(dtype), size, resume, run, kind, dry)
 
 
 def deliver(

@@ -31,6 +31,7 @@ from layoutx.spec.registry import MAIN, Registry
 from layoutx.spec.registry import registry as builtin
 from layoutx.words import near
 
+JAX = ("flax", "nnx", "haiku", "equinox")  # jax itself has no layers, and these keep theirs each in its own way
 KERAS_FORMATS = ("keras", "weights.h5", "h5", "live")
 
 
@@ -117,7 +118,8 @@ def check_framework(name: str, registry: Registry) -> None:
     """
     frameworks = sorted(set(registry.last_names()), key=lambda one: ([*MAIN, one].index(one), one))
     if name not in frameworks:
-        raise UsageError(f"no framework is called {name!r}", why=near(name, frameworks, "known:"))
+        do = f"--from and --to name one of them: {', '.join(JAX)}" if name == "jax" else ""
+        raise UsageError(f"no framework is called {name!r}", why=near(name, frameworks, "known:"), do=do)
 
 
 def with_forms(
