@@ -27,7 +27,7 @@ from layoutx.job.named import plan_named
 from layoutx.job.recognised import held, way_back
 from layoutx.job.run import Moved
 from layoutx.job.said import said_of
-from layoutx.job.same import already, is_same, plan_same, refuse_same
+from layoutx.job.same import already, is_same, plan_same, refuse_same, still_noted
 from layoutx.model.callables import built
 from layoutx.model.config import config_of
 from layoutx.model.keyed import Keyed
@@ -173,10 +173,10 @@ def convert(
             f"nothing of {path.name} is left to convert",
             why="; ".join(f"{name}: {why}" for name, why in job.skipped.items()),
         )
-    digest = digest_of(path, checksum) if final is not None else {}
+    digest = digest_of(store, checksum) if final is not None else {}
     said = said_of(options, like=like, config=config, from_=from_, input_shape=input_shape, dtype=dtype)
 
-    name = "" if final is None else str(output)
+    name, before_it = "" if final is None else str(output), still_noted(store, job)
     reports: dict[int, Report] = {}
 
     def told(moved: Moved) -> Report:
@@ -193,7 +193,7 @@ def convert(
         if moved.news not in certificates:
             certificates[moved.news] = told(moved).certificate(digest)
         hashes = hashed(how.kind, moved.hashes, moved.origins)
-        written.update(to_metadata({**certificates[moved.news], **hashes, "options": said}))
+        written.update(to_metadata({**certificates[moved.news], **before_it, **hashes, "options": said}))
         return written
 
     moved = deliver(

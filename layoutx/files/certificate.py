@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from layoutx.errors import ConversionError, UsageError
-from layoutx.files.blob import reading
+from layoutx.files.blob import files_of, reading
 from layoutx.files.hashes import SHA256
-from layoutx.files.remote import is_file, opened, size_of
+from layoutx.files.remote import is_file, opened, size_of, url_of
 from layoutx.files.store import Store
 
 KEY = "layoutx"
@@ -97,10 +97,22 @@ def refuse_twice(store: Store, to: str) -> None:
         )
 
 
-def digest_of(path: Path, checksum: str) -> dict[str, str]:
-    """The SHA-256 of a source file: reading 2 GB for it takes longer than converting them, so only on request."""
-    wanted = is_file(path) and (bool(checksum) or size_of(path) <= SMALL)
-    return {"sha256": sha256(path)} if wanted else {}
+def digest_of(store: Store, checksum: str) -> dict[str, Any]:
+    """The SHA-256 of a source's file, and of one in shards that of each beside its size.
+
+    Reading 2 GB for it takes longer than converting them, so only on request.
+    """
+    path = store.path
+    found: dict[str, Any] = {}
+    if is_file(path) and (bool(checksum) or size_of(path) <= SMALL):
+        found["sha256"] = sha256(path)
+    shards = {one: one.stat().st_size for one, _ in files_of(store) if one != path and url_of(one) is None}
+    if shards and url_of(path) is None:
+        hashed = bool(checksum) or sum(shards.values()) <= SMALL
+        found["files"] = {
+            one.name: {"bytes": size, **({"sha256": sha256(one)} if hashed else {})} for one, size in shards.items()
+        }
+    return found
 
 
 def check_checksum(said: str) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from layoutx.errors import UsageError
-from layoutx.files.certificate import check_said, refuse_twice
+from layoutx.files.certificate import certificate_of, check_said, refuse_twice
 from layoutx.files.store import Store, Tensor
 from layoutx.job.deliver import How
 from layoutx.job.jobs import Job, Options, covers
 from layoutx.model.keyed import Keyed, keyed_store
 from layoutx.model.load import says_itself
+from layoutx.model.noted import NOTED
 from layoutx.model.spelling import told_by
 from layoutx.words import near
 
@@ -60,6 +62,19 @@ def already(store: Store, to: str) -> UsageError:
 
 def _ending(store: Store) -> str:
     return FOLDERS.get(store.format, store.path.suffix)
+
+
+def still_noted(store: Store, job: Job) -> dict[str, Any]:
+    """What the source's certificate says of its layers' forms, for that of a file that keeps them all."""
+    layers = (certificate_of(store) or {}).get(NOTED) or (certificate_of(store) or {}).get("layers")
+    if not job.kept or not isinstance(layers, list):
+        return {}
+    said = [
+        {key: one[key] for key in ("name", "target", "tensors") if key in one}
+        for one in layers
+        if isinstance(one, dict)
+    ]
+    return {NOTED: said} if said else {}
 
 
 def plan_same(store: Store, to: str, options: Options, plain: Callable[[Keyed], Keyed]) -> Job:

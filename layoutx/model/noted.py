@@ -12,6 +12,7 @@ from layoutx.model.spelling import PARAMS, STATS
 from layoutx.spec.guess import Guess
 
 Noted = Mapping[str, tuple[int, str]]  # the file's name of a tensor -> which layer has it, and the layer's form
+NOTED = "noted"  # in the certificate of a file made anew for its own framework: the layers as its source had them
 WHY = "the file's certificate"
 
 
@@ -21,7 +22,7 @@ def noted_of(store: Store | None, framework: str) -> Noted:
     A certificate is a stranger's text: it decides between forms that fit, and gives none that does not.
     """
     certificate = certificate_of(store) if store is not None else None
-    layers = certificate.get("layers") if certificate is not None else None
+    layers = (certificate.get(NOTED) or certificate.get("layers")) if certificate is not None else None
     if store is None or not isinstance(layers, list) or made_for(store) != framework:
         return NOTHING
     found: dict[str, tuple[int, str]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -234,3 +235,19 @@ def test_an_exported_program_is_verified_against(tmp_path: Path) -> None:
     torch.export.save(torch.export.export(torch.nn.Sequential(layer), (torch.ones(3, 5),)), tmp_path / "m.pt2")
     lx.convert(tmp_path / "m.pt2", tmp_path / "o.safetensors", to="torch")
     assert lx.verify_file(tmp_path / "o.safetensors", tmp_path / "m.pt2").ok
+
+
+def test_the_certificate_knows_every_shard_of_the_source(state, tmp_path: Path) -> None:
+    """The index alone was hashed: it names tensors and files, and none of their bytes."""
+    torch.save(state, tmp_path / "m.pt")
+    lx.convert(tmp_path / "m.pt", tmp_path / "a.safetensors", to="torch", max_shard_size="2KB")
+    index = tmp_path / "a.safetensors.index.json"
+    lx.convert(index, tmp_path / "b.safetensors", to="torch")
+    about = json.loads(open_store(tmp_path / "b.safetensors").metadata["layoutx"])["source"]
+    assert about["sha256"] == hashlib.sha256(index.read_bytes()).hexdigest()
+    shards = sorted(tmp_path.glob("a-*.safetensors"))
+    assert about["files"] == {
+        one.name: {"bytes": one.stat().st_size, "sha256": hashlib.sha256(one.read_bytes()).hexdigest()}
+        for one in shards
+    }
+    assert f"and {len(shards)} files that it names" in " ".join(str(lx.inspect(tmp_path / "b.safetensors")).split())

@@ -62,14 +62,15 @@ def test_the_way_back_needs_nothing_said_again(tmp_path: Path, monkeypatch, most
     save(tmp_path / "m.npz", llama(2), {})
     lx.convert(tmp_path / "m.npz", tmp_path / "a.msgpack", to="flax", from_="torch", forms=FORMS, live=False)
     lx.convert(tmp_path / "a.msgpack", tmp_path / "b.safetensors", to="torch", live=False)
-    found = lx.convert(tmp_path / "b.safetensors", tmp_path / "c.msgpack", to="flax", live=False)
+    lx.convert(tmp_path / "b.safetensors", tmp_path / "n.pt", to="torch")  # made anew, and it still knows
+    found = lx.convert(tmp_path / "n.pt", tmp_path / "c.msgpack", to="flax", live=False)
     assert {layer.source for layer in found.layers} == {"torch.Linear", "torch.RMSNorm", "torch.Embedding"}
     back, again = (open_store(tmp_path / name).tensors for name in ("b.safetensors", "c.msgpack"))
     for name, array in llama(2).items():
         np.testing.assert_array_equal(back[name].read(), array)
     for name, tensor in open_store(tmp_path / "a.msgpack").tensors.items():
         np.testing.assert_array_equal(again[name].read(), tensor.read())
-    assert lx.verify_file(tmp_path / "c.msgpack", tmp_path / "b.safetensors").ok
+    assert lx.verify_file(tmp_path / "c.msgpack", tmp_path / "n.pt").ok
 
 
 def test_a_certificate_gives_no_form_that_does_not_fit(tmp_path: Path) -> None:
