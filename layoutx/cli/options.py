@@ -221,7 +221,7 @@ def _convert(several: Any) -> None:
         "that an ONNX source has folded, and take a bias without a place off the mean of the norm after it",
     )
     found.add_argument("--no-live", action="store_true", help="prove with NumPy even where the framework is installed")
-    found.add_argument("--dry-run", action="store_true", help="check the output, plan, move and prove, but write nothing")
+    found.add_argument("--dry-run", action="store_true", help="plan, check, move and prove, but write nothing")
     engine.options(found)
     report_option(found)
     found.add_argument("--quiet", action="store_true", help="print nothing but errors")
