@@ -82,6 +82,8 @@ _HOME = {
     "WorkerError": "layoutx.errors",
 }
 
+__all__ = ["__version__", *_HOME]
+
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from layoutx.empty import NOTHING
 from layoutx.errors import UsageError
-from layoutx.files.blob import bytes_of, unchanged
-from layoutx.files.certificate import KEY, digest_of, refuse_twice, sha256, to_metadata
+from layoutx.files.blob import bytes_of, files_of, unchanged
+from layoutx.files.certificate import KEY, digest_of, sha256, to_metadata
 from layoutx.files.certified import hashed
 from layoutx.files.guarded import broken
 from layoutx.files.open import open_store
@@ -27,6 +27,7 @@ from layoutx.job.named import plan_named
 from layoutx.job.recognised import held, way_back
 from layoutx.job.run import Moved
 from layoutx.job.said import said_of
+from layoutx.job.same import already, is_same, plan_same, refuse_same, still_noted
 from layoutx.model.callables import built
 from layoutx.model.config import config_of
 from layoutx.model.keyed import Keyed
@@ -81,6 +82,7 @@ def convert(
     resume: bool = False,
     executor: Executor | Callable[[], Executor] | None = None,
     checksum: str = "",
+    dry_run: bool = False,
 ) -> Report:
     """Convert a weights file, or the weights of a live model.
 
@@ -125,6 +127,7 @@ def convert(
             concurrent.futures.Executor, or a function that makes one and so replaces it where it breaks.
         checksum: "sha256": of the source's file, whatever its size (without it only up to 64 MB), of the output's, and
             in the certificate, instead of xxh3, of every tensor of both.
+        dry_run: check the output's place and format, plan, move and prove, and write nothing.
 
     Returns:
         The report: layers, exactness, proofs, settings to carry, every key accounted for.
@@ -134,7 +137,7 @@ def convert(
         output is written then.
     """
     options = options_of(allow, skip, only, forms, pairs, ignore_keys, keep_order, materialise, values, map)
-    how = how_of(verify, jobs, dtype, max_shard_size, resume, executor, checksum)
+    how = how_of(verify, jobs, dtype, max_shard_size, resume, executor, checksum, dry_run)
     started, began = perf_counter(), broken()
     known = registry(specs)
     check_types(output, to)
@@ -143,9 +146,12 @@ def convert(
     given = None
     if not isinstance(source, (str, PathLike)):
         given = live_source(source, known, options.forms, options.values, from_, plain)
+    place = None if output is None else located(output)
+    final = None if dry_run else place
     store = open_store(located(source)) if given is None else given.store
     path = store.path
-    refuse_twice(store, to)
+    if like is None and is_same(store, to, from_):
+        refuse_same(store, to, place, options, how)
     from_keras = given is None and is_keras_file(store)
     if options.pairs and like is None:
         raise UsageError("--pair names places in a target", do="give the target with --like")
@@ -157,28 +163,29 @@ def convert(
         target = template_of(like, to, known, NOTHING if from_keras else options.forms, options.values)
     check_target(target, to)
     template = target.store if isinstance(target, ModelRecord) else None
-    if output is not None:
+    if place is not None:
         check_ending(output, to)
-        can_write(output, template)
-        not_itself(store, located(output), how.most is not None)
+        can_write(place, template)
+        not_itself(store, place, how.most is not None)
     job = planned(store, to, target, known, options, input_shape, config, from_, given, like)
-    if not job.layers:
+    if not job.layers and not job.kept:
         raise UsageError(
             f"nothing of {path.name} is left to convert",
             why="; ".join(f"{name}: {why}" for name, why in job.skipped.items()),
         )
-    digest = digest_of(path, checksum) if output is not None else {}
+    digest = digest_of(store, checksum) if final is not None else {}
     said = said_of(options, like=like, config=config, from_=from_, input_shape=input_shape, dtype=dtype)
 
+    name, before_it = "" if final is None else str(output), still_noted(store, job)
     reports: dict[int, Report] = {}
 
     def told(moved: Moved) -> Report:
         if moved.news not in reports:
             about = _about(store, job)
-            reports[moved.news] = report_of(job, moved, known, source=about, output=str(output or ""), target=to)
+            reports[moved.news] = report_of(job, moved, known, source=about, output=name, target=to)
         return reports[moved.news]
 
-    before, written = held(located(output)) if output is not None else "", dict[str, str]()
+    before, written = held(final) if final is not None else "", dict[str, str]()
 
     certificates: dict[int, dict[str, Any]] = {}
 
@@ -186,7 +193,7 @@ def convert(
         if moved.news not in certificates:
             certificates[moved.news] = told(moved).certificate(digest)
         hashes = hashed(how.kind, moved.hashes, moved.origins)
-        written.update(to_metadata({**certificates[moved.news], **hashes, "options": said}))
+        written.update(to_metadata({**certificates[moved.news], **before_it, **hashes, "options": said}))
         return written
 
     moved = deliver(
@@ -194,14 +201,17 @@ def convert(
         target,
         options,
         how,
-        located(output) if output is not None else None,
+        place,
         noted,
         live,
         lambda: unchanged(began, store, template),
+        [*files_of(store), *(files_of(template) if template is not None else ())],
     )
-    made = sha256(Path(output)) if checksum and output is not None and Path(output).is_file() else ""
-    again, back = bool(before) and before == written[KEY], way_back(store, to, moved.hashes, how.kind)
-    return replace(told(moved), seconds=perf_counter() - started, sha256=made, again=again, back=back)
+    made = sha256(Path(name)) if checksum and name and Path(name).is_file() else ""
+    again = bool(before) and before == written[KEY]
+    back = None if job.kept else way_back(store, to, moved.hashes, how.kind)
+    there = moved.there if resume else None
+    return replace(told(moved), seconds=perf_counter() - started, sha256=made, again=again, back=back, there=there)
 
 
 @uncollected()
@@ -239,6 +249,8 @@ def planned(
         return _paired(plain(keyed_of(store, from_, known, options.values)), target, known, options)
     elif to == "keras" and target is None:
         raise _needs_like(to)
+    elif target is None and is_same(store, to, from_):
+        return plan_same(store, to, options, plain)
     else:
         model = _other(read(plain=plain), target, to)
     if target is not None:
@@ -260,11 +272,7 @@ def _paired(model: Keyed | ModelRecord, target: Keyed | ModelRecord, known: Regi
 def _other(model: ModelRecord, target: Keyed | ModelRecord | None, to: str) -> ModelRecord:
     """The source's layers, refused where nothing would change: no target, and names of the target's framework."""
     if model.framework == to and target is None:
-        raise UsageError(
-            f"{model.store.path.name} already holds names of {to}",
-            do="choose another --to, or say whose names they are with --from (mlx, for one, marks no file); "
-            "--like TARGET gives it the names of another model, `layoutx port` loads it into a live one",
-        )
+        raise already(model.store, to)
     return model
 
 

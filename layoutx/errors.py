@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-MOST_SHOWN = 40  # problems that are shown one by one
+MOST_SHOWN = 12  # problems that are shown one by one
+MOST_KINDS = 40  # of more, so many that differ in more than the layer's name and in numbers
 _NUMBER = re.compile(r"\d+")
+_LAYER = re.compile(r"\blayer ([^\s:,]+)")
 
 
 def visible(text: str, kept: str = "") -> str:
@@ -133,7 +135,7 @@ class Problems(LayoutxError):
 def shortened(
     problems: Sequence[LayoutxError], text: Callable[[LayoutxError], str], safe: Callable[[str], str] = str
 ) -> Iterator[str]:
-    """The texts of problems; of more than anybody reads, one for all that differ in their numbers only.
+    """The texts of problems; of more than anybody reads, one for all that differ in the layer and in numbers only.
 
     Args:
         text: of one problem; safe: a text as it may be shown.
@@ -143,16 +145,23 @@ def shortened(
         return
     alike: dict[str, list[LayoutxError]] = {}
     for problem in problems:
-        alike.setdefault(_NUMBER.sub("#", f"{type(problem).__name__} {problem}"), []).append(problem)
-    for own in list(alike.values())[:MOST_SHOWN]:
+        alike.setdefault(_kind_of(problem), []).append(problem)
+    for own in list(alike.values())[:MOST_KINDS]:
         yield text(own[0])
         if len(own) > 1:
             first, last = ((p.what, *p.where) for p in (own[0], own[-1]))
             other = next((b for a, b in zip(first, last, strict=False) if a != b), own[-1].what)
             yield f"  ... and {len(own) - 1:,} more like it, the last: {safe(other)}"
-    rest = sum(map(len, list(alike.values())[MOST_SHOWN:]))
+    rest = sum(map(len, list(alike.values())[MOST_KINDS:]))
     if rest:
-        yield f"... and {rest:,} more problems, of {len(alike) - MOST_SHOWN:,} other kinds"
+        yield f"... and {rest:,} more problems, of {len(alike) - MOST_KINDS:,} other kinds"
+
+
+def _kind_of(problem: LayoutxError) -> str:
+    """The text of a problem without the layer that it is of, and without numbers."""
+    text = f"{type(problem).__name__} {problem}"
+    found = _LAYER.search(text)
+    return _NUMBER.sub("#", text.replace(found[1], "#") if found else text)
 
 
 def raise_all(problems: Sequence[LayoutxError], what: str = "") -> None:

@@ -39,8 +39,11 @@ class Report:
         layers: in model order. weightless: layers without tensors, name -> class.
         remarks: layer without weights -> what the target must do in its place.
         skipped: layer -> why it was left out. leftover: source tensor -> why no layer owns it.
+        kept: how many tensors of the source are there under their own names, where nothing else was asked for.
+        rounded: of these, the name of each that became a narrower dtype -> what it lost.
         tensors_used, tensors_total: of the source, without the leftover ones. keys_written, keys_total: of the target.
         nbytes, shards: of the tensors that are written, or would be, and in how many files; 0 where nobody counted.
+        there: how many of the shards an earlier, stopped run had finished; None where nobody asked.
         exactness: of the whole. seconds: how long it took; None where nobody measured.
         end_to_end: how the outputs of the two models compare; None where files were converted.
         certified: whether the output is a file that holds the certificate. sha256: of that file, where asked for.
@@ -59,12 +62,15 @@ class Report:
     skipped: Mapping[str, str] = NOTHING
     leftover: Mapping[str, str] = NOTHING
     tied: Mapping[str, str] = NOTHING
+    kept: int = 0
+    rounded: Mapping[str, str] = NOTHING
     tensors_used: int = 0
     tensors_total: int = 0
     keys_written: int = 0
     keys_total: int = 0
     nbytes: int = 0
     shards: int = 1
+    there: int | None = field(default=None, compare=False)
     exactness: str = "moves"
     seconds: float | None = field(default=None, compare=False)
     end_to_end: EndToEnd | None = None
@@ -100,6 +106,8 @@ class Report:
         for name, proof in self.proofs():
             if not proof.round_trip.startswith("bit-exact"):
                 found.setdefault(proof.round_trip, []).append(name)
+        if self.rounded:
+            found.setdefault("not reversible: rounded", []).extend(self.rounded)
         return "; ".join(f"{listed(names, 3)}: {why}" for why, names in found.items()) or "bit-exact"
 
     def proofs(self) -> Iterator[tuple[str, Proof]]:
@@ -121,6 +129,7 @@ class Report:
             "source": {**{k: self.source.get(k, "") for k in ("file", "framework", "version", "format")}, **extra},
             "target": self.target,
             "layers": self._certified(),
+            **({"kept": self.kept} if self.kept else {}),
             "skipped": dict(self.skipped),
             **({"alike": [list(names) for names in self.alike]} if self.alike else {}),
             "overall": {"exactness": self.exactness, "round_trip": self.round_trip, "largest": self.largest},
@@ -170,10 +179,12 @@ def report_of(
     unsaid = (GUESSED, SAID) if source.get("format") in LIVE_FORMATS and job.source != "keras" else (GUESSED,)
     if lines is None:
         lines = Lines(job, moved, lambda layer: not (bare or layer.record.note.startswith(unsaid)))
-    used = {tensor.name for layer in job.layers for tensor in layer.sources.values()}
+    used = {tensor.name for tensor in job.read()}
     made = {*moved.arrays, *moved.written}
     written = {*made, *(name for name, kept in job.tied.items() if kept in made)}
     worst = max((r.exactness(x.plan) for x, r in _results(job, moved)), default=Exactness.MOVES)
+    computed = any(tensor.derived for tensor in job.kept.values())
+    worst = Exactness.ROUNDS if moved.rounded or computed else worst
     return Report(
         source=dict(source),
         target=target,
@@ -184,6 +195,8 @@ def report_of(
         skipped=dict(job.skipped),
         leftover=dict(job.leftover),
         tied=dict(job.tied),
+        kept=len(job.kept),
+        rounded=dict(moved.rounded),
         tensors_used=len(used),
         tensors_total=max(int(source.get("tensors", 0)) - len(job.leftover), len(used)),
         keys_written=len(written),

@@ -127,3 +127,10 @@ def test_a_whole_config_may_have_keys_of_a_later_release() -> None:
     config = {"name": "a", "units": 5, "use_bias": False, "of_a_later_release": None}
     found = lx.plan("keras.Dense", "torch.Linear", sizes={"input": 7}, config=config)
     assert [tensor.name for tensor in found.target.tensors] == ["weight"]
+
+
+def test_a_star_import_gives_the_public_names() -> None:
+    names: dict[str, object] = {}
+    exec("from layoutx import *", names)
+    assert set(lx.__all__) <= set(names)
+    assert set(lx.__all__) == set(dir(lx))

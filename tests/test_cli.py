@@ -61,7 +61,7 @@ def test_python_m_layoutx_is_the_command_line() -> None:
     call = [sys.executable, "-m", "layoutx", "bogus"]
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr.startswith("UsageError: argument COMMAND: invalid choice: 'bogus'")
+    assert done.stderr.startswith("UsageError: there is no command 'bogus'")
 
 
 @pytest.mark.parametrize("command", COMMANDS + LOOK + MODELS, ids=" ".join)
@@ -292,7 +292,7 @@ def test_a_converted_file_is_not_converted_again(capsys: Out, tmp_path: Path) ->
     _, err = convert(capsys, tmp_path / "once.safetensors", status=1, folder=tmp_path)
     assert " ".join(err.split()).startswith(
         "ConversionError: once.safetensors already holds torch weights, made by layoutx from digits.keras (keras) "
-        "converting it again would permute its numbers a second time "
+        "it would become the same file again "
     )
 
 
@@ -448,3 +448,28 @@ def test_closed_streams_are_no_error(call: str, status: int, streams: str) -> No
     )
     assert done.returncode == status
     assert b"Traceback" not in done.stderr
+
+
+def test_wrong_calls_are_told_with_what_is_near_and_end_with_2(capsys: Out, tmp_path: Path) -> None:
+    _, err = run(capsys, "conver", DIGITS, status=2)
+    assert "there is no command 'conver'" in err
+    assert "near it is convert" in err
+    for jobs in ("0", "-3"):
+        _, err = run(capsys, "verify", DIGITS, "--jobs", jobs, status=2)
+        assert f"{jobs} threads cannot do anything" in err
+    _, err = run(capsys, "convert", DIGITS, "--to", "jax", "--dry-run", status=2)
+    assert "flax, nnx, haiku, equinox" in " ".join(err.split())
+    _, err = run(capsys, "inspect", tmp_path, status=2)
+    assert "is a folder" in err
+    _, err = run(capsys, "convert", DIGITS, "--to", "torch", "--dry-run", "--map", tmp_path, status=2)
+    assert "is no file" in err
+
+
+def test_an_input_shape_that_contradicts_the_file_is_refused(capsys: Out) -> None:
+    """The file's own was replaced by it, and all axes that are followed with it."""
+    run(capsys, "inspect", DIGITS, "--input-shape", "8,8,1")
+    for wrong in ("9,8,1", "8,8"):
+        for command in (["inspect"], ["convert", "--to", "torch", "--dry-run"]):
+            _, err = run(capsys, *command, DIGITS, "--input-shape", wrong, status=2)
+            assert "contradicts the file" in err
+            assert "(8, 8, 1)" in err

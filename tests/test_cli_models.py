@@ -211,6 +211,8 @@ def test_nan_is_told(folder, capsys):
     ("explain digits.keras dense1 --size input=7", "sizes can be asked of a form (keras.Dense) alone"),
     ("explain keras.Dense dense1", "keras.Dense is a form and has no layers"),
     ("explain digits.keras --svg all.svg", "there is no picture of this"),
+    ("verify mypkg", "mypkg is a folder"),
+    ("match digits.keras mypkg.models:Digits -o .", ". is no file"),
     ("explain digits.keras dense1 --element a,b", "whole numbers are meant"),
 ])  # fmt: skip
 def test_a_wrong_call_is_said_so(text, said, folder, capsys):
@@ -220,8 +222,6 @@ def test_a_wrong_call_is_said_so(text, said, folder, capsys):
 
 
 @pytest.mark.parametrize(("text", "said"), [
-    ("verify mypkg", "mypkg is a folder"),
-    ("match digits.keras mypkg.models:Digits -o .", ". is no file"),
     ("history .", ". cannot be read"),
     ("convert digits.keras -o o.safetensors --to torch --like mypkg.models:nothing", "nothing() gave None, no model"),
 ])  # fmt: skip

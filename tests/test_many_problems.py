@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from layoutx.errors import MOST_SHOWN, ConversionError, Problems, UsageError
+from layoutx.errors import MOST_KINDS, MOST_SHOWN, ConversionError, Problems, UsageError
 from layoutx.show.errors import error_json, error_text
 
 
@@ -35,10 +35,22 @@ def test_many_that_differ_in_numbers_only_are_shown_as_one() -> None:
     assert "89,999 more like it" in str(error)
 
 
+def test_layers_of_other_names_are_alike_where_nothing_else_differs() -> None:
+    """A checkpoint of a few blocks: its projections and its norms are two problems, not forty."""
+    parts = {"q_proj": "Linear", "k_proj": "Linear", "norm": "LayerNorm, RMSNorm", "mlp.up_proj": "Linear"}
+    layers = [(f"model.layers.{n}.{part}", fit) for n in range(5) for part, fit in parts.items()]
+    error = Problems(
+        [ConversionError(f"layer {name}: no form", why=f"fits {fit}", do=f"--form {name}=FORM") for name, fit in layers]
+    )
+    assert str(error).count("ConversionError") == 2
+    assert "and 14 more like it, the last: layer model.layers.4.mlp.up_proj: no form" in str(error)
+    assert "and 4 more like it, the last: layer model.layers.4.norm: no form" in error_text(error)
+
+
 def test_many_kinds_of_problems_are_cut() -> None:
-    error = Problems([ConversionError("no " + "x" * n) for n in range(3 * MOST_SHOWN)])
-    assert str(error).count("ConversionError") == MOST_SHOWN
-    assert f"{2 * MOST_SHOWN} more problems, of {2 * MOST_SHOWN} other kinds" in str(error)
+    error = Problems([ConversionError("no " + "x" * n) for n in range(3 * MOST_KINDS)])
+    assert str(error).count("ConversionError") == MOST_KINDS
+    assert f"{2 * MOST_KINDS} more problems, of {2 * MOST_KINDS} other kinds" in str(error)
 
 
 def test_json_holds_them_all() -> None:

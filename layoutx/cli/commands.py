@@ -44,7 +44,7 @@ def convert(args: Namespace) -> int:
     with engine.executor(args) as executor:
         report = run(
             args.source,
-            None if args.dry_run else args.output,
+            args.output,
             to=args.to,
             like=args.like,
             config=args.config,
@@ -69,6 +69,7 @@ def convert(args: Namespace) -> int:
             resume=args.resume,
             executor=executor,
             checksum="sha256" if args.sha256 else "",
+            dry_run=args.dry_run,
         )
     written(args, report, args.source)
     if not args.quiet:

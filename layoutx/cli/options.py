@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import SUPPRESS, Action, ArgumentParser, RawDescriptionHelpFormatter
 from importlib import import_module
 from typing import Any, NoReturn
@@ -43,6 +44,10 @@ class Parser(ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse found wrong."""
+        wrong = re.match(r"argument COMMAND: invalid choice: '(.*?)'", message)
+        if wrong:
+            why = near(wrong[1], COMMANDS, "the commands are")
+            raise UsageError(f"there is no command {wrong[1]!r}", why=why, do="see layoutx --help")
         raise UsageError(message, do=f"see {self.asked or self.prog} --help")
 
 
@@ -195,7 +200,10 @@ def _convert(several: Any) -> None:
     )
     found.add_argument("-o", "--output", metavar="OUT", help="the file to write; its ending says the format")
     found.add_argument(
-        "--to", required=True, metavar="FRAMEWORK", help="torch, keras, flax, paddle, ... (layoutx specs)"
+        "--to",
+        required=True,
+        metavar="FRAMEWORK",
+        help="torch, keras, flax, paddle, ... (layoutx specs); SOURCE's own for another dtype, other shards or files",
     )
     found.add_argument(
         "--like", metavar="TARGET", help="the target's names: a file, or package.module:callable that builds the model"
@@ -212,7 +220,7 @@ def _convert(several: Any) -> None:
     pairs_option(found, "the target")
     found.add_argument("--map", metavar="FILE", help="the pairing, as `layoutx match` wrote it")
     said(found)
-    found.add_argument("--dry-run", action="store_true", help="plan, move and prove, but write nothing")
+    found.add_argument("--dry-run", action="store_true", help="plan, check, move and prove, but write nothing")
     engine.options(found)
     report_option(found)
     found.add_argument("--quiet", action="store_true", help="print nothing but errors")

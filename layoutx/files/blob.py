@@ -189,7 +189,7 @@ def unchanged(began: int, *stores: Store | None) -> None:
 
 def files_of(store: Store) -> dict[tuple[Path, str], None]:
     """The files of a store, each with its state when it was opened."""
-    found: dict[tuple[Path, str], None] = {(store.path, store.state): None}
+    found = dict.fromkeys([(store.path, store.state), *store.shards])
     return found | {(blob.path, blob.state): None for t in store.tensors.values() if (blob := blob_of(t)) is not None}
 
 

@@ -67,7 +67,7 @@ def _opened(path: Path) -> Store:
         if len(meant) == 1:
             return _opened(meant[0])
         which = some([file.name for file in meant]) or READS
-        raise FileError(f"{path.name or path} is a folder", where=str(path), do="name a file in it: " + which)
+        raise UsageError(f"{path.name or path} is a folder", where=str(path), do="name a file in it: " + which)
     if path.name == "saved_model.pb":
         return _opened(path.parent)
     beside = path.with_name(f"{_OF_ONE.sub('', path.name)}.index")
@@ -170,21 +170,28 @@ def _open_zip(path: Path) -> Store:
 
 
 def _open_index(path: Path) -> Store:
-    from layoutx.files import keras_file, safetensors
+    from layoutx.files import keras_file
     from layoutx.files.index import parse_object, shard_files, text_of
+    from layoutx.files.sharded import TORCH, read_index
 
     with reading(path, "an index of shards"):
         index = parse_object(text_of(path), path, "the file")
         shards = shard_files(path, index)
         endings = {shard.suffix for shard in shards}
         if endings == {".safetensors"}:
-            return safetensors.read_index(path, index)
+            from layoutx.files.safetensors import read_safetensors
+
+            return read_index(path, index, read_safetensors)
+        if endings and endings <= TORCH:
+            from layoutx.files.torch_file import read_torch
+
+            return read_index(path, index, read_torch)
         if endings == {".h5"}:
             return keras_file.read_sharded(path, index)
         raise FileError(
             f"{path.name} is an index of {', '.join(sorted(endings)) or 'no'} files",
             where=str(path),
-            why="shards are read as .safetensors or Keras .weights.h5",
+            why="shards are read as .safetensors, torch .bin or Keras .weights.h5",
             do="save it again as safetensors",
         )
 

@@ -34,14 +34,15 @@ def open_remote(path: Path) -> Store:
         return read_safetensors(path)
     if head.lstrip()[:1] != b"{":
         return open_store(downloaded([path])[0])
-    from layoutx.files import safetensors
     from layoutx.files.index import parse_object, shard_files, text_of
+    from layoutx.files.safetensors import read_safetensors
+    from layoutx.files.sharded import read_index
 
     with reading(path, "an index of shards"):
         index = parse_object(text_of(path), path, "the file")
         shards = shard_files(path, index)
         if {shard.suffix for shard in shards} == {".safetensors"}:
-            return safetensors.read_index(path, index)
+            return read_index(path, index, read_safetensors)
     return open_store(downloaded([path, *shards])[0])
 
 

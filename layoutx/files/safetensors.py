@@ -13,11 +13,11 @@ from typing import Any
 from layoutx.errors import FileError, UsageError
 from layoutx.files.blob import DO_AGAIN, Blob, reading, stored, whole
 from layoutx.files.dtypes import Array, DType, bits, is_extra, named
-from layoutx.files.index import parse_object, shard_files, some
+from layoutx.files.index import parse_object
 from layoutx.files.laid.entry import Entry
 from layoutx.files.limits import within
 from layoutx.files.names import shown
-from layoutx.files.remote import opened, several
+from layoutx.files.remote import opened
 from layoutx.files.store import Store, Tensor
 
 # huggingface/safetensors README.md and safetensors 0.8 Dtype; F4 and F6 pack elements across bytes and are refused
@@ -67,39 +67,6 @@ def read_safetensors(path: Path) -> Store:
         _check_spans(spans, blob)
         tensors = {name: _tensor(name, *span, blob) for name, span in spans.items()}
         return Store(path, "safetensors", tensors, metadata)
-
-
-def read_index(path: Path, index: Mapping[str, Any]) -> Store:
-    """A sharded checkpoint: `*.index.json` and the shards beside it, in the order of its `weight_map`.
-
-    Raises:
-        FileError: a shard is missing, or index and shards do not hold the same tensors.
-    """
-    try:
-        shards = {shard.path.name: shard for shard in several(read_safetensors, shard_files(path, index))}
-    except FileError as error:
-        raise error if str(path) in error.where else error.at(f"a shard of {path}") from error
-    places: dict[str, str] = index["weight_map"]
-    absent = [name for name, file in places.items() if name not in shards[file].tensors]
-    extra = [name for file, shard in shards.items() for name in shard.tensors if places.get(name) != file]
-    if absent or extra:
-        found = set(extra)
-        where = {
-            "in the index only": [name for name in absent if name not in found],
-            "in the shards only": [name for name in extra if name not in places],
-            "in another shard than the index says": [name for name in extra if name in places],
-        }
-        listed = [f"{what}: {some(names)}" for what, names in where.items() if names]
-        raise FileError(f"{path.name} and its shards do not agree", where=[str(path), *listed], do=DO_AGAIN)
-    said = index.get("metadata")
-    whole_index = {k: v for k, v in said.items() if isinstance(v, str)} if isinstance(said, dict) else {}
-    metadata = {key: value for shard in shards.values() for key, value in shard.metadata.items()}
-    return Store(
-        path,
-        "safetensors",
-        {name: shards[file].tensors[name] for name, file in places.items()},
-        {**metadata, **whole_index},
-    )
 
 
 def write_safetensors(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> None:

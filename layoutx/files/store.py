@@ -71,6 +71,7 @@ class Store:
         backend: the Keras backend that wrote the file ("tensorflow", "theano"), "" where unknown.
         groups: legacy `.h5` only: layer name -> its tensor names, in `weight_names` order.
         state: of the file before it was opened, see `steady`; "" where it is none.
+        shards: further files that tensors are read from, with their states, where these do not say so themselves.
     """
 
     path: Path
@@ -82,3 +83,4 @@ class Store:
     backend: str = ""
     groups: Mapping[str, tuple[str, ...]] = NOTHING
     state: str = ""
+    shards: tuple[tuple[Path, str], ...] = ()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layoutx.errors import LayoutxError, UsageError
-from layoutx.files.certificate import check_checksum
+from layoutx.files.certificate import check_checksum, label_of
 from layoutx.files.dtypes import Array, DType, settled
 from layoutx.files.hashes import WIDTHS, XXH3, hash_of
 from layoutx.files.laid.lay import can_lay
@@ -56,6 +56,7 @@ class How:
         most: the most bytes of a shard; None: one file.
         resume: take what an earlier run of the same job finished.
         run: how shards are made: one by one, or by an executor's workers. kind: of the hashes.
+        dry: all is done but the writing.
     """
 
     verify: str = "auto"
@@ -65,6 +66,7 @@ class How:
     resume: bool = False
     run: Run = one_by_one
     kind: str = XXH3
+    dry: bool = False
 
 
 def how_of(
@@ -75,29 +77,27 @@ def how_of(
     resume: bool,
     executor: Executor | Callable[[], Executor] | None = None,
     checksum: str = "",
+    dry: bool = False,
 ) -> How:
     """What callers write as `How`; see `layoutx.convert.convert`.
 
     Raises:
         UsageError: words and numbers that mean nothing.
     """
-    if jobs is not None and jobs < 1:
-        raise UsageError(
-            f"{jobs} threads cannot do anything", do="give 1 or more, or nothing for one for each core, up to 8"
-        )
+    threads = jobs_of(jobs)
     size = size_of(most) if isinstance(most, str) else most
     run: Run = one_by_one
     if executor is not None:
         from layoutx.job.executors import MOST, over
 
-        size, jobs = size or MOST, jobs or 1  # an executor has a worker for each core
+        size, threads = size or MOST, jobs or 1  # an executor has a worker for each core
         run = over(executor, size)
     if resume and size is None:
         raise UsageError("there is nothing to resume without shards", do="give --max-shard-size as the first time")
     check_level(verify)
     check_checksum(checksum)
     kind = checksum or XXH3
-    return How(verify, jobs_of(jobs), None if dtype is None else dtype_named(dtype), size, resume, run, kind)
+    return How(verify, threads, None if dtype is None else dtype_named(dtype), size, resume, run, kind, dry)
 
 
 def deliver(
@@ -109,6 +109,7 @@ def deliver(
     certified: Certified,
     live: bool,
     unchanged: Callable[[], None],
+    files: Collection[tuple[Path, str]] = (),
 ) -> Moved:
     """Carry out a job.
 
@@ -118,6 +119,7 @@ def deliver(
         live: compute proofs with the target's framework where all layers are proved.
         unchanged: refuses sources that changed since they were opened; asked when all is read, before it is put in
             its place.
+        files: those of the sources, with their states.
 
     Raises:
         LayoutxError: everything that prevents it, together; no output is written then.
@@ -126,6 +128,7 @@ def deliver(
     template = target.store if isinstance(target, ModelRecord) else None
     if output is not None:
         _check_format(output, template, how, bool(job.stacked))
+    output = None if how.dry else output
     if output is not None and (job.stacked or not can_lay(output, template)):
         moved = move(job, options, live=live and level == "layers", proved=computed(level, job))
         with uploaded(output, level != "none") as place:
@@ -136,7 +139,7 @@ def deliver(
         return moved
     # thousands of small objects that all stay; whoever runs for minutes has its garbage collected
     with uncollected() if level != "layers" and nbytes_of(job) <= MOST_BYTES else nullcontext():
-        return _laid(job, target, options, how, output, certified, live, unchanged, level)
+        return _laid(job, target, options, how, output, certified, live, unchanged, level, files)
 
 
 def _laid(
@@ -149,6 +152,7 @@ def _laid(
     live: bool,
     unchanged: Callable[[], None],
     level: str,
+    files: Collection[tuple[Path, str]],
 ) -> Moved:
     """The same for an output that is laid out before its numbers are known, or for none."""
     proved, template = computed(level, job), target.store if isinstance(target, ModelRecord) else None
@@ -163,7 +167,7 @@ def _laid(
                 expected[name] = plain_hash(by_name[name], array, how.kind)
 
     moved = move(job, options, live=live and level == "layers", proved=proved, taken=taken)
-    moved.written = set(moves.owner)
+    moved.written = {*moves.owner, *job.kept}
     moved.nbytes = sum(one.nbytes for one in moves.tensors)
     moved.shards = len(partition(entries_of(moves.tensors), how.most)) if how.most is not None else 1
 
@@ -189,13 +193,13 @@ def _laid(
         clear(output)
     else:
         with _spooled(output), at_work(output):
-            _sharded(moves, output, how, level, seen)
+            moved.there = _sharded(moves, output, label_of(job.target), how, level, seen, files)
     return moved
 
 
 def _read(job: Job) -> list[Tensor]:
     """The source tensors that a job reads and the file holds, each once; of layers kept as one the whole tensor."""
-    found = whole_of(tensor for layer in job.layers for tensor in layer.sources.values())
+    found = whole_of(job.read())
     return [tensor for tensor in found if not tensor.derived]
 
 
@@ -207,14 +211,26 @@ def _spooled(output: Path) -> AbstractContextManager[None]:
 def _sharded(
     moves: Moves,
     output: Path,
+    label: Mapping[str, str],
     how: How,
     level: str,
     seen: Callable[[Mapping[str, Told], Sequence[tuple[Move, Told]]], Mapping[str, str]],
-) -> None:
+    files: Collection[tuple[Path, str]],
+) -> int:
+    """Make the shards and put them in place; how many were there from a stopped run."""
     assert how.most is not None
     again = level != "none"
     shards = make_shards(
-        moves, output, how.most, {}, jobs=how.jobs, again=again, resume=how.resume, run=how.run, kind=how.kind
+        moves,
+        output,
+        how.most,
+        label,
+        jobs=how.jobs,
+        again=again,
+        resume=how.resume,
+        run=how.run,
+        kind=how.kind,
+        files=files,
     )
     try:
         with brought(moves.again) as near:
@@ -226,6 +242,7 @@ def _sharded(
         shards.drop()
         raise
     shards.publish(metadata)
+    return shards.there
 
 
 def _check_format(output: Path, template: Store | None, how: How, stacked: bool) -> None:

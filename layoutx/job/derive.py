@@ -57,7 +57,7 @@ def _streamed(
 ) -> dict[str, str]:
     """Output name -> its hash, "" for what is lent; made piece by piece."""
     moves = moves_for(job, target, options, dtype)
-    own = [one for one in moves.tensors if one.name in moves.owner or one.name in job.tied]
+    own = [one for one in moves.tensors if one.name in moves.owner or one.name in job.tied or one.name in job.kept]
     with brought(own) as near:
         seen = carry_out([place_of(one, jobs) for one in near], jobs, SHA256)
     pairs = zip(near, seen, strict=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -183,8 +184,10 @@ class _Pool:
 
     def close(self) -> None:
         """End an executor that was made here; a given one is its giver's."""
-        if self._make is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
+        if self._make is None:
+            return
+        takes = signature(self._executor.shutdown).parameters  # loky's cancels nothing
+        self._executor.shutdown(wait=False, **({"cancel_futures": True} if "cancel_futures" in takes else {}))
 
 
 def _portable(parts: Sequence[Part], here: bool) -> list[Part]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from fnmatch import fnmatchcase
 from os import PathLike
@@ -136,6 +136,7 @@ class Job:
         order: output names in the order in which they are written.
         tied: output names that share the numbers of another one.
         stacked: output name -> the layer of a tensor of the target that it is, where that holds many.
+        kept: output name -> the stored tensor that is there as it was, whatever layer it belongs to.
     """
 
     source: str
@@ -147,6 +148,12 @@ class Job:
     order: tuple[str, ...] = ()
     tied: Mapping[str, str] = field(default_factory=dict)
     stacked: Mapping[str, Part] = NOTHING
+    kept: Mapping[str, Tensor] = NOTHING
+
+    def read(self) -> Iterator[Tensor]:
+        """The source tensors that it reads, layer by layer."""
+        yield from (tensor for layer in self.layers for tensor in layer.sources.values())
+        yield from self.kept.values()
 
     @property
     def left_out(self) -> dict[str, str]:

@@ -68,7 +68,7 @@ def records_of(source: Model, registry: Registry, options: Options) -> ModelReco
     """A model as records; of one known by names the forms come from names, shapes and the live module."""
     if isinstance(source, ModelRecord):
         return source
-    found = told(state_records(source, registry, options.values), source, registry)
+    found = told(state_records(source, registry, options.values, options.forms), source, registry)
     return with_forms(found, registry, options.forms, values=options.values)
 
 

@@ -50,7 +50,7 @@ def _few(job: Job) -> bool:
 
 def nbytes_of(job: Job) -> int:
     """The bytes of all that a job reads."""
-    return sum(tensor.nbytes for layer in job.layers for tensor in layer.sources.values())
+    return sum(tensor.nbytes for tensor in job.read())
 
 
 def _size(layer: LayerJob) -> int:

@@ -49,6 +49,7 @@ def moves_for(job: Job, target: Keyed | ModelRecord | None, options: Options, dt
     """
     recipes = Recipes()
     found, again, owner = _of_layers(job, recipes)
+    found |= {name: kept(name, tensor) for name, tensor in job.kept.items()}
     wanted = {name: tensor.dtype for name, tensor in _lent(target).items()} if isinstance(target, ModelRecord) else {}
     narrowed: dict[str, tuple[str, str]] = {}
     for name, move in found.items():

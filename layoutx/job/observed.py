@@ -105,11 +105,14 @@ def settle(job: Job, moves: Moves, told: Mapping[str, Told], moved: Moved, optio
             problems.append(error.at(layers[layer].record.place))
     raise_all(problems, f"{len(problems)} layers were not converted")
     for name, dtypes in moves.narrowed.items():
+        lost = told[name].lost if name in told else None
         if name not in moves.owner:
+            if name in job.kept and (lost is None or lost.rounded):
+                moved.rounded[name] = f"{dtypes[0]} became {dtypes[1]}" if lost is None else _text(lost, dtypes[1])
             continue
         layer, slot = moves.owner[name]
         moved.results[layer].narrowed[slot] = dtypes
-        if name in told and (lost := told[name].lost) is not None and lost.rounded:
+        if lost is not None and lost.rounded:
             moved.results[layer].lost[slot] = _text(lost, dtypes[1])
     _unprove(moved, layers)
     moved.news += bool(rounded or moves.narrowed)

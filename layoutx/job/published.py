@@ -32,12 +32,14 @@ class Shards:
 
     Attributes:
         folder: where they are, in the work folder. parts: file name -> what is in it.
+        there: how many an earlier, stopped run had finished.
     """
 
     final: Path
     folder: Path
     parts: Mapping[str, Sequence[Move]]
     told: Mapping[str, Told]
+    there: int = 0
 
     def publish(self, metadata: Mapping[str, str]) -> tuple[Path, ...]:
         """Put the shards in place, then the index. Killed at any moment, there is an index of the old shards, one of

@@ -29,8 +29,10 @@ class Moved:
         results: layer -> what the run observed.
         proofs: layer -> what was shown.
         written: names of the output's tensors, where they are not kept as arrays.
-        nbytes, shards: of the output's tensors, and in how many files they lie.
+        nbytes, shards: of the output's tensors, and in how many files they lie; there: how many of these a stopped run
+            had finished.
         news: how often making the output showed more of a layer than was known before.
+        rounded: output name of a kept tensor that became a narrower dtype -> what it lost, in words.
         hashes, origins: of the output's tensors, and of the source's that were read for them, by name.
     """
 
@@ -40,7 +42,9 @@ class Moved:
     written: set[str] = field(default_factory=set)
     nbytes: int = 0
     shards: int = 1
+    there: int = 0
     news: int = 0
+    rounded: dict[str, str] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
 
@@ -75,6 +79,8 @@ def move(
                 carry(layer, options, moved, live, prove, taken)
         except LayoutxError as error:
             problems.append(error.at(layer.record.place))
+    if taken is None:
+        moved.arrays.update({name: tensor.read() for name, tensor in job.kept.items()})
     for tied, kept in job.tied.items():
         if tied in moved.arrays and kept in moved.arrays:
             problems += _unequal(f"{tied}, which is {kept} in the target,", moved.arrays[kept], moved.arrays[tied])

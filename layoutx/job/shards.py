@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,7 @@ def make_shards(
     resume: bool,
     run: Run = one_by_one,
     kind: str = XXH3,
+    files: Collection[tuple[Path, str]] = (),
 ) -> Shards:
     """Make all shards in the work folder, inside `at_work`; `Shards.publish` puts them in place.
 
@@ -86,6 +87,7 @@ def make_shards(
         resume: take what an earlier, stopped run of the same job finished.
         run: how parts are made: here, or by the workers of an executor.
         kind: of the hashes.
+        files: the files of the sources, with their states.
 
     Raises:
         UsageError: they would take the place of their source.
@@ -94,7 +96,7 @@ def make_shards(
     """
     _not_sources(moves, final, most)
     work = work_folder(final)
-    digest = digest_of(moves.tensors, most, {**metadata, "hash": kind, "again": str(again)})
+    digest = digest_of(moves.tensors, most, {**metadata, "hash": kind, "again": str(again)}, files)
     folder = work / _own(digest)
     by_name = {move.name: move for move in moves.tensors}
     entries = partition(entries_of(moves.tensors), most)
@@ -106,6 +108,7 @@ def make_shards(
     journal = _opened(work, digest, resume)
     try:
         told = dict(_kept(parts, journal))
+        there = len(told)
         todo = [part for part in parts if part.path.name not in told]
         for number, (part, found) in enumerate(run(todo)):
             tell(len(told), len(parts), f"shard {part.path.name} is done ({number + 1} now)")
@@ -120,7 +123,7 @@ def make_shards(
             raise kept(error) from error
         raise
     flat = {name: one for part in parts for name, one in told[part.path.name].items()}
-    return Shards(final, folder, dict(zip(names, (part.moves for part in parts), strict=True)), flat)
+    return Shards(final, folder, dict(zip(names, (part.moves for part in parts), strict=True)), flat, there)
 
 
 def _not_sources(moves: Moves, final: Path, most: int) -> None:
@@ -142,25 +145,32 @@ def _not_sources(moves: Moves, final: Path, most: int) -> None:
         )
 
 
-def digest_of(moves: Iterable[Move], most: int, metadata: Mapping[str, str]) -> str:
+def digest_of(
+    moves: Iterable[Move], most: int, metadata: Mapping[str, str], files: Collection[tuple[Path, str]]
+) -> str:
     """What makes a job the same one: every move, the state of the source's files, the size of shards.
 
-    Raises:
-        UsageError: tensors that lie in no file.
+    A job that reads what lies in no file that is known is never the same one.
+
+    Args:
+        files: those of the sources, with their states: of a `.pt`, for one, no tensor says where it lies.
     """
     import hashlib  # it loads OpenSSL, for outputs in shards alone
 
     digest = hashlib.sha256(repr((most, sorted(metadata.items()))).encode())
-    files: dict[Path, str] = {}
+    known = {path: state or (state_of(path) if url_of(path) is not None else "") for path, state in files}
+    unsaid, lost = not files or not all(known.values()), False
     for move in moves:
         sources = []
         for name, tensor in move.sources.items():
             path = origin(tensor)
-            if path is not None and path not in files:
-                files[path] = state_of(path)
+            lost |= path is None and unsaid
+            if path is not None and path not in known:
+                known[path] = state_of(path)
             sources.append((name, tensor.name, str(tensor.dtype), tensor.shape))
         digest.update(repr((move.name, str(move.dtype), move.shape, move.steps, sources)).encode())
-    digest.update(repr(sorted((str(path), about) for path, about in files.items())).encode())
+    digest.update(repr(sorted((str(path), about) for path, about in known.items())).encode())
+    digest.update(os.urandom(16) if lost else b"")
     return digest.hexdigest()
 
 

@@ -43,7 +43,7 @@ def with_input_shape(config: Mapping[str, Any] | None, shape: Sequence[int]) -> 
     """A model config whose one input has this shape (without batch).
 
     Raises:
-        UsageError: the model has no config, or several inputs.
+        UsageError: the model has no config, several inputs, or one of another shape.
     """
     body = (config or {}).get("config")
     layers = body if isinstance(body, list) else (body or {}).get("layers") if isinstance(body, Mapping) else None
@@ -54,6 +54,14 @@ def with_input_shape(config: Mapping[str, Any] | None, shape: Sequence[int]) -> 
         raise UsageError("the model has several inputs", why="one input shape cannot say which it is")
     first = inputs[0] if inputs else layers[0]
     key = "batch_shape" if "batch_shape" in first.get("config", {}) else "batch_input_shape"
+    said = first.get("config", {}).get(key)
+    if said and (len(said) - 1 != len(shape) or any(a not in (None, b) for a, b in zip(said[1:], shape, strict=True))):
+        dims = ", ".join("any" if n is None else str(n) for n in said[1:])
+        raise UsageError(
+            f"the input shape {tuple(shape)} contradicts the file",
+            why=f"its model is built for ({dims}), without the batch",
+            do="leave --input-shape out: it is for files that do not say it",
+        )
     changed = {**first, "config": {**first.get("config", {}), key: [None, *shape]}}
     layers = [changed if layer is first else layer for layer in layers]
     found = layers if isinstance(body, list) else {**dict(body or {}), "layers": layers}

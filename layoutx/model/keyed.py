@@ -59,6 +59,7 @@ class Keyed:
         split: full name of a tensor that held a layer at each index of an axis -> the names of these layers' tensors.
         scanned: gives full name -> (axis, size, which loop) of what the model's program scans over, likewise.
         flow: gives module path -> its axes and what feeds it, of a model whose layers have names of their own now.
+        noted: the file's name of a tensor -> which of the layers of its certificate it belongs to, and their form.
         refused: why the model did not run on inputs that were made up for it, filled when its wires are asked for.
     """
 
@@ -76,6 +77,7 @@ class Keyed:
     split: Mapping[str, tuple[str, ...]] = NOTHING
     scanned: Callable[[], Mapping[str, tuple[int, int, int]]] | None = field(default=None, compare=False, repr=False)
     flow: Callable[[Keyed], Mapping[str, LayerRecord]] | None = field(default=None, compare=False, repr=False)
+    noted: Mapping[str, tuple[int, str]] = field(default=NOTHING, compare=False, repr=False)
     refused: Sequence[str] = field(default=(), compare=False, repr=False)
 
     def distinct(self) -> Keyed:

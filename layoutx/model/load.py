@@ -32,6 +32,7 @@ from layoutx.spec.registry import MAIN, Registry
 from layoutx.spec.registry import registry as builtin
 from layoutx.words import near
 
+JAX = ("flax", "nnx", "haiku", "equinox")  # jax itself has no layers, and these keep theirs each in its own way
 KERAS_FORMATS = ("keras", "weights.h5", "h5", "live")
 
 
@@ -96,7 +97,7 @@ def model_of(
         bare = not (template or config) and all(r.note.startswith(UNSAID) for r in model.layers)
     else:
         keyed = plain(keyed_of(store, framework, registry, values))
-        model = told(state_records(keyed, registry, values), keyed, registry)
+        model = told(state_records(keyed, registry, values, forms), keyed, registry)
     refused = refusal_of([layer.name for layer in model.layers])
     for place, layer in enumerate(model.layers if refused else ()):
         named(layer.name, "layer's name", f"{store.path}, layer {place}")
@@ -118,7 +119,8 @@ def check_framework(name: str, registry: Registry) -> None:
     """
     frameworks = sorted(set(registry.last_names()), key=lambda one: ([*MAIN, one].index(one), one))
     if name not in frameworks:
-        raise UsageError(f"no framework is called {name!r}", why=near(name, frameworks, "known:"))
+        do = f"--from and --to name one of them: {', '.join(JAX)}" if name == "jax" else ""
+        raise UsageError(f"no framework is called {name!r}", why=near(name, frameworks, "known:"), do=do)
 
 
 def with_forms(
@@ -266,7 +268,7 @@ def live_source(
     found = live_model(model, registry, framework=framework, values=values)
     if isinstance(found, Keyed):
         found = plain(found)
-        found = told(state_records(found, registry, values), found, registry)
+        found = told(state_records(found, registry, values, forms), found, registry)
     return with_values(with_forms(found, registry, forms, values=values), registry, values)
 
 

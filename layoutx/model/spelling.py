@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from layoutx.empty import NOTHING
 from layoutx.errors import UsageError
-from layoutx.files.certificate import check_said, made_for
+from layoutx.files.certificate import check_said, labelled, made_for
 from layoutx.files.store import Store
 from layoutx.frozen import frozen
 
@@ -15,6 +15,8 @@ SLASHED = ("flax", "nnx", "haiku", "tf1")  # module paths and tensor names joine
 # flax 0.12.8 linen: collections whose tensors belong to the module of the same path; everything else is no weight
 PARAMS, STATS = "params", "batch_stats"
 TRAINING = {"opt_state": "optimizer state", "step": "a count of training steps", "rng": "random state"}
+TREES = ("msgpack", "orbax", "pickle")  # formats in which flax, nnx, haiku and equinox are kept alike
+OWNERS = {"torch": "torch", "dcp": "torch", "pt2": "torch", "paddle": "paddle", "tf_checkpoint": "tf1"}
 STATE = "state"  # haiku's other tree beside params
 _SUMS = re.compile(r"_ema/(hidden|counter)$")  # dm-haiku 0.0.17 ExponentialMovingAverage: inference reads `average`
 _RANDOM = re.compile(r"(^|/)rngs/(.*/)?(count|key)(/value)?$")  # flax nnx RngCount and RngKey
@@ -45,23 +47,25 @@ def framework_of(store: Store, given: str = "") -> str:
             what = f"{store.path.name} is no file of {given}"
             raise UsageError(what, why=f"it is {store.format}, which holds names and numbers", do="leave --from out")
         return given
-    said = made_for(store)
-    if said and said not in ("keras", "keras1"):
-        return said
-    if store.format == "paddle":
-        return "paddle"
-    if store.format == "tf_checkpoint":
-        return "tf1"
-    if store.format not in ("msgpack", "orbax", "pickle"):
-        return "torch"
-    if any(name.startswith(f"{PARAMS}/") for name in store.tensors):
-        return "flax"
+    said = told_by(store)
+    if said or store.format not in TREES:
+        return said or "torch"
     raise UsageError(
         f"{store.path.name} does not say whose names it holds",
         where="its names: " + ", ".join(list(store.tensors)[:4]),
         why="flax, nnx and haiku trees lie in files of this kind; none of its names begins with params/",
         do="say it: --from flax (nnx, haiku, equinox)",
     )
+
+
+def told_by(store: Store) -> str:
+    """The framework whose names a file holds, as the file itself says or its format; "" where neither does."""
+    said = made_for(store)
+    if said and said not in ("keras", "keras1"):
+        return said
+    if store.format in TREES:
+        return "flax" if any(name.startswith(f"{PARAMS}/") for name in store.tensors) else ""
+    return labelled(store) or OWNERS.get(store.format, "")
 
 
 def cleaned(framework: str, names: Iterable[str]) -> Cleaned:

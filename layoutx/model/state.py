@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from layoutx.model.bare import TABLE, bare_names, called_scale, called_table
 from layoutx.model.einsum import EINSUM, einsum_record
 from layoutx.model.identify import meaning, undecided
 from layoutx.model.keyed import Keyed
+from layoutx.model.noted import apart, decided, noted_of
 from layoutx.model.parametrized import refusal, sites
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.said import values_said
@@ -31,7 +33,9 @@ RUN = "form from the module's class, as a run of it shows"
 _STACK = re.compile(r"^(?P<role>\w+?)_l(?P<layer>\d+)(?P<reverse>_reverse)?$")
 
 
-def state_records(keyed: Keyed, registry: Registry, values: Mapping[str, Any] = NOTHING) -> ModelRecord:
+def state_records(
+    keyed: Keyed, registry: Registry, values: Mapping[str, Any] = NOTHING, forms: Collection[str] = ()
+) -> ModelRecord:
     """Layers in order of first appearance; a module path whose tensors fit several forms is left without one.
 
     A form may take in what lies below its module (attention with its `out_proj`, a cell with `ii/kernel`): the
@@ -39,10 +43,13 @@ def state_records(keyed: Keyed, registry: Registry, values: Mapping[str, Any] = 
 
     Args:
         values: config values that the user adds, where shapes alone do not tell a layout.
+        forms: names and patterns of the layers that the user gives a form: where all that a module holds has one, the
+            module itself is none.
     """
     keyed = replace(keyed, tensors=keyed.distinct().tensors) if keyed.framework == "paddle" else keyed
+    keyed = replace(keyed, noted=noted_of(keyed.store, keyed.framework))
     parts = {name: _note(refusal(site)) for site in sites(keyed) for name in site.parts.values()}
-    layers = _layers("", {name: name for name in keyed.tensors}, keyed, registry, values)
+    layers = _layers("", {name: name for name in keyed.tensors}, keyed, registry, values, forms)
     full = {tensor.name: name for name, tensor in keyed.tensors.items()} if parts else {}
     bare = {name for name, kind in bare_names(keyed, registry).items() if kind == TABLE or called_scale(name)}
     below = cache(partial(_below, keyed))
@@ -94,7 +101,12 @@ def _note(error: LayoutxError) -> str:
 
 
 def _layers(
-    prefix: str, below: Mapping[str, str], keyed: Keyed, registry: Registry, values: Mapping[str, Any]
+    prefix: str,
+    below: Mapping[str, str],
+    keyed: Keyed,
+    registry: Registry,
+    values: Mapping[str, Any],
+    forms: Collection[str],
 ) -> list[LayerRecord]:
     """The layers of one module: itself, or what it holds directly and the layers of its submodules."""
     module = keyed.modules.get(prefix)
@@ -102,7 +114,7 @@ def _layers(
         held = {short: keyed.tensors[full] for short, full in module.names.items()}
         whole = LayerRecord(prefix, module.class_name, module.form, module.config, held, note=RUN)
         rest = {short: full for short, full in below.items() if full not in module.names.values()}
-        return [whole, *(_layers(prefix, rest, keyed, registry, values) if rest else [])]
+        return [whole, *(_layers(prefix, rest, keyed, registry, values, forms) if rest else [])]
     inner: dict[str, dict[str, str]] = {}
     for short, full in below.items():
         head, dot, tail = short.partition(".")
@@ -111,7 +123,7 @@ def _layers(
     direct = {short: full for short, full in below.items() if "." not in short}
     found = (
         (_cells(prefix, inner, keyed, registry, values) or _whole(prefix, below, keyed, registry, values))
-        if inner
+        if inner and not (forms and _apart(prefix, below, forms))
         else []
     )
     if found:
@@ -119,8 +131,17 @@ def _layers(
     if direct:
         found = _instances(prefix, direct, keyed, registry, values)
     for head, rest in inner.items():
-        found += _layers(f"{prefix}.{head}" if prefix else head, rest, keyed, registry, values)
+        found += _layers(f"{prefix}.{head}" if prefix else head, rest, keyed, registry, values, forms)
     return found
+
+
+def _apart(prefix: str, below: Mapping[str, str], forms: Collection[str]) -> bool:
+    """Whether the user gives each of the modules that a module holds a form, and not the module itself."""
+    paths = {short.rpartition(".")[0] for short in below}
+    if "" in paths or any(fnmatchcase(prefix, one) for one in forms):
+        return False
+    names = [f"{prefix}.{path}" if prefix else path for path in paths]
+    return all(any(fnmatchcase(name, one) for one in forms) for name in names)
 
 
 def _cells(
@@ -147,6 +168,8 @@ def _whole(
         return []
     slash = _slashed(registry, keyed.framework)
     tensors = {short.replace(".", "/") if slash else short: keyed.tensors[full] for short, full in below.items()}
+    if apart(tensors.values(), keyed.noted):
+        return []
     record = _record(prefix, tensors, {})
     found = _guesses(record, keyed, registry, values)
     return [_formed(record, found, registry)] if found else []
@@ -168,6 +191,7 @@ def _guesses(record: LayerRecord, keyed: Keyed, registry: Registry, values: Mapp
         found = held_by(registry, module.form, shapes)
     else:
         found = guess(registry, keyed.framework, shapes, record.name, values_said(values, record.name))
+        found = decided(found, record.tensors.values(), keyed.noted) if keyed.noted else found
     if module is None or not module.form:
         return found
     own = [g for g in found if g.form == module.form]

@@ -11,7 +11,7 @@ from time import monotonic
 
 import numpy as np
 
-from layoutx.errors import LayoutxError, raise_all
+from layoutx.errors import LayoutxError, UsageError, raise_all
 from layoutx.files.blob import holding
 from layoutx.files.dtypes import Array
 from layoutx.files.guarded import broken, check_since, intact
@@ -53,7 +53,15 @@ def placed(moves: Iterable[Move], jobs: int, path: Path, offsets: Mapping[str, i
 
 
 def jobs_of(jobs: int | None) -> int:
-    """How many threads: as many as asked for, or one for each core that this process may use, up to eight."""
+    """How many threads: as many as asked for, or one for each core that this process may use, up to eight.
+
+    Raises:
+        UsageError: fewer than one.
+    """
+    if jobs is not None and jobs < 1:
+        raise UsageError(
+            f"{jobs} threads cannot do anything", do="give 1 or more, or nothing for one for each core, up to 8"
+        )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return jobs or min(cores, MANY)
 

@@ -10,7 +10,7 @@ from threading import Lock
 import numpy as np
 
 from layoutx.errors import FileError
-from layoutx.files.blob import DO_AGAIN, Blob, blob_of, reading
+from layoutx.files.blob import DO_AGAIN, Blob, array_at, blob_of, reading
 from layoutx.files.dtypes import Array, bits
 from layoutx.files.hashes import SPAN, XXH3, Leaves, together
 from layoutx.files.remote import fetch, url_of
@@ -82,7 +82,7 @@ class Files:
 def plain(tensor: Tensor) -> tuple[Blob, int] | None:
     """Where the bytes of a tensor lie end to end as they are; None where it has to be read whole."""
     blob = blob_of(tensor)
-    if blob is None or blob.packed is not None:
+    if blob is None or blob.packed is not None or getattr(tensor.read, "func", None) is not array_at:
         return None
     _, offset, dtype, _, order = tensor.read.args  # type: ignore[attr-defined]
     straight = order == "C" or len([n for n in tensor.shape if n != 1]) < 2

@@ -181,5 +181,7 @@ def _certificate(found: Any) -> Iterator[str]:
         f"round trip {clean(overall.get('round_trip', '?'))}."
     )
     if source.get("sha256"):
-        yield f"Source sha256 {clean(source['sha256'])}."
+        more = source.get("files")
+        rest = f", and {plural(len(more), 'file')} that it names" if isinstance(more, dict) and more else ""
+        yield f"Source sha256 {clean(source['sha256'])}{rest}."
     yield from exchange_text(groups_of(found), str(source.get("file", "")))

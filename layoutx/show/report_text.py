@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layoutx.show.alike_text import exchange_text, given_text, placed_text
+from layoutx.show.kept_text import kept_answer, rounded_text
+from layoutx.show.left_text import left_out
 from layoutx.show.recognised_text import recognised
 from layoutx.show.settings_text import apart_text, without_text
 from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row, size_text
@@ -21,8 +23,6 @@ if TYPE_CHECKING:
     from layoutx.show.report_lines import LayerLine, TensorLine
     from layoutx.verify.outcome import Proof
 
-OPTIMIZER = ("optimizer", "optimiser")
-MOST_LEFTOVERS = 8
 FEW = 3  # layers that are named in a cell
 MOST_LAYERS = 1000  # that have rows of their own
 _NUMBER = re.compile(r"\d+")
@@ -44,10 +44,13 @@ def as_dict(report: Report) -> dict[str, Any]:
         "skipped": dict(report.skipped),
         "leftover": dict(report.leftover),
         "tied": dict(report.tied),
+        "kept": report.kept,
+        "rounded": dict(report.rounded),
         "tensors": {"used": report.tensors_used, "of": report.tensors_total},
         "keys": {"written": report.keys_written, "of": report.keys_total},
         "bytes": report.nbytes,
         "shards": report.shards,
+        "there": report.there,
         "end_to_end": asdict(report.end_to_end) if report.end_to_end is not None else None,
         "seconds": report.seconds,
         "sha256": report.sha256,
@@ -91,9 +94,9 @@ def as_text(report: Report, width: int, color: bool) -> str:
     head = ["layer", clean(report.source.get("framework", "")) or "source", report.target, "tensors", "exact", "proof"]
     parts = [
         *(prose(line, width, color, style) for line, style in _answer(report)),
-        grid(head, _rows(report), width, color),
+        grid(head, _rows(report), width, color) if report.layers or not report.kept else "",
         *_settings(report, width, color),
-        *_left_out(report, width, color),
+        *left_out(report, width, color),
         "\n".join(prose(line, width, color) for line in _summary(report)),
     ]
     joined = parts[0] + "\n" + parts[1]
@@ -107,7 +110,8 @@ def _answer(report: Report) -> Iterator[tuple[str, str]]:
     yield f"{name} → {where}: {_same(report)}; {_exact(report)}.", "head"
     source = (clean(report.source.get(key, "")) for key in ("framework", "version"))
     about = [*source, "→", clean(report.target)]
-    counts = [plural(len(report.layers) + len(report.weightless) + len(report.skipped), "layer")]
+    layers = len(report.layers) + len(report.weightless) + len(report.skipped)
+    counts = [] if report.kept else [plural(layers, "layer")]
     counts.append(plural(report.tensors_total, "tensor"))
     if report.source.get("bytes"):
         counts.append(size_text(int(report.source["bytes"])))
@@ -118,6 +122,8 @@ def _answer(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _same(report: Report) -> str:
+    if report.kept and not report.layers:
+        return kept_answer(report)
     end, without = report.end_to_end, without_text(report)
     if end is not None and end.agrees:
         return f"the models compute the same{apart_text(report.layers)}{given_text(end, report.alike)}{without}"
@@ -215,36 +221,25 @@ def _settings(report: Report, width: int, color: bool) -> Iterator[str]:
         yield prose("set these on the target", width, color, "head") + "\n" + grid(["", ""], lines, width, color)
 
 
-def _left_out(report: Report, width: int, color: bool) -> Iterator[str]:
-    lines: list[Line] = [row(clean(name), clean(why)) for name, why in report.skipped.items()]
-    counts = Counter(why for name, why in report.leftover.items() if _of_optimizer(name, why))
-    lines += [row(plural(count, "tensor"), clean(why)) for why, count in counts.items()]
-    others = [(name, why) for name, why in report.leftover.items() if not _of_optimizer(name, why)]
-    lines += [row(clean(name), clean(why)) for name, why in others[:MOST_LEFTOVERS]]
-    if len(others) > MOST_LEFTOVERS:
-        lines.append(row(f"{len(others) - MOST_LEFTOVERS} more", "--json lists them all"))
-    if lines:
-        yield prose("left out", width, color, "head") + "\n" + grid(["", ""], lines, width, color)
-
-
-def _of_optimizer(name: str, why: str) -> bool:
-    return any(word in f"{name} {why}".lower() for word in OPTIMIZER)
-
-
 def _summary(report: Report) -> Iterator[str]:
+    dry = report.nbytes and not report.output
     used = f"{report.tensors_used} of {report.tensors_total} source tensors used"
-    keys = f"{report.keys_written} of {report.keys_total} target keys written"
+    keys = f"{report.keys_written} of {report.keys_total} target keys {'made, none written' if dry else 'written'}"
     yield f"{used}, {keys}. Round trip {clean(report.round_trip, 400)}."
     if report.weightless:
         names = Counter(report.weightless.values())
         text = ", ".join(f"{clean(name)}{f' ×{count}' if count > 1 else ''}" for name, count in names.items())
         yield f"{plural(len(report.weightless), 'layer')} without weights: {text}."
+    yield from rounded_text(report)
     yield from _forward(report)
     yield from exchange_text(report.alike)
     unsaid = [layer.name for layer in report.layers if not layer.settled]
     if unsaid:
         unsaid_names = clean(listed(unsaid, FEW))
         yield f"The source does not tell settings (eps, padding, strides, ...): compare those of {unsaid_names}."
+    if report.there is not None:
+        none = "" if report.there else ": no run of this very conversion was stopped"
+        yield f"{report.there:,} of {plural(report.shards, 'shard')} taken over{none}."
     yield from recognised(report)
     end = [f"{report.seconds:.2f} s."] if report.seconds is not None else []
     if report.output and report.certified:

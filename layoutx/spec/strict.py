@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from layoutx.errors import FileError, SpecError
+from layoutx.errors import SpecError, UsageError
 from layoutx.files.limits import LIMITS, PREFIX, limit, within
 
 LONGEST_NUMBER = 4000  # characters: Python reads no longer ones
@@ -33,10 +33,11 @@ def file_text(path: Path) -> str:
     """The text of a YAML file.
 
     Raises:
-        OSError, UnicodeDecodeError: it cannot be read, or is not UTF-8. FileError: it is larger than the limit YAML.
+        OSError, UnicodeDecodeError: it cannot be read, or is not UTF-8. UsageError: it is a folder. FileError: it is
+            larger than the limit YAML.
     """
     if path.exists() and not path.is_file():  # a pipe would wait for ever
-        raise FileError(f"{path.name or path} is no file", where=str(path), do="name a file")
+        raise UsageError(f"{path.name or path} is no file", where=str(path), do="name a file")
     within("YAML", path.stat().st_size, path, "the file")
     return path.read_text(encoding="utf-8")
 

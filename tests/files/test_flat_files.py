@@ -59,9 +59,9 @@ def test_sharded_safetensors(tmp_path):
         open_store(index)
     assert "in the index only: d" in str(caught.value)
     assert "in the shards only: c" in str(caught.value)
-    index.write_text(json.dumps({"weight_map": {"a": "pytorch_model.bin"}}))
-    (tmp_path / "pytorch_model.bin").write_bytes(b"x")
-    with pytest.raises(FileError, match=r"is an index of \.bin files"):
+    index.write_text(json.dumps({"weight_map": {"a": "model.gguf"}}))
+    (tmp_path / "model.gguf").write_bytes(b"x")
+    with pytest.raises(FileError, match=r"is an index of \.gguf files"):
         open_store(index)
 
 

@@ -72,14 +72,14 @@ def test_missing_file_and_folder(tmp_path):
         open_store(tmp_path / "no.keras")
     with pytest.raises(UsageError, match="there is no folder"):
         open_store(tmp_path / "none" / "no.keras")
-    with pytest.raises(FileError, match="is a folder"):
+    with pytest.raises(UsageError, match="is a folder"):
         open_store(tmp_path)
 
 
 def test_a_folder_means_the_one_index_or_file_in_it(tmp_path):
     save_file({"w": np.arange(7.0)}, tmp_path / "model-00001-of-00002.safetensors")
     save_file({"v": np.arange(5.0)}, tmp_path / "model-00002-of-00002.safetensors")
-    with pytest.raises(FileError, match=r"name a file in it: model-00001-of-00002\.safetensors, model-00002"):
+    with pytest.raises(UsageError, match=r"name a file in it: model-00001-of-00002\.safetensors, model-00002"):
         open_store(tmp_path)
     places = {"w": "model-00001-of-00002.safetensors", "v": "model-00002-of-00002.safetensors"}
     index = tmp_path / "model.safetensors.index.json"
@@ -88,7 +88,7 @@ def test_a_folder_means_the_one_index_or_file_in_it(tmp_path):
     store = open_store(tmp_path)
     assert (store.path, list(store.tensors)) == (index, ["w", "v"])
     (tmp_path / "pytorch_model.bin.index.json").write_text("{}")
-    with pytest.raises(FileError, match=r"name a file in it: model\.safetensors\.index\.json, pytorch_model\.bin"):
+    with pytest.raises(UsageError, match=r"name a file in it: model\.safetensors\.index\.json, pytorch_model\.bin"):
         open_store(tmp_path)
     (tmp_path / "one").mkdir()
     save_file({"w": np.arange(7.0)}, tmp_path / "one" / "model.safetensors")

@@ -77,6 +77,12 @@ def test_loky(source, wanted, tmp_path):
     executor.shutdown()
 
 
+def test_loky_made_by_a_function(source, wanted, tmp_path):
+    """Its shutdown cancels nothing, and took no cancel_futures: all shards were made, and then a TypeError."""
+    loky = pytest.importorskip("loky")
+    same(converted(source, tmp_path / "out", executor=lambda: loky.ProcessPoolExecutor(2)), wanted)
+
+
 def test_a_relative_path_means_the_same_for_workers_elsewhere(source, wanted, tmp_path, monkeypatch):
     """Workers that were started in another folder."""
     monkeypatch.chdir(tmp_path)
