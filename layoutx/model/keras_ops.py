@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from layoutx.model.axes import Cat, Dim, State, size_of
 from layoutx.model.graph import Node
-from layoutx.model.keras_patches import patched
+from layoutx.model.keras_patches import depth_to_space, patched
 from layoutx.model.keras_reshape import flatten, reshape
 
 if TYPE_CHECKING:
@@ -176,4 +176,5 @@ REDUCED: dict[str, Rule] = {
     **dict.fromkeys(("mean", "max", "min", "sum", "amax", "amin"), _reduced),
     "get_item": picked,
     "extract_patches": patched,
+    "depth_to_space": depth_to_space,
 }
