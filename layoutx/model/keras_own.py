@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from layoutx.model.keras_own_norms import norm_of
+
 NEAR = 1e-4  # relative to the largest output
 FAR, TINY = 100.0, 1e-6  # inputs of a norm beside which no eps counts, and beside which it is all that does
 
@@ -21,7 +23,7 @@ def computed(layer: Any) -> tuple[str, Mapping[str, Any]] | None:
     if not getattr(layer, "built", False):
         return None
     try:
-        return _attention(layer) or _norm(layer)
+        return _attention(layer) or _norm(layer) or norm_of(layer)
     except Exception:  # any code of the user's may run here
         return None
 
