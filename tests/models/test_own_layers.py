@@ -1,4 +1,4 @@
-"""Norms of one's own with a scale and a shift: CycleGAN's, group and layer norms, found by running them."""
+"""Layers of one's own found by running them: norms with a scale and a shift, as CycleGAN has, and a Dense by hand."""
 
 from __future__ import annotations
 
@@ -121,3 +121,48 @@ def test_epsilon_is_what_small_inputs_show(own, name):
 def test_what_no_norm_computes_is_refused(own):
     with pytest.raises(LayoutxError, match="no form"):
         lx.port(network(own()), target(nn.InstanceNorm2d(6, affine=True)))
+
+
+class Multiplied(L.Layer):
+    """A Dense as every course on Keras writes it, and without a get_config."""
+
+    def __init__(self, units, bias=True, **more):
+        super().__init__(**more)
+        self.units, self.biased = units, bias
+
+    def build(self, shape):
+        self.w = self.add_weight(name="w", shape=(shape[-1], self.units))
+        self.b = self.add_weight(name="b", shape=(self.units,)) if self.biased else None
+
+    def call(self, x):
+        return ops.matmul(x, self.w) + (self.b if self.biased else 0)
+
+
+class Around(Multiplied):
+    def call(self, x):
+        return ops.tanh(super().call(x))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_own_dense_in_a_sequential(bias):
+    source = keras.Sequential([keras.Input((5,)), Multiplied(7, bias), L.ReLU(), Multiplied(3)])
+    for weight in source.weights:
+        weight.assign(NOISE.normal(size=weight.shape))
+    there = nn.Sequential(nn.Linear(5, 7, bias=bias), nn.ReLU(), nn.Linear(7, 3))
+    assert lx.port(source, there).end_to_end.agrees
+    x = NOISE.normal(size=(2, 5)).astype("float32")
+    np.testing.assert_allclose(np.asarray(source(x)), there(torch.from_numpy(x)).detach().numpy(), atol=1e-5)
+
+
+def test_own_dense_of_more_is_refused():
+    source = keras.Sequential([keras.Input((5,)), Around(7)])
+    with pytest.raises(LayoutxError, match="no form"):
+        lx.port(source, nn.Linear(5, 7))
+
+
+@pytest.mark.parametrize("method", ["weight_norm", "spectral_norm"])
+def test_a_target_stored_in_parts_is_named(method):
+    source = keras.Sequential([keras.Input((8, 12, 3)), L.Conv2D(5, 3)])
+    there = nn.Sequential(getattr(nn.utils.parametrizations, method)(nn.Conv2d(3, 5, 3)))
+    with pytest.raises(LayoutxError, match=f"the weights of 0 are stored through {method} there: remove it"):
+        lx.port(source, there)
