@@ -159,7 +159,7 @@ def _shaped(flow: Flow, op: Op, ins: Sequence[Value], out: Shape, wanted: Sequen
     ]
     ints = [n if n == -1 else k for n, k in zip(sizes, _wanted(sizes, dims), strict=True)]
     stay = len(ints) - 1
-    if ints[-1:] == [-1] and stay < len(dims) and all(n == 0 for n in ints[:-1]):
+    if ints and ints[-1] in (-1, None) and stay < len(dims) and all(n == 0 for n in ints[:-1]):  # c * f is the rest
         return (*dims[:stay], tuple(x for d in dims[stay:] for x in d))
     if any(n is None for n in ints):
         return _onnx("Reshape", flow, op, ins[:1], out, shape=None)

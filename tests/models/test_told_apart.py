@@ -75,7 +75,7 @@ def test_layers_that_habit_alone_tells_apart_are_said(tmp_path: Path) -> None:
     assert f"{SAID}: left, right." in text
     assert "--pair" in text
     unproved = converted(heads("left", "right"), Heads("a", "b"), tmp_path, verify="bytes")
-    assert f"these compute the same, 2 of 3 {HABIT}" in " ".join(str(unproved).split())
+    assert f"no layer compared, 2 of 3 {HABIT}" in " ".join(str(unproved).split())
 
 
 def test_the_written_file_says_them_later(tmp_path: Path) -> None:
@@ -266,3 +266,31 @@ def test_towers_that_agree_only_with_their_inputs_exchanged_are_said() -> None:
     assert told.end_to_end is not None
     assert told.end_to_end.mixed == ()
     assert told.alike == ()
+
+
+class TwoTowers(nn.Module):
+    """A recommender's towers, that of the items first; they are compared, so that either could be the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.item_tower = nn.Sequential(nn.Embedding(23, 7), nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 3))
+        self.user_tower = nn.Sequential(nn.Embedding(23, 7), nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 3))
+
+    def forward(self, user: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
+        return (self.user_tower(user[:, 0]) * self.item_tower(item[:, 0])).sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_names_of_tables_speak_for_what_they_feed_before_order_does(back: bool) -> None:
+    keras.utils.clear_session()
+    made = [keras.Input((1,), dtype="int32") for _ in range(2)]
+    x, y = (
+        L.Flatten()(L.Embedding(23, 7, name=f"{name}_emb")(i)) for name, i in zip(("user", "item"), made, strict=True)
+    )
+    x, y = (L.Dense(3)(L.Dense(5, activation="relu")(one)) for one in (x, y))
+    source, target = filled(keras.Model(made, L.Dot(axes=1)([x, y]))), TwoTowers()
+    report = lx.port(target, source, allow={"rounds"}) if back else lx.port(source, target)
+    assert report.end_to_end is not None
+    assert report.end_to_end.agrees
+    assert not report.end_to_end.mixed
+    assert report.alike == ()

@@ -36,6 +36,20 @@ def beside(places: Iterable[Candidate]) -> bool:
     return not any(a != b and b.startswith(a) for a in homes for b in homes)
 
 
+def disordered(
+    found: Clues, rest: Mapping[str, Sequence[int]], groups: Sequence[Sequence[str]], by_order: Mapping[str, int]
+) -> set[str]:
+    """Layers of which the order of definition tells nothing.
+
+    Where the names of one group contradict it they speak first, and then the wiring, for all that is wired to them.
+    """
+    wrong = [misnamed(found, rest, own, by_order) for own in groups]
+    if found.wires is not None and any(wrong):
+        return {name for own in groups for name in own}
+    every = zip(groups, wrong, strict=True)
+    return {name for own, bad in every if bad or listed(found, rest, own) for name in own}
+
+
 def misnamed(
     found: Clues, rest: Mapping[str, Sequence[int]], group: Sequence[str], by_order: Mapping[str, int]
 ) -> bool:
