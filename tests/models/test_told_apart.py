@@ -280,17 +280,26 @@ class TwoTowers(nn.Module):
         return (self.user_tower(user[:, 0]) * self.item_tower(item[:, 0])).sum(1, keepdim=True)
 
 
-@pytest.mark.parametrize("back", [False, True])
-def test_names_of_tables_speak_for_what_they_feed_before_order_does(back: bool) -> None:
+def recommender() -> Any:
+    """The same with tables that have names, and layers that have none."""
     keras.utils.clear_session()
     made = [keras.Input((1,), dtype="int32") for _ in range(2)]
-    x, y = (
-        L.Flatten()(L.Embedding(23, 7, name=f"{name}_emb")(i)) for name, i in zip(("user", "item"), made, strict=True)
-    )
+    named = zip(("user_emb", "item_emb"), made, strict=True)
+    x, y = (L.Flatten()(L.Embedding(23, 7, name=name)(one)) for name, one in named)
     x, y = (L.Dense(3)(L.Dense(5, activation="relu")(one)) for one in (x, y))
-    source, target = filled(keras.Model(made, L.Dot(axes=1)([x, y]))), TwoTowers()
+    return filled(keras.Model(made, L.Dot(axes=1)([x, y])))
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_names_of_tables_speak_for_what_they_feed_before_order_does(back: bool) -> None:
+    source, target = recommender(), TwoTowers()
     report = lx.port(target, source, allow={"rounds"}) if back else lx.port(source, target)
     assert report.end_to_end is not None
     assert report.end_to_end.agrees
     assert not report.end_to_end.mixed
     assert report.alike == ()
+
+
+def test_towers_are_not_mixed_where_nothing_but_their_tables_has_names(tmp_path: Path) -> None:
+    with pytest.raises(Problems, match=r"Dense\) fits several places[\s\S]*user_tower\.1"):
+        converted(recommender(), TwoTowers(), tmp_path)

@@ -41,13 +41,12 @@ def disordered(
 ) -> set[str]:
     """Layers of which the order of definition tells nothing.
 
-    Where the names of one group contradict it they speak first, and then the wiring, for all that is wired to them.
+    Where the names of one group contradict it, it tells nothing of any: they speak first, and then what is known of
+    the wiring. Two towers, of which the tables alone have names, were mixed with each other else.
     """
-    wrong = [misnamed(found, rest, own, by_order) for own in groups]
-    if found.wires is not None and any(wrong):
+    if any(misnamed(found, rest, own, by_order) for own in groups):
         return {name for own in groups for name in own}
-    every = zip(groups, wrong, strict=True)
-    return {name for own, bad in every if bad or listed(found, rest, own) for name in own}
+    return {name for own in groups if listed(found, rest, own) for name in own}
 
 
 def misnamed(
