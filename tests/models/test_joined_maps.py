@@ -172,3 +172,15 @@ def test_operations_are_followed_as_layers_are():
             return self.head(self.low(x).permute(0, 3, 1, 2).flatten(2))
 
     assert lx.port(source, Turned()).end_to_end.agrees
+
+
+def test_errors_of_keras_come_without_its_colours():
+    """Keras writes them in bold, which a terminal would obey and a note in a certificate would keep."""
+    from layoutx.verify.plain import said as briefly
+    from layoutx.verify.running.given import said
+
+    model = keras.Sequential([keras.Input((5,)), L.Dense(3)])
+    with pytest.raises(ValueError, match="incompatible") as problem:
+        model(np.zeros((2, 7), "float32"))
+    assert "\x1b" not in said(problem.value) + briefly(ValueError("\x1b[1mbold\x1b[0m"))
+    assert said(ValueError("\x1b[1mbold\x1b[0m words")) == "bold words"
