@@ -9,7 +9,7 @@ from math import prod
 from layoutx.errors import ConversionError
 from layoutx.job.jobs import Options
 from layoutx.model.bindings import refine_of
-from layoutx.model.followed import joined_error
+from layoutx.model.followed import dealt_error, joined_error
 from layoutx.model.keyed import Keyed, Module
 from layoutx.model.places import Candidate
 from layoutx.model.record import LayerRecord, Refinement
@@ -64,11 +64,14 @@ def refine_of_goal(record: LayerRecord, goal: LayerRecord, registry: Registry, f
 
 
 def _check_joined(record: LayerRecord, habit: Mapping[str, str], keyed: Keyed, path: str) -> None:
-    """Refuse what only the other model's program tells, where it does not."""
+    """Refuse what only the other model's program tells, where it does not; and what it alone tells, of a file."""
+    seen = keyed.axes().get(path) if keyed.axes is not None else None
+    dealt = seen.refine.get("out") if seen is not None and "out" not in record.refine and not record.inputs else None
+    if dealt is not None:
+        raise dealt_error(record, dealt)
     for axis, here in record.refine.items():
         if not here.joined or axis not in habit:
             continue
-        seen = keyed.axes().get(path) if keyed.axes is not None else None
         there = seen.refine.get(axis) if seen else None
         if there is None or _sizes(there) != _sizes(here):
             untold = "what the other model joins here could not be followed" if keyed.axes is not None else ""

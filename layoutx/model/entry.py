@@ -59,6 +59,14 @@ def index_of(entry: Mapping[str, Any]) -> Any:
     return args[1] if isinstance(args, list) and len(args) == 2 else None
 
 
+def keywords_of(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers and texts that a function of Keras 2 is called with by name: `block_size` of its only call."""
+    calls = entry.get("inbound_nodes")
+    said = calls[0][-1] if isinstance(calls, list) and len(calls) == 1 and isinstance(calls[0], list) else None
+    said = said[3] if isinstance(said, list) and len(said) == 4 else said
+    return {key: one for key, one in mapping_of(said).items() if isinstance(one, (int, str))}
+
+
 def registered(entry: Mapping[str, Any], class_name: str) -> str:
     """The name under which a class was registered, `package>Name`; the class name where it was not."""
     registered = entry.get("registered_name")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -25,6 +26,7 @@ class Flow:
     """What is gathered while walking the model once.
 
     `joined`: the axes of a map's channels and of some of its positions -> the layer that made them one dimension.
+    `dealt`: channels that are dealt out to positions; `taken`: axis -> how many layers read it and hand on others.
     """
 
     records: dict[str, LayerRecord]
@@ -39,6 +41,8 @@ class Flow:
     made: dict[int, tuple[Piece, ...]] = field(default_factory=dict)
     readers: Readers = field(default_factory=Readers)
     joined: dict[frozenset[int], str] = field(default_factory=dict)
+    dealt: set[int] = field(default_factory=set)
+    taken: Counter[int] = field(default_factory=Counter)
     count: int = 0
 
     def axis(self, letter: str, origin: str, size: int | None) -> Axis:

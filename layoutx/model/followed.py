@@ -13,7 +13,7 @@ from layoutx.frozen import frozen
 from layoutx.model.graph import GIVEN
 from layoutx.model.keras_rules import CODE
 from layoutx.model.onnx_axes import KEEPS_LAST
-from layoutx.model.record import LayerRecord, ModelRecord
+from layoutx.model.record import LayerRecord, ModelRecord, Refinement
 from layoutx.model.refine import UNKNOWN
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.registry import Registry
@@ -250,6 +250,16 @@ def joined_error(record: LayerRecord, axis: str, layer: str, there: str = "") ->
         where=[f"{layer}: {found.last}, and as often {found.first} where channels come first"],
         why=f"{other}; people write it either way",
         do=f"{live}say that the order stays as it is: --keep-order {record.name}",
+    )
+
+
+def dealt_error(record: LayerRecord, there: Refinement) -> ConversionError:
+    """Channels that the other model deals out to positions, where this one does not tell what becomes of them."""
+    return ConversionError(
+        f"the order of the {prod(there.sizes.values())} channels that {record.name} makes is not known",
+        where=[f"they are dealt out to positions: {there.first} in the other model"],
+        why=f"nothing tells what reads the layer; depth_to_space of Keras and TensorFlow wants {there.last}",
+        do=f"give the live model, or say that the order stays as it is: --keep-order {record.name}",
     )
 
 

@@ -16,6 +16,7 @@ from layoutx.model.entry import (
     index_of,
     is_custom,
     is_operation,
+    keywords_of,
     lengths,
     mapping_of,
     named,
@@ -140,6 +141,8 @@ def node_of(entry: Any, where: str, calls: Calls | None = (), clean: bool = Fals
     config: Mapping[str, Any] = body if said else {}
     if class_name == "GetItem":
         config = {**config, "key": index_of(entry)}
+    elif class_name == "TFOpLambda":
+        config = {**keywords_of(entry), **config}
     name = str(entry.get("name") or config.get("name") or (inner.name if inner else ""))
     if not clean:
         named(name, "name", where)

@@ -186,9 +186,9 @@ def dir_of(path: str) -> str:
 
 
 def _name_problem(store: Store, leaf: Leaf) -> ModelError | None:
-    """Keras 3.6 and later write each layer's name beside its weights; it must be the config's."""
+    """Keras 3.6 and later write each layer's name beside its weights; it must be the config's, where that has one."""
     said = store.metadata.get(f"name:{leaf.group}", store.metadata.get(f"name:{leaf.group}/vars"))
-    if not said or said == leaf.node.name or leaf.path[-1] == said:
+    if not said or said == leaf.node.name or leaf.path[-1] == said or "name" not in leaf.node.config:
         return None
     return ModelError(
         f'Group "{leaf.group}" says that it is layer "{said}", but the config makes it layer "{leaf.node.name}"',

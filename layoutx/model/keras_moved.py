@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 Part = tuple[int, int, int]  # axis of the input, behind the batch; how far one step goes in it; how many steps
+SIDE = 6  # of an image of any size
 MOST = 1 << 24  # whole numbers that float32 tells apart
 
 
@@ -19,15 +20,19 @@ def moved(layer: Any) -> list[list[Part]] | None:
     None where it does more than moving numbers, or makes no vector of channels and positions.
 
     Args:
-        layer: a live Keras layer without weights, called on one tensor of a known shape.
+        layer: a live Keras layer without weights, called on one tensor of a known number of channels. Of an axis that
+            has no size the number of steps is 0.
     """
     keras = sys.modules.get("keras")
     nodes = getattr(layer, "_inbound_nodes", ())
     if keras is None or layer.weights or not nodes:
         return None
     given = nodes[0].arguments.keras_tensors
-    sizes = tuple(given[0].shape[1:]) if len(given) == 1 else ()
-    if len(sizes) != 3 or not all(isinstance(n, int) for n in sizes) or not 1 < prod(sizes) < MOST:
+    said = tuple(given[0].shape[1:]) if len(given) == 1 else ()
+    if len(said) != 3 or not isinstance(said[-1], int):
+        return None
+    sizes = tuple(n or SIDE for n in said)
+    if not 1 < prod(sizes) < MOST:
         return None
     try:
         numbers = np.arange(prod(sizes), dtype="float32").reshape(1, *sizes)
@@ -36,7 +41,12 @@ def moved(layer: Any) -> list[list[Part]] | None:
         return None
     parts = parts_of(made[0], sizes) if made.shape[:1] == (1,) and made.size == numbers.size else None
     mixed = any(len(dim) > 1 and any(axis == 2 for axis, *_ in dim) for dim in parts or ())
-    return parts if mixed else None
+    if not mixed or parts is None or None not in said:
+        return parts if mixed else None
+    cut = [axis for dim in parts for axis, *_ in dim if said[axis] is None]
+    if len(cut) != said.count(None):  # positions of an image of any size became several
+        return None
+    return [[(axis, step, n if said[axis] else 0) for axis, step, n in dim] for dim in parts]
 
 
 def parts_of(made: Any, sizes: Sequence[int]) -> list[list[Part]] | None:

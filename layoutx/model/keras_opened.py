@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from layoutx.model.graph import GIVEN, MOVED, SAID, VARIABLE
@@ -42,9 +42,24 @@ def _entry(entry: Mapping[str, Any], layer: Any) -> dict[str, Any]:
     if not isinstance(body, Mapping) or not isinstance(body.get("layers"), list) or not hasattr(layer, "layers"):
         said = _said(layer) if _foreign(layer) else {}
         return {**entry, "config": {**body, **said}} if said and isinstance(body, Mapping) else dict(entry)
-    live = {one.name: one for one in layer.layers}
-    inner = [_entry(one, live[name]) if (name := _name(one)) in live else one for one in body["layers"]]
+    inner = [one if held is None else _entry(_called(one, held), held) for one, held in _pairs(body["layers"], layer)]
     return {**entry, "config": {**body, "layers": inner}}
+
+
+def _pairs(entries: list[Any], layer: Any) -> Iterator[tuple[Any, Any]]:
+    """Entries of a config, each with its live layer; None where there is none.
+
+    By name; a layer of the user's own class without a get_config has none in a Sequential, and its place is the same.
+    """
+    live, before = {one.name: one for one in layer.layers}, len(entries) - len(layer.layers)
+    for at, entry in enumerate(entries):
+        unnamed = not _name(entry) and before <= at and type(layer).__name__ == "Sequential"
+        yield entry, layer.layers[at - before] if unnamed else live.get(_name(entry))
+
+
+def _called(entry: Mapping[str, Any], layer: Any) -> dict[str, Any]:
+    """An entry with the layer's name, where it has none."""
+    return {**entry} if _name(entry) else {**entry, "config": {**(entry.get("config") or {}), "name": layer.name}}
 
 
 def _name(entry: Mapping[str, Any]) -> str:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from layoutx.model.axes import Cat, Dim, State, size_of
 from layoutx.model.graph import Node
-from layoutx.model.keras_patches import patched
-from layoutx.model.keras_reshape import flatten, reshape
+from layoutx.model.keras_patches import depth_to_space, patched
+from layoutx.model.keras_reshape import flatten, permute, reshape
 
 if TYPE_CHECKING:
     from layoutx.model.flow import Flow
@@ -76,6 +76,14 @@ def reshaped(flow: Flow, node: Node, name: str, states: Sequence[State], labels:
     if len(rest) == 1:
         return flatten(flow, node, name, states, labels)
     return reshape(flow, replace(node, config={"target_shape": rest}), name, states, labels)
+
+
+def transposed(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
+    """keras.ops.transpose(x, (0, 2, 1, 3)): as the layer Permute, where the batch stays the first."""
+    axes = node.config.get("axes")
+    if len(states) != 1 or not isinstance(axes, (list, tuple)) or not axes or axes[0] != 0:
+        return _passed(node, states)
+    return permute(flow, replace(node, config={"dims": list(axes[1:])}), name, states, labels)
 
 
 def einsummed(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
@@ -176,4 +184,5 @@ REDUCED: dict[str, Rule] = {
     **dict.fromkeys(("mean", "max", "min", "sum", "amax", "amin"), _reduced),
     "get_item": picked,
     "extract_patches": patched,
+    "depth_to_space": depth_to_space,
 }

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from layoutx.model.keras_own_norms import norm_of
+
 NEAR = 1e-4  # relative to the largest output
 FAR, TINY = 100.0, 1e-6  # inputs of a norm beside which no eps counts, and beside which it is all that does
 
@@ -21,7 +23,7 @@ def computed(layer: Any) -> tuple[str, Mapping[str, Any]] | None:
     if not getattr(layer, "built", False):
         return None
     try:
-        return _attention(layer) or _norm(layer)
+        return _attention(layer) or _norm(layer) or _dense(layer) or norm_of(layer)
     except Exception:  # any code of the user's may run here
         return None
 
@@ -67,6 +69,19 @@ def _made(outputs: Any) -> np.ndarray[Any, Any]:
     from layoutx.model.keras_live import made_array
 
     return made_array(outputs).astype("float64")
+
+
+def _dense(layer: Any) -> tuple[str, Mapping[str, Any]] | None:
+    """A matrix of the rows of x, and perhaps a bias after it: the layer that every course on Keras writes by hand."""
+    held = [np.asarray(one, "float64") for one in layer.weights]
+    if [one.ndim for one in held] not in ([2], [2, 1]) or held[0].shape[1:] != held[-1].shape[-1:]:
+        return None
+    x = np.random.default_rng(20261122).normal(size=(3, len(held[0]))).astype("float32")
+    made = x @ held[0] + (held[1] if len(held) > 1 else 0)
+    if not made.any() or not _close(_made(layer(x)), made):
+        return None
+    config = {"units": made.shape[1], "use_bias": len(held) > 1, "activation": "linear"}
+    return "Dense", {"name": layer.name, "dtype": layer.dtype_policy.name, **config}
 
 
 def _close(here: np.ndarray[Any, Any], there: np.ndarray[Any, Any]) -> bool:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING
 
 from layoutx.model.axes import Axis, Dim, Item, State, axes_in, size_of
 from layoutx.model.graph import MOVED, Node
+from layoutx.model.splits import deal
+
+CHANNEL = 2  # the axis of an image's channels, behind the batch
+Part = tuple[int, ...]  # axis of the input; how far one step goes in it; how many steps, 0 where nobody knows
 
 if TYPE_CHECKING:
     from layoutx.model.flow import Flow
@@ -32,6 +37,8 @@ def rearranged(flow: Flow, node: Node, name: str, states: Sequence[State], label
     if not _image(flow, states):
         return _lost(node, states)
     old, parts = states[0].last, [[tuple(part) for part in dim] for dim in node.config[MOVED]]
+    if sum(part[0] == CHANNEL for dim in parts for part in dim) > 1:
+        return _dealt(flow, node, name, states[0], parts)
     cut: dict[tuple[int, ...], Item] = {}
     for axis, letters in enumerate(("h", "w", "c")):
         own = sorted((part for dim in parts for part in dim if part[0] == axis), key=lambda part: -part[1])
@@ -41,6 +48,38 @@ def rearranged(flow: Flow, node: Node, name: str, states: Sequence[State], label
     dims = [tuple(cut[part] for part in dim) or (flow.axis("d", name, 1),) for dim in parts]
     channel = old[-1]
     return [_joined(flow, node, dims, channel)] if channel[0] in cut.values() else _lost(node, states)
+
+
+def depth_to_space(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
+    """keras.ops.nn.depth_to_space: channels as rows, columns and channels of a block, these the fastest."""
+    block, last = node.config.get("block_size"), node.config.get("data_format") != "channels_first"
+    many = size_of(states[0].last[-1]) if _image(flow, states) else None
+    if not isinstance(block, int) or many is None or many % block**2 or not last:
+        return _lost(node, states)
+    new = many // block**2
+    sides: list[list[Part]] = [[(i, 1, size_of(states[0].last[i]) or 0)] for i in range(2)]
+    dealt: list[Part] = [(CHANNEL, block * new, block), (CHANNEL, new, block)]
+    parts = [[*side, part] for side, part in zip(sides, dealt, strict=True)]
+    return _dealt(flow, node, name, states[0], [*parts, [(CHANNEL, 1, new)]])
+
+
+def _dealt(flow: Flow, node: Node, name: str, state: State, parts: Sequence[Sequence[Part]]) -> list[State]:
+    """Channels as finer positions and fewer channels; torch's pixel_shuffle has these channels the slowest."""
+    channel = state.last[-1][0]
+    plain = all([part[0] for part in dim[:1]] == [at] for at, dim in enumerate(parts[:2]))
+    inner = [part for dim in parts for part in dim if part[0] == CHANNEL]
+    if not plain or not isinstance(channel, Axis) or channel.id in flow.splits:
+        return _lost(node, [state])
+    if len(parts) != 3 or len(inner) != sum(map(len, parts)) - 2 or len(parts[2]) > 1:
+        return _lost(node, [state])
+    made = {part: flow.axis("c" if part in parts[2] else "p", name, part[2]) for part in inner}
+    last = tuple(made[part] for part in sorted(inner, key=lambda part: -part[1]))
+    new = tuple(made[part] for part in parts[2]) or (flow.axis("c", name, 1),)
+    fine = tuple(made[part] for dim in parts[:2] for part in dim if part in made)
+    deal(flow, (channel,), last, (*(axis for axis in new if axis in last), *fine), f'{node.class_name} "{node.name}"')
+    many = [prod(part[2] for part in dim) or None for dim in parts[:2]]
+    sides: list[Dim] = [(flow.axis(x, name, n),) for x, n in zip("hw", many, strict=True)]
+    return [State((*sides, new), (new, *sides), True)]
 
 
 def _joined(flow: Flow, node: Node, dims: Sequence[Dim], channel: Dim) -> State:

@@ -11,7 +11,7 @@ from layoutx.model.axes import Cat, Dim, State, axes_in, identifier, same_order,
 from layoutx.model.bare import alone, called_scale, called_table
 from layoutx.model.graph import MOVED, Node
 from layoutx.model.keras_leaves import snake
-from layoutx.model.keras_ops import ELEMENTWISE, REDUCED, attended, einsummed, padded, reshaped, widened
+from layoutx.model.keras_ops import ELEMENTWISE, REDUCED, attended, einsummed, padded, reshaped, transposed, widened
 from layoutx.model.keras_patches import rearranged
 from layoutx.model.keras_reshape import flatten, permute, reshape
 from layoutx.model.keras_slots import RNNS, UNTOUCHED, stock
@@ -265,6 +265,7 @@ OPERATIONS: dict[str, Rule] = {
     "softmax": _same,
     "concatenate": _concatenate,
     "reshape": reshaped,
+    "transpose": transposed,
     "einsum": einsummed,
     "expand_dims": widened,
     "dot_product_attention": attended,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from layoutx.model.axes import Axis, Dim, State, size_of
 from layoutx.model.graph import Node
+from layoutx.model.keras_slots import stock
 
 if TYPE_CHECKING:
     from layoutx.model.flow import Flow
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 Spatial = Callable[["Flow", Node, str, State], State]
 Size = int | None
 LETTERS = {1: "t", 2: "hw", 3: "dhw"}
+PLAIN = frozenset(f"{name}{n}D" for name in ("Conv", "Convolution") for n in (1, 2, 3))
 
 
 def spatial_rule(name: str) -> Spatial | None:
@@ -104,6 +106,8 @@ def _local(flow: Flow, node: Node, name: str, state: State) -> State:
     count = _channels(node, None if channel is None else size_of(channel))
     if "onv" in node.class_name or "LocallyConnected" in node.class_name or channel is None:
         channel = (flow.axis("c", name, count),)
+        if stock(node) in PLAIN and node.config.get("groups", 1) == 1:
+            flow.use(name, "out", (channel,), (channel,), count)
     return _map(spatial, channel, first)
 
 

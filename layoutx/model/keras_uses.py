@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from layoutx.model.axes import Axis, Dim, State, axes_in, same_order, size_of
 from layoutx.model.graph import Node
 from layoutx.model.keras_slots import RNNS, stock
+from layoutx.model.splits import note_readers
 
 if TYPE_CHECKING:
     from layoutx.model.flow import Flow
@@ -112,6 +113,7 @@ def _norm_use(flow: Flow, node: Node, record: str, kind: str, state: State) -> N
     dims = [state.last[i] for i in wanted]
     partners = [d for d in state.first if any(partner(state, w) == d for w in dims)]
     if kind == "GroupNormalization":
+        note_readers(flow, [state])
         if any(len(d) > 1 for d in dims):
             flow.note(record, "the groups of GroupNormalization after Flatten mix channels of a map")
         return

@@ -194,7 +194,7 @@ def _pieces(flow: Flow, record: LayerRecord, letters: Mapping[int, str]) -> dict
     """What each of a record's axes is made of, where every use of the layer agrees; axes of a map by its letters."""
     found: dict[str, list[tuple[Piece, ...]]] = {}
     for axis, uses in flow.uses.get(record.name, {}).items():
-        if axis != "output":
+        if axis not in ("output", "out"):
             found[axis] = [
                 pieces([_lettered(letters, d) for d in dims], total, lambda dim: _lettered(letters, _apart(flow, dim)))
                 for value, dims, total in uses
@@ -229,7 +229,10 @@ def _refined(flow: Flow, axis: str, value: Value, dims: tuple[Dim, ...], total: 
     found = refinement(axis, use, {})
     if isinstance(found, str):
         return f"{axis} axis could not be followed: {found}"
-    return replace(found, own=own) if found is not None and own else found
+    if found is None:
+        return None
+    dealt = next((f'channels that "{a.origin}" deals out' for d in use.last for a in axes_in(d)), "")
+    return replace(found, own=own, joined=dealt if axis == "out" else "")
 
 
 def _several(flow: Flow, dims: tuple[Dim, ...], total: int | None) -> tuple[Use, str]:

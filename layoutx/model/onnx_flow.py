@@ -166,6 +166,8 @@ def _layer(flow: Flow, node: Any, record: LayerRecord, ins: Sequence[Value]) -> 
     if op in RECURRENT:
         return _recurrent(flow, node, record, value)
     if op in ("Conv", "ConvTranspose"):
+        if dims is not None and len(dims) > 1 and len(dims[1]) > 1:  # a map's, and positions
+            flow.use(record.name, "in", value, dims[1:2], size_of(dims[1]))
         return [spatial(flow, record.name, dims, out, None)]
     if op == "Gather":
         new: Dim = (flow.axis("n", record.name, next(iter(record.tensors.values())).shape[1]),)

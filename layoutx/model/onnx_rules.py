@@ -7,6 +7,7 @@ from typing import Any
 
 from layoutx.model.axes import Axis, Cat, Dim, axes_in, identifier, size_of
 from layoutx.model.onnx_axes import LETTERS, Flow, Shape, Value
+from layoutx.model.onnx_blocks import dealt, gathered
 from layoutx.model.onnx_reshape import reshaped
 from layoutx.model.onnx_sizes import wanted_of
 
@@ -250,5 +251,7 @@ RULES: dict[str, Rule] = {
     "MatMul": _product,
     "Gather": _gather,
     "Attention": _attention,
+    "DepthToSpace": dealt,
+    "SpaceToDepth": gathered,
     **dict.fromkeys(GLOBAL, _global),
 }

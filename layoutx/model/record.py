@@ -23,8 +23,8 @@ class Refinement:
     `why` says where it comes from ("flatten(conv1)"). `own` is "last" where the model's own file
     flattens channels-last though its framework keeps them first (an ONNX graph that Keras exported), and "first" where
     it is the other way round (a flax model that turns its map before it flattens it). `joined` names the layer that
-    makes one dimension of the channels and some of the positions alone (the features of each time step): no framework
-    has a habit for that, so that the other model's own program has to tell its order.
+    makes one dimension of the channels and some of the positions alone (the features of each time step), or deals
+    channels out to positions: no framework has a habit for that, so that the other model's own program has to tell.
     """
 
     last: str

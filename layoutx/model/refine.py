@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from layoutx.empty import NOTHING
-from layoutx.model.axes import Dim, State, Use, axes_in, refinement, same_order
+from layoutx.model.axes import Dim, State, Use, axes_in, expand, refinement
 from layoutx.model.fed import fed, in_passing, records_of
 from layoutx.model.flow import Flow, Value
 from layoutx.model.graph import SAID, Graph, Node, walk
@@ -15,6 +15,7 @@ from layoutx.model.keras_slots import stock
 from layoutx.model.keras_uses import consume
 from layoutx.model.readers import ELSE
 from layoutx.model.record import LayerRecord, Piece, Refinement
+from layoutx.model.splits import note_readers, settle
 from layoutx.model.wiring import Ref
 
 UNKNOWN = "what feeds it is unknown: it is held by a"
@@ -36,7 +37,7 @@ def refined(graph: Graph, layers: Iterable[LayerRecord]) -> list[LayerRecord]:
     else:
         fed(flow, graph, "", [])
     _note_held(flow, graph)
-    _note_splits(flow)
+    settle(flow)
     return [_finished(flow, record) for record in layers]
 
 
@@ -48,18 +49,6 @@ def _note_held(flow: Flow, graph: Graph) -> None:
         own = [kind for prefix, kind in holders if record.name.startswith(prefix)]
         if own and record.tensors:
             flow.note(record.name, f"{UNKNOWN} {own[-1]}, which is none of Keras' own")
-
-
-def _note_splits(flow: Flow) -> None:
-    """Only a Dense can have its output reordered for a Reshape that makes a map of it; others get a note."""
-    for parent in {a.id: a for a in flow.parents.values()}.values():
-        made = flow.records.get(parent.origin)
-        last, first = flow.splits[parent.id]
-        if "output" in flow.uses.get(parent.origin, ()) or same_order(last, first):
-            continue
-        flow.splits[parent.id] = (last, last)  # the vector stays as it is for all who read it
-        if made is not None and made.tensors:
-            flow.note(made.name, "output axis stays as it is, though a Reshape makes a map of it")
 
 
 def _inner(node: Node) -> object:
@@ -108,7 +97,7 @@ def _joined(flow: Flow, found: Refinement | str | None, use: Use) -> Refinement 
     """A refinement that says which layer joined the channels of a map with some of its positions."""
     if not flow.joined or not isinstance(found, Refinement):
         return found
-    met = {axis.id for dim in use.last for axis in axes_in(dim)}
+    met = {axis.id for dim in use.last for axis in axes_in(expand(dim, flow.splits, 0))}
     return replace(found, joined=next((layer for ids, layer in flow.joined.items() if ids <= met), ""))
 
 
@@ -116,6 +105,8 @@ def _pieces(flow: Flow, own: Mapping[str, list[Use]], seen: Mapping[str, list[Di
     """What each of a record's axes is made of, where every use of the layer agrees."""
     found: dict[str, tuple[Piece, ...]] = {}
     for axis, (first, *others) in own.items():
+        if axis == "out":
+            continue  # what a layer makes
         made = flow.pieces(first.last, first.total)
         if made and all(flow.pieces(use.last, use.total) == made for use in others):
             found[axis] = made
@@ -154,6 +145,7 @@ def run(flow: Flow, graph: Graph, prefix: str, given: Sequence[Value] | None) ->
     outputs = [_value(flow, values, feed, graph, ref) for ref in graph.outputs]
     if given is None:
         flow.readers.note(ELSE, [v.maker for v in outputs if v is not None])
+        note_readers(flow, [v.state for v in outputs if v is not None])
     return [v if v is not None else Value(State(blocked=f'"{graph.name}"')) for v in outputs]
 
 
@@ -221,6 +213,7 @@ def _call(flow: Flow, node: Node, name: str, args: list[Value], call: Sequence[R
     if node.inner is not None and node.inner.layers:
         if node.inner.wired:
             return run(flow, node.inner, f"{name}/", args or None)
+        note_readers(flow, [a.state for a in args])
         makers = fed(flow, node.inner, f"{name}/", [a.maker for a in args]) or [""]
         return [
             Value(state, maker) for state, maker in zip(_passed(flow, node, name, args, makers), makers, strict=True)
@@ -244,6 +237,7 @@ def _call(flow: Flow, node: Node, name: str, args: list[Value], call: Sequence[R
     labels = [a.maker for a in args]
     consume(flow, node, own[0] if own else name, states, keywords)
     out = rule_of(node)(flow, node, name, states, labels)
+    note_readers(flow, states, out)
     maker = own[-1] if own else ""
     if in_passing(flow, node, own, args):
         flow.readers.note(ELSE, labels)

@@ -28,7 +28,16 @@ ALONE = ("float", "double", "add")  # what a vector may meet before its operatio
 LIKE = ("to", "typeas", "viewas", "reshapeas", "expandas")  # what a value is made like is not handed on
 UNTOUCHED = ("identity", "to", "clone", "detach", "contiguous", "alias")
 SPREAD = ("reshape", "view", "unsqueeze", "getitem", "flatten")  # and a vector, which gets ones around it
-NORMS = ("batchnorm", "batchnorm1d", "nativebatchnormlegitnotraining", "nativebatchnorm", "prelu", "syncbatchnorm")
+NORMS = (
+    "batchnorm",
+    "batchnorm1d",
+    "batchnorm2d",
+    "batchnorm3d",
+    "nativebatchnormlegitnotraining",
+    "nativebatchnorm",
+    "prelu",
+    "syncbatchnorm",
+)
 LAST_NORMS = ("layernorm", "nativelayernorm", "rmsnorm")
 # an axis lost in an operation that is not known, as `finished` says it; other notes say what is doubtful
 _THROUGH = re.compile(r"(" + "|".join(AXES) + r"|output) axis could not be followed through ")

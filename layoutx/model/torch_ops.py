@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from layoutx.frozen import frozen
-from layoutx.model.axes import Dim, axes_in, size_of
+from layoutx.model.axes import Dim, size_of
 from layoutx.model.onnx_axes import Flow, Shape, Value
+from layoutx.model.onnx_blocks import unfolded
 from layoutx.model.onnx_rules import rule_of, spatial
 from layoutx.model.onnx_sizes import wanted_of
 from layoutx.model.torch_program import Op, Ref
@@ -158,7 +159,7 @@ def _shaped(flow: Flow, op: Op, ins: Sequence[Value], out: Shape, wanted: Sequen
     ]
     ints = [n if n == -1 else k for n, k in zip(sizes, _wanted(sizes, dims), strict=True)]
     stay = len(ints) - 1
-    if ints[-1:] == [-1] and stay < len(dims) and all(n == 0 for n in ints[:-1]):
+    if ints and ints[-1] in (-1, None) and stay < len(dims) and all(n == 0 for n in ints[:-1]):  # c * f is the rest
         return (*dims[:stay], tuple(x for d in dims[stay:] for x in d))
     if any(n is None for n in ints):
         return _onnx("Reshape", flow, op, ins[:1], out, shape=None)
@@ -240,17 +241,21 @@ def _attention(flow: Flow, op: Op, ins: Sequence[Value], out: Shape) -> Dims:
 
 
 def _unfold(flow: Flow, op: Op, ins: Sequence[Value], out: Shape) -> Dims:
-    """Windows of a map one after the other: the channels and positions of each (torch 2.13 nn.functional.unfold)."""
-    dims, size = ins[0].dims if ins else None, op.arg(1, "kernel_size")
+    size = op.arg(1, "kernel_size")
     both = [size, size] if isinstance(size, int) else list(size) if isinstance(size, (list, tuple)) else []
     if len(op.args) == 4 or "dimension" in op.kwargs:  # a tensor's own method of that name is another operation
         return None
-    if dims is None or len(dims) != 4 or len(both) != 2 or not all(isinstance(n, int) for n in both):
-        return None
-    window: list[Dim] = [(flow.axis(x, op.outputs[0], n),) for x, n in zip(("ph", "pw"), both, strict=True)]
-    flow.note_map((dims[0], dims[1], *window))
-    flow.inputs -= {a.id for a in axes_in(dims[1])}
-    return (dims[0], (*dims[1], *window[0], *window[1]), (flow.axis("t", op.outputs[0], None),))
+    known = bool(ins) and len(both) == 2 and all(isinstance(n, int) for n in both)
+    return unfolded(flow, op.outputs[0], ins[0].dims, both) if known else None
+
+
+def _shuffle(flow: Flow, op: Op, ins: Sequence[Value], out: Shape) -> Dims:
+    """A block's channels are the slowest (torch 2.13 nn.functional.pixel_shuffle)."""
+    return _onnx("DepthToSpace", flow, op, ins[:1], out, blocksize=op.arg(1, "upscale_factor"), mode="CRD")
+
+
+def _unshuffle(flow: Flow, op: Op, ins: Sequence[Value], out: Shape) -> Dims:
+    return _onnx("SpaceToDepth", flow, op, ins[:1], out, blocksize=op.arg(1, "downscale_factor"), mode="CRD")
 
 
 def _piece(flow: Flow, op: Op, ins: Sequence[Value], out: Shape) -> Dims:
@@ -287,5 +292,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("matmul", "bmm", "mm"), _product),
     "scaleddotproductattention": _attention,
     **dict.fromkeys(("unfold", "im2col"), _unfold),
+    "pixelshuffle": _shuffle,
+    "pixelunshuffle": _unshuffle,
     **dict.fromkeys(PARTS, _piece),
 }

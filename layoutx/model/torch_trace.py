@@ -9,7 +9,7 @@ from layoutx.model.torch_program import Op, Program, base, value_of
 # attributes of torch's own modules without weights, as their functions call them
 SAID = (
     *("start_dim", "end_dim", "dim", "unflattened_size", "output_size", "kernel_size", "stride", "batch_first"),
-    *("normalized_shape", "num_layers", "bidirectional"),
+    *("normalized_shape", "num_layers", "bidirectional", "upscale_factor", "downscale_factor"),
 )
 
 WHOLE = ("MultiheadAttention",)  # a layer in itself, though its output projection is a module

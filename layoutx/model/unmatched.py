@@ -10,6 +10,7 @@ from layoutx.errors import MatchError
 from layoutx.model.keyed import Keyed, forms_for
 from layoutx.model.matching.evidence import place_name
 from layoutx.model.order import keeps_order
+from layoutx.model.parametrized import sites
 from layoutx.model.paths import places
 from layoutx.model.places import Candidate, plain
 from layoutx.model.said import pair_option
@@ -18,7 +19,7 @@ from layoutx.plan.naming import dim_name
 from layoutx.plan.offer import module_for, offer
 from layoutx.plan.words import described
 from layoutx.spec.registry import Registry
-from layoutx.words import near
+from layoutx.words import listed, near
 
 MOST = 8
 OTHER_RANK = "it would have to have the dimensions"
@@ -149,7 +150,21 @@ def _remedy(layer: Layer, keyed: Keyed, longer: int, first: bool) -> str:
     if layer.bound.kind.name == ATTENTION and keyed.framework == "torch" and not keyed.modules:
         why = "names and shapes alone do not tell which projections are one attention, or how one is packed"
         return f"{why}: in the file's place give the live module that has loaded it; or --skip {layer.record.name}"
-    return "correct the target model, or leave the layer out with --skip"
+    return _unparted(keyed) or "correct the target model, or leave the layer out with --skip"
+
+
+def _unparted(keyed: Keyed) -> str:
+    """What to do where weights of the other model are stored in parts, one of which may be the place; "" where none."""
+    found = [site for site in sites(keyed) if site.module]
+    if not found:
+        return ""
+    names = listed([site.module for site in found])
+    methods = " and ".join(dict.fromkeys(site.method for site in found))
+    how = " (torch.nn.utils.parametrize.remove_parametrizations)" if keyed.framework == "torch" else ""
+    return (
+        f"the weights of {names} are stored through {methods} there: remove it{how}, and put it on again afterwards; "
+        "or leave the layer out with --skip"
+    )
 
 
 def _nearest(layer: Layer, ways: Sequence[Stored], keyed: Keyed, only: str | None) -> tuple[list[str], int]:

@@ -22,6 +22,8 @@ LARGER = f"compute the same on plain inputs, and not on {FAR:g} times as large o
 LENGTHS = (7, 11, 13)  # of axes that a model leaves open
 # of maps and volumes: a deep network halves them five times, and Keras pads those of unknown size as if they were even
 WIDE = {4: (64, 96, 32), 5: (16, 32, 8)}
+# where windows leave nothing of these: sound is cut by hundreds before anything reads it
+LONG, VAST = (448, 704, 832), {4: (192, 288, 96), 5: (32, 64, 16)}
 
 
 def record_of(keras: Any, model: Keyed | ModelRecord) -> Keyed | ModelRecord:
@@ -34,13 +36,14 @@ def record_of(keras: Any, model: Keyed | ModelRecord) -> Keyed | ModelRecord:
         return model
 
 
-def probes(model: Any, record: Keyed | ModelRecord, low: int = 0) -> list[Array]:
+def probes(model: Any, record: Keyed | ModelRecord, low: int = 0, long: bool = False) -> list[Array]:
     """Random inputs of a Keras model's own shapes; integers below the vocabulary where an Embedding reads them.
 
     Of a subclass the shapes are those that its `call` was run on, as the record's config tells them.
 
     Args:
         low: ids below it are padding, and left out where the vocabulary has others.
+        long: axes that the model leaves open are long ones.
     """
     if not getattr(model, "inputs", None):
         return list(told_inputs(record).values()) if isinstance(record, ModelRecord) else []
@@ -48,7 +51,7 @@ def probes(model: Any, record: Keyed | ModelRecord, low: int = 0) -> list[Array]
     limits, ends = vocabularies(record), ends_of(model)
     found: list[Array] = []
     for tensor in model.inputs:
-        shape = [tensor.shape[0] or 3, *sized(tensor.shape[1:])]
+        shape = [tensor.shape[0] or 3, *sized(tensor.shape[1:], long)]
         name = names_of(model)[len(found)]
         dtype = str(getattr(tensor.dtype, "name", tensor.dtype))
         limit = limits.get(name) or (limits.get("") if len(model.inputs) == 1 else None)
@@ -69,9 +72,9 @@ def enlarged(arrays: Iterable[Array], far: float = FAR) -> list[Array]:
     return [(array * far).astype(array.dtype) if array.dtype.kind == "f" else array for array in arrays]
 
 
-def sized(shape: Sequence[int | None]) -> list[int]:
+def sized(shape: Sequence[int | None], long: bool = False) -> list[int]:
     """A shape without its batch, with a length for each axis that the model leaves open (None)."""
-    lengths = WIDE.get(len(shape) + 1, LENGTHS)
+    lengths = (VAST if long else WIDE).get(len(shape) + 1, LONG if long else LENGTHS)
     return [lengths[i % 3] if n is None else int(n) for i, n in enumerate(shape)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import permutations, product
 from typing import Any
 
@@ -60,9 +61,10 @@ def compare_models(
     if not given and keras is not None and not has_call(keras):
         return EndToEnd(note=f"{type(keras).__name__} has no call: run the models in it, each against its counterpart")
     if given:
-        arrays = _listed(inputs, names_of(source))
+        arrays, made = _listed(inputs, names_of(source)), None
     else:
-        arrays = enlarged(probes(keras, record_of(keras, model), low) if keras is not None else [], far)
+        made = partial(probes, keras, record_of(keras, model), low) if keras is not None else None
+        arrays = enlarged(made() if made is not None else [], far)
     if far != 1.0 and all(array.dtype.kind != "f" for array in arrays):
         return EndToEnd(note="ids and masks are not larger or smaller")
     if not arrays:
@@ -70,7 +72,7 @@ def compare_models(
     swapped = not given and not is_keras(source)  # probes have the axis order of the Keras side
     first, second = (target, source) if swapped else (source, target)
     try:
-        expected = outputs_of(first, arrays)
+        expected, arrays = _ran(first, arrays, made, far)
     except Exception as error:
         if given and not is_tree(first):
             raise UsageError(
@@ -88,6 +90,19 @@ def compare_models(
     if swapped and end.mixed:  # said of the target, whichever of the two was given them in another order
         end = replace(end, mixed=tuple(int(at) for at in np.argsort(end.mixed)))
     return end if passed is None else replace(end, note="; ".join(n for n in (end.note, passed.words) if n))
+
+
+def _ran(
+    model: Any, arrays: list[Array], made: Callable[..., list[Array]] | None, far: float
+) -> tuple[Sequence[Array], list[Array]]:
+    """What a model makes of inputs, and these; of long ones where it cannot run on short ones that were made up."""
+    try:
+        return outputs_of(model, arrays), arrays
+    except Exception:
+        again = enlarged(made(long=True), far) if made is not None else []
+        if [one.shape for one in again] == [one.shape for one in arrays] or not again:
+            raise
+        return outputs_of(model, again), again
 
 
 def _best(

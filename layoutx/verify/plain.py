@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -144,8 +145,11 @@ def _run_paddle(model: Any, arrays: Sequence[Array]) -> list[Array]:
             layer.training = True
 
 
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # Keras writes its errors in bold
+
+
 def said(error: Exception, most: int = 120) -> str:
-    return " ".join(str(error).split())[:most]
+    return " ".join(COLOURS.sub("", str(error)).split())[:most]
 
 
 class Outputs(list[Array]):

@@ -125,3 +125,62 @@ def test_groups_that_mix_channels_and_positions_are_refused(tmp_path):
     listened(L.Reshape((8, 20)), head=grouped).save(tmp_path / "m.keras")
     with pytest.raises(lx.LayoutxError, match="groups mix channels and positions"):
         lx.convert(tmp_path / "m.keras", tmp_path / "o.safetensors", to="torch")
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_lengths_that_nobody_knows_before_a_run(first):
+    """DeepSpeech 2: of a spectrogram of any length, of which the convolutions leave nothing where it is short."""
+    given = keras.Input((None, 20))
+    x = L.Reshape((-1, 20, 1))(given)
+    x = L.ReLU()(L.Conv2D(4, (11, 7), strides=(2, 2))(x))
+    x = L.ReLU()(L.Conv2D(6, (5, 3), strides=(1, 2))(x))
+    x = L.Reshape((-1, 18))(x)
+    source = keras.Model(given, L.Dense(11)(L.Bidirectional(L.GRU(5, return_sequences=True))(x)))
+    random = np.random.default_rng(7)
+    source.set_weights([random.normal(0, 0.3, w.shape) for w in source.get_weights()])
+
+    class Speech(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head, self.steps = nn.Linear(10, 11), nn.GRU(18, 5, bidirectional=True, batch_first=True)
+            self.high, self.low = nn.Conv2d(4, 6, (5, 3), (1, 2)), nn.Conv2d(1, 4, (11, 7), (2, 2))
+
+        def forward(self, x):
+            x = self.high(self.low(x.unsqueeze(1)).relu()).relu()
+            b, c, t, f = x.shape
+            x = x.permute(0, 2, 1, 3).reshape(b, t, c * f) if first else x.permute(0, 2, 3, 1).reshape(b, t, f * c)
+            return self.head(self.steps(x)[0])
+
+    target = Speech()
+    assert lx.port(source, target).end_to_end.agrees
+    data = random.normal(size=(2, 41, 20)).astype("float32")
+    np.testing.assert_allclose(np.asarray(source(data)), target(torch.from_numpy(data)).detach().numpy(), atol=1e-5)
+
+
+def test_operations_are_followed_as_layers_are():
+    inputs = keras.Input((12, 8, 3))
+    x = keras.ops.transpose(L.Conv2D(5, 3, padding="same")(inputs), (0, 2, 1, 3))
+    x = L.Dense(7)(keras.ops.reshape(x, (-1, 8, 60)))
+    source = keras.Model(inputs, x)
+
+    class Turned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.low, self.head = nn.Conv2d(3, 5, 3, padding=1), nn.Linear(60, 7)
+
+        def forward(self, x):
+            return self.head(self.low(x).permute(0, 3, 1, 2).flatten(2))
+
+    assert lx.port(source, Turned()).end_to_end.agrees
+
+
+def test_errors_of_keras_come_without_its_colours():
+    """Keras writes them in bold, which a terminal would obey and a note in a certificate would keep."""
+    from layoutx.verify.plain import said as briefly
+    from layoutx.verify.running.given import said
+
+    model = keras.Sequential([keras.Input((5,)), L.Dense(3)])
+    with pytest.raises(ValueError, match="incompatible") as problem:
+        model(np.zeros((2, 7), "float32"))
+    assert "\x1b" not in said(problem.value) + briefly(ValueError("\x1b[1mbold\x1b[0m"))
+    assert said(ValueError("\x1b[1mbold\x1b[0m words")) == "bold words"

@@ -266,3 +266,40 @@ def test_towers_that_agree_only_with_their_inputs_exchanged_are_said() -> None:
     assert told.end_to_end is not None
     assert told.end_to_end.mixed == ()
     assert told.alike == ()
+
+
+class TwoTowers(nn.Module):
+    """A recommender's towers, that of the items first; they are compared, so that either could be the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.item_tower = nn.Sequential(nn.Embedding(23, 7), nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 3))
+        self.user_tower = nn.Sequential(nn.Embedding(23, 7), nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 3))
+
+    def forward(self, user: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
+        return (self.user_tower(user[:, 0]) * self.item_tower(item[:, 0])).sum(1, keepdim=True)
+
+
+def recommender() -> Any:
+    """The same with tables that have names, and layers that have none."""
+    keras.utils.clear_session()
+    made = [keras.Input((1,), dtype="int32") for _ in range(2)]
+    named = zip(("user_emb", "item_emb"), made, strict=True)
+    x, y = (L.Flatten()(L.Embedding(23, 7, name=name)(one)) for name, one in named)
+    x, y = (L.Dense(3)(L.Dense(5, activation="relu")(one)) for one in (x, y))
+    return filled(keras.Model(made, L.Dot(axes=1)([x, y])))
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_names_of_tables_speak_for_what_they_feed_before_order_does(back: bool) -> None:
+    source, target = recommender(), TwoTowers()
+    report = lx.port(target, source, allow={"rounds"}) if back else lx.port(source, target)
+    assert report.end_to_end is not None
+    assert report.end_to_end.agrees
+    assert not report.end_to_end.mixed
+    assert report.alike == ()
+
+
+def test_towers_are_not_mixed_where_nothing_but_their_tables_has_names(tmp_path: Path) -> None:
+    with pytest.raises(Problems, match=r"Dense\) fits several places[\s\S]*user_tower\.1"):
+        converted(recommender(), TwoTowers(), tmp_path)

@@ -36,6 +36,19 @@ def beside(places: Iterable[Candidate]) -> bool:
     return not any(a != b and b.startswith(a) for a in homes for b in homes)
 
 
+def disordered(
+    found: Clues, rest: Mapping[str, Sequence[int]], groups: Sequence[Sequence[str]], by_order: Mapping[str, int]
+) -> set[str]:
+    """Layers of which the order of definition tells nothing.
+
+    Where the names of one group contradict it, it tells nothing of any: they speak first, and then what is known of
+    the wiring. Two towers, of which the tables alone have names, were mixed with each other else.
+    """
+    if any(misnamed(found, rest, own, by_order) for own in groups):
+        return {name for own in groups for name in own}
+    return {name for own in groups if listed(found, rest, own) for name in own}
+
+
 def misnamed(
     found: Clues, rest: Mapping[str, Sequence[int]], group: Sequence[str], by_order: Mapping[str, int]
 ) -> bool:

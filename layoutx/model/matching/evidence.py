@@ -9,7 +9,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from layoutx.model.keyed import Keyed
-from layoutx.model.matching.doubts import beside, kept, listed, misnamed
+from layoutx.model.matching.doubts import beside, disordered, kept
 from layoutx.model.matching.habits import contradicted, unruly
 from layoutx.model.matching.names import Said, all_named, likeness, rarity, said_of, series_of, shifted, shifts
 from layoutx.model.matching.neighbours import Neighbours, known_as
@@ -188,9 +188,7 @@ def _order(found: Clues, rest: Mapping[str, Sequence[int]], known: Mapping[str, 
         own = {at: sum(scores[name, at].values()) for at in rest.get(name, ())}
         rows[name] = {found.options[name][at].at: 1.0 + 0.001 * min(worth, 5.0) for at, worth in own.items()}
     by_order, kept = aligned(rows, found.written)
-    groups = together(found.options, rest)
-    wrong = [own for own in groups if listed(found, rest, own) or misnamed(found, rest, own, by_order)]
-    doubtful = {name for own in wrong for name in own}
+    doubtful = disordered(found, rest, together(found.options, rest), by_order)
     for name, position in by_order.items():
         for at in rest.get(name, ()):
             if found.options[name][at].at == position:

@@ -9,6 +9,7 @@ import numpy as np
 
 from layoutx.errors import LayoutxError, ModelError, UsageError
 from layoutx.plan.plan import Array
+from layoutx.verify.plain import COLOURS
 from layoutx.verify.recording import Recording
 from layoutx.words import near
 
@@ -45,7 +46,7 @@ def only_one(inputs: Inputs, names: Sequence[str]) -> Inputs:
 
 def said(error: BaseException, most: int = 300) -> str:
     """The error in one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(COLOURS.sub("", str(error)).split()) or type(error).__name__
     return text if len(text) <= most else text[:most] + "..."
 
 
