@@ -24,7 +24,8 @@ def arrays_of(moved: Moved, job: Job, target: Keyed | ModelRecord | None, option
     arrays = {name: moved.arrays[name] for name in job.order if name in moved.arrays}
     if isinstance(target, Keyed):
         arrays.update({t.name: t.read() for t in target.tensors.values() if t.name not in arrays})
-        arrays.update({tied: arrays[kept] for tied, kept in job.tied.items() if kept in arrays})
+    arrays.update({tied: arrays[kept] for tied, kept in job.tied.items() if kept in arrays})
+    if isinstance(target, Keyed):
         order = dict.fromkeys((*(t.name for t in target.tensors.values()), *arrays))
         arrays = together({name: arrays[name] for name in order if name in arrays}, job.stacked)
     if isinstance(target, ModelRecord):

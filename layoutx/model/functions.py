@@ -29,5 +29,5 @@ def functions(target: BoundForm, known: Collection[str]) -> Iterator[str]:
     told = {*known, *SHAPES, *shown_in_tensors(form), *(key for key, _ in form.sizes)}
     for key in dict.fromkeys(read):
         if key not in told and key in form.config and config.get(key) != form.config[key]:
-            meant = f" ({MEANT[config[key]]})" if config[key] in MEANT else ""
+            meant = f" ({MEANT[str(config[key])]})" if str(config[key]) in MEANT else ""
             yield f"{key}={shown(config[key])}{meant}; {form.framework}'s default is {shown(form.config[key])}"

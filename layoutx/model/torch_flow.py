@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
-from layoutx.model.axes import Dim, size_of
+from layoutx.model.axes import UNSIZED, Dim, size_of
 from layoutx.model.followed import AXES
 from layoutx.model.onnx_axes import Flow, Shape, Value, finished
 from layoutx.model.onnx_flow import read_map
@@ -95,6 +95,10 @@ def _below(names: Iterable[str]) -> dict[str, list[str]]:
 
 def lost(found: Mapping[str, LayerRecord]) -> bool:
     """Whether an axis ended in an operation that is not known, or whose sizes are not."""
+    return _stopped(found) or any(UNSIZED in record.note for record in found.values())
+
+
+def _stopped(found: Mapping[str, LayerRecord]) -> bool:
     return any(_THROUGH.search(record.note) for record in found.values())
 
 
@@ -104,7 +108,7 @@ def sure(found: Mapping[str, LayerRecord]) -> dict[str, LayerRecord]:
     An axis that ended in an operation that is not known is as if nobody had followed it: names and sizes have to
     tell. With one such axis nothing counts as wired, so that the others are judged likewise unless they are refined.
     """
-    unsure = lost(found)
+    unsure = _stopped(found)
     made = {}
     for path, record in found.items():
         notes = [note for note in record.note.split("; ") if note and not _THROUGH.search(note)]
