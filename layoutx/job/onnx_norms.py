@@ -85,9 +85,18 @@ def with_norms_folded(source: Model, target: Model, registry: Registry, options:
 
 
 def missing_norms(
-    model: Model, onnx: ModelRecord, registry: Registry, options: Options, kinds: Collection[str] = ("conv",)
+    model: Model,
+    onnx: ModelRecord,
+    registry: Registry,
+    options: Options,
+    kinds: Collection[str] = ("conv",),
+    alone: bool = False,
 ) -> Missing | None:
-    """The batch norms that only the first model has; None where there are none, or none that may have been folded."""
+    """The batch norms that only the first model has; None where there are none, or none that may have been folded.
+
+    Args:
+        alone: norms that no layer stands before count too.
+    """
     try:
         found = records_of(model, registry, options)
         count = norms_of(found, registry, options) - norms_of(onnx, registry, options)
@@ -96,7 +105,7 @@ def missing_norms(
     except LayoutxError:  # what is wrong with a model is told when it is planned
         return None
     wired = any(record.inputs for record in records.layers)
-    return Missing(records, tuple(pairs), count, wired) if pairs else None
+    return Missing(records, tuple(pairs), count, wired) if pairs or (alone and count > 0) else None
 
 
 def _kind(record: LayerRecord, registry: Registry) -> str:

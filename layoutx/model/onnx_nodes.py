@@ -132,7 +132,7 @@ def shaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The same numbers in another shape."""
     if tensor.shape == shape:
         return tensor
-    return replace(tensor, shape=shape, read=lambda: tensor.read().reshape(shape))
+    return replace(tensor, shape=shape, read=lambda: tensor.read().reshape(shape), mapped=False)
 
 
 def _formed(node: Any, tensors: dict[str, Tensor], turned: bool, opset: int, rank: int | None) -> Reading:

@@ -13,7 +13,9 @@ from torch import nn
 from layoutx.convert import convert
 from layoutx.errors import LayoutxError
 from layoutx.files.open import open_store
+from layoutx.files.store import Tensor
 from layoutx.model.load import model_of
+from layoutx.model.onnx_nodes import flat
 from layoutx.spec.registry import registry
 from layoutx.transfer import transfer
 
@@ -200,3 +202,39 @@ def test_norms_of_every_layer_that_the_new_exporter_folds_into(tmp_path: Path) -
         convert(other, to="onnx", like=path)
     convert(other, tmp_path / "out.onnx", to="onnx", like=path, materialise=True, allow=["rounds"])
     np.testing.assert_allclose(run(tmp_path / "out.onnx", x), other(x).detach(), atol=1e-5)
+
+
+class First(nn.Module):
+    """A norm that no layer stands before, which exporters leave as a factor and a summand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.fc = nn.BatchNorm1d(5), nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(torch.relu(self.norm(x)))
+
+
+class Spelled(First):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        factor = self.norm.weight / torch.sqrt(self.norm.running_var + self.norm.eps)
+        return self.fc(torch.relu(x * factor + (self.norm.bias - self.norm.running_mean * factor)))
+
+
+def test_the_only_norm_is_made_of_a_factor_and_a_summand(tmp_path: Path) -> None:
+    x, module, other = torch.randn(2, 5), Spelled().eval(), First().eval()
+    for tensor in (module.norm.weight, module.norm.running_var):
+        tensor.data.uniform_(0.5, 2)
+    module.norm.running_mean.normal_()
+    path = exported(module, tmp_path / "model.onnx", x)
+    with pytest.raises(LayoutxError, match="materialise"):
+        convert(path, to="torch", like=other)
+    convert(path, tmp_path / "out.pt", to="torch", like=other, materialise=True)
+    other.load_state_dict(torch.load(tmp_path / "out.pt"), strict=True)
+    np.testing.assert_allclose(other(x).detach(), module(x).detach(), atol=1e-5)
+
+
+def test_a_tensor_in_another_shape_is_not_where_the_file_has_it() -> None:
+    """It said that it was mapped: writers of `.keras` looked for the place, `no attribute 'args'`."""
+    found = flat(Tensor("scale", np.dtype("float32"), (7, 1, 1), lambda: np.ones((7, 1, 1), "float32"), mapped=True))
+    assert (found.shape, found.mapped) == ((7,), False)
