@@ -167,7 +167,12 @@ def convert(
         check_ending(output, to)
         can_write(place, template)
         not_itself(store, place, how.most is not None)
-    job = planned(store, to, target, known, options, input_shape, config, from_, given, like)
+    if given is not None and given.framework == "torch" and isinstance(target, ModelRecord):
+        from layoutx.job.between import planned_into
+
+        job = planned_into(source, target, known, options, from_)
+    else:
+        job = planned(store, to, target, known, options, input_shape, config, from_, given, like)
     if not job.layers and not job.kept:
         raise UsageError(
             f"nothing of {path.name} is left to convert",

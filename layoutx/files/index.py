@@ -91,9 +91,11 @@ def shard_files(path: Path, index: Mapping[str, Any]) -> list[Path]:
     """
     places = index.get("weight_map")
     if not isinstance(places, dict):
-        raise FileError(
-            f"{path.name} is no index of shards", where=str(path), why="it has no object 'weight_map'", do=DO_WEIGHTS
-        )
+        what, why, do = f"{path.name} is no index of shards", "it has no object 'weight_map'", DO_WEIGHTS
+        if "class_name" in index and "config" in index:
+            what, why = f"{path.name} holds no weights", "it is a Keras model's to_json(): layers and their options"
+            do = f"give its weights, and this one beside them: layoutx convert WEIGHTS.h5 --config {path.name}"
+        raise FileError(what, where=str(path), why=why, do=do)
     names: dict[str, None] = {}
     for found in places.values():
         for name in found if isinstance(found, list) else [found]:

@@ -9,6 +9,7 @@ from layoutx.errors import LayoutxError, MatchError
 from layoutx.job.jobs import Options
 from layoutx.job.part import Model, Part, means, names_in
 from layoutx.model.keyed import Keyed
+from layoutx.model.record import ModelRecord
 from layoutx.words import listed
 
 MOST = 3  # layers without numbers of which each has an error of its own
@@ -94,11 +95,10 @@ def keys(tensors: Mapping[str, Any]) -> list[str]:
 def written(found: Sequence[Part], there: Model) -> dict[str, str]:
     """Target tensor that is written -> the name of the tensor that it shares its numbers with, "" for its own."""
     done = dict.fromkeys((t for one in found for pair in one.chosen for t in keys(pair.target.tensors)), "")
+    tied = there.copies if isinstance(there, ModelRecord) else {}
     if isinstance(there, Keyed):
-        for name, first in there.tied.items():
-            mine, kept = there.tensors[name].name, there.tensors[first].name
-            if kept in done and mine not in done:
-                done[mine] = kept
+        tied = {there.tensors[name].name: there.tensors[first].name for name, first in there.tied.items()}
+    done |= {mine: kept for mine, kept in tied.items() if kept in done and mine not in done}
     return done
 
 

@@ -77,6 +77,12 @@ def planned_between(
     return Planned(job, keep(key, job, _many(model, job), known, looked), known, lambda: model, lambda: there)
 
 
+def planned_into(source: Any, target: ModelRecord, known: Registry, options: Options, from_: str = "") -> Job:
+    """The job from a live torch module into a file that describes its model: who feeds whom is told by both."""
+    first = _source(source, known, options, from_, None, Looked(False), None)
+    return plan_pair(with_run(first, source, target), target, known, options)
+
+
 def _source(
     source: Any, known: Registry, options: Options, from_: str, inputs: Any, looked: Looked, config: Any
 ) -> Keyed | ModelRecord:

@@ -182,7 +182,7 @@ def folded_layer(pair: Folded, registry: Registry, other: float | None = None) -
     first = next(tensor for tensor in norm.tensors.values() if tensor.shape)
     tensors = {
         **conv.tensors,
-        slots[KERNEL]: replace(kernel, read=partial(part, 0), derived=said),
+        slots[KERNEL]: replace(kernel, read=partial(part, 0), derived=said, mapped=False),
         name: Tensor((here or first).name, kernel.dtype, here.shape if here else size, partial(part, 1), said),
     }
     form = registry.form(conv.form)

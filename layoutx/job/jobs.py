@@ -106,7 +106,7 @@ class LayerJob:
         targets: target form tensor name -> its name in the output.
         reason: how the pairing came about; "" where the target takes the source's names.
         refine: axis -> its dims on the target's side; last: in the order of the NumPy reference.
-        told: config keys of the source that the user said.
+        told: config keys of the source that the user said; known: config keys that the target itself tells.
         allowed: what the user has consented to for this layer by asking for its plan, beside `Options.allow`.
         alike: the first of the layers that it could be exchanged with, which habits alone tell apart, see `Pair`.
     """
@@ -119,6 +119,7 @@ class LayerJob:
     refine: Mapping[str, str] = NOTHING
     last: Mapping[str, str] = NOTHING
     told: frozenset[str] = frozenset()
+    known: frozenset[str] = frozenset()
     allowed: frozenset[str] = frozenset()
     alike: str = ""
 

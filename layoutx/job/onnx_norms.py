@@ -1,7 +1,8 @@
-"""Batch norms that an ONNX exporter folded into the convolutions before them: told once, or folded here too."""
+"""Batch norms that an ONNX exporter folded into the layers before them: told once, or folded here too."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -15,7 +16,7 @@ from layoutx.frozen import frozen
 from layoutx.job.alone import wiring_of
 from layoutx.job.jobs import Options
 from layoutx.job.joint import records_of
-from layoutx.model.bindings import bind_record
+from layoutx.model.bindings import bind_record, refine_of
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.ways import linked
@@ -32,11 +33,18 @@ UNFOLDED = (
     "or take the weights from the model's own file, not from the export"
 )
 WHY = "exporters multiply a batch norm into the kernel and bias of the convolution before it (torch does in eval mode)"
+# kind -> the ONNX layer that a norm is folded into, its kernel and its bias
+INTO = {
+    "conv": ("onnx.Conv", "W", "B"),
+    "conv_transpose": ("onnx.ConvTranspose", "W", "B"),
+    "dense": ("onnx.Gemm", "B", "C"),
+}
+EXPORTERS = ({"conv"}, {*INTO})  # what torch's older exporter folds into, and what the new one does
 
 
 @frozen
 class Folded:
-    """A convolution and the batch norm that alone reads it."""
+    """A convolution, or a dense layer, and the batch norm that alone reads it."""
 
     conv: LayerRecord
     norm: LayerRecord
@@ -67,8 +75,9 @@ def with_norms_folded(source: Model, target: Model, registry: Registry, options:
     """
     if not isinstance(target, ModelRecord) or target.framework != "onnx" or source.framework == "onnx":
         return source
-    missing = missing_norms(source, target, registry, options)
-    if missing is None or not _biased(missing.pairs, target):
+    tried = [missing_norms(source, target, registry, options, kinds) for kinds in EXPORTERS]
+    missing = next((one for one in tried if one and one.count == len(one.pairs)), tried[0] or tried[-1])
+    if missing is None or not _biased(missing.pairs, target, registry):
         return source
     if options.materialise and missing.count == len(missing.pairs) and missing.wired:
         return _folded(missing.model, missing.pairs, registry)
@@ -76,9 +85,18 @@ def with_norms_folded(source: Model, target: Model, registry: Registry, options:
 
 
 def missing_norms(
-    model: Model, onnx: ModelRecord, registry: Registry, options: Options, kinds: Collection[str] = ("conv",)
+    model: Model,
+    onnx: ModelRecord,
+    registry: Registry,
+    options: Options,
+    kinds: Collection[str] = ("conv",),
+    alone: bool = False,
 ) -> Missing | None:
-    """The batch norms that only the first model has; None where there are none, or none that may have been folded."""
+    """The batch norms that only the first model has; None where there are none, or none that may have been folded.
+
+    Args:
+        alone: norms that no layer stands before count too.
+    """
     try:
         found = records_of(model, registry, options)
         count = norms_of(found, registry, options) - norms_of(onnx, registry, options)
@@ -87,7 +105,7 @@ def missing_norms(
     except LayoutxError:  # what is wrong with a model is told when it is planned
         return None
     wired = any(record.inputs for record in records.layers)
-    return Missing(records, tuple(pairs), count, wired) if pairs else None
+    return Missing(records, tuple(pairs), count, wired) if pairs or (alone and count > 0) else None
 
 
 def _kind(record: LayerRecord, registry: Registry) -> str:
@@ -159,9 +177,11 @@ def _of_channels(conv: LayerRecord, norm: LayerRecord) -> bool:
     return axis in ((1, 1 - rank) if conv.config.get("data_format") == "channels_first" else (-1, rank - 1))
 
 
-def _biased(pairs: Sequence[Folded], onnx: ModelRecord) -> bool:
-    """Whether the ONNX model has as many convolutions with a bias as there are such pairs."""
-    return sum(record.form == "onnx.Conv" and "B" in record.tensors for record in onnx.layers) >= len(pairs)
+def _biased(pairs: Sequence[Folded], onnx: ModelRecord, registry: Registry) -> bool:
+    """Whether the ONNX model has as many layers of each kind with a bias as there are such pairs."""
+    wanted = Counter(_kind(pair.conv, registry) for pair in pairs)
+    held = Counter(_kind(r, registry) for r in onnx.layers if {"B", "C", "bias"} & {*list(r.tensors)[1:]})
+    return all(held[kind] >= count for kind, count in wanted.items())
 
 
 def _problem(missing: Missing) -> ConversionError:
@@ -209,11 +229,12 @@ def instead(model: ModelRecord, pairs: Sequence[Folded], made: Mapping[str, Laye
 def _one(pair: Folded, registry: Registry) -> LayerRecord:
     """kernel' = kernel gamma / sqrt(variance + eps), bias' = (bias - mean) gamma / sqrt(variance + eps) + beta."""
     conv, norm = pair.conv, pair.norm
-    there = fit(bind_record(conv, registry), registry.form("onnx.Conv"))
+    form, weight, bias = INTO[_kind(conv, registry)]
+    there = fit(bind_record(conv, registry), registry.form(form), refine=refine_of(conv, registry, "onnx"))
     normed = fit(bind_record(norm, registry), registry.form("onnx.BatchNormalization"))
     kernel = next(iter(conv.tensors.values()))
     eps = float(normed.source.settings["eps"])
-    shape = there.target.tensor("W").shape
+    shape = there.target.tensor(weight).shape
 
     @cache
     def computed() -> Mapping[str, Array]:
@@ -221,18 +242,30 @@ def _one(pair: Folded, registry: Registry) -> LayerRecord:
         told = run(normed, {name: t.read() for name, t in norm.tensors.items()}).tensors
         scale, shift, mean, variance = (told[n].astype(np.float64) for n in ("scale", "B", "input_mean", "input_var"))
         factor = scale / np.sqrt(variance + eps)
-        bias = moved["B"].astype(np.float64) if "B" in moved else 0.0
-        wide = moved["W"].astype(np.float64) * factor.reshape(-1, *[1] * (len(shape) - 1))
-        return {"W": wide.astype(kernel.dtype), "B": ((bias - mean) * factor + shift).astype(kernel.dtype)}
+        own = moved[bias].astype(np.float64) if bias in moved else 0.0
+        wide = _by_output(moved[weight].astype(np.float64), factor, form)
+        return {weight: wide.astype(kernel.dtype), bias: ((own - mean) * factor + shift).astype(kernel.dtype)}
 
     def part(slot: str) -> Array:
         return computed()[slot]
 
     said = f"{norm.name} is folded into it, in float64 and rounded once"
-    first = next(iter(norm.tensors.values())).name
+    first = next(iter(norm.tensors.values()))
     tensors = {
-        "W": Tensor(kernel.name, kernel.dtype, shape, partial(part, "W"), said),
-        "B": Tensor(first, kernel.dtype, shape[:1], partial(part, "B"), said),
+        weight: Tensor(kernel.name, kernel.dtype, shape, partial(part, weight), said),
+        bias: Tensor(first.name, kernel.dtype, first.shape, partial(part, bias), said),
     }
     keys = {k: v for k, v in there.target.config.items() if v is not None}
-    return LayerRecord(conv.name, "Conv", "onnx.Conv", keys, tensors, inputs=conv.inputs, note=conv.note)
+    refine = {axis: replace(one, own="") for axis, one in conv.refine.items()}  # as ONNX flattens maps
+    name = form.removeprefix("onnx.")
+    return replace(conv, class_name=name, form=form, config=keys, tensors=tensors, refine=refine)
+
+
+def _by_output(kernel: Array, factor: Array, form: str) -> Array:
+    """The kernel with the numbers of each output multiplied: (out, in, ...), (in, out), (group in, out, ...)."""
+    if form == "onnx.Gemm":
+        return kernel * factor
+    if form == "onnx.Conv":
+        return kernel * factor.reshape(-1, *[1] * (kernel.ndim - 1))
+    wide = kernel.reshape(factor.size // kernel.shape[1], -1, *kernel.shape[1:])
+    return (wide * factor.reshape(len(wide), 1, -1, *[1] * (kernel.ndim - 2))).reshape(kernel.shape)

@@ -58,14 +58,14 @@ def with_norms_made(source: Model, target: Model, registry: Registry, options: O
     """
     if not isinstance(source, ModelRecord) or source.framework != "onnx" or target.framework == "onnx":
         return source
-    missing = missing_norms(target, source, registry, options, KINDS - _kept(source, registry))
+    missing = missing_norms(target, source, registry, options, KINDS - _kept(source, registry), alone=True)
     if missing is None:
         return source
     try:
         left = _left(source, registry)
     except LayoutxError:  # what is wrong with a layer is told when it is planned
         return source
-    if len(left.biases) + len(left.after) < len(missing.pairs):
+    if len(left.biases) + len(left.after) < len(missing.pairs) or not (missing.pairs or left.loose):
         return source
     if not options.materialise or not missing.wired or missing.count != len(missing.pairs) + len(left.loose):
         raise _problem(missing, left)
@@ -128,6 +128,9 @@ def _made(left: Left, missing: Missing, registry: Registry, options: Options) ->
         raise _unknown(unknown, norms, both)
     made = {}
     for name, norm in norms.items():
+        if norm.refine:
+            why = "its channels are a flattened map, and in which order the graph has them cannot be told"
+            raise ConversionError(f"{norm.name} cannot be made of what is left of it", why=why, do=UNFOLDED)
         rest = left.after.get(there[name].name, there[name])
         made[rest.name] = _norm(rest, bind_record(norm, registry), left.biases.get(rest.name, ""))
     return made

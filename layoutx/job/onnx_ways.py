@@ -56,7 +56,7 @@ def _recurrent(model: Keyed | ModelRecord, registry: Registry) -> bool:
 
 
 def owned(job: Job, target: Keyed | ModelRecord) -> Job:
-    """The job with a word on each value of an ONNX target that becomes a tensor of its own.
+    """The job with a word on each value of an ONNX target that becomes a tensor of its own, and with all its copies.
 
     Raises:
         ConversionError: a node that is no layer reads the same value; one value holds a layer's numbers several times.
@@ -88,4 +88,5 @@ def owned(job: Job, target: Keyed | ModelRecord) -> Job:
         note = "; ".join(filter(None, [layer.record.note, said]))
         layers.append(replace(layer, record=replace(layer.record, note=note)))
     raise_all(problems, "weights of the graph cannot be replaced")
-    return replace(job, layers=tuple(layers))
+    tied = {copy: kept for copy, kept in target.copies.items() if kept in job.order}
+    return replace(job, layers=tuple(layers), tied={**job.tied, **tied})

@@ -25,7 +25,8 @@ def arrays_of(moved: Moved, job: Job, target: Keyed | ModelRecord | None, option
     if isinstance(target, Keyed):
         own = [*target.tensors.values(), *target.kept.values()]
         arrays.update({t.name: t.read() for t in own if t.name not in arrays})
-        arrays.update({tied: arrays[kept] for tied, kept in job.tied.items() if kept in arrays})
+    arrays.update({tied: arrays[kept] for tied, kept in job.tied.items() if kept in arrays})
+    if isinstance(target, Keyed):
         order = dict.fromkeys((*(t.name for t in own), *arrays))
         arrays = together({name: arrays[name] for name in order if name in arrays}, job.stacked)
     if isinstance(target, ModelRecord):

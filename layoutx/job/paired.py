@@ -123,7 +123,11 @@ def plan_into_keyed(model: ModelRecord, keyed: Keyed, registry: Registry, option
             continue
         last = refine_of(record, registry, "keras")
         targets = {name: keyed.tensors[full].name for name, full in match.candidate.names.items()}
-        layers.append(LayerJob(record, plan, record.tensors, targets, _where(match), refine, last, alike=match.alike))
+        module, reason = keyed.modules.get(match.candidate.prefix), _where(match)
+        known = frozenset(module.config if module else ())
+        layers.append(
+            LayerJob(record, plan, record.tensors, targets, reason, refine, last, known=known, alike=match.alike)
+        )
     raise_all(problems, f"{len(problems)} layers cannot be converted to {keyed.framework}")
     job = job_of(model, keyed.framework, layers, skipped)
     written = set(job.order)
@@ -209,9 +213,9 @@ def plan_from_keyed(keyed: Keyed, model: ModelRecord, registry: Registry, option
         sources = {name: keyed.tensors[full] for name, full in match.candidate.names.items()}
         targets = {name: tensor.name for name, tensor in record.tensors.items()}
         said = {**values_said(options.values, record.name), **values_said(options.values, match.candidate.prefix)}
-        layers.append(
-            LayerJob(record, plan, sources, targets, _where(match), refine, refine, frozenset(said), alike=match.alike)
-        )
+        known, own = frozenset(bound.config), frozenset(said)
+        reason = _where(match)
+        layers.append(LayerJob(record, plan, sources, targets, reason, refine, refine, own, known, alike=match.alike))
     raise_all(problems, f"{len(problems)} layers cannot be converted to {model.framework}")
     rest = keyed.tensors.keys() - {full for match in pairs for full in match.candidate.names.values()}
     leftover = {**keyed.beside, **untrained({keyed.tensors[name].name: keyed.tensors[name] for name in rest})}
@@ -261,6 +265,9 @@ def plan_between(source: ModelRecord, target: ModelRecord, registry: Registry, o
             problems.append(error.at(record.place))
             continue
         targets = {name: keyed.tensors[full].name for name, full in match.candidate.names.items()}
-        layers.append(LayerJob(record, plan, record.tensors, targets, goal.name, refine, refine, alike=match.alike))
+        known = frozenset(goal.config)
+        layers.append(
+            LayerJob(record, plan, record.tensors, targets, goal.name, refine, refine, known=known, alike=match.alike)
+        )
     raise_all(problems, f"{len(problems)} layers cannot be converted")
     return job_of(source, target.framework, layers, skipped)

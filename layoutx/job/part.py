@@ -185,6 +185,7 @@ def job_of_part(found: Part, frameworks: tuple[str, str]) -> Job:
             pair.reason,
             pair.target.refine,
             pair.last,
+            known=frozenset(pair.plan.target.config),
             alike=pair.alike,
         )
         for pair in found.chosen

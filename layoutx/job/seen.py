@@ -16,6 +16,7 @@ from layoutx.model.torch_trace import traced, unopened
 from layoutx.plan.plan import Array
 from layoutx.verify.keywords import keywords_for
 from layoutx.verify.made import told_inputs
+from layoutx.verify.made_onnx import onnx_inputs
 from layoutx.verify.models import arrangements
 from layoutx.verify.plain import is_torch
 from layoutx.verify.running.torch_rows import first_rows
@@ -87,4 +88,6 @@ def _given(inputs: Any) -> list[Array]:
 
 
 def _probes(model: Model) -> dict[str, Array]:
-    return told_inputs(model) if isinstance(model, ModelRecord) else {}
+    if not isinstance(model, ModelRecord):
+        return {}
+    return onnx_inputs(model) if model.framework == "onnx" else told_inputs(model)

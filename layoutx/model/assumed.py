@@ -28,7 +28,7 @@ def assumed(bound: BoundForm, told: Collection[str]) -> dict[str, Any]:
     known = {key: value for key, value in config.items() if key in told}
     guessed = open_sizes(bound.kind, form, known, shapes)
     sized = {key for key, _ in form.sizes} - set(guessed)
-    seen = {*_decided(form), *told, *SILENT, *sized}
+    seen = {*shown_in_tensors(form), *told, *SILENT, *sized}
     read = dict.fromkeys([*_read(form), *guessed])
     return {key: config.get(key) for key in read if key not in seen and config.get(key) != UNKNOWN}
 
@@ -51,11 +51,12 @@ def _read(form: Form) -> Iterator[str]:
     """Every key on which facts, settings, directions, data orders and maps of a form depend, and what it requires."""
     for table in (form.facts, form.settings, form.data, form.only, form.maps):
         for cases in table.values():
-            yield from _keys(cases)
+            yield from keys_of(cases)
     yield from (key for key, _, _ in form.require)
 
 
-def _keys(cases: Cases) -> Iterator[str]:
+def keys_of(cases: Cases) -> Iterator[str]:
+    """Every key on which a conditional entry depends."""
     for case in cases:
         yield from case.when
         if isinstance(case.value, Reading):
@@ -64,6 +65,6 @@ def _keys(cases: Cases) -> Iterator[str]:
             yield from case.value.keys
 
 
-def _decided(form: Form) -> set[str]:
-    """Keys that show in which tensors a file has, or in their shapes."""
+def shown_in_tensors(form: Form) -> set[str]:
+    """Config keys that show in which tensors a file has, or in their shapes."""
     return {key for spec in form.tensors for case in spec.cases for key in case.when}

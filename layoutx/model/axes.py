@@ -29,6 +29,7 @@ class Cat:
     parts: tuple[tuple[str, Dim, Dim], ...]
 
 
+UNSIZED = "Flatten of a map of unknown size: give --input-shape"
 Item = Axis | Cat
 Dim = tuple[Item, ...]
 Splits = Mapping[int, tuple[Dim, Dim]]
@@ -192,9 +193,8 @@ def _solve(dims: tuple[Dim, ...], total: int | None) -> dict[int, int] | str:
     """Sizes by axis id: at most one is unknown, and the weights' size decides it."""
     sizes = {a.id: a.size for d in dims for a in axes_in(d)}
     unknown = [i for i, s in sizes.items() if s is None]
-    unknown_text = "Flatten of a map of unknown size: give --input-shape"
     if len(unknown) > 1 or (unknown and total is None):
-        return unknown_text
+        return UNSIZED
     if unknown:
         one = _total(dims, {**sizes, unknown[0]: 1})
         step = _total(dims, {**sizes, unknown[0]: 2}) - one

@@ -35,7 +35,8 @@ def onnx_records(store: Store) -> ModelRecord:
     for const, tensor in made.values():
         said = f"{tensor.name} {MADE}"
         leftover |= {t.name: said for t in const.tensors if t.name in leftover}
-    return ModelRecord("onnx", store.version, layers, whole, leftover, channels)
+    leftover |= {copy: f"the numbers of {first}, for another call of its layer" for copy, first in parts.copies.items()}
+    return ModelRecord("onnx", store.version, layers, whole, leftover, channels, parts.copies)
 
 
 def opened(model: Any) -> Any:

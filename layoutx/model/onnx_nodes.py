@@ -104,7 +104,13 @@ def _slotted(node: Any, given: Mapping[int, Const], opset: int, rank: int | None
         tensors[slots[i]] = tensor
     states = [given[i] for i, slot in enumerate(slots) if slot == "?" and i in given]
     if any(not _zero(const) for const in states):
-        return refused([*held, *states], "it starts from a stored state that is not zero")
+        lengths = any(t.dtype.kind == "i" for const in states for t in const.tensors)
+        said = (
+            "it stops at stored lengths (sequence_lens)"
+            if lengths
+            else "it starts from a stored state that is not zero"
+        )
+        return refused([*held, *states], said)
     return noted(_formed(node, tensors, turned, opset, rank))
 
 
@@ -126,7 +132,7 @@ def shaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The same numbers in another shape."""
     if tensor.shape == shape:
         return tensor
-    return replace(tensor, shape=shape, read=lambda: tensor.read().reshape(shape))
+    return replace(tensor, shape=shape, read=lambda: tensor.read().reshape(shape), mapped=False)
 
 
 def _formed(node: Any, tensors: dict[str, Tensor], turned: bool, opset: int, rank: int | None) -> Reading:

@@ -10,6 +10,7 @@ from layoutx.files.onnx_file import bodies, label
 from layoutx.files.store import Store
 from layoutx.frozen import frozen
 from layoutx.model.bare import called_scale, called_table
+from layoutx.model.onnx_again import Again
 from layoutx.model.onnx_attention import attentions
 from layoutx.model.onnx_bare import FORMS as BARE
 from layoutx.model.onnx_bare import TOKENS, bare, tokens
@@ -38,6 +39,7 @@ class Parts:
         consts: value name -> what it is made of.
         inner: position of a node -> its bodies with their own parts.
         spans: record of several nodes -> the positions of all of them, for each time it is called.
+        copies: stored tensor -> the one that holds the same numbers, of a layer that is called twice.
     """
 
     records: dict[str, LayerRecord] = field(default_factory=dict)
@@ -46,6 +48,7 @@ class Parts:
     consts: dict[str, Const] = field(default_factory=dict)
     inner: dict[int, list[tuple[Any, Parts]]] = field(default_factory=dict)
     spans: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
+    copies: Mapping[str, str] = field(default_factory=dict)
 
 
 @frozen
@@ -57,11 +60,14 @@ class _Model:
     opset: int
     records: dict[str, LayerRecord] = field(default_factory=dict)
     same: dict[tuple[object, ...], str] = field(default_factory=dict)
+    again: Again = field(default_factory=Again)
 
 
 def parts_of(graph: Any, store: Store, shapes: Mapping[str, Shape], opset: int) -> Parts:
     """Every node with weights as a record, in bodies too; nodes of the same weights and config are one record."""
-    return _numbered(_parts(_Model(store, shapes, opset), graph, "", {}, Folding(opset, where=str(store.path))))
+    model = _Model(store, shapes, opset)
+    found = _numbered(_parts(model, graph, "", {}, Folding(opset, where=str(store.path))))
+    return replace(found, copies=model.again.copies)
 
 
 def _parts(model: _Model, graph: Any, prefix: str, outer: Mapping[str, Const], folding: Folding) -> Parts:
@@ -112,8 +118,11 @@ def _called(parts: Parts, model: _Model, nodes: Sequence[Any], i: int, reading: 
     """
     own = (t.name for t in reading.tensors.values())
     key = (reading.form, repr(sorted(reading.config.items())), told(nodes[0]) or "", *own)
-    if key not in model.same:
-        model.same[key] = _add(parts, nodes, i, reading, prefix)
+    if key not in model.same and reading.form:
+        model.same[key] = model.again.earlier(nodes[0], reading, model.store.tensors)
+    if not model.same.get(key):
+        model.same[key] = name = _add(parts, nodes, i, reading, prefix)
+        model.again.add(name, nodes[0], reading)
     return model.same[key]
 
 

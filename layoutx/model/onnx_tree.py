@@ -125,13 +125,17 @@ class Tree:
         return node.input[0], counted
 
     def weighed(self, at: int) -> tuple[Tensor | None, str]:
-        """The stored factor of a Mul or the stored summand of an Add, and the input that is data."""
+        """The stored factor of a Mul or the stored summand of an Add, and the input that is data.
+
+        One number is one where it is stored as a list: the scale of a norm of one channel.
+        """
         inputs = list(self.nodes[at].input)
         held = [name for name in inputs if name in self.consts]
         data = [name for name in inputs if name not in self.consts]
-        if len(held) != 1 or len(data) != 1 or not self.consts[held[0]].floats:
+        const = self.consts[held[0]] if len(held) == len(data) == 1 else None
+        if const is None or not (const.floats or _listed(const)):
             return None, ""
-        return self.consts[held[0]].value, data[0]
+        return const.value, data[0]
 
     def node(self, value: str, *ops: str) -> Any:
         """The node that makes a value, if it is one of these operators; casts are looked through."""
@@ -170,3 +174,9 @@ class Tree:
         """Who reads a value, without those that only ask for its shape or dtype."""
         every = self.readers.get(value, ())
         return [i for i in every if i < 0 or not asks(self.nodes[i], value)]
+
+
+def _listed(const: Const) -> bool:
+    """Whether it is one stored number, kept as a list of numbers."""
+    found = const.known
+    return found is not None and not const.literal and found.shape != () and found.dtype.kind not in "iub"

@@ -53,11 +53,13 @@ class _Search(Tree):
         self.seen.append(at)
         found = self._spread(value) or self._grouped(value)
         if found is None and (root := self.inverse(value)) is not None:
-            return self._shifted(at, scale, root)
+            return self._shifted(at, scale, root) if scale.size > 1 else None
         if found is None:
             return None
         of, axes, op, config = found
         rank = len(axes) or self._rank(of, scale)
+        if scale.size == 1 and self._features(of, rank, op) != 1:
+            return None
         if (scale := _flattened(scale, rank, op)) is None:
             return None
         bias = self._bias(at, scale, rank, op) if op != "RMSNormalization" else None
@@ -183,6 +185,12 @@ class _Search(Tree):
         ones = self.consts[inner.input[1]].value
         config = {"num_groups": ones.size if ones else 0, "epsilon": attributes(inner).get("epsilon", 1e-5)}
         return first.input[0], (), "GroupNormalization", {**config, "since_version": 21}
+
+    def _features(self, value: str, rank: int, op: str) -> int | None:
+        """How many numbers the scale of a norm of this value has; None where its shape is not known."""
+        own = (self.shapes.get(value) or ())[-rank:]
+        own = own[:1] if op == "GroupNormalization" else own
+        return prod(n for n in own if n) if own and all(own) else None
 
     def _rank(self, value: str, scale: Tensor) -> int:
         """How many dimensions there are from the channels on."""

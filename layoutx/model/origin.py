@@ -73,19 +73,24 @@ def _evident(
     """The layer with a note that says why it was taken for that backend's, where nobody said the backend."""
     if "backend" in values or store.backend or not record.form:
         return record
-    why = ""
+    why, other = "", "theano"
     if known.get("backend", UNKNOWN) != UNKNOWN and "backend" in registry.form(record.form).config:
         name = next((key.rsplit("/", 1)[-1] for keys in store.groups.values() for key in keys), "")
         why = f"taken for {SPELLED[known['backend']]}'s, since the file's weights are called {name}"
-    elif store.format == "h5" and record.form.replace("keras.", "keras.theano.", 1) in registry.forms:
+        other = "tensorflow" if known["backend"] == "theano" else other
+    elif store.format == "h5" and _turned_form(record) in registry.forms:
         why = "taken for TensorFlow's, since the file says no backend"
-    other = "tensorflow" if known.get("backend") == "theano" else "theano"
     note = f"it is {why}; if that is wrong: --backend {other}" if why else ""
     return replace(record, note="; ".join(filter(None, (record.note, note)))) if note else record
 
 
+def _turned_form(record: LayerRecord) -> str:
+    """What Theano would have stored of a layer of Keras 2; "" for another framework's, Keras 1 among them."""
+    return record.form.replace("keras.", "keras.theano.", 1) if record.form.startswith("keras.") else ""
+
+
 def _turned(record: LayerRecord, registry: Registry, why: str) -> LayerRecord:
-    form = record.form.replace("keras.", "keras.theano.", 1)
+    form = _turned_form(record)
     if form not in registry.forms:
         return record
     return replace(record, form=form, note="; ".join(filter(None, (record.note, why))))

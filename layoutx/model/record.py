@@ -124,7 +124,8 @@ class ModelRecord:
 
     `framework` is `keras`, `keras1`, `torch` or `onnx`; `version` as the file says it; `leftover`
     maps tensors that belong to no layer (optimizer state, say) to the reason they are left out. `channels` is "first"
-    or "last" where the model itself says how it takes its maps, whatever is usual in its framework.
+    or "last" where the model itself says how it takes its maps, whatever is usual in its framework. `copies` maps
+    tensors that hold the numbers of another one, for a further call of its layer, to that one.
     """
 
     framework: str
@@ -133,3 +134,4 @@ class ModelRecord:
     store: Store
     leftover: Mapping[str, str] = field(default_factory=dict)
     channels: str = ""
+    copies: Mapping[str, str] = NOTHING

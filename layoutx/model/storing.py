@@ -13,7 +13,7 @@ from layoutx.lang.show import show
 from layoutx.lang.tree import Layout, Unit, walk
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import LayerRecord
-from layoutx.plan.fit import configs
+from layoutx.plan.fit import VERSION, configs
 from layoutx.spec.bind import bind
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.schema import Form
@@ -59,7 +59,8 @@ def stored(layer: Layer, form: Form, keyed: Keyed, values: Mapping[str, Any] = N
     seen: set[tuple[object, ...]] = set()
     refine = form.laid(layer.refine) if form.apart else layer.refine
     ends = {name.rpartition(".")[2] for name in keyed.tensors} if form.each else set()
-    for given, config in ((g, c) for g in _given(form, keyed, values) for c in _ranked(layer, form, g)):
+    version = _version(form, keyed)
+    for given, config in ((g, c) for g in _given(form, keyed, values) for c in _ranked(layer, form, {**g, **version})):
         for number in range(MOST_INSTANCES if form.each else 1):
             instance = {form.each: number} if form.each else {}
             target = _bound(layer, form, config, instance, refine)
@@ -105,6 +106,14 @@ def _bound(
         return bind(layer.bound.kind, form, config, sizes=layer.bound.sizes, refine=refine, instance=instance)
     except LayoutxError:
         return None
+
+
+def _version(form: Form, keyed: Keyed) -> dict[str, Any]:
+    """The framework's major version, where the form depends on it and the model's modules say it: names differ."""
+    if VERSION not in form.config:
+        return {}
+    said = (m.config for m in keyed.modules.values() if m.form.partition(".")[0] == form.framework)
+    return next(({VERSION: config[VERSION]} for config in said if VERSION in config), {})
 
 
 def _given(form: Form, keyed: Keyed, values: Mapping[str, Any]) -> list[dict[str, Any]]:

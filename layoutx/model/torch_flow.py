@@ -4,71 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from math import prod
+from dataclasses import replace
 from typing import Any
 
-from layoutx.model.axes import Dim, size_of
+from layoutx.model.axes import UNSIZED, Dim, size_of
 from layoutx.model.followed import AXES
-from layoutx.model.onnx_axes import Flow, Shape, Value, finished
+from layoutx.model.onnx_axes import Flow, Value, finished
 from layoutx.model.onnx_flow import read_map
-from layoutx.model.onnx_rules import spatial
 from layoutx.model.readers import ELSE
 from layoutx.model.record import LayerRecord, Way
+from layoutx.model.torch_layers import CONVS, RECURRENT, Walk, made_by
 from layoutx.model.torch_ops import MAPS, PARTS, SUMS, ruled
 from layoutx.model.torch_program import Op, Program
 from layoutx.model.ways import kind_of, passed
 
-LINEAR = ("linear", "nondynamicallyquantizablelinear", "addmm", "mm")
-CONVS = frozenset(f"conv{kind}{n}d" for kind in ("", "transpose") for n in (1, 2, 3)) | {"convolution"}
-RECURRENT = ("lstm", "gru", "rnn", "rnntanh", "rnnrelu")
 TURNED = ("t", "transpose", "permute", "to", "clone", "detach", "alias")  # a weight on its way to its operation
 OVER = ("t", "transpose", "permute")  # and turned over by it, where it is a matrix
 ALONE = ("float", "double", "add")  # what a vector may meet before its operation: a wider dtype, a constant
 LIKE = ("to", "typeas", "viewas", "reshapeas", "expandas")  # what a value is made like is not handed on
 UNTOUCHED = ("identity", "to", "clone", "detach", "contiguous", "alias")
 SPREAD = ("reshape", "view", "unsqueeze", "getitem", "flatten")  # and a vector, which gets ones around it
-NORMS = (
-    "batchnorm",
-    "batchnorm1d",
-    "batchnorm2d",
-    "batchnorm3d",
-    "nativebatchnormlegitnotraining",
-    "nativebatchnorm",
-    "prelu",
-    "syncbatchnorm",
-)
-LAST_NORMS = ("layernorm", "nativelayernorm", "rmsnorm")
 # an axis lost in an operation that is not known, as `finished` says it; other notes say what is doubtful
 _THROUGH = re.compile(r"(" + "|".join(AXES) + r"|output) axis could not be followed through ")
-
-
-@dataclass(slots=True)
-class _Walk:
-    flow: Flow
-    program: Program
-    shapes: Mapping[str, tuple[int, ...]]  # of the state dict
-    below: Mapping[str, list[str]]  # path of a module -> names of the state dict below it
-    owner: dict[str, str] = field(default_factory=dict)  # value name -> the state dict's name of a weight
-    classes: dict[str, str] = field(default_factory=dict)
-    parts: dict[str, list[Any]] = field(default_factory=dict)
-    over: set[str] = field(default_factory=set)  # names of weights that were turned over
-
-    def rows_out(self, op: Op) -> bool:
-        """Whether each row of the matrix that an operation reads makes one output: `linear` wants it so, `mm` not."""
-        turned = any(ref.name in self.over for ref in op.refs())
-        return turned if op.name in ("addmm", "mm") else not turned
-
-    def weight(self, op: Op, ending: str = "weight") -> str:
-        """The state dict's name of the weight that an operation reads; "" where it reads none of its module's."""
-        for ref in op.refs():
-            name = self.owner.get(ref.name, "")
-            if name.rpartition(".")[2].startswith(ending):
-                return name
-        if op.whole and op.stack:
-            path = op.stack[-1][0]
-            return next((n for n in self.below.get(path, ()) if n.startswith(f"{path}.{ending}")), "")
-        return ""
 
 
 def followed(program: Program, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, LayerRecord]:
@@ -79,7 +36,7 @@ def followed(program: Program, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
     """
     known = {name: tuple(n if isinstance(n, int) else None for n in own) for name, own in program.shapes.items()}
     flow = Flow(shapes=known)
-    walk = _Walk(flow, program, shapes, _below(shapes), dict(program.weights))
+    walk = Walk(flow, program, shapes, _below(shapes), dict(program.weights))
     for name in program.inputs:
         dims = flow.fresh(known.get(name), name)
         flow.values[name] = Value(dims, (Way(""),), "" if dims is not None else "the model's input of unknown rank")
@@ -104,6 +61,10 @@ def _below(names: Iterable[str]) -> dict[str, list[str]]:
 
 def lost(found: Mapping[str, LayerRecord]) -> bool:
     """Whether an axis ended in an operation that is not known, or whose sizes are not."""
+    return _stopped(found) or any(UNSIZED in record.note for record in found.values())
+
+
+def _stopped(found: Mapping[str, LayerRecord]) -> bool:
     return any(_THROUGH.search(record.note) for record in found.values())
 
 
@@ -113,7 +74,7 @@ def sure(found: Mapping[str, LayerRecord]) -> dict[str, LayerRecord]:
     An axis that ended in an operation that is not known is as if nobody had followed it: names and sizes have to
     tell. With one such axis nothing counts as wired, so that the others are judged likewise unless they are refined.
     """
-    unsure = lost(found)
+    unsure = _stopped(found)
     made = {}
     for path, record in found.items():
         notes = [note for note in record.note.split("; ") if note and not _THROUGH.search(note)]
@@ -121,7 +82,7 @@ def sure(found: Mapping[str, LayerRecord]) -> dict[str, LayerRecord]:
     return made
 
 
-def _op(walk: _Walk, op: Op) -> None:
+def _op(walk: Walk, op: Op) -> None:
     refs = [ref.name for ref in op.refs()][: 1 if op.name in LIKE else None]
     if _weight(walk, op, refs) or _sizes(walk, op) or _picked(walk, op, refs):
         return
@@ -135,10 +96,10 @@ def _op(walk: _Walk, op: Op) -> None:
     same = walk.flow.readers.given(path or ELSE, [value.of for value in ins], path is None and op.name in UNTOUCHED)
     came = [() if value is None else value.makers for value in values]
     makers = (Way(path),) if path is not None else passed(kind_of(op.name), came)
-    _give(walk, op, ins, _made(walk, op, path, ins), Value(None, makers, of=same))
+    _give(walk, op, ins, made_by(walk, op, path, ins), Value(None, makers, of=same))
 
 
-def _weight(walk: _Walk, op: Op, refs: Sequence[str]) -> bool:
+def _weight(walk: Walk, op: Op, refs: Sequence[str]) -> bool:
     """Whether an operation only turns or spreads a weight, which it is then still."""
     if len(refs) != 1 or refs[0] not in walk.owner or not (op.name in TURNED or _spread(walk, op, refs[0])):
         return False
@@ -148,14 +109,14 @@ def _weight(walk: _Walk, op: Op, refs: Sequence[str]) -> bool:
     return True
 
 
-def _fed(walk: _Walk, op: Op, path: str, ins: Sequence[Value]) -> None:
+def _fed(walk: Walk, op: Op, path: str, ins: Sequence[Value]) -> None:
     """Remembers what feeds a module, and its class."""
     again = path if op.name in SUMS else None  # a norm by hand multiplies by its weight, then adds its bias
     walk.flow.fed.setdefault(path, []).extend(m for v in ins for m in v.makers if m.maker != again)
     walk.classes.setdefault(path, op.stack[-1][1].rpartition(".")[2] if op.stack else "")
 
 
-def _give(walk: _Walk, op: Op, ins: Sequence[Value], made: Sequence[tuple[Dim, ...] | None], like: Value) -> None:
+def _give(walk: Walk, op: Op, ins: Sequence[Value], made: Sequence[tuple[Dim, ...] | None], like: Value) -> None:
     """Remembers an operation's outputs, made by the makers of `like`."""
     flow = walk.flow
     lost = next((v.lost for v in ins[:1] if v.dims is None and v.lost), "") or op.name
@@ -170,7 +131,7 @@ def _give(walk: _Walk, op: Op, ins: Sequence[Value], made: Sequence[tuple[Dim, .
         walk.parts[op.outputs[0]] = [y, states if op.name == "lstm" else states[0]]
 
 
-def _spread(walk: _Walk, op: Op, name: str) -> bool:
+def _spread(walk: Walk, op: Op, name: str) -> bool:
     """Whether a vector only gets dimensions of length one, `gamma.reshape(1, -1, 1, 1)`, or a constant, `1 + gamma`."""
     shape = walk.shapes.get(walk.owner[name], ())
     return op.name in (*SPREAD, *ALONE) and len(shape) - shape.count(1) <= 1
@@ -183,7 +144,7 @@ def _vector(flow: Flow, name: str, ins: Sequence[Value]) -> tuple[Dim, ...] | No
     return flow.fresh(out, name) if out is not None and len(out) <= 2 and plain else None
 
 
-def _sizes(walk: _Walk, op: Op) -> bool:
+def _sizes(walk: Walk, op: Op) -> bool:
     """Remembers the sizes that a program asks for; whether this operation does that."""
     flow, first = walk.flow, next(op.refs(), None)
     dims = flow.values[first.name].dims if first is not None and first.name in flow.values else None
@@ -199,7 +160,7 @@ def _sizes(walk: _Walk, op: Op) -> bool:
     return False
 
 
-def _picked(walk: _Walk, op: Op, refs: Sequence[str]) -> bool:
+def _picked(walk: Walk, op: Op, refs: Sequence[str]) -> bool:
     """Remembers one output of a module that gives several, some of them together; whether this operation picks one."""
     if op.name != "getitem" or not refs or refs[0] not in walk.parts:
         return False
@@ -212,7 +173,7 @@ def _picked(walk: _Walk, op: Op, refs: Sequence[str]) -> bool:
     return True
 
 
-def _value(walk: _Walk, op: Op, name: str) -> Value | None:
+def _value(walk: Walk, op: Op, name: str) -> Value | None:
     """What an operation is given; of a weight the axes where it is laid beside others, and else nothing."""
     if name in walk.flow.values:
         return walk.flow.values[name]
@@ -229,7 +190,7 @@ def _makers(parts: Sequence[Any]) -> tuple[Way, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _path(walk: _Walk, op: Op, refs: Sequence[str]) -> str | None:
+def _path(walk: Walk, op: Op, refs: Sequence[str]) -> str | None:
     """The module whose weights an operation reads; None where it reads none."""
     if op.whole:
         path = op.stack[-1][0]
@@ -240,64 +201,3 @@ def _path(walk: _Walk, op: Op, refs: Sequence[str]) -> str | None:
     path, _, last = own[0].rpartition(".")
     here = op.stack[-1][0] if op.stack else path  # a tied weight has the name of another module
     return here if f"{here}.{last}" in walk.shapes else path
-
-
-def _made(walk: _Walk, op: Op, path: str | None, ins: Sequence[Value]) -> list[tuple[Dim, ...] | None]:
-    """The dims of an operation's outputs, and what a module's weights meet."""
-    flow, value = walk.flow, ins[0] if ins else Value()
-    out: Shape = flow.shapes.get(op.outputs[0])
-    shape = walk.shapes.get(walk.weight(op), ())
-    if path is not None:
-        if op.name in LINEAR and len(shape) == 2:
-            shape = shape if walk.rows_out(op) else shape[::-1]
-            return [_linear(flow, path, value, shape, walk.weight(op).endswith("weight"))]
-        if op.name in CONVS and len(shape) > 2:
-            turned = "transpose" in op.name or bool(op.arg(6, "transposed", default=False) and op.name == "convolution")
-            channels = shape[0] if not turned else None
-            if value.dims is not None and len(value.dims) > 1 and len(value.dims[1]) > 1:  # a map's, and positions
-                flow.use(path, "in", value, value.dims[1:2], shape[0 if turned else 1])
-            known = out if out is not None else (None, channels, *[None] * (len(shape) - 2))
-            return [spatial(flow, path, value.dims, known, None)]
-        if op.name == "embedding" and len(shape) == 2:
-            return [None if value.dims is None else (*value.dims, (flow.axis("n", path, shape[1]),))]
-        if op.name in RECURRENT:
-            return _recurrent(walk, op, path, value)
-        if op.name in (*NORMS, *LAST_NORMS) and shape:
-            _norm(flow, op, path, value, shape)
-        if op.whole and op.name == "multiheadattention":
-            return [value.dims]
-    if op.name in PARTS and len(op.outputs) > 1:
-        return []
-    return [ruled(flow, op, ins, out)]
-
-
-def _linear(flow: Flow, path: str, value: Value, shape: tuple[int, ...], own: bool) -> tuple[Dim, ...] | None:
-    """`own`: it is the module's `weight`, and no part of a larger one, whose rows are another kind's."""
-    new: Dim = (flow.axis("n", path, shape[0]),)
-    if own:
-        flow.use(path, "input", value, value.dims[-1:] if value.dims else (), shape[1])
-        flow.use(path, "output", Value((new,)), (new,), shape[0])
-    return None if value.dims is None else (*value.dims[:-1], new)
-
-
-def _recurrent(walk: _Walk, op: Op, path: str, value: Value) -> list[tuple[Dim, ...] | None]:
-    """y is (batch, time, hidden) or (time, batch, hidden) as what goes in; states (layers, batch, hidden)."""
-    flow = walk.flow
-    kernel = walk.shapes.get(f"{path}.weight_ih_l0" if path else "weight_ih_l0", ())
-    flow.use(path, "input", value, value.dims[-1:] if value.dims else (), kernel[1] if len(kernel) == 2 else None)
-    given = op.arg(-1, "batch_first", default=False)
-    if value.dims is None or len(value.dims) != 3:
-        return [None]
-    hidden: Dim = (flow.axis("n", path, None),)
-    batch = value.dims[0 if given else 1]
-    layers: Dim = (flow.axis("r", path, None),)
-    return [(*value.dims[:2], hidden), (layers, batch, hidden), (layers, batch, hidden)]
-
-
-def _norm(flow: Flow, op: Op, path: str, value: Value, shape: tuple[int, ...]) -> None:
-    """Norms over a flattened map have their numbers in its order too."""
-    dims, last = value.dims or (), op.name in LAST_NORMS
-    used = dims[-len(shape) :] if last else dims[1:2]
-    if value.dims is None and not last:
-        return  # the channels of a map, whatever came before
-    flow.use(path, "features" if last else "channel", value, used, prod(shape) if len(used) == 1 else None)

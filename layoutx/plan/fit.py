@@ -230,5 +230,6 @@ def _facts_in(
         readings = [case.value for case in cases if isinstance(case.value, Reading) and holds(case.when, full)]
         if not named and readings and readings[0].config not in given:
             spelled = {meaning: word for word, meaning in readings[0].values.items()}
-            found[readings[0].config] = spelled.get(facts[name], facts[name])
+            fact = facts[name]  # a list, where it is a way of the source's that no form has a word for
+            found[readings[0].config] = spelled.get(fact, fact) if isinstance(fact, str) else fact
     return found

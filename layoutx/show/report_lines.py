@@ -13,6 +13,7 @@ from layoutx.lang.parse import parse_dims
 from layoutx.lang.show import show, show_dims
 from layoutx.model.assumed import assumed_text, told_by
 from layoutx.model.constructor import constructor
+from layoutx.model.functions import functions
 from layoutx.model.identify import SAID
 from layoutx.model.other_axis import other_axis
 from layoutx.model.record import Refinement
@@ -124,7 +125,8 @@ def layer_line(layer: LayerJob, moved: Moved, settled: bool = True) -> LayerLine
 def _settings(layer: LayerJob) -> list[str]:
     """What the target must be told; how to build a module that torch does not have, where that is yet to be done."""
     plan = layer.plan
-    lines = [*other_axis(layer.record.config, plan.source, plan.target), *carry(plan.source, plan.target)]
+    lines = [*other_axis(layer.record.config, plan.source, plan.target), *functions(plan.target, layer.known)]
+    lines += carry(plan.source, plan.target)
     if not plan.target.form.by_class or layer.reason:
         return lines
     rest = [line for line in lines if line.partition("=")[0] not in plan.target.form.config]

@@ -105,7 +105,7 @@ def _spatial(bound: BoundForm, settings: Mapping[str, Any], rank: int | None) ->
             for axis, step in zip(LOCAL[kind], settings["strides"], strict=True)
         ]
     if kind in SLOPES:
-        return [k if k > 1 else 3 + i for i, k in enumerate(kernel)]
+        return [k if k > 1 else 3 + i for i, k in enumerate(kernel or [1] * (rank or 0))]
     if kind in WINDOWS:
         return [(k - 1) * d + 2 + i for i, (k, d) in enumerate(zip(kernel, settings["dilation"], strict=False))]
     open_rank = bound.form.rank or rank

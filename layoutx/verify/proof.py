@@ -17,7 +17,7 @@ from layoutx.spec.bound import BoundForm
 from layoutx.spec.schema import holds
 from layoutx.verify.layer import run_live
 from layoutx.verify.outcome import Proof
-from layoutx.verify.probe import probe_data, probe_settings
+from layoutx.verify.probe import probe_data, probe_settings, spatial_rank
 from layoutx.verify.reference import forward_layer, span
 from layoutx.verify.roles import roles
 
@@ -225,7 +225,7 @@ def _rank(plan: Plan) -> int | None:
         if "x" in side.data and not any(isinstance(dim, Spread) for dim in side.data["x"]):
             return 0
     if "rank" in plan.target.form.config:  # the weights of haiku's norms have a dimension for each spatial axis
-        return int(plan.target.config.get("rank") or 0)
+        return int(plan.target.config.get("rank") or spatial_rank(plan.target))
     return plan.target.form.rank
 
 

@@ -163,3 +163,24 @@ def test_the_weights_of_keras_applications_with_todays_config(tail: str, tmp_pat
     x = torch.randn(2, 3, 6, 4)
     with torch.no_grad():
         torch.testing.assert_close(found(x), true(x))
+
+
+def test_keras_2_into_keras_2_by_its_own_names(tmp_path: Path) -> None:
+    """tf_keras calls the kernel of a DepthwiseConv2D depthwise_kernel, Keras 3 kernel: it had no place in itself."""
+    keras = pytest.importorskip("tf_keras")
+    layers = [keras.Input((7, 7, 3)), keras.layers.DepthwiseConv2D(3, depth_multiplier=2), keras.layers.Conv2D(5, 1)]
+    model, other = keras.Sequential(layers), tmp_path / "other.h5"
+    model.save(tmp_path / "model.h5", save_format="h5")
+    rng = np.random.default_rng(3)
+    model.set_weights([rng.normal(size=w.shape) for w in model.get_weights()])
+    model.save(other, save_format="h5")
+    lx.convert(other, tmp_path / "out.h5", to="keras", like=tmp_path / "model.h5")
+    made = keras.models.load_model(tmp_path / "out.h5")
+    for one, two in zip(made.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_an_architecture_says_that_it_holds_no_weights(tmp_path: Path) -> None:
+    (tmp_path / "arch.json").write_text(json.dumps({"class_name": "Sequential", "config": {"layers": []}}))
+    with pytest.raises(LayoutxError, match=r"arch.json holds no weights(.|\n)*--config arch.json"):
+        lx.inspect(tmp_path / "arch.json")
