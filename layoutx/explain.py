@@ -44,7 +44,8 @@ def explain(
         to: a framework or a form to compare with; "" for the main ones.
         element: index of one output element, computed by hand from `x`, the layer's input, both in the
             framework's own axis order: (0, 3, 2) is sample 0, step 3, unit 2 of an LSTM's sequence.
-        sizes, shapes, config: of a form: axis -> length, tensor -> stored shape, its config.
+        sizes, shapes, config: of a form: axis -> length, tensor -> stored shape, its config. Sizes that none of them
+            tells are examples, and said to be.
         forms, specs, input_shape, from_, values: as for `inspect`.
 
     Returns:

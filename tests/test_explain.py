@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 import layoutx as lx
 from layoutx.errors import UsageError
 from layoutx.explained import Explained
+from layoutx.spec.registry import registry
 
 MODELS = Path(os.environ.get("LAYOUTX_MODELS", "absent"))
 real = pytest.mark.skipif(not MODELS.is_dir(), reason="LAYOUTX_MODELS names no folder of real models")
@@ -30,6 +31,21 @@ def lstm(tmp_path: Path) -> Path:
 
 
 # 1: what get_weights() returns
+
+
+@pytest.mark.parametrize("form", sorted(registry().forms))
+def test_a_form_without_sizes_is_shown_with_examples(form: str) -> None:
+    found = lx.explain(form)
+    examples = found.data["examples"]
+    assert examples.items() <= found.data["sizes"].items()
+    assert not examples or f"Sizes are examples ({next(iter(examples))} " in " ".join(str(found).split())
+
+
+def test_sizes_that_are_given_are_no_examples() -> None:
+    data = lx.explain("keras.LSTM", config={"units": 5}).data
+    assert data["sizes"]["hidden"] == 5
+    assert [*data["examples"]] == ["input"]
+    assert lx.explain("keras.LSTM", sizes={"input": 7, "hidden": 5}).data["examples"] == {}
 
 
 def test_each_element_of_get_weights() -> None:

@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from typing import Any
 
 from layoutx.errors import LayoutxError, Problems, SpecError
 from layoutx.lang.show import show
-from layoutx.lang.sizes import extent
-from layoutx.lang.tree import Axis, Dim, roles_of, walk
+from layoutx.lang.tree import Axis, roles_of, walk
 from layoutx.spec.bind import bind
 from layoutx.spec.bound import Atom, BoundForm, BoundTensor, atom_text
 from layoutx.spec.configs import conditions, reachable
+from layoutx.spec.examples import axes_of, example_sizes, spreads
 from layoutx.spec.frame import role_leaves
 from layoutx.spec.labels import label_problems
 from layoutx.spec.registry import Registry
-from layoutx.spec.schema import Cases, Form, Kind, Reading, choose, holds
-
-PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29)
+from layoutx.spec.schema import Form, Kind, Reading, choose, holds
 
 
 def check_registry(reg: Registry) -> list[SpecError]:
@@ -108,7 +105,7 @@ def _declared(kind: Kind, form: Form) -> Iterator[str]:
 
 def _words(kind: Kind, form: Form) -> Iterator[str]:
     """Axes, labels and roles that a form names exist."""
-    axes = _axes(kind)
+    axes = axes_of(kind)
     for table in (form.pin, form.equal):
         yield from (f"{axis!r} is not an axis of the kind {kind.name}" for axis in table if axis not in axes)
     for _, dim in form.sizes:
@@ -133,12 +130,6 @@ def _words(kind: Kind, form: Form) -> Iterator[str]:
                     yield f"tensor {spec.name} stores {role!r}, which is not a role of the kind {kind.name}"
 
 
-def _axes(kind: Kind) -> set[str]:
-    """All integer axes of a kind, the spatial ones included."""
-    named = {n.name for role in kind.roles.values() for n in walk(role.axes) if isinstance(n, Axis)} - set(kind.labels)
-    return named | {name for names in kind.spread.values() for name in names} | {"..."}
-
-
 def _modules(form: Form, forms: Mapping[str, Form]) -> Iterator[str]:
     for prefix, name in form.modules.items():
         if name not in forms:
@@ -157,14 +148,13 @@ def _canonical(form: Form) -> Iterator[str]:
 
 def _bindings(kind: Kind, form: Form) -> Iterator[str]:
     """Problems that show when the form is bound with a different prime for each axis."""
-    spreads = any(n == "..." for n in _spread_words(form))
-    ranks: Sequence[int] = (form.rank,) if form.rank is not None else sorted(kind.spread) if spreads else (0,)
+    ranks: Sequence[int] = (form.rank,) if form.rank is not None else sorted(kind.spread) if spreads(form) else (0,)
     for rank, config in product(ranks, reachable(form)):
         if config.get("rank", rank) != rank:
             continue
         text = f" with {', '.join(f'{k}={v!r}' for k, v in config.items())}" if config else ""
         try:
-            bound = bind(kind, form, config, sizes=_sizes(kind, form, config, rank))
+            bound = bind(kind, form, config, sizes=example_sizes(kind, form, config, rank))
         except Problems as error:
             yield from (f"{_line(p)}{text}" for p in error.problems)
         except LayoutxError as error:
@@ -173,51 +163,8 @@ def _bindings(kind: Kind, form: Form) -> Iterator[str]:
             yield from (f"{problem}{text}" for problem in (*_covered(bound), *_stored(bound, rank)))
 
 
-def _spread_words(form: Form) -> Iterator[str]:
-    for spec in form.tensors:
-        for case in spec.cases:
-            yield from ("..." for word in case.value.text.split() if "..." in word)
-
-
 def _line(error: LayoutxError) -> str:
     return "; ".join(part for part in (error.what, *error.where, error.why) if part)
-
-
-def _sizes(kind: Kind, form: Form, config: Mapping[str, Any], rank: int) -> dict[str, int]:
-    """A prime for each axis that the form leaves free under this config."""
-    full = {**form.config, **config}
-
-    def chosen(table: Mapping[str, Cases]) -> set[str]:
-        return {axis for axis, cases in table.items() if choose(cases, full) is not None}
-
-    spatial = kind.spread.get(rank, ())
-    fixed = chosen(form.pin) | chosen(form.equal) | chosen(form.same) | set(kind.same)
-    if "..." in fixed:
-        fixed |= set(spatial)
-        return {**_primes(sorted((_axes(kind) - _spatial_words(kind)) - fixed)), **dict.fromkeys(spatial, 1)}
-    return _tied(form, _primes(sorted(((_axes(kind) - _spatial_words(kind)) | set(spatial)) - fixed)))
-
-
-def _tied(form: Form, sizes: dict[str, int]) -> dict[str, int]:
-    """Axes that share a config key with a product (embed_dim is heads × head size) take its size."""
-    by_key: dict[str, list[Dim]] = {}
-    for key, dim in form.sizes:
-        if not isinstance(dim, tuple):
-            by_key.setdefault(key, []).append(dim)
-    for dims in by_key.values():
-        products = [dim for dim in dims if not isinstance(dim, Axis)]
-        if products:
-            size = extent(products[0], sizes)
-            sizes |= {dim.name: size for dim in dims if isinstance(dim, Axis)}
-    return sizes
-
-
-def _primes(axes: Sequence[str]) -> dict[str, int]:
-    return dict(zip(axes, PRIMES, strict=False))
-
-
-def _spatial_words(kind: Kind) -> set[str]:
-    return {name for names in kind.spread.values() for name in names} | {"..."}
 
 
 def _covered(bound: BoundForm) -> Iterator[str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from layoutx.errors import UsageError
+from layoutx.errors import LayoutxError, UsageError
 from layoutx.explained import Block, Explained, Say
 from layoutx.show.picture import picture
 from layoutx.show.topics.axis import axis_of
@@ -13,7 +13,12 @@ from layoutx.show.topics.beside import plans, targets
 from layoutx.show.topics.layer import arrays, elsewhere, odd, rest, title
 from layoutx.show.topics.words import Subject, formula
 from layoutx.show.views import LayerView, ModelView
+from layoutx.spec.examples import example_sizes, spreads
 from layoutx.spec.registry import Registry
+from layoutx.spec.schema import Form, Kind
+from layoutx.spec.sizing import UndeterminedError
+
+USUAL_RANK = 2  # of convolutions whose form leaves it open: images
 
 
 def about(
@@ -55,7 +60,27 @@ def of_form(
 
     given = _sizes(known, name, sizes, {})
     given |= sizes_from(known.kind_of(name), known.form(name), config, shapes, given) if shapes else {}
-    return Subject(name, known.bind(name, config, sizes=given))
+    try:
+        return Subject(name, known.bind(name, config, sizes=given))
+    except UndeterminedError as error:
+        form = known.form(name)
+        made = _made(known.kind_of(name), form, config, {*given}, error.axes)
+        shown = {axis: size for axis, size in made.items() if axis in error.axes or "..." not in form.pin}
+        try:
+            return Subject(name, known.bind(name, config, sizes={**given, **made}), examples=shown)
+        except LayoutxError:
+            raise error from None
+
+
+def _made(
+    kind: Kind, form: Form, config: Mapping[str, Any], given: Collection[str], wanted: Sequence[str]
+) -> dict[str, int]:
+    """Example sizes of the axes that are wanted; of a form for maps of any rank, the sides of its kernel too."""
+    rank = config.get("rank", form.rank) or USUAL_RANK
+    sides = kind.spread.get(rank, ())
+    every = example_sizes(kind, form, config, rank)
+    free = (spreads(form) or "..." in form.pin) and not {*sides} & {*given}
+    return {axis: size for axis, size in every.items() if axis in wanted or (free and axis in sides)}
 
 
 def of_layer(view: ModelView, layer: LayerView) -> Subject:
@@ -71,7 +96,7 @@ def _whole(subject: Subject, known: Registry, names: list[str]) -> Explained:
     shown, tensors = arrays(subject)
     found, refused = plans(subject, known, names)
     beside, others = elsewhere(subject, found, refused)
-    blocks: list[Block] = [*shown, *beside, *rest(subject)]
+    blocks: list[Block] = [*_examples(subject), *shown, *beside, *rest(subject)]
     data = {
         "layer": subject.name if subject.view is not None else None,
         "form": subject.bound.form.name,
@@ -82,9 +107,17 @@ def _whole(subject: Subject, known: Registry, names: list[str]) -> Explained:
         "elsewhere": others,
         "refused": refused,
         "sizes": dict(subject.bound.sizes),
+        "examples": dict(subject.examples),
     }
     drawn = picture(subject.bound, found[0] if found else None)
     return Explained(title(subject), tuple(blocks), data, drawn)
+
+
+def _examples(subject: Subject) -> list[Block]:
+    if not subject.examples:
+        return []
+    sizes = ", ".join(f"{axis} {size}" for axis, size in subject.examples.items())
+    return [Say(f"Sizes are examples ({sizes}); give yours with --size {next(iter(subject.examples))}=N, ...")]
 
 
 def _part(subject: Subject, name: str, known: Registry, names: list[str]) -> Explained:
@@ -93,7 +126,7 @@ def _part(subject: Subject, name: str, known: Registry, names: list[str]) -> Exp
     heading, blocks, data, found = part(subject, name, known, names)
     first = next(iter(plans(subject, known, names[:1])[0]), None)
     drawn = picture(subject.bound, first, spot(subject.bound, found))
-    return Explained(heading, tuple(blocks), {"layer": subject.name, **data}, drawn)
+    return Explained(heading, (*_examples(subject), *blocks), {"layer": subject.name, **data}, drawn)
 
 
 def _own(subject: Subject, x: Any) -> Any:

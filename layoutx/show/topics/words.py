@@ -25,7 +25,7 @@ class Subject:
 
     Attributes:
         name: of the layer, or the form. view, model: of a file or a live model; None for a form.
-        own: refined axis -> its dims as stored.
+        own: refined axis -> its dims as stored. examples: sizes that nobody gave, to show a form with.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Subject:
     view: LayerView | None = None
     model: ModelView | None = None
     own: Mapping[str, str] = NOTHING
+    examples: Mapping[str, int] = NOTHING
 
     @property
     def framework(self) -> str:
