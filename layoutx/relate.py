@@ -19,7 +19,7 @@ from layoutx.match import seen
 from layoutx.model.keyed import Keyed
 from layoutx.model.mapfile import MapFile
 from layoutx.model.parametrized import settled
-from layoutx.model.record import ModelRecord
+from layoutx.model.record import UNTRAINED, ModelRecord
 from layoutx.progress import Progress, steps
 from layoutx.show.progress import reported
 from layoutx.spec.registry import Registry, registry
@@ -160,8 +160,16 @@ def _norms(model: Model, known: Registry, options: Options) -> Iterator[Norm]:
 
 def _tensors(model: Model, options: Options) -> dict[str, Tensor]:
     if isinstance(model, Keyed):
-        return {tensor.name: tensor for tensor in model.tensors.values()}
-    return {tensor.name: tensor for layer in model.layers for tensor in layer.tensors.values()}
+        return {tensor.name: tensor for tensor in (*model.tensors.values(), *model.kept.values())}
+    return {tensor.name: tensor for layer in model.layers for tensor in layer.tensors.values()} | _untrained(model)
+
+
+def _untrained(model: Model) -> dict[str, Tensor]:
+    """Counts, masks and the like, which no layer has: they may differ all the same."""
+    if isinstance(model, Keyed):
+        return {tensor.name: tensor for tensor in model.kept.values()}
+    stored = {tensor.name: tensor for tensor in model.store.tensors.values()}
+    return {name: stored[name] for name, why in model.leftover.items() if why.endswith(UNTRAINED) and name in stored}
 
 
 def _homes(model: Model, options: Options) -> dict[str, str]:
@@ -228,9 +236,12 @@ def _with_loose(found: Relation, joined: Joint, here: Model, there: Model, optio
         for t in layer.tensors
         if t.status in (OTHER, INITIAL)
     }
-    no_weight = there.leftover
+    untrained = _untrained(there)
+    no_weight = {name: why for name, why in there.leftover.items() if name not in untrained or name not in ours}
     spare = {name: why for name, why in joined.unused.items() if name not in no_weight}
-    wanted = [name for name in (*read_as, *spare) if name in theirs]
+    wanted = [
+        name for name in dict.fromkeys((*read_as, *spare, *untrained)) if name in theirs and name not in no_weight
+    ]
     alone = [replace(one, pair=read_as.get(one.name, "")) for one in loose(ours, {n: theirs[n] for n in wanted})]
     alone = [one for one in alone if not one.pair or one.source != one.name]  # its layer said more of these
     explained = {one.name for one in alone}

@@ -12,6 +12,7 @@ from math import isqrt, prod
 
 import numpy as np
 
+from layoutx.errors import LayoutxError
 from layoutx.files.dtypes import Array
 from layoutx.files.store import Tensor
 from layoutx.model.bare import called_table, is_table
@@ -71,7 +72,16 @@ def one_row(tensor: Tensor) -> bool:
 
 
 def _nothing(tensor: Tensor) -> str:
-    return "one row of zeros" if one_row(tensor) and not tensor.read().any() else ""
+    data = _numbers(tensor) if one_row(tensor) else None
+    return "one row of zeros" if data is not None and not data.any() else ""
+
+
+def _numbers(tensor: Tensor) -> Array | None:
+    """None where they cannot be read (quantised weights): whoever moves the tensor says so."""
+    try:
+        return tensor.read()
+    except LayoutxError:
+        return None
 
 
 def constant(tensor: Tensor, waves: bool = True) -> str:
@@ -85,7 +95,10 @@ def constant(tensor: Tensor, waves: bool = True) -> str:
     tall = len(shape) == 2 and not waves and shape[0] != shape[1]
     if tensor.dtype.kind not in "iubfV" or not 0 < tensor.size <= MOST or (not whole and (len(shape) > 2 or tall)):
         return ""
-    data = tensor.read().reshape(shape)
+    numbers = _numbers(tensor)
+    if numbers is None:
+        return ""
+    data = numbers.reshape(shape)
     data = data.astype(np.float32) if data.dtype.kind == "V" else data  # bfloat16 and its like
     looks = [_scalar] if not shape else [_counted, _mask] if whole else [_frequencies, _mask] + [_waves] * waves
     return next((why for look in looks if (why := look(data))), "")

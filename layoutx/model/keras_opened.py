@@ -102,9 +102,14 @@ def _own_model(layer: Any) -> dict[str, Any] | None:
         inside = _given(found["config"])
         return {**found, "config": {**inside, "layers": [*_beside(layer, held), *inside["layers"]]}}
     body = wired(layer, calls_of(layer, ()), (), ()) if not layer.weights else None
-    if (body is None or body.get("unwired")) and (parts := moved(layer)) is not None:
+    if (body is None or body.get("unwired") or _turns(body)) and (parts := moved(layer)) is not None:
         body = {"name": layer.name, MOVED: parts}
     return {"class_name": type(layer).__name__, **_whose(layer), "config": _given(body)} if body is not None else None
+
+
+def _turns(body: Mapping[str, Any]) -> bool:
+    """Whether axes are exchanged on the way: cut apart before, they are patches, which a run tells better."""
+    return any(one["class_name"] == "Transpose" for one in body.get("layers", ()))
 
 
 def _given(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,11 @@ def state_records(
             module itself is none.
     """
     keyed = replace(keyed, tensors=keyed.distinct().tensors) if keyed.framework == "paddle" else keyed
-    keyed = replace(keyed, noted=noted_of(keyed.store, keyed.framework))
+    noted = noted_of(keyed.store, keyed.framework)
+    if noted and forms:  # what the user says comes before the certificate
+        said = [t.name for n, t in keyed.tensors.items() if any(fnmatchcase(n.rpartition(".")[0], f) for f in forms)]
+        noted = {name: one for name, one in noted.items() if name not in {*said}}
+    keyed = replace(keyed, noted=noted)
     parts = {name: _note(refusal(site)) for site in sites(keyed) for name in site.parts.values()}
     layers = _layers("", {name: name for name in keyed.tensors}, keyed, registry, values, forms)
     full = {tensor.name: name for name, tensor in keyed.tensors.items()} if parts else {}

@@ -31,13 +31,22 @@ class Steps(nn.Module):
 
 
 def stepped(
-    layers: list[Any], right: Step, wrong: Step, sizes: tuple[int, int] = (5, 5), space: tuple[int, int] = (13, 16)
+    layers: list[Any],
+    right: Step,
+    wrong: Step,
+    sizes: tuple[int, int] = (5, 5),
+    space: tuple[int, int] = (13, 16),
+    keep: tuple[str, ...] = (),
 ) -> Made:
-    """Keras does `layers` between two convolutions; torch rightly, and wrongly."""
+    """Keras does `layers` between two convolutions; torch rightly, and wrongly.
+
+    Args:
+        keep: convolutions whose channels nobody can follow into what torch does by hand.
+    """
     middle, after = sizes
     source = shaken(keras.Sequential([keras.Input((*space, 3)), L.Conv2D(middle, 3, name="c1"), *layers, L.Conv2D(4, 3, name="c2")]))  # fmt: skip # noqa: E501
     nets = [Steps(step, 3, middle, after) for step in (right, wrong)]
-    return source, ported(source, *nets), normal(2, *space, 3)
+    return source, ported(source, *nets, keep=keep), normal(2, *space, 3)
 
 
 def edged(size: int, stride: int, value: float = 0.0) -> Step:
@@ -94,7 +103,7 @@ def pooling() -> Iterator[Case]:
     yield Case("F28", "nearest for bilinear", "", lambda: stepped(up, half, nearest), limit=FLOAT32)
     yield Case("F28", "bilinear for nearest", "", lambda: stepped([L.UpSampling2D(2)], nearest, half))
     pixels: Step = lambda x: F.pixel_shuffle(x, 2)  # noqa: E731
-    yield Case("F29", "pixel shuffle (CRD) for depth to space (DCR)", "", lambda: stepped([Shuffle()], shuffled, pixels, (12, 3)))  # fmt: skip # noqa: E501
+    yield Case("F29", "pixel shuffle (CRD) for depth to space (DCR)", "", lambda: stepped([Shuffle()], shuffled, pixels, (12, 3), keep=("c1",)))  # fmt: skip # noqa: E501
     yield Case("F17", "the map upside down", "", lambda: stepped([], lambda x: x, lambda x: x.flip(2)))
     yield Case("F7", "a border at the other end", "", lambda: stepped([L.ZeroPadding2D(((0, 1), (0, 1)))], lambda x: F.pad(x, (0, 1, 0, 1)), lambda x: F.pad(x, (1, 0, 1, 0))))  # fmt: skip # noqa: E501
     yield Case("F1", "height and width exchanged", "", lambda: stepped([], lambda x: x, lambda x: x.transpose(2, 3), space=(12, 12)), ("F17", "F36"))  # fmt: skip # noqa: E501

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -140,9 +140,15 @@ def shaken_torch(model: Any, seed: int = 0) -> Any:
     return model.eval()
 
 
-def ported(source: Any, right: Any, wrong: Any = None, fix: Callable[[Any], Any] | None = None) -> Any:
-    """`wrong` with the weights of a right port of `source` into `right`, and then the mistake."""
-    lx.port(source, right, live=False, compare=False)
+def ported(
+    source: Any, right: Any, wrong: Any = None, fix: Callable[[Any], Any] | None = None, keep: Sequence[str] = ()
+) -> Any:
+    """`wrong` with the weights of a right port of `source` into `right`, and then the mistake.
+
+    Args:
+        keep: layers whose order stays as it is.
+    """
+    lx.port(source, right, live=False, compare=False, keep_order=keep)
     wrong = right if wrong is None else wrong
     if wrong is not right:
         wrong.load_state_dict(right.state_dict())

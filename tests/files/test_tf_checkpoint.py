@@ -69,7 +69,7 @@ def test_whatever_file_of_a_checkpoint_is_named(one, tmp_path):
         assert open_store(path.parent / name).tensors.keys() == values.keys()
     for name in ("a.index", "b.index"):
         (tmp_path / name).write_bytes(path.read_bytes())
-    with pytest.raises(FileError, match=r"name a file in it: a\.index, b\.index"):
+    with pytest.raises(UsageError, match=r"name a file in it: a\.index, b\.index"):
         open_store(tmp_path)
 
 
