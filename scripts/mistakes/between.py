@@ -103,7 +103,7 @@ def pooling() -> Iterator[Case]:
     yield Case("F28", "nearest for bilinear", "", lambda: stepped(up, half, nearest), limit=FLOAT32)
     yield Case("F28", "bilinear for nearest", "", lambda: stepped([L.UpSampling2D(2)], nearest, half))
     pixels: Step = lambda x: F.pixel_shuffle(x, 2)  # noqa: E731
-    yield Case("F29", "pixel shuffle (CRD) for depth to space (DCR)", "", lambda: stepped([Shuffle()], shuffled, pixels, (12, 3), keep=("c1",)))  # fmt: skip # noqa: E501
+    yield Case("F29", "pixel shuffle (CRD) for depth to space (DCR)", "c1", lambda: stepped([Shuffle()], shuffled, pixels, (12, 3), keep=("c1",)), ("F1",))  # fmt: skip # noqa: E501
     yield Case("F17", "the map upside down", "", lambda: stepped([], lambda x: x, lambda x: x.flip(2)))
     yield Case("F7", "a border at the other end", "", lambda: stepped([L.ZeroPadding2D(((0, 1), (0, 1)))], lambda x: F.pad(x, (0, 1, 0, 1)), lambda x: F.pad(x, (1, 0, 1, 0))))  # fmt: skip # noqa: E501
     yield Case("F1", "height and width exchanged", "", lambda: stepped([], lambda x: x, lambda x: x.transpose(2, 3), space=(12, 12)), ("F17", "F36"))  # fmt: skip # noqa: E501
