@@ -188,6 +188,7 @@ def keyed_module(module: Any, known: Callable[[str], Collection[str] | None]) ->
 def wired(keyed: Keyed, flow: Callable[[], Mapping[str, LayerRecord]]) -> Keyed:
     """The model with the wiring and the axes that its program tells, once somebody asks for them."""
 
+    @cache
     def axes() -> Mapping[str, LayerRecord]:
         from layoutx.model.torch_flow import sure
 

@@ -71,6 +71,12 @@ def test_one_keras_layer_called_twice_is_a_tied_torch_layer() -> None:
     np.testing.assert_array_equal(other.b.weight.detach().numpy(), module.a.weight.detach().numpy())
 
 
+def test_a_program_is_followed_once_for_all_its_layers() -> None:
+    found = keyed(Two())
+    assert found.axes is not None
+    assert found.axes() is found.axes(), "each layer asks for the axes of all"
+
+
 def test_tensors_without_memory_are_not_tied() -> None:
     with torch.device("meta"):
         module = Two()
