@@ -35,6 +35,16 @@ def test_a_place_is_judged_by_what_lies_around_it() -> None:
     assert found.agreed("b", options["b"][1], {"a": ("y",)}) == (1, 0, False)  # what is known later counts
 
 
+def test_what_neighbours_tell_is_made_out_anew_once_one_more_has_a_place() -> None:
+    here, there = wires(a=(), b=("a",), c=("b",)), wires(x=(), y=("x",), z=("y",))
+    options = {"b": [place("y"), place("z")]}
+    found = neighbours_of(here, there, options)
+    for met in ({"a": ("x",)}, {"a": ("x",), "other": ("q",)}, {"a": ("x",), "c": ("z",)}):
+        told = found.told("b", (0, 1), met)
+        assert told == {at: found.agreed("b", options["b"][at], met) for at in (0, 1)}
+        assert found.told("b", (1,), met) is told
+
+
 def test_layers_of_one_stacked_module_follow_each_other() -> None:
     here, there = wires(a=(), b=("a",), c=("b",)), wires(rnn=(), head=("rnn",))
     stack = [place("rnn", layer=0), place("rnn", layer=1)]

@@ -221,11 +221,13 @@ def _torn(found: Clues, scores: Table) -> None:
 def _wired(found: Clues, rest: Mapping[str, Sequence[int]], known: Mapping[str, Candidate], scores: Table) -> None:
     assert found.wires is not None
     met = {name: known_as(candidate) for name, candidate in known.items()}
-    for name, at in scores:
-        right, wrong, alike = found.wires.agreed(name, found.options[name][at], met)
-        if right or wrong or alike:
-            share = (right - wrong) / ((right + wrong) or 1.0)
-            scores[name, at][WIRING] = WIRED * share * (1 + 0.1 * (right + wrong)) + CAME_ALIKE * alike
+    for name, own in rest.items():
+        told = found.wires.told(name, own, met)
+        for at in own:
+            right, wrong, alike = told[at]
+            if right or wrong or alike:
+                share = (right - wrong) / ((right + wrong) or 1.0)
+                scores[name, at][WIRING] = WIRED * share * (1 + 0.1 * (right + wrong)) + CAME_ALIKE * alike
 
 
 def _values(found: Clues, rest: Mapping[str, Sequence[int]], keyed: Keyed, scores: Table) -> None:
@@ -256,7 +258,11 @@ def together(options: Mapping[str, Sequence[Candidate]], rest: Mapping[str, Sequ
             leader[name] = name = leader[leader[name]]
         return name
 
+    alike: dict[tuple[int, int], str] = {}  # ids of a layer's places, and of those that are left -> the first with them
     for name, own in rest.items():
+        if alike.setdefault((id(options[name]), id(own)), name) != name:
+            leader[first(f"here {alike[id(options[name]), id(own)]}")] = first(f"here {name}")
+            continue
         for candidate in (options[name][at] for at in own):
             if owner.setdefault(id(candidate), name) != name:  # layers alike have the same candidates
                 leader[first(f"here {owner[id(candidate)]}")] = first(f"here {name}")

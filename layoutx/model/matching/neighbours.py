@@ -10,6 +10,7 @@ from layoutx.model.matching.wiring import PLAIN, Edges, Wires, agreement, of_pla
 from layoutx.model.places import Candidate
 
 Around = tuple[Edges, Edges]  # what lies before a place, and after it
+Agreement = tuple[float, float, bool]  # neighbours that are counterparts, those that are not, whether they come alike
 
 
 @frozen
@@ -20,6 +21,7 @@ class Neighbours:
         steps: path of a stacked module -> the numbers of its layers.
         around: id of a candidate -> what lies around it, None where its wiring is not known.
         options: keeps the candidates alive, so that no other one has such an id.
+        heard: layer -> those of its neighbours that had a place when it was last asked for, and what they told.
     """
 
     here: Wires
@@ -27,8 +29,22 @@ class Neighbours:
     options: Mapping[str, Sequence[Candidate]]
     steps: Mapping[str, Collection[int]]
     around: dict[int, Around | None] = field(default_factory=dict)
+    heard: dict[str, tuple[frozenset[str], dict[int, Agreement]]] = field(default_factory=dict)
 
-    def agreed(self, name: str, candidate: Candidate, met: Mapping[str, Collection[str]]) -> tuple[float, float, bool]:
+    def told(self, name: str, which: Sequence[int], met: Mapping[str, Collection[str]]) -> Mapping[int, Agreement]:
+        """What a layer's neighbours tell of its candidates of these numbers, made out anew where one more has a place.
+
+        A place, once given, stays: most layers' neighbours have none yet, or had theirs in the round before.
+        """
+        sides = (self.here.before.get(name), self.here.after.get(name))
+        placed = frozenset(other for side in sides for other in side or () if other in met)
+        before, found = self.heard.get(name, (None, {}))
+        if before != placed or any(at not in found for at in which):
+            found = {at: self.agreed(name, self.options[name][at], met) for at in which}
+            self.heard[name] = placed, found
+        return found
+
+    def agreed(self, name: str, candidate: Candidate, met: Mapping[str, Collection[str]]) -> Agreement:
         """How many neighbours of both are counterparts, how many are not, and whether those that are come alike.
 
         Args:

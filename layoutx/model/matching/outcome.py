@@ -95,16 +95,22 @@ def settle(clues: Clues, keyed: Keyed, later: Callable[[], Numbers] | None = Non
 
 
 def _rest(clues: Clues, outcome: Outcome) -> dict[str, list[int]]:
-    """Layer without a place -> its candidates that are still free; a layer without any is lost."""
+    """Layer without a place -> its candidates that are still free; a layer without any is lost.
+
+    Layers that share one list of candidates share one of what is left of it.
+    """
     taken = {full for choice in outcome.chosen.values() for full in choice.candidate.names.values()}
     rest = {}
+    left: dict[int, list[int]] = {}
     for layer in clues.layers:
         name = layer.record.name
         if name in outcome.chosen or name in outcome.lost:
             continue
-        free = [i for i, c in enumerate(clues.options[name]) if taken.isdisjoint(c.names.values())]
-        if free:
-            rest[name] = free
+        own = clues.options[name]
+        if id(own) not in left:
+            left[id(own)] = [i for i, c in enumerate(own) if taken.isdisjoint(c.names.values())]
+        if left[id(own)]:
+            rest[name] = left[id(own)]
         else:
             outcome.lost.append(name)
     return rest

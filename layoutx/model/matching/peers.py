@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 
 Path = tuple[str, ...]
 
@@ -18,18 +20,18 @@ def among_peers(places: Mapping[tuple[str, int], str], known: Mapping[str, str])
     Returns:
         Nothing for layers that no other is beside, and for candidates without any of these places beside them.
     """
-    beside: dict[Path, list[Path]] = {}
+    beside: dict[Path, Counter[Path]] = {}
     for name, place in known.items():
-        beside.setdefault(_holder(name), []).append(_holder(place))
+        beside.setdefault(_holder(name), Counter())[_holder(place)] += 1
     found = {}
     for key, name in places.items():
-        here, there = beside.get(_holder(key[0]), []), _holder(name)
-        near = sum(place == there for place in here)
-        if near and there:
-            found[key] = near / len(here)
+        here, there = beside.get(_holder(key[0])), _holder(name)
+        if here and there and here[there]:
+            found[key] = here[there] / here.total()
     return found
 
 
+@lru_cache(65536)  # each name is asked for with each of its candidates
 def _holder(path: str) -> Path:
     """The module that holds a layer: its path without the last part."""
     return tuple(re.split(r"[./]", path)[:-1])
