@@ -56,7 +56,10 @@ class Order:
         sizes = [leaf.size for leaf in self.leaves]
         shape = sizes if self.again else [sizes[i] for i in self.order]
         axes = self.order if self.again else [int(i) for i in np.argsort(self.order)]
-        return f".reshape({numbers(shape)}).transpose({numbers(axes)}).reshape({numbers(self.tensor.shape)})"
+        stored = tuple(self.tensor.shape)
+        apart = "" if tuple(shape) == stored else f".reshape({numbers(shape)})"
+        whole = "" if tuple(shape[axis] for axis in axes) == stored else f".reshape({numbers(stored)})"
+        return f"{apart}.transpose({numbers(axes)}){whole}"
 
     @property
     def text(self) -> str:
