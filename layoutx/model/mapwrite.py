@@ -31,6 +31,11 @@ class Entry:
     comment: str = ""
     candidates: tuple[str, ...] = ()
 
+    @property
+    def is_pair(self) -> bool:
+        """Whether it says a pair, and is no comment."""
+        return bool(self.place) and not self.candidates
+
     def line(self) -> str:
         """The line as it stands under `pairs:`."""
         if self.candidates:
@@ -64,7 +69,7 @@ def map_text(source: str, target: str, entries: Sequence[Entry]) -> str:
     ]
     if any(entry.candidates for entry in entries):
         head[1:1] = TO_DO
-    if all(entry.candidates or not entry.place for entry in entries):
+    if not any(entry.is_pair for entry in entries):
         head[-1] = "pairs: {}"
     tail = ["skip: []", "keep_order: []", "forms: {}", "set: {}"]
     return "\n".join([*head, *(entry.line() for entry in entries), *tail]) + "\n"
@@ -73,34 +78,65 @@ def map_text(source: str, target: str, entries: Sequence[Entry]) -> str:
 def extended(text: str, entries: Sequence[Entry], known: MapFile) -> str:
     """The user's own text with the pairs that it lacks put under `pairs:`; every other line stays as it is."""
     rows = text.splitlines()
+    fresh = _lacking(rows, entries, known)
+    return "\n".join(_under_pairs(rows, fresh, known)) + "\n" if fresh else text
+
+
+def _lacking(rows: Sequence[str], entries: Sequence[Entry], known: MapFile) -> list[Entry]:
+    """The entries of which the file says nothing yet: neither the layer, by name or pattern, nor its place."""
     taken = set(known.pairs.values())
-    told = [name for name in known.pairs if "*" in name]
-    fresh = [e for e in entries if e.name not in known.pairs and (not e.place or e.place not in taken)]
-    fresh = [e for e in fresh if not any(fnmatchcase(e.name, pattern) for pattern in told)]
-    fresh = [e for e in fresh if e.line() not in rows]
-    if not fresh:
-        return text
+    patterns = [name for name in known.pairs if "*" in name]
+    return [
+        entry
+        for entry in entries
+        if entry.name not in known.pairs
+        and not (entry.place and entry.place in taken)
+        and not any(fnmatchcase(entry.name, pattern) for pattern in patterns)
+        and entry.line() not in rows
+    ]
+
+
+def _under_pairs(rows: Sequence[str], fresh: Sequence[Entry], known: MapFile) -> list[str]:
+    """The file's lines with new ones at the end of `pairs:`, which is begun where there is none."""
     new = [entry.line() for entry in fresh]
-    at = next((i for i, row in enumerate(rows) if (m := _SECTION.match(row)) and m["key"] == "pairs"), None)
+    at, rest = _pairs_line(rows)
     if at is None:
-        return "\n".join([*rows, "pairs:", *new]) + "\n"
-    found = _SECTION.match(rows[at])
-    rest = found["rest"] if found else ""
+        return [*rows, "pairs:", *new]
     if rest and rest != "{}":  # written in one line, {a: b}: it becomes one pair a line
         own = [Entry(name, place).line() for name, place in known.pairs.items()]
-        return "\n".join([*rows[:at], "pairs:", *own, *new, *rows[at + 1 :]]) + "\n"
-    if rest == "{}" and not all(e.candidates or not e.place for e in fresh):
-        rows[at] = rows[at].replace("{}", "", 1).rstrip()
+        return [*rows[:at], "pairs:", *own, *new, *rows[at + 1 :]]
+    filled = rest == "{}" and any(entry.is_pair for entry in fresh)
+    head = rows[at].replace("{}", "", 1).rstrip() if filled else rows[at]
+    end = _end_of_section(rows, at)
+    inside = rows[at + 1 : end]
+    indent = _indent(inside)
+    return [*rows[:at], head, *inside, *(indent + line[2:] for line in new), *rows[end:]]
+
+
+def _pairs_line(rows: Sequence[str]) -> tuple[int | None, str]:
+    """Where `pairs:` stands, and what stands in its line behind it but a comment; None where there is none."""
+    for i, row in enumerate(rows):
+        found = _SECTION.match(row)
+        if found and found["key"] == "pairs":
+            return i, found["rest"]
+    return None, ""
+
+
+def _end_of_section(rows: Sequence[str], at: int) -> int:
+    """The line after the last one that belongs to the section which begins at a line."""
     end = at + 1
-    for i in range(at + 1, len(rows)):  # up to the last line that belongs to pairs
+    for i in range(at + 1, len(rows)):
         if rows[i][:1].isspace() and rows[i].strip():
             end = i + 1
         elif rows[i].strip() and not rows[i].startswith("#"):
             break
-    first = next((row for row in rows[at + 1 : end] if not row.lstrip().startswith("#")), "  ")
-    indent = first[: len(first) - len(first.lstrip())] or "  "
-    new = [indent + line[2:] for line in new]
-    return "\n".join([*rows[:end], *new, *rows[end:]]) + "\n"
+    return end
+
+
+def _indent(rows: Sequence[str]) -> str:
+    """How far the first line that is no comment is moved in; two spaces where there is none."""
+    first = next((row for row in rows if not row.lstrip().startswith("#")), "")
+    return first[: len(first) - len(first.lstrip())] or "  "
 
 
 def write_map(path: str | PathLike[str], source: str, target: str, entries: Sequence[Entry]) -> None:
