@@ -8,12 +8,13 @@ from fnmatch import fnmatchcase
 from os import PathLike
 from pathlib import Path
 
-from layoutx.errors import VerificationError, visible
+from layoutx.errors import FileError, LayoutxError, VerificationError, visible
 from layoutx.files.atomic import replacing
 from layoutx.frozen import frozen
-from layoutx.model.mapfile import MapFile, read_map
+from layoutx.model.mapfile import MapFile, map_of, read_map
 
 _SIMPLE = re.compile(r"^[A-Za-z_][\w./-]*$")
+_INNER = re.compile(r"^(?P<to>.*)/(?P<axis>[a-z]+)_(?P<number>0|[1-9][0-9]*)$")  # 01 would come back as 1
 SPACES = "\xa0\u3000"  # that a name may hold, and YAML too
 _SECTION = re.compile(r"^(?P<key>[a-z_]+)\s*:\s*(?P<rest>[^#]*?)\s*(#.*)?$")
 TO_DO = (
@@ -41,11 +42,10 @@ class Entry:
         if self.candidates:
             shown = " | ".join(_quoted(c) for c in self.candidates)
             return f"  # {_quoted(self.name)}: ? {shown}    # {self.comment}".rstrip()
-        stem, slash, inner = self.place.rpartition("/")
-        axis, _, number = inner.rpartition("_")
+        inner = _INNER.match(self.place)
         place = _quoted(self.place)
-        if slash and axis.isalpha() and number.isdigit():
-            place = f"{{to: {_quoted(stem)}, {axis}: {int(number)}}}"
+        if inner and _quoted(inner["axis"]) == inner["axis"] != "to":
+            place = f"{{to: {_quoted(inner['to'])}, {inner['axis']}: {inner['number']}}}"
         if not self.place:
             return f"  # {_quoted(self.name)}: {self.comment}"
         text = f"  {_quoted(self.name)}: {place}"
@@ -85,6 +85,7 @@ def extended(text: str, entries: Sequence[Entry], known: MapFile) -> str:
 def _lacking(rows: Sequence[str], entries: Sequence[Entry], known: MapFile) -> list[Entry]:
     """The entries of which the file says nothing yet: neither the layer, by name or pattern, nor its place."""
     taken = set(known.pairs.values())
+    said = {row.strip() for row in rows}
     patterns = [name for name in known.pairs if "*" in name]
     return [
         entry
@@ -92,7 +93,7 @@ def _lacking(rows: Sequence[str], entries: Sequence[Entry], known: MapFile) -> l
         if entry.name not in known.pairs
         and not (entry.place and entry.place in taken)
         and not any(fnmatchcase(entry.name, pattern) for pattern in patterns)
-        and entry.line() not in rows
+        and entry.line().strip() not in said
     ]
 
 
@@ -134,21 +135,40 @@ def _end_of_section(rows: Sequence[str], at: int) -> int:
 
 
 def _indent(rows: Sequence[str]) -> str:
-    """How far the first line that is no comment is moved in; two spaces where there is none."""
-    first = next((row for row in rows if not row.lstrip().startswith("#")), "")
+    """How far the first line that says something is moved in; two spaces where none does."""
+    first = next((row for row in rows if row.strip() and not row.lstrip().startswith("#")), "")
     return first[: len(first) - len(first.lstrip())] or "  "
+
+
+def _check_kept(text: str, known: MapFile) -> None:
+    """Refuses an extended text that says something else than before: pairs in braces over several lines may do so."""
+    why = "it would no longer say what it says"
+    try:
+        found = map_of(text, known.path)
+        if known.pairs.items() <= found.pairs.items() and _beside_pairs(found) == _beside_pairs(known):
+            return
+    except LayoutxError as error:
+        why = f"it could no longer be read: {error.what}"
+    do = "write its pairs as `pairs:` and one `  LAYER: PLACE` a line, or name another file"
+    raise FileError(f"{known.path.name} cannot be extended line by line", where=str(known.path), why=why, do=do)
+
+
+def _beside_pairs(known: MapFile) -> tuple[object, ...]:
+    return known.source, known.target, known.skip, known.keep_order, known.forms, known.values
 
 
 def write_map(path: str | PathLike[str], source: str, target: str, entries: Sequence[Entry]) -> None:
     """Write a mapping file, or put what is missing into one that is there.
 
     Raises:
-        LayoutxError: the file that is there is no mapping file; it stays as it is.
+        LayoutxError: the file that is there is no mapping file, or cannot be extended; it stays as it is.
     """
     path = Path(path)
     text = map_text(source, target, entries)
     if path.exists():
-        text = extended(path.read_text(encoding="utf-8"), entries, read_map(path))
+        known = read_map(path)
+        text = extended(path.read_text(encoding="utf-8"), entries, known)
+        _check_kept(text, known)
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
         if temporary.read_text(encoding="utf-8") != text:
