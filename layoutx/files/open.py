@@ -23,6 +23,7 @@ READS = (
     ".pdparams, .tflite, .index (TensorFlow checkpoint), a folder: SavedModel, "
     "orbax, a torch distributed checkpoint"
 )
+PROGRAM = "saved_model.pb"  # of the SavedModel that its folder is
 MOST_BESIDE = 1000  # files of a folder that are looked through for one that was meant
 HDF5 = b"\x89HDF\r\n\x1a\n"
 TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # ends the .index file of a TensorFlow checkpoint
@@ -52,8 +53,10 @@ def _opened(path: Path) -> Store:
         return open_remote(path)
     if path.is_dir():
         return _open_folder(path)
-    if path.name == "saved_model.pb":
-        return _opened(path.parent)
+    if path.name == PROGRAM and path.is_file():
+        from layoutx.files.saved_model import read_saved_model
+
+        return read_saved_model(path.parent)
     path = _named(path)
     return _open_file(path, _head(path))
 
