@@ -9,7 +9,7 @@ from layoutx.frozen import frozen
 from layoutx.model.axes import Dim, axes_in, size_of
 from layoutx.model.onnx_axes import Flow, Shape, Value, finished
 from layoutx.model.onnx_bodies import entered, left
-from layoutx.model.onnx_nodes import RECURRENT, attributes
+from layoutx.model.onnx_forms import RECURRENT, attributes
 from layoutx.model.onnx_parts import Parts
 from layoutx.model.onnx_rules import MAPS, SAME, rule_of, spatial
 from layoutx.model.onnx_sizes import sizes_of
