@@ -11,7 +11,8 @@ from layoutx.model.fed import fed, in_passing, records_of
 from layoutx.model.flow import Flow, Value
 from layoutx.model.graph import SAID, Graph, Node, walk
 from layoutx.model.keras_inputs import first_shape, input_state, shape_of
-from layoutx.model.keras_rules import CODE, features, rule_of, untold
+from layoutx.model.keras_merged import features
+from layoutx.model.keras_rules import CODE, rule_of, untold
 from layoutx.model.keras_slots import stock
 from layoutx.model.keras_uses import consume
 from layoutx.model.readers import ELSE
