@@ -12,7 +12,7 @@ from layoutx.frozen import frozen
 from layoutx.lang.tree import Axis
 from layoutx.plan.plan import Array
 from layoutx.progress import steps, tell
-from layoutx.verify.ahead import Ahead
+from layoutx.verify.ahead import AS_THEY_ARE, Ahead
 from layoutx.verify.compare import flow
 from layoutx.verify.compare.again import renumbered
 from layoutx.verify.compare.alone import modules_of
@@ -70,7 +70,7 @@ def both(
     tolerance: float,
     first_only: bool = False,
     far: float = 1.0,
-    given: Callable[[Sequence[Array], bool], Ahead | None] = lambda arrays, swapped: None,
+    given: Callable[[Sequence[Array], bool], Ahead] = lambda arrays, swapped: AS_THEY_ARE,
 ) -> Both:
     """Compare two models.
 
@@ -141,7 +141,7 @@ def _run(
     tolerance: float,
     first_only: bool,
     far: float,
-    instead: Callable[[Sequence[Array], bool], Ahead | None],
+    instead: Callable[[Sequence[Array], bool], Ahead],
 ) -> tuple[Runs, list[str]]:
     """Both runs, under the arrangement of the inputs' axes in which the models agree best; notes."""
     given, swapped = inputs_for(first, second, inputs, far)
@@ -156,7 +156,7 @@ def _run(
     score = 0.0
     refused = ""
     other_inputs = instead(base.inputs, swapped)
-    plain = base.inputs if other_inputs is None else other_inputs.run(base.inputs)
+    plain = other_inputs.run(base.inputs)
     habits = channels[::-1] if swapped else channels
     keywords = by_name(one, other, inputs)
     ways = partial(arranged, plain, *habits, _time_first(couples), mixed=inputs is None)
@@ -165,8 +165,7 @@ def _run(
             break
         tell(0, 0, f"running the {'source' if swapped else 'target'} ({other.framework})")
         try:
-            own = arrays if other_inputs is None else other_inputs.turned(arrays)
-            found = other.record(as_given(own, names), not first_only)
+            found = other.record(as_given(other_inputs.turned(arrays), names), not first_only)
         except LayoutxError as error:
             refused = refused or error.why or error.what
             continue
@@ -183,8 +182,7 @@ def _run(
             best = runs, note
     if best is not None:
         runs, note = best
-        words = other_inputs.words if other_inputs is not None else ""
-        notes = [f"inputs: {note}" if note else "", words, *(_about(r, name) for r, name in _named(runs))]
+        notes = [f"inputs: {note}" if note else "", other_inputs.words, *(_about(r, name) for r, name in _named(runs))]
         return runs, [note for note in notes if note]
     if swapped:
         raise UsageError("the source does not run on inputs of the target's shapes", why=refused, do="give the inputs")
