@@ -165,7 +165,7 @@ def pair(
     problems += [untold(by_name[match.record.name], match.candidate) for match in found.pairs if match.candidate.open]
     unused = [name for name in _unused(found.pairs, keyed) if name not in spare] if whole else []
     made = untrained({name: keyed.tensors[name] for name in unused}) if len(unused) <= MOST_READ else {}
-    unused = [name for name in unused if name not in made and name not in free]
+    unused = [name for name in unused if name not in made]
     if unused and not problems:
         problems.append(_no_layer(unused, found.pairs, keyed, registry))
     raise_all(problems, "the two models could not be paired")
