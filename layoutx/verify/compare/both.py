@@ -21,7 +21,8 @@ from layoutx.verify.compare.limits import OK
 from layoutx.verify.compare.links import Runs
 from layoutx.verify.compare.pairs import Couple, Gap
 from layoutx.verify.compare.rounded import precision_note, softened
-from layoutx.verify.compare.runs import best_runs, compared_outputs
+from layoutx.verify.compare.run import outputs as outputs_of
+from layoutx.verify.compare.run import run
 from layoutx.verify.compare.scaled import used_outside
 from layoutx.verify.compare.stacks import title
 from layoutx.verify.running.opened import Runner
@@ -75,19 +76,8 @@ def both(
         UsageError: there are no inputs, or the source does not run on them.
     """
     before = flow.wiring(wires, [title(couple.source) for couple in couples])
-    runs, notes = best_runs(
-        first,
-        second,
-        couples,
-        inputs,
-        channels=channels,
-        before=before,
-        tolerance=tolerance,
-        first_only=first_only,
-        far=far,
-        instead=given,
-    )
-    outputs = softened(compared_outputs(runs), couples)
+    runs, notes = run(first, second, couples, inputs, channels, before, tolerance, first_only, far, given)
+    outputs = softened(outputs_of(runs), couples)
     notes += [note for note in (precision_note(couples),) if note]
     same = bool(outputs) and all(side.verdict == OK for side in outputs)
 

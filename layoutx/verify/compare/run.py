@@ -26,12 +26,11 @@ from layoutx.verify.compare.states import RECURRENT
 from layoutx.verify.running.opened import Runner
 
 
-def best_runs(
+def run(
     first: Runner,
     second: Runner,
     couples: Sequence[Couple],
     inputs: Any,
-    *,
     channels: tuple[bool, bool],
     before: Mapping[str, tuple[str, ...]],
     tolerance: float,
@@ -39,7 +38,7 @@ def best_runs(
     far: float,
     instead: Callable[[Sequence[Array], bool], Ahead],
 ) -> tuple[Runs, list[str]]:
-    """Both runs, and notes of what was done to the inputs.
+    """Both runs, under the arrangement of the inputs' axes in which the models agree best; notes.
 
     Args:
         before: source layer -> the paired layers that feed it. The others are those of `both`.
@@ -48,9 +47,27 @@ def best_runs(
         UsageError: there are no inputs, or the source does not run on them.
     """
     given, swapped = inputs_for(first, second, inputs, far)
+    given = fewer(given) if first_only else given
+    return _run(first, second, couples, given, swapped, inputs, channels, before, tolerance, first_only, instead)
+
+
+def _run(
+    first: Runner,
+    second: Runner,
+    couples: Sequence[Couple],
+    given: Any,
+    swapped: bool,
+    inputs: Any,
+    channels: tuple[bool, bool],
+    before: Mapping[str, tuple[str, ...]],
+    tolerance: float,
+    first_only: bool,
+    instead: Callable[[Sequence[Array], bool], Ahead],
+) -> tuple[Runs, list[str]]:
+    """Both on these inputs, those of the second if `swapped`; `inputs`: what the user gave, None for nothing."""
     one, other = (second, first) if swapped else (first, second)
     tell(0, 0, f"running the {'target' if swapped else 'source'} ({one.framework})")
-    base = one.record(fewer(given) if first_only else given, not first_only)
+    base = one.record(given, not first_only)
     stacks = (stacks_of([couple.source for couple in couples]), stacks_of([couple.target for couple in couples]))
     alone = Runs(base, None, second.layer, before, tolerance, _loose(couples), *stacks)
     other_inputs = instead(base.inputs, swapped)
@@ -113,7 +130,7 @@ def _about(runs: Runs) -> list[str]:
     return [f"the {name}: {run.note}" for name, run in sides if run is not None and run.note]
 
 
-def compared_outputs(runs: Runs) -> tuple[flow.Side, ...]:
+def outputs(runs: Runs) -> tuple[flow.Side, ...]:
     """The outputs of the whole models, side by side; () where the target did not run."""
     if runs.target is None:
         return ()
@@ -122,8 +139,8 @@ def compared_outputs(runs: Runs) -> tuple[flow.Side, ...]:
 
 
 def _agree(runs: Runs) -> bool:
-    outputs = compared_outputs(runs)
-    return bool(outputs) and all(side.verdict == OK for side in outputs)
+    found = outputs(runs)
+    return bool(found) and all(side.verdict == OK for side in found)
 
 
 def _score(couples: Sequence[Couple], runs: Runs) -> float:
