@@ -139,7 +139,7 @@ def compared_models(
         joined = again if len(again.lost) < len(joined.lost) else joined
     joined = traded(joined, here, there)
 
-    def given(arrays: Sequence[Array], swapped: bool) -> Ahead | None:
+    def given(arrays: Sequence[Array], swapped: bool) -> Ahead:
         source, target = Begun(first.model, here, "source"), Begun(second.model, there, "target")
         return ahead(*((target, source) if swapped else (source, target)), options.skip, arrays)
 

@@ -23,6 +23,7 @@ READS = (
     ".pdparams, .tflite, .index (TensorFlow checkpoint), a folder: SavedModel, "
     "orbax, a torch distributed checkpoint"
 )
+PROGRAM = "saved_model.pb"  # of the SavedModel that its folder is
 MOST_BESIDE = 1000  # files of a folder that are looked through for one that was meant
 HDF5 = b"\x89HDF\r\n\x1a\n"
 TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # ends the .index file of a TensorFlow checkpoint
@@ -45,34 +46,50 @@ def open_store(path: str | PathLike[str]) -> Store:
 
 
 def _opened(path: Path) -> Store:
-    """By the reader that the first bytes ask for."""
+    """By the reader that the place or the first bytes ask for."""
     if url_of(path) is not None:
         from layoutx.files.remote_open import open_remote
 
         return open_remote(path)
     if path.is_dir():
-        from layoutx.files.orbax_dir import is_orbax, read_orbax
+        return _open_folder(path)
+    if path.name == PROGRAM and path.is_file():
+        from layoutx.files.saved_model import read_saved_model
 
-        if is_orbax(path):
-            return read_orbax(path)
-        from layoutx.files.saved_model import is_saved_model, read_saved_model
+        return read_saved_model(path.parent)
+    path = _named(path)
+    return _open_file(path, _head(path))
 
-        if is_saved_model(path):
-            return read_saved_model(path)
-        from layoutx.files.dcp_dir import is_dcp, read_dcp
 
-        if is_dcp(path):
-            return read_dcp(path)
-        meant = _meant(path)
-        if len(meant) == 1:
-            return _opened(meant[0])
-        which = some([file.name for file in meant]) or READS
-        raise UsageError(f"{path.name or path} is a folder", where=str(path), do="name a file in it: " + which)
-    if path.name == "saved_model.pb":
-        return _opened(path.parent)
+def _open_folder(path: Path) -> Store:
+    from layoutx.files.orbax_dir import is_orbax, read_orbax
+
+    if is_orbax(path):
+        return read_orbax(path)
+    from layoutx.files.saved_model import is_saved_model, read_saved_model
+
+    if is_saved_model(path):
+        return read_saved_model(path)
+    from layoutx.files.dcp_dir import is_dcp, read_dcp
+
+    if is_dcp(path):
+        return read_dcp(path)
+    meant = _meant(path)
+    if len(meant) == 1:
+        return _opened(meant[0])
+    which = some([file.name for file in meant]) or READS
+    raise UsageError(f"{path.name or path} is a folder", where=str(path), do="name a file in it: " + which)
+
+
+def _named(path: Path) -> Path:
+    """The file that a name stands for: TensorFlow calls a checkpoint by what its files begin with."""
     beside = path.with_name(f"{_OF_ONE.sub('', path.name)}.index")
-    if (not path.exists() or beside.stem != path.name) and beside.is_file():
-        path = beside  # TensorFlow calls a checkpoint by what its files begin with
+    stands_for = (not path.exists() or beside.stem != path.name) and beside.is_file()
+    return beside if stands_for else path
+
+
+def _head(path: Path) -> bytes:
+    """The first 64 bytes of a file that may hold weights."""
     if not path.exists():
         raise no_file(path)
     check_plain(path)
@@ -87,6 +104,11 @@ def _opened(path: Path) -> Store:
     if head.startswith(HISTORY_MAGIC):
         what, do = f"{path.name} is a history of a training, not a model", f"run: layoutx history {path.name}"
         raise FileError(what, where=str(path), do=do)
+    return head
+
+
+def _open_file(path: Path, head: bytes) -> Store:
+    """By what a file begins with; a TensorFlow checkpoint says what it is at its end."""
     # first, since its length bytes may spell "PK" (a header of 19280 bytes) or "{" (of 123)
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 40:
         from layoutx.files.safetensors import read_safetensors

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,24 +33,34 @@ def read_index(path: Path, index: Mapping[str, Any], read: Callable[[Path], Stor
     except FileError as error:
         raise error if str(path) in error.where else error.at(f"a shard of {path}") from error
     places: dict[str, str] = index["weight_map"]
+    _check_places(path, places, shards)
+    tensors = {name: shards[file].tensors[name] for name, file in places.items()}
+    kind = next((shard.format for shard in shards.values()), "safetensors")
+    unsaid = any(blob_of(tensor) is None for tensor in tensors.values())  # torch maps its files itself
+    return Store(path, kind, tensors, _metadata(index, shards.values()), shards=states if unsaid else ())
+
+
+def _check_places(path: Path, places: Mapping[str, str], shards: Mapping[str, Store]) -> None:
+    """Every tensor is in the shard that the index names, and in no other."""
     absent = [name for name, file in places.items() if name not in shards[file].tensors]
     extra = [name for file, shard in shards.items() for name in shard.tensors if places.get(name) != file]
-    if absent or extra:
-        found = set(extra)
-        where = {
-            "in the index only": [name for name in absent if name not in found],
-            "in the shards only": [name for name in extra if name not in places],
-            "in another shard than the index says": [name for name in extra if name in places],
-        }
-        listed = [f"{what}: {some(names)}" for what, names in where.items() if names]
-        raise FileError(f"{path.name} and its shards do not agree", where=[str(path), *listed], do=DO_AGAIN)
+    if not (absent or extra):
+        return
+    found = set(extra)
+    where = {
+        "in the index only": [name for name in absent if name not in found],
+        "in the shards only": [name for name in extra if name not in places],
+        "in another shard than the index says": [name for name in extra if name in places],
+    }
+    listed = [f"{what}: {some(names)}" for what, names in where.items() if names]
+    raise FileError(f"{path.name} and its shards do not agree", where=[str(path), *listed], do=DO_AGAIN)
+
+
+def _metadata(index: Mapping[str, Any], shards: Collection[Store]) -> dict[str, str]:
+    """What the shards say together; the index has the last word. Tied names are those of all shards."""
+    found = {key: value for shard in shards for key, value in shard.metadata.items()}
+    if tied := [shard.metadata[TIED] for shard in shards if TIED in shard.metadata]:
+        found[TIED] = "\n".join(tied)
     said = index.get("metadata")
-    whole_index = {k: v for k, v in said.items() if isinstance(v, str)} if isinstance(said, dict) else {}
-    metadata = {key: value for shard in shards.values() for key, value in shard.metadata.items()}
-    if tied := [shard.metadata[TIED] for shard in shards.values() if TIED in shard.metadata]:
-        metadata[TIED] = "\n".join(tied)
-    tensors = {name: shards[file].tensors[name] for name, file in places.items()}
-    formats = [shard.format for shard in shards.values()]
-    unsaid = any(blob_of(tensor) is None for tensor in tensors.values())  # torch maps its files itself
-    kind, said = formats[0] if formats else "safetensors", {**metadata, **whole_index}
-    return Store(path, kind, tensors, said, shards=states if unsaid else ())
+    own = said if isinstance(said, dict) else {}
+    return found | {key: value for key, value in own.items() if isinstance(value, str)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from layoutx.files.store import Store, Tensor
@@ -62,26 +62,50 @@ def _by_name(leaves: Sequence[Leaf], weights: Sequence[Weight]) -> dict[str, lis
 
 def _owners(leaves: Sequence[Leaf], name: str) -> list[Leaf]:
     """Leaves whose layer name is a part of the weight's name; the innermost part, then the longest match, wins."""
-    parts = name.split("/")
+    return _variables(leaves, name) or _of_part(leaves, name) or _of_slashed(leaves, name) or _of_keras1(leaves, name)
+
+
+def _variables(leaves: Sequence[Leaf], name: str) -> list[Leaf]:
+    """Variables that no layer owns: the weight's name ends in the path of one, or lacks only the model's own name."""
+    plain = (*name.split("/")[:-1], tail(name))
     paths = [(leaf, leaf.path) for leaf in leaves if leaf.node.class_name == VARIABLE]
-    plain = (*parts[:-1], tail(name))
-    if alone := [leaf for leaf, path in paths if plain[-len(path) :] == path or plain == path[1:]]:
-        return alone
+    return [leaf for leaf, path in paths if plain[-len(path) :] == path or plain == path[1:]]
+
+
+def _of_part(leaves: Sequence[Leaf], name: str) -> list[Leaf]:
+    """Leaves that are called as a part of the name; of two nested models the one whose outer names agree as well."""
+    parts = name.split("/")
     for part in reversed(parts[:-1]):
-        owners = [leaf for leaf in leaves if leaf.path[-1] == part or leaf.node.name == part]
-        if len(owners) > 1:  # the same name in two nested models: outer names must agree as well, as many as there are
-            owners = [leaf for leaf in owners if all(p in parts for p in leaf.path[1:])]
-            owners = [leaf for leaf in owners if len(leaf.path) == max(len(x.path) for x in owners)]
+        owners = [leaf for leaf in leaves if part in (leaf.path[-1], leaf.node.name)]
+        if len(owners) > 1:
+            owners = _longest([leaf for leaf in owners if all(p in parts for p in leaf.path[1:])], _depth)
         if owners:
             return owners
-    slashed = [leaf for leaf in leaves if "/" in leaf.path[-1] and f"/{leaf.path[-1]}/" in f"/{name}"]
-    if slashed:  # tf.keras allows layer names such as expanded_conv/depthwise
-        return [leaf for leaf in slashed if len(leaf.path[-1]) == max(len(x.path[-1]) for x in slashed)]
-    if len(parts) == 1:  # Keras 1: dense_1_W
-        owners = [leaf for leaf in leaves if name.startswith(leaf.path[-1] + "_")]
-        longest = max((len(leaf.path[-1]) for leaf in owners), default=0)
-        return [leaf for leaf in owners if len(leaf.path[-1]) == longest]
     return []
+
+
+def _of_slashed(leaves: Sequence[Leaf], name: str) -> list[Leaf]:
+    """tf.keras allows layer names such as expanded_conv/depthwise."""
+    return _longest([leaf for leaf in leaves if "/" in leaf.path[-1] and f"/{leaf.path[-1]}/" in f"/{name}"], _letters)
+
+
+def _of_keras1(leaves: Sequence[Leaf], name: str) -> list[Leaf]:
+    """Keras 1 writes dense_1_W."""
+    return [] if "/" in name else _longest([leaf for leaf in leaves if name.startswith(leaf.path[-1] + "_")], _letters)
+
+
+def _depth(leaf: Leaf) -> int:
+    return len(leaf.path)
+
+
+def _letters(leaf: Leaf) -> int:
+    return len(leaf.path[-1])
+
+
+def _longest(leaves: Sequence[Leaf], length: Callable[[Leaf], int]) -> list[Leaf]:
+    """All that are as long as the longest."""
+    most = max(map(length, leaves), default=0)
+    return [leaf for leaf in leaves if length(leaf) == most]
 
 
 def _by_order(

@@ -31,20 +31,21 @@ OF_SEVERAL = [
 ELEMENTWISE = frozenset(name for names in OF_ONE + OF_SEVERAL for name in names.split())
 
 
-def _blocked(node: Node) -> list[State]:
+def blocked(node: Node) -> list[State]:
+    """What a layer gives of which nothing is known any more."""
     return [State(blocked=f'{node.class_name} "{node.name}"')]
 
 
 def _reduced(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
     """keras.ops.mean(x, axis=(1, 2)): these axes go, or become of length one (keras 3.15.1 ops/numpy.py)."""
     if len(states) != 1 or states[0].blocked or states[0].lead:
-        return [states[0]] if len(states) == 1 and states[0].blocked else _blocked(node)
+        return [states[0]] if len(states) == 1 and states[0].blocked else blocked(node)
     state, raw = states[0], node.config.get("axis")
     rank = len(state.last) + 1
     axes = [raw] if isinstance(raw, int) else list(raw) if isinstance(raw, (list, tuple)) else []
     at = {a % rank for a in axes if isinstance(a, int) and -rank <= a < rank}
     if not at or 0 in at or len(at) != len(axes):
-        return _blocked(node)
+        return blocked(node)
     gone = [state.last[a - 1] for a in sorted(at)]
     if node.config.get("keepdims"):
         ones: dict[Dim, Dim] = {dim: (flow.axis("d", name, 1),) for dim in gone}
@@ -53,9 +54,7 @@ def _reduced(flow: Flow, node: Node, name: str, states: Sequence[State], labels:
     last, first = (tuple(d for d in dims if d not in gone) for dims in (state.last, state.first))
     spatial = state.spatial and len(last) > 1
     return (
-        [replace(state, last=last, first=first, spatial=spatial)]
-        if last and len(first) == len(last)
-        else _blocked(node)
+        [replace(state, last=last, first=first, spatial=spatial)] if last and len(first) == len(last) else blocked(node)
     )
 
 
@@ -63,7 +62,7 @@ def reshaped(flow: Flow, node: Node, name: str, states: Sequence[State], labels:
     """keras.ops.reshape(x, (-1, n)): as the layers Flatten and Reshape, where the batch stays as it is."""
     shape = node.config.get("newshape")
     if len(states) != 1 or not isinstance(shape, (list, tuple)) or len(shape) < 2 or not states[0].last:
-        return [states[0]] if len(states) == 1 and states[0].blocked else _blocked(node)
+        return [states[0]] if len(states) == 1 and states[0].blocked else blocked(node)
     batch, rest = shape[0], list(shape[1:])
     total = 1
     for dim in states[0].last:
@@ -72,7 +71,7 @@ def reshaped(flow: Flow, node: Node, name: str, states: Sequence[State], labels:
     for size in rest:
         wanted *= size if isinstance(size, int) else 0
     if batch is not None and (batch != -1 or not total or wanted != total):  # else the batch may be in it
-        return _blocked(node)
+        return blocked(node)
     if len(rest) == 1:
         return flatten(flow, node, name, states, labels)
     return reshape(flow, replace(node, config={"target_shape": rest}), name, states, labels)
@@ -111,7 +110,7 @@ def widened(flow: Flow, node: Node, name: str, states: Sequence[State], labels: 
     at = axis % (len(dims) + 2)
     one: Dim = (flow.axis("d", name, 1),)
     made = (*dims[: at - 1], one, *dims[at - 1 :])
-    return [State(made, made)] if at else _blocked(node)
+    return [State(made, made)] if at else blocked(node)
 
 
 def padded(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
@@ -140,15 +139,15 @@ def picked(flow: Flow, node: Node, name: str, states: Sequence[State], labels: S
     keys[at : at + 1] = [WHOLE] * (len(state.last) + 2 - len(keys) if at < len(keys) else len(state.last) + 1 - at)
     known = all(type(one) is int or _class(one) == "__slice__" for one in keys)
     if not known or len(keys) != len(state.last) + 1 or not _whole(keys[0]):
-        return _blocked(node)
+        return blocked(node)
     gone = [dim for dim, one in zip(state.last, keys[1:], strict=True) if type(one) is int]
     some = [d for d, one in zip(state.last, keys[1:], strict=True) if type(one) is not int and not _whole(one)]
     if any(len(dim) > 1 or isinstance(dim[0], Cat) for dim in some):  # a piece of a flattened map
-        return _blocked(node)
+        return blocked(node)
     cut: dict[Dim, Dim] = {dim: (flow.axis("d", name, None),) for dim in some}
     last, first = (tuple(cut.get(d, d) for d in dims if d not in gone) for dims in (state.last, state.first))
     if not last or len(first) != len(last):
-        return _blocked(node)
+        return blocked(node)
     return [replace(state, last=last, first=first, spatial=state.spatial and len(last) > 1)]
 
 
@@ -177,7 +176,7 @@ def _plain(state: State) -> bool:
 
 def _passed(node: Node, states: Sequence[State]) -> list[State]:
     """Lost here, or before."""
-    return [next((state for state in states if state.blocked), *_blocked(node))]
+    return [next((state for state in states if state.blocked), *blocked(node))]
 
 
 REDUCED: dict[str, Rule] = {

@@ -7,16 +7,26 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from layoutx.model.axes import Cat, Dim, State, axes_in, identifier, same_order, size_of
+from layoutx.model.axes import Dim, State, same_order, size_of
 from layoutx.model.bare import alone, called_scale, called_table
 from layoutx.model.graph import MOVED, Node
 from layoutx.model.keras_leaves import snake
-from layoutx.model.keras_ops import ELEMENTWISE, REDUCED, attended, einsummed, padded, reshaped, transposed, widened
+from layoutx.model.keras_merged import SUMS, concatenated, merged, summed
+from layoutx.model.keras_ops import (
+    ELEMENTWISE,
+    REDUCED,
+    attended,
+    blocked,
+    einsummed,
+    padded,
+    reshaped,
+    transposed,
+    widened,
+)
 from layoutx.model.keras_patches import rearranged
 from layoutx.model.keras_reshape import flatten, permute, reshape
 from layoutx.model.keras_slots import RNNS, UNTOUCHED, stock
-from layoutx.model.keras_spatial import as_map, channels_first, spatial_rule
-from layoutx.model.keras_uses import partner
+from layoutx.model.keras_spatial import spatial_rule
 
 if TYPE_CHECKING:
     from layoutx.model.flow import Flow
@@ -34,8 +44,6 @@ SAME = UNTOUCHED | frozenset(
         "Normalization",
     ]
 )
-SUMS = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
-MERGED = ("sum", "mul", "ave", "max")
 
 
 def rule_of(node: Node) -> Rule:
@@ -46,17 +54,17 @@ def rule_of(node: Node) -> Rule:
 @lru_cache(1024)
 def _rule(name: str, operation: str) -> Rule:
     if operation in ELEMENTWISE:
-        return _sum
+        return summed
     if operation in OPERATIONS:
         return OPERATIONS[operation]
     if name in SAME:
         return _same
     if name in SUMS:
-        return _sum
+        return summed
     spatial = spatial_rule(name)
     if spatial is not None:
         return lambda flow, node, origin, states, _: (
-            [spatial(flow, node, origin, states[0])] if states else _block(node)
+            [spatial(flow, node, origin, states[0])] if states else blocked(node)
         )
     return RULES.get(name, _unknown)
 
@@ -72,10 +80,6 @@ def _operation(node: Node) -> str:
     if node.class_name == "TFOpLambda":
         return str(node.config.get("function", "")).rsplit(".", 1)[-1]
     return snake(node.class_name) if node.operation else ""
-
-
-def _block(node: Node) -> list[State]:
-    return [State(blocked=f'{node.class_name} "{node.name}"')]
 
 
 def untold(node: Node) -> State:
@@ -100,97 +104,7 @@ def _unknown(flow: Flow, node: Node, name: str, states: Sequence[State], labels:
 
 
 def _same(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
-    return [states[0]] if states else _block(node)
-
-
-def features(state: State, why: str) -> State | None:
-    """A tensor of which the last axis alone is known, where it is: several numbers that one layer made.
-
-    Args:
-        why: what hides the other axes.
-    """
-    alone = not state.blocked and not state.doubt and bool(state.last) and len(state.last[-1]) == 1
-    dim = state.last[-1] if alone else ()
-    return State((dim,), (dim,), lead=why) if dim and (size_of(dim) or 0) > 1 else None
-
-
-def _shape_of(state: State) -> list[tuple[int, bool]]:
-    """What two tensors must have in common so that one sum treats their axes alike."""
-    pairs = zip(state.last, state.first, strict=True)
-    return [(len([a for a in axes_in(d) if a.size != 1]), d == f) for d, f in pairs]
-
-
-def _sum(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
-    if not states:
-        return _block(node)
-    blocked = next((s for s in states if s.blocked), None)
-    if blocked is not None:  # its features are those of any of its operands
-        known = (one for s in states if (one := features(s, blocked.blocked)) is not None)
-        return [blocked if flow.channels_first else next(known, blocked)]
-    full = [s for s in states if len(s.last) == max(len(x.last) for x in states)]
-    full = [s for s in full if not s.lead] or full  # a Dense on a map keeps the map's own arrangement in a sum
-    best = max(full, key=lambda s: sum(1 for d in s.last for a in axes_in(d) if a.size != 1))
-    plain = all(s.last == s.first and not s.lead for s in states)  # in one order everywhere: positions as tokens
-    alike = plain or all(s.lead or _shape_of(s) == _shape_of(best) or _broadcasts(s, best) for s in states)
-    doubt = next((s.doubt for s in states if s.doubt), "")
-    unlike = "" if alike else f'{node.class_name} "{node.name}" of differently built axes'
-    if all(len(dim) == 1 for s in states for dim in s.last):  # the features are one axis whatever lies before them
-        return [replace(best, doubt=doubt, lead=best.lead or unlike)]
-    return [replace(best, doubt=doubt or unlike)]
-
-
-def _broadcasts(state: State, best: State) -> bool:
-    """A map of which some axes have length one, or one of another make but with no product of axes."""
-    return all(len(d) == 1 for s in (state, best) for d in s.last) and (
-        state.spatial == best.spatial or len(state.last) < 2
-    )
-
-
-def _concatenate(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
-    blocked = next((s for s in states if s.blocked), None)
-    if not states or blocked is not None:
-        return [blocked] if blocked is not None else _block(node)
-    rank = len(states[0].last)
-    raw = node.config.get("axis", node.config.get("concat_axis", -1))
-    at = (raw - 1 if raw > 0 else raw) % rank if isinstance(raw, int) and raw != 0 and rank else -1
-    if at < 0 or any(len(s.last) != rank for s in states):
-        return _block(node)
-    if len({s.spatial for s in states}) > 1:
-        states = [as_map(flow, s, channels_first(node, flow)) for s in states]
-    dims = [s.last[at] for s in states]
-    base = states[0]
-    position = base.first.index(partner(base, base.last[at]))
-    doubt = next((s.doubt for s in states if s.doubt), "")
-    if at != rank - 1 and not (flow.channels_first and at == 0):
-        sizes = [size_of(d) for d in dims]
-        known = None not in sizes and len(sizes) > 1  # of one alone: constants are laid beside it
-        merged: Dim = (flow.axis("t", name, sum(s for s in sizes if s is not None) if known else None),)
-    else:
-        parts = [p for s, d, label in zip(states, dims, labels, strict=True) for p in _parts(s, d, label)]
-        merged = (Cat(flow.axis("c", name, None).id, tuple(parts)),)
-    last = tuple(merged if i == at else d for i, d in enumerate(base.last))
-    first = tuple(merged if i == position else d for i, d in enumerate(base.first))
-    return [State(last, first, base.spatial, doubt=doubt, lead=next((s.lead for s in states if s.lead), ""))]
-
-
-def _merge(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
-    """Keras 1 has one layer for all (keras@1.2.2 keras/engine/topology.py Merge); dots, functions: not followed."""
-    mode = node.config.get("mode", "sum")
-    if mode == "concat":
-        return _concatenate(flow, node, name, states, labels)
-    return _sum(flow, node, name, states, labels) if mode in MERGED else _block(node)
-
-
-def _parts(state: State, dim: Dim, label: str) -> Sequence[tuple[str, Dim, Dim]]:
-    """The pieces of one input: those of an earlier concatenation stay side by side, however deep the chain."""
-    if len(dim) == 1 and isinstance(dim[0], Cat):
-        return dim[0].parts
-    return [(_label(dim, label), dim, partner(state, dim))]
-
-
-def _label(dim: Dim, maker: str) -> str:
-    origin = next((a.origin for a in axes_in(dim)), maker)
-    return identifier(origin or maker or "part")
+    return [states[0]] if states else blocked(node)
 
 
 def _dense(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
@@ -200,7 +114,7 @@ def _dense(flow: Flow, node: Node, name: str, states: Sequence[State], labels: S
     kind = stock(node)
     if kind == "Dense":
         flow.use(name, "output", (new,), (new,), size_of(new))
-    state = states[0] if states else _block(node)[0]
+    state = states[0] if states else blocked(node)[0]
     if state.blocked:  # the features are known again, the axes before them are not
         return [State((new,), (new,), lead=state.blocked)]
     lead = state.last if kind == "Embedding" else state.last[:-1]
@@ -212,7 +126,7 @@ def _dense(flow: Flow, node: Node, name: str, states: Sequence[State], labels: S
 def _table(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
     """A ReversibleEmbedding as an Embedding; called the other way round it reads features."""
     plain = len(states) == 1 and not states[0].blocked and len(states[0].last) < 2
-    return _dense(flow, replace(node, class_name="Embedding"), name, states, labels) if plain else _block(node)
+    return _dense(flow, replace(node, class_name="Embedding"), name, states, labels) if plain else blocked(node)
 
 
 def _rnn(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
@@ -235,7 +149,7 @@ def _rnn(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Seq
 
 def _attention(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
     """The query's axes with new features."""
-    state = states[0] if states else _block(node)[0]
+    state = states[0] if states else blocked(node)[0]
     if state.blocked:
         return [state]
     shape = node.config.get("output_shape")
@@ -248,14 +162,14 @@ def _einsum(flow: Flow, node: Node, name: str, states: Sequence[State], labels: 
     shape = node.config.get("output_shape")
     shape = [shape] if isinstance(shape, int) else shape if isinstance(shape, list) else None
     if shape is None:
-        return _block(node)
+        return blocked(node)
     dims = tuple((flow.axis("n", name, s),) for s in shape)
     return [State(dims, dims)]
 
 
 def _repeat(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
     if not states or states[0].blocked:
-        return list(states[:1]) or _block(node)
+        return list(states[:1]) or blocked(node)
     time = (flow.axis("t", name, node.config.get("n")),)
     return [replace(states[0], last=(time, *states[0].last), first=(time, *states[0].first))]
 
@@ -263,7 +177,7 @@ def _repeat(flow: Flow, node: Node, name: str, states: Sequence[State], labels: 
 OPERATIONS: dict[str, Rule] = {
     **REDUCED,
     "softmax": _same,
-    "concatenate": _concatenate,
+    "concatenate": concatenated,
     "reshape": reshaped,
     "transpose": transposed,
     "einsum": einsummed,
@@ -275,8 +189,8 @@ RULES: dict[str, Rule] = {
     "Flatten": flatten,
     "Reshape": reshape,
     "Permute": permute,
-    "Concatenate": _concatenate,
-    "Merge": _merge,
+    "Concatenate": concatenated,
+    "Merge": merged,
     "RepeatVector": _repeat,
     "Dense": _dense,
     "Embedding": _dense,

@@ -62,6 +62,15 @@ def read_map(path: str | PathLike[str]) -> MapFile:
     except (OSError, UnicodeDecodeError) as error:
         do = "write one with `layoutx match SOURCE TARGET -o map.yaml`"
         raise FileError(f"{path.name} is no mapping file", where=str(path), why=str(error), do=do) from error
+    return map_of(text, path)
+
+
+def map_of(text: str, path: Path) -> MapFile:
+    """What the text of a mapping file says.
+
+    Raises:
+        FileError: it is no YAML; or everything that is wrong in it, with its line.
+    """
     try:
         found = load_yaml(text, path.name)
     except LayoutxError as error:

@@ -163,29 +163,36 @@ def pair(
         if layer.record.name in found.open or layer.record.name in lost
     ]
     problems += [untold(by_name[match.record.name], match.candidate) for match in found.pairs if match.candidate.open]
-    taken = {full for match in found.pairs for full in match.candidate.names.values()}
-    held = {keyed.tied.get(name, name) for name in taken}  # a tensor of two names is used by either of them
-    unused = [n for n in keyed.tensors if keyed.tied.get(n, n) not in held and n not in taken and n not in spare]
-    if whole and len(unused) <= MOST_READ:
-        free |= untrained({name: keyed.tensors[name] for name in unused}).keys()
-    unused = [name for name in unused if name not in free]
-    if unused and whole and not problems:
-        owners = {match.candidate.prefix: match.record.name for match in found.pairs}
-        others = [
-            f"{name} is in the place of {owner}, which has nothing for it: the two layers have other settings"
-            for name in unused[:3]
-            if (owner := owners.get(name.rpartition(".")[0]))
-        ]
-        problems.append(
-            MatchError(
-                f"{len(unused)} tensors of the {keyed.framework} model have no layer",
-                where=", ".join(unused[:8]) + (", ..." if len(unused) > 8 else ""),
-                why=refused_words(unused, registry, keyed.framework) or "; ".join(others),
-                do=_left(unused, keyed),
-            )
-        )
+    unused = [name for name in _unused(found.pairs, keyed) if name not in spare] if whole else []
+    made = untrained({name: keyed.tensors[name] for name in unused}) if len(unused) <= MOST_READ else {}
+    unused = [name for name in unused if name not in made]
+    if unused and not problems:
+        problems.append(_no_layer(unused, found.pairs, keyed, registry))
     raise_all(problems, "the two models could not be paired")
     return list(found.pairs)
+
+
+def _unused(pairs: Sequence[Pair], keyed: Keyed) -> list[str]:
+    """The tensors that no layer has; one of two names is used by either of them."""
+    taken = {full for match in pairs for full in match.candidate.names.values()}
+    held = {keyed.tied.get(name, name) for name in taken}
+    return [name for name in keyed.tensors if keyed.tied.get(name, name) not in held and name not in taken]
+
+
+def _no_layer(unused: Sequence[str], pairs: Sequence[Pair], keyed: Keyed, registry: Registry) -> MatchError:
+    """Tensors of a model to which nothing goes: of a class that is refused, or of a layer with other settings."""
+    owners = {match.candidate.prefix: match.record.name for match in pairs}
+    others = [
+        f"{name} is in the place of {owner}, which has nothing for it: the two layers have other settings"
+        for name in unused[:3]
+        if (owner := owners.get(name.rpartition(".")[0]))
+    ]
+    return MatchError(
+        f"{len(unused)} tensors of the {keyed.framework} model have no layer",
+        where=", ".join(unused[:8]) + (", ..." if len(unused) > 8 else ""),
+        why=refused_words(unused, registry, keyed.framework) or "; ".join(others),
+        do=_left(unused, keyed),
+    )
 
 
 def _left(unused: Sequence[str], keyed: Keyed) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 from layoutx.files.dtypes import bits
 from layoutx.files.store import Tensor
+from layoutx.model.onnx_forms import Reading
 from layoutx.model.onnx_names import MADE, scope
-from layoutx.model.onnx_nodes import Reading
 
 _CALL = re.compile(r"_\d+(?=\.|$)")  # `fc_1` is the second call of `fc`, `block_1.fc` one in the second call of `block`
 

@@ -8,9 +8,9 @@ from typing import Any
 from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
 from layoutx.model.onnx_consts import Const
+from layoutx.model.onnx_forms import attributes
 from layoutx.model.onnx_heads import Branch, Graph, Shape, head, of_shapes, place
 from layoutx.model.onnx_names import own_layer, scope
-from layoutx.model.onnx_nodes import attributes
 from layoutx.model.record import LayerRecord
 
 FORM = "onnx.MultiheadAttention"

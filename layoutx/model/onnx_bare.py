@@ -10,7 +10,8 @@ import numpy as np
 from layoutx.files.store import Tensor
 from layoutx.model.bare import called_table, is_scale, is_table, may_be_scale, ones_around
 from layoutx.model.onnx_consts import Const
-from layoutx.model.onnx_nodes import DOMAINS, Reading
+from layoutx.model.onnx_forms import Reading
+from layoutx.model.onnx_nodes import DOMAINS
 
 TABLE, SCALE, TOKENS = "onnx.Add", "onnx.Mul", "onnx.Concat"
 FORMS = (TABLE, SCALE, TOKENS)

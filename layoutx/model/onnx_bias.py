@@ -9,7 +9,8 @@ from typing import Any
 
 from layoutx.files.store import Tensor
 from layoutx.model.onnx_consts import Const
-from layoutx.model.onnx_nodes import FIRST, Reading, flat
+from layoutx.model.onnx_forms import Reading, flat
+from layoutx.model.onnx_nodes import FIRST
 
 ADDED = {"MatMul": "bias", "Gemm": "C", "Conv": "B", "ConvTranspose": "B"}
 Shape = tuple[int | None, ...] | None

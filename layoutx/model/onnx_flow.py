@@ -9,7 +9,7 @@ from layoutx.frozen import frozen
 from layoutx.model.axes import Dim, axes_in, size_of
 from layoutx.model.onnx_axes import Flow, Shape, Value, finished
 from layoutx.model.onnx_bodies import entered, left
-from layoutx.model.onnx_nodes import RECURRENT, attributes
+from layoutx.model.onnx_forms import RECURRENT, attributes
 from layoutx.model.onnx_parts import Parts
 from layoutx.model.onnx_rules import MAPS, SAME, rule_of, spatial
 from layoutx.model.onnx_sizes import sizes_of
@@ -100,32 +100,50 @@ def _inputs(flow: Flow, graph: Any) -> None:
 
 
 def _node(walk: Walk, node: Any, record: str) -> None:
-    flow = walk.flow
+    """What one node gives, the sizes that it computes, and what it tells of the record that it belongs to."""
+    flow, found = walk.flow, walk.parts.records.get(record)
     every = [None if n in walk.parts.consts else flow.values.get(n, Value()) for n in node.input if n]
     ins = [value for value in every if value is not None]
-    found = walk.parts.records.get(record)
     same = flow.readers.given(record, [value.of for value in ins], found is None and node.op_type == "Identity")
-    reads = {node.op_type} if found is None else {node.op_type, found.class_name}
-    if reads & MAPS and ins and ins[0].dims is not None:
+    if ins and ins[0].dims is not None and _reads_map(node, found):
         read_map(flow, ins[0].dims)
-    if found is not None and found.form:
-        first = ins[:1] if node.op_type in RECURRENT else ins  # the states are zeros of a shape that is asked for
-        flow.fed.setdefault(record, []).extend(m for v in first for m in v.makers)
-        made = _layer(flow, node, found, ins)
-    else:
-        if found is not None:
-            flow.fed.setdefault(record, []).extend(m for v in ins for m in v.makers)
-        made = [_plain(walk, node, ins, name, found) for name in node.output]
-    asks = node.op_type in ("Shape", "Size")
-    made_sizes = sizes_of(node, flow.sizes, ins[0].dims if ins else None, walk.ints)
-    if made_sizes:
-        flow.sizes[node.output[0]] = made_sizes
-    came = [() if v is None or asks else v.makers for v in every]
-    makers = (Way(record),) if found is not None else passed(kind_of(node.op_type), came)
+    if found is not None:
+        flow.fed.setdefault(record, []).extend(m for v in _data(node, found, ins) for m in v.makers)
+    made = _made(walk, node, found, ins)
+    if sizes := sizes_of(node, flow.sizes, ins[0].dims if ins else None, walk.ints):
+        flow.sizes[node.output[0]] = sizes
+    makers = (Way(record),) if found is not None else _ways(node, every)
     for k, name in enumerate(node.output):
         dims = made[k] if k < len(made) else None
-        lost = next((v.lost for v in ins[:1] if v.dims is None and v.lost), "") or f"{node.op_type} {node.name}".strip()
-        flow.values[name] = Value(dims, makers, "" if dims is not None else lost, same)
+        flow.values[name] = Value(dims, makers, "" if dims is not None else _end(node, ins), same)
+
+
+def _reads_map(node: Any, record: LayerRecord | None) -> bool:
+    return node.op_type in MAPS or (record is not None and record.class_name in MAPS)
+
+
+def _data(node: Any, record: LayerRecord, ins: Sequence[Value]) -> Sequence[Value]:
+    """Those of a layer's inputs that another layer may have made: the states are zeros of a shape that is asked for."""
+    return ins[:1] if record.form and node.op_type in RECURRENT else ins
+
+
+def _made(walk: Walk, node: Any, record: LayerRecord | None, ins: Sequence[Value]) -> Sequence[tuple[Dim, ...] | None]:
+    """The dims of a node's outputs, in their order; the later ones may be left out."""
+    if record is not None and record.form:
+        return _layer(walk.flow, node, record, ins)
+    return [_plain(walk, node, ins, name) for name in node.output]
+
+
+def _ways(node: Any, every: Sequence[Value | None]) -> tuple[Way, ...]:
+    """The records that a node without weights passes on, by each input (None: a stored one)."""
+    asks = node.op_type in ("Shape", "Size")
+    return passed(kind_of(node.op_type), [() if value is None or asks else value.makers for value in every])
+
+
+def _end(node: Any, ins: Sequence[Value]) -> str:
+    """Where dims that are lost behind a node ended: in it, if its first input still had them."""
+    before = ins[0].lost if ins and ins[0].dims is None else ""
+    return before or f"{node.op_type} {node.name}".strip()
 
 
 def read_map(flow: Flow, dims: Sequence[Dim]) -> None:
@@ -139,9 +157,7 @@ def read_map(flow: Flow, dims: Sequence[Dim]) -> None:
     flow.note_map(dims)
 
 
-def _plain(
-    walk: Walk, node: Any, ins: Sequence[Value], name: str, record: LayerRecord | None
-) -> tuple[Dim, ...] | None:
+def _plain(walk: Walk, node: Any, ins: Sequence[Value], name: str) -> tuple[Dim, ...] | None:
     """The dims of one output of a node without a form; a vector from vectors without maps is a plain vector."""
     flow, out = walk.flow, walk.flow.shapes.get(name)
     rule = rule_of(node.op_type) if node.domain in ("", "ai.onnx") else None

@@ -8,7 +8,8 @@ from typing import Any
 
 from layoutx.frozen import frozen
 from layoutx.model.onnx_consts import Const, small_ints
-from layoutx.model.onnx_nodes import asks, attributes
+from layoutx.model.onnx_forms import attributes
+from layoutx.model.onnx_nodes import asks
 from layoutx.model.record import LayerRecord
 
 Shape = tuple[int | None, ...] | None

@@ -17,8 +17,9 @@ from layoutx.model.onnx_bare import TOKENS, bare, tokens
 from layoutx.model.onnx_bias import with_bias
 from layoutx.model.onnx_consts import Const, constants, names_read
 from layoutx.model.onnx_fold import Folding
+from layoutx.model.onnx_forms import RECURRENT, Reading
 from layoutx.model.onnx_names import MADE, name_of, told, unique
-from layoutx.model.onnx_nodes import RECURRENT, Reading, read_node
+from layoutx.model.onnx_nodes import read_node
 from layoutx.model.onnx_standard import standard
 from layoutx.model.onnx_thin import thinned
 from layoutx.model.onnx_written import norms

@@ -7,7 +7,8 @@ from typing import Any
 
 from layoutx.files.store import Tensor
 from layoutx.model.onnx_consts import Const
-from layoutx.model.onnx_nodes import DOMAINS, Reading, flat
+from layoutx.model.onnx_forms import Reading, flat
+from layoutx.model.onnx_nodes import DOMAINS
 
 FORM = "onnx.Normalization"
 # the first operator and the one that alone reads it: whether that is the way back (keras.Normalization(invert=True))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from layoutx.model.onnx_nodes import Reading, shaped
+from layoutx.model.onnx_forms import Reading, shaped
 
 FORMS = ("onnx.Conv", "onnx.ConvTranspose")
 LISTS = ("strides", "dilations", "kernel_shape", "output_padding", "output_shape")

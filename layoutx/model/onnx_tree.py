@@ -11,7 +11,8 @@ import numpy as np
 from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
 from layoutx.model.onnx_consts import Const, small_ints
-from layoutx.model.onnx_nodes import DOMAINS, asks, attributes, short
+from layoutx.model.onnx_forms import attributes, short
+from layoutx.model.onnx_nodes import DOMAINS, asks
 from layoutx.model.onnx_rules import axes_of
 
 PASSES = ("Cast", "Identity")

@@ -13,7 +13,8 @@ from typing import Any
 from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
 from layoutx.model.onnx_consts import Const
-from layoutx.model.onnx_nodes import DOMAINS, Reading, attributes, flat, noted, shaped
+from layoutx.model.onnx_forms import Reading, attributes, flat, noted, shaped
+from layoutx.model.onnx_nodes import DOMAINS
 from layoutx.model.onnx_tree import Root, Shape, Tree, forgetful
 
 

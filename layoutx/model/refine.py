@@ -10,7 +10,9 @@ from layoutx.model.axes import Dim, State, Use, axes_in, expand, refinement
 from layoutx.model.fed import fed, in_passing, records_of
 from layoutx.model.flow import Flow, Value
 from layoutx.model.graph import SAID, Graph, Node, walk
-from layoutx.model.keras_rules import CODE, features, rule_of, untold
+from layoutx.model.keras_inputs import first_shape, input_state, shape_of
+from layoutx.model.keras_merged import features
+from layoutx.model.keras_rules import CODE, rule_of, untold
 from layoutx.model.keras_slots import stock
 from layoutx.model.keras_uses import consume
 from layoutx.model.readers import ELSE
@@ -164,7 +166,7 @@ def _value(
     if not ref.layer:
         if feed is not None:
             return feed[ref.tensor] if ref.tensor < len(feed) else Value(State(blocked="the model's input"))
-        return Value(input_state(flow, _first_shape(graph), "input"))
+        return Value(input_state(flow, first_shape(graph), "input"))
     made = values.get((ref.layer, ref.call))
     if made is None:
         return None
@@ -175,74 +177,55 @@ def _value(
     )
 
 
-def _first_shape(graph: Graph) -> tuple[int | None, ...] | None:
-    """The input shape of a Sequential: its first layer states it, however deep that layer lies."""
-    node = graph.layers[0] if graph.layers else None
-    while node is not None and node.shape is None and node.inner is not None and node.inner.layers:
-        node = node.inner.layers[0]
-    return _shape(node) if node is not None else None
-
-
-def _shape(node: Node) -> tuple[int | None, ...] | None:
-    if node.shape is not None:
-        return node.shape
-    if isinstance(node.config.get("input_shape"), list):
-        return tuple(node.config["input_shape"])
-    if "input_dim" in node.config and stock(node) == "Dense":
-        return (node.config["input_dim"],)
-    return None
-
-
-def input_state(flow: Flow, shape: Sequence[int | None] | None, origin: str) -> State:
-    """A model input: of rank 3 and more (without batch) a map, else plain features or a sequence."""
-    if shape is None:
-        plain: Dim = (flow.axis("n", origin, None),)
-        return State((plain,), (plain,), lead="the model's input, whose shape the file does not say")
-    letters = {0: "", 1: "n", 2: "tf", 3: "hwc", 4: "dhwc"}.get(len(shape), "")
-    names = list(letters) or [f"d{i}" for i in range(len(shape))]
-    if len(shape) >= 3 and flow.channels_first:
-        names = [names[-1], *names[:-1]]
-    dims = tuple((flow.axis(x, origin, s),) for x, s in zip(names, shape, strict=True))
-    spatial = len(shape) >= 3
-    first = (dims[-1], *dims[:-1]) if spatial and not flow.channels_first else dims
-    return State(dims, first, spatial)
-
-
 def _call(flow: Flow, node: Node, name: str, args: list[Value], call: Sequence[Ref]) -> list[Value]:
     """One call of one layer: what comes out, and what its record's axes turn out to be."""
     if node.inner is not None and node.inner.layers:
-        if node.inner.wired:
-            return run(flow, node.inner, f"{name}/", args or None)
-        note_readers(flow, [a.state for a in args])
-        makers = fed(flow, node.inner, f"{name}/", [a.maker for a in args]) or [""]
-        return [
-            Value(state, maker) for state, maker in zip(_passed(flow, node, name, args, makers), makers, strict=True)
-        ]
+        return _model(flow, node, node.inner, name, args)
     wrapped, kind = node.part("layer"), stock(node)
     if kind == "TimeDistributed" and wrapped is not None and args:
         return _distributed(flow, node, wrapped, name, args)
     if kind == "SpectralNormalization" and wrapped is not None:
         return _call(flow, replace(wrapped, name=node.name), name, args, call)
-    own = records_of(flow, node, name)
-    flow.readers.note(own[0] if own else ELSE, [a.maker for a in args])
-    for target in own[:1]:
-        flow.inputs.setdefault(target, []).extend([a.maker for a in args if a.maker])
     if kind == "InputLayer":
-        state = args[0].state if args else input_state(flow, _shape(node), name)
+        _note_fed(flow, records_of(flow, node, name), args)
+        state = args[0].state if args else input_state(flow, shape_of(node), name)
         return [Value(state, name if name in flow.records else "")]
-    states = [a.state for a in args]
-    if kind == "BatchNormalization" and states and states[0].last and own:
+    return _layer(flow, node, name, args, [ref.keyword for ref in call])
+
+
+def _model(flow: Flow, node: Node, inner: Graph, name: str, args: list[Value]) -> list[Value]:
+    """A model in the place of a layer; of one that does not say its wiring, who feeds whom in it."""
+    if inner.wired:
+        return run(flow, inner, f"{name}/", args or None)
+    note_readers(flow, [a.state for a in args])
+    makers = fed(flow, inner, f"{name}/", [a.maker for a in args]) or [""]
+    states = _passed(flow, node, name, args, makers)
+    return [Value(state, maker) for state, maker in zip(states, makers, strict=True)]
+
+
+def _layer(flow: Flow, node: Node, name: str, args: list[Value], keywords: Sequence[str]) -> list[Value]:
+    """A layer by the rule of its class; one without weights that stands at several places hands on who made what."""
+    own = records_of(flow, node, name)
+    states, makers = [a.state for a in args], [a.maker for a in args]
+    _note_fed(flow, own, args)
+    if stock(node) == "BatchNormalization" and states and states[0].last and own:
         flow.ranks[own[0]] = len(states[0].last) - 1
-    keywords = [ref.keyword for ref in call]
-    labels = [a.maker for a in args]
     consume(flow, node, own[0] if own else name, states, keywords)
-    out = rule_of(node)(flow, node, name, states, labels)
-    note_readers(flow, states, out)
+    made = rule_of(node)(flow, node, name, states, makers)
+    note_readers(flow, states, made)
     maker = own[-1] if own else ""
     if in_passing(flow, node, own, args):
-        flow.readers.note(ELSE, labels)
-        maker = labels[0]
-    return [Value(state, maker) for state in out]
+        flow.readers.note(ELSE, makers)
+        maker = makers[0]
+    return [Value(state, maker) for state in made]
+
+
+def _note_fed(flow: Flow, own: Sequence[str], args: Sequence[Value]) -> None:
+    """What a layer is given, the first of its records reads."""
+    makers = [a.maker for a in args]
+    flow.readers.note(own[0] if own else ELSE, makers)
+    if own:
+        flow.inputs.setdefault(own[0], []).extend(maker for maker in makers if maker)
 
 
 def _passed(flow: Flow, node: Node, name: str, args: list[Value], makers: Sequence[str]) -> list[State]:

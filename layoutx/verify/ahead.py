@@ -56,8 +56,11 @@ class _Layers:
     run: Callable[[Array], Array]
 
 
-def ahead(first: Begun, second: Begun, left_out: Collection[str], arrays: Sequence[Array]) -> Ahead | None:
-    """The layers at a live Keras model's inputs that the user leaves out; None where there are none.
+AS_THEY_ARE = Ahead(list, list, "")  # nothing stands there
+
+
+def ahead(first: Begun, second: Begun, left_out: Collection[str], arrays: Sequence[Array]) -> Ahead:
+    """The layers at a live Keras model's inputs that the user leaves out; AS_THEY_ARE where there are none.
 
     What they make of the inputs goes to the other model. Where it is the second that has them, and the inputs are
     therefore made already, it is given what they make these of: if a factor and a term is all that each value gets.
@@ -73,13 +76,13 @@ def ahead(first: Begun, second: Begun, left_out: Collection[str], arrays: Sequen
         return Ahead(partial(_each, [one.run for one in layers]), list, "; ".join(text + words for words in told))
     layers = _layers(second, left_out)
     if not layers or second.record is None:
-        return None
+        return AS_THEY_ARE
     samples = probes(second.model, second.record)
     found = [_affine(one.run, sample) if one.names else (np.ones(1), np.zeros(1))
              for one, sample in zip(layers, samples, strict=True)]  # fmt: skip
     formulas = [formula for formula in found if formula is not None and formula[0].all()]
     if len(formulas) < len(found):
-        return None
+        return AS_THEY_ARE
     back = [partial(_undone, factors, terms) for factors, terms in formulas]
     told = [_words(one, "them", sample) for one, sample in zip(layers, samples, strict=True) if one.names]
     text = f"the {second.name} was given the numbers of which the {first.name}'s inputs are what "

@@ -52,19 +52,12 @@ def compare_models(
     Raises:
         UsageError: the given inputs cannot be run by the source or the target.
     """
-    for side, one in (("source", source), ("target", target)):
-        if is_tree(one) and not runs(one):
-            return EndToEnd(note=f"the {side} is a {type(one).__name__} of weights: it cannot be run")
     keras = next((m for m in (source, target) if is_keras(m)), None)
     given = inputs is not None
-    names = tuple(inputs) if isinstance(inputs, Mapping) else names_of(keras) if not given else ()
-    if not given and keras is not None and not has_call(keras):
-        return EndToEnd(note=f"{type(keras).__name__} has no call: run the models in it, each against its counterpart")
-    if given:
-        arrays, made = _listed(inputs, names_of(source)), None
-    else:
-        made = partial(probes, keras, record_of(keras, model), low) if keras is not None else None
-        arrays = enlarged(made() if made is not None else [], far)
+    if why := _unrunnable(source, target, None if given else keras):
+        return EndToEnd(note=why)
+    made = None if given or keras is None else partial(probes, keras, record_of(keras, model), low)
+    arrays = _listed(inputs, names_of(source)) if given else enlarged(made() if made is not None else [], far)
     if far != 1.0 and all(array.dtype.kind != "f" for array in arrays):
         return EndToEnd(note="ids and masks are not larger or smaller")
     if not arrays:
@@ -79,17 +72,39 @@ def compare_models(
                 "the source does not run on these inputs", why=said(error, 200), do=OTHER_INPUTS
             ) from error
         return EndToEnd(note=f"the models were not run: {said(error)}")
-    names = names_of(first) if set(names) == {*names_of(first)} else names
     here, goal = Begun(source, model, "source"), Begun(target, there, "target")
     try:
         passed = ahead(*((goal, here) if swapped else (here, goal)), left_out, arrays)
-        arrays = arrays if passed is None else passed.run(arrays)
+        arrays = passed.run(arrays)
     except LayoutxError as error:
         return EndToEnd(note=f"the layers that were left out at the inputs do not run alone: {error.why or error.what}")
-    end = _best(first, second, arrays, expected, given, names, list if passed is None else passed.turned)
-    if swapped and end.mixed:  # said of the target, whichever of the two was given them in another order
+    end = _best(first, second, arrays, expected, given, _names(inputs, keras, names_of(first)), passed.turned)
+    if swapped:  # said of the target, whichever of the two was given them in another order
         end = replace(end, mixed=tuple(int(at) for at in np.argsort(end.mixed)))
-    return end if passed is None else replace(end, note="; ".join(n for n in (end.note, passed.words) if n))
+    return replace(end, note="; ".join(n for n in (end.note, passed.words) if n))
+
+
+def _unrunnable(source: Any, target: Any, keras: Any) -> str:
+    """Why two models cannot be run; "" where they can.
+
+    Args:
+        keras: the one from whose layers inputs are made, None where they need not be.
+    """
+    for side, one in (("source", source), ("target", target)):
+        if is_tree(one) and not runs(one):
+            return f"the {side} is a {type(one).__name__} of weights: it cannot be run"
+    if keras is not None and not has_call(keras):
+        return f"{type(keras).__name__} has no call: run the models in it, each against its counterpart"
+    return ""
+
+
+def _names(inputs: Any, keras: Any, own: Sequence[str]) -> Sequence[str]:
+    """What the inputs are called, in the order of the model that is run first if these are its `own`; () for no names.
+
+    Those of a mapping are the user's; those that are made are the Keras model's.
+    """
+    names = tuple(inputs) if isinstance(inputs, Mapping) else names_of(keras) if inputs is None else ()
+    return own if set(names) == set(own) else names
 
 
 def _ran(

@@ -233,3 +233,15 @@ def test_real_files(models):
             assert (array.dtype, array.shape) == (tensor.dtype, tensor.shape)
         opened += 1
     assert opened
+
+
+def test_a_program_that_is_not_there_is_no_other_file_of_its_folder(tmp_path):
+    """The one safetensors file of the folder was opened in its place."""
+    save(tmp_path / "other.safetensors", {"w": np.ones(3)}, {})
+    with pytest.raises(UsageError, match=r"there is no file saved_model\.pb"):
+        open_store(tmp_path / "saved_model.pb")
+    assert open_store(tmp_path).format == "safetensors"
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    (tmp_path / "_CHECKPOINT_METADATA").write_text("{}")  # of orbax
+    with pytest.raises(FileError, match="is a SavedModel without variables"):
+        open_store(tmp_path / "saved_model.pb")

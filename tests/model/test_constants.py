@@ -247,3 +247,24 @@ def test_a_table_of_one_row_needs_no_place_where_it_is_zero(typed_first: bool) -
     end = lx.port(source, target).end_to_end
     assert end is not None
     assert end.agrees
+
+
+@pytest.mark.parametrize("name", ["pos_embed", "places"])
+def test_waves_of_one_model_excuse_no_table_of_the_other(name: str, tmp_path: Any) -> None:
+    """A trained table of another length was left out in silence where it was called as the waves are."""
+    import torch
+    from safetensors.torch import save_file
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self, name: str, table: Any) -> None:
+            super().__init__()
+            self.head = nn.Linear(D, 5)
+            self.register_parameter(name, nn.Parameter(table))
+
+    save_file(Net("pos_embed", torch.from_numpy(_waves())).state_dict(), tmp_path / "a.safetensors")
+    target = Net(name, torch.rand(T + 6, D))
+    with pytest.raises(LayoutxError, match="1 tensors of the torch model have no layer"):
+        lx.convert(tmp_path / "a.safetensors", tmp_path / "b.safetensors", to="torch", like=target)
+    with pytest.raises(LayoutxError, match="1 tensors of the torch model have no layer"):
+        lx.port(tmp_path / "a.safetensors", target)

@@ -19,6 +19,7 @@ from layoutx.errors import FileError, LayoutxError, Problems
 from layoutx.job.jobs import options_of
 from layoutx.match import match
 from layoutx.model.mapfile import read_map
+from layoutx.model.mapwrite import Entry, extended, map_text, write_map
 from layoutx.port import port
 
 MODULE = '''
@@ -180,8 +181,6 @@ def test_one_place_twice_and_other_mistakes_are_told_together(tmp_path: Path) ->
 
 def test_strange_names_come_back(tmp_path: Path) -> None:
     """Layers called 0, no or with a colon are quoted; a map in one line stays readable."""
-    from layoutx.model.mapwrite import Entry, extended, map_text
-
     entries = [
         Entry("0", "1.0", "0.9 x"),
         Entry("no", "a: b"),
@@ -195,6 +194,37 @@ def test_strange_names_come_back(tmp_path: Path) -> None:
     path.write_text(extended(path.read_text(), [Entry("l", "w")], read_map(path)))
     assert read_map(path).pairs == {"k": "v", "l": "w"}
     assert read_map(path).skip == ("z",)
+
+
+@pytest.mark.parametrize("place", ["block/conv_01", "a/no_1", "a/to_1", "rnn/layer_0", "a/b_\u00b2", "/x_1"])
+def test_a_place_comes_back_as_it_was(place: str, tmp_path: Path) -> None:
+    """`{to: block, conv: 1}` of block/conv_01 would be another layer."""
+    write_map(tmp_path / "map.yaml", "a", "b", [Entry("l", place)])
+    assert read_map(tmp_path / "map.yaml").pairs == {"l": place}
+
+
+@pytest.mark.parametrize(
+    "text", ["pairs: {a: b,\n  c: d}\n", "'pairs': {a: b}\n", "{pairs: {a: b}}\n", "\ufeffpairs:\n"]
+)
+def test_a_map_that_cannot_be_extended_line_by_line_stays_as_it_is(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "map.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(LayoutxError, match=r"map\.yaml cannot be extended line by line") as caught:
+        write_map(path, "a", "b", [Entry("new", "place")])
+    assert "one `  LAYER: PLACE` a line" in str(caught.value)
+    assert path.read_text(encoding="utf-8") == text
+
+
+def test_blank_lines_and_other_indents_are_the_users(tmp_path: Path) -> None:
+    """Lines of spaces say no indent, and a line that is there is not written again because it stands further in."""
+    path = tmp_path / "map.yaml"
+    path.write_text("pairs:\n      \n    a: b\n")
+    entries = [Entry("new", "place"), Entry("q", "", "choose one", ("x", "y"))]
+    write_map(path, "a", "b", entries)
+    assert path.read_text() == 'pairs:\n      \n    a: b\n    new: place\n    # q: ? x | "y"    # choose one\n'
+    before = path.read_text()
+    write_map(path, "a", "b", entries)
+    assert path.read_text() == before
 
 
 def test_port_says_what_it_needs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from layoutx.errors import LayoutxError
 from layoutx.files.open import open_store
 from layoutx.files.store import Tensor
 from layoutx.model.load import model_of
-from layoutx.model.onnx_nodes import flat
+from layoutx.model.onnx_forms import flat
 from layoutx.spec.registry import registry
 from layoutx.transfer import transfer
 

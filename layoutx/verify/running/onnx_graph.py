@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from layoutx.files.onnx_file import bodies, opset_of
-from layoutx.model.onnx_nodes import DOMAINS, attributes
+from layoutx.model.onnx_forms import attributes
+from layoutx.model.onnx_nodes import DOMAINS
 from layoutx.plan.plan import Array
 from layoutx.verify.live.onnx_live import precision
 

@@ -16,8 +16,8 @@ from layoutx.files.onnx_file import STRING, dtype_of, label, need_onnx, opset_of
 from layoutx.files.open import open_store
 from layoutx.files.store import Store, Tensor
 from layoutx.frozen import frozen
+from layoutx.model.onnx_forms import RECURRENT
 from layoutx.model.onnx_model import opened, shapes_of
-from layoutx.model.onnx_nodes import RECURRENT
 from layoutx.model.onnx_parts import Parts, parts_of
 from layoutx.plan.plan import Array
 from layoutx.verify.made import sized
