@@ -42,6 +42,7 @@ class Report:
         kept: how many tensors of the source are there under their own names, where nothing else was asked for.
         rounded: of these, the name of each that became a narrower dtype -> what it lost.
         tensors_used, tensors_total: of the source, without the leftover ones. keys_written, keys_total: of the target.
+        unwritten: those of the target that no layer gives, and that keep what the target held.
         nbytes, shards: of the tensors that are written, or would be, and in how many files; 0 where nobody counted.
         there: how many of the shards an earlier, stopped run had finished; None where nobody asked.
         exactness: of the whole. seconds: how long it took; None where nobody measured.
@@ -68,6 +69,7 @@ class Report:
     tensors_total: int = 0
     keys_written: int = 0
     keys_total: int = 0
+    unwritten: tuple[str, ...] = ()
     nbytes: int = 0
     shards: int = 1
     there: int | None = field(default=None, compare=False)
@@ -200,7 +202,8 @@ def report_of(
         tensors_used=len(used),
         tensors_total=max(int(source.get("tensors", 0)) - len(job.leftover), len(used)),
         keys_written=len(written),
-        keys_total=len({*job.order, *job.tied}),
+        keys_total=len({*job.order, *job.tied, *job.unwritten}),
+        unwritten=job.unwritten,
         nbytes=moved.nbytes,
         shards=moved.shards,
         exactness=str(worst),

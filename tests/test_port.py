@@ -53,6 +53,22 @@ def test_levels(folder: Path, level: str, said: str, capsys: pytest.CaptureFixtu
         np.testing.assert_array_equal(after[name], array)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        ["port", "m.safetensors", "ported_here:make"],
+        ["convert", "m.safetensors", "--to", "torch", "--like", "m.safetensors"],
+    ],
+)
+def test_what_keeps_its_start_is_named(folder: Path, call: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    call = [*call, "-o", "out.safetensors", "--from", "torch", "--verify", "none", "--report", "page.html"]
+    assert main([*call, "--skip", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "2 of 4 source tensors used, 2 of 4 target keys written." in said
+    assert "2 target keys keep what the target held: 2." in said
+    assert "2 target keys keep what the target held: 2." in (folder / "page.html").read_text()
+
+
 def test_the_result_as_a_page(folder: Path) -> None:
     call = ["port", "m.safetensors", "ported_here:make", "-o", "out.safetensors", "--from", "torch", "--no-compare"]
     assert main([*call, "--report", "out.safetensors"]) == 2

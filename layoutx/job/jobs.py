@@ -136,6 +136,7 @@ class Job:
         leftover: source tensor -> why no layer owns it.
         order: output names in the order in which they are written.
         tied: output names that share the numbers of another one.
+        unwritten: trained tensors of the target that no layer gives; they keep what they hold there.
         stacked: output name -> the layer of a tensor of the target that it is, where that holds many.
         kept: output name -> the stored tensor that is there as it was, whatever layer it belongs to.
     """
@@ -150,6 +151,7 @@ class Job:
     tied: Mapping[str, str] = field(default_factory=dict)
     stacked: Mapping[str, Part] = NOTHING
     kept: Mapping[str, Tensor] = NOTHING
+    unwritten: tuple[str, ...] = ()
 
     def read(self) -> Iterator[Tensor]:
         """The source tensors that it reads, layer by layer."""

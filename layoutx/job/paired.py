@@ -20,7 +20,7 @@ from layoutx.model.bindings import refine_of
 from layoutx.model.constants import untrained
 from layoutx.model.keyed import Keyed, keyed_view
 from layoutx.model.load import with_forms
-from layoutx.model.match import Pair, pair
+from layoutx.model.match import MOST_READ, Pair, pair
 from layoutx.model.matching.made import orders_of
 from layoutx.model.matching.wiring import wires_of
 from layoutx.model.order import in_order
@@ -133,7 +133,15 @@ def plan_into_keyed(model: ModelRecord, keyed: Keyed, registry: Registry, option
     written = set(job.order)
     order = tuple(tensor.name for tensor in keyed.tensors.values() if tensor.name in written)
     tied = {keyed.tensors[name].name: keyed.tensors[first].name for name, first in keyed.tied.items()}
-    return replace(job, order=order, tied=tied)
+    return replace(job, order=order, tied=tied, unwritten=_unwritten(pairs, keyed))
+
+
+def _unwritten(pairs: Sequence[Pair], keyed: Keyed) -> tuple[str, ...]:
+    taken = {full for match in pairs for full in match.candidate.names.values()}
+    held = taken | {keyed.tied.get(name, name) for name in taken}
+    rest = {n: t for n, t in keyed.tensors.items() if n not in held and keyed.tied.get(n, n) not in held}
+    free = untrained(rest) if len(rest) <= MOST_READ else {}
+    return tuple(tensor.name for name, tensor in rest.items() if name not in free)
 
 
 def _fit_pair(bound: BoundForm, match: Pair, shapes: Mapping[str, tuple[int, ...]], refine: Mapping[str, str]) -> Plan:
@@ -219,7 +227,14 @@ def plan_from_keyed(keyed: Keyed, model: ModelRecord, registry: Registry, option
     raise_all(problems, f"{len(problems)} layers cannot be converted to {model.framework}")
     rest = keyed.tensors.keys() - {full for match in pairs for full in match.candidate.names.values()}
     leftover = {**keyed.beside, **untrained({keyed.tensors[name].name: keyed.tensors[name] for name in rest})}
-    return replace(job_of(model, model.framework, layers, skipped), source=keyed.framework, leftover=leftover)
+    job = job_of(model, model.framework, layers, skipped)
+    return replace(job, source=keyed.framework, leftover=leftover, unwritten=_untouched(model, job))
+
+
+def _untouched(target: ModelRecord, job: Job) -> tuple[str, ...]:
+    owned = (tensor.name for record in target.layers if record.form for tensor in record.tensors.values())
+    written = set(job.order)
+    return tuple(name for name in owned if name not in written)
 
 
 def _keyed_bound(match: Pair, keyed: Keyed, bound: BoundForm, refine: Mapping[str, str]) -> BoundForm:
@@ -270,4 +285,5 @@ def plan_between(source: ModelRecord, target: ModelRecord, registry: Registry, o
             LayerJob(record, plan, record.tensors, targets, goal.name, refine, refine, known=known, alike=match.alike)
         )
     raise_all(problems, f"{len(problems)} layers cannot be converted")
-    return job_of(source, target.framework, layers, skipped)
+    job = job_of(source, target.framework, layers, skipped)
+    return replace(job, unwritten=_untouched(target, job))

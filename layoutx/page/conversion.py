@@ -11,6 +11,7 @@ from layoutx.page.model import Told
 from layoutx.page.table import Cell, difference, number, table
 from layoutx.report import Report
 from layoutx.show.alike_text import exchange_text
+from layoutx.show.kept_text import unwritten_text
 from layoutx.show.report_lines import LayerLine
 
 HEADS = ("layer", "from, to", "tensors", "exactness", "difference", "proof")
@@ -52,6 +53,7 @@ def _row(line: LayerLine) -> list[Cell | str]:
 def _keys(report: Report) -> Html:
     used = f"{report.tensors_used} of {report.tensors_total} source tensors used"
     parts = [tag("p", f"{used}, {report.keys_written} of {report.keys_total} target keys written.")]
+    parts += [tag("p", text) for text in unwritten_text(report)]
     keys: list[list[Cell | str]] = []
     for line in report.layers:
         for tensor in line.tensors:

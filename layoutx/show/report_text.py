@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layoutx.show.alike_text import exchange_text, given_text, placed_text
-from layoutx.show.kept_text import kept_answer, rounded_text
+from layoutx.show.kept_text import kept_answer, rounded_text, unwritten_text
 from layoutx.show.left_text import left_out
 from layoutx.show.recognised_text import recognised
 from layoutx.show.settings_text import apart_text, without_text
@@ -47,7 +47,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "kept": report.kept,
         "rounded": dict(report.rounded),
         "tensors": {"used": report.tensors_used, "of": report.tensors_total},
-        "keys": {"written": report.keys_written, "of": report.keys_total},
+        "keys": {"written": report.keys_written, "of": report.keys_total, "unwritten": list(report.unwritten)},
         "bytes": report.nbytes,
         "shards": report.shards,
         "there": report.there,
@@ -226,6 +226,7 @@ def _summary(report: Report) -> Iterator[str]:
     used = f"{report.tensors_used} of {report.tensors_total} source tensors used"
     keys = f"{report.keys_written} of {report.keys_total} target keys {'made, none written' if dry else 'written'}"
     yield f"{used}, {keys}. Round trip {clean(report.round_trip, 400)}."
+    yield from unwritten_text(report)
     if report.weightless:
         names = Counter(report.weightless.values())
         text = ", ".join(f"{clean(name)}{f' ×{count}' if count > 1 else ''}" for name, count in names.items())

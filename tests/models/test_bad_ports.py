@@ -205,6 +205,8 @@ def test_skip_leaves_the_rest_and_says_so(saved, tmp_path: Path) -> None:
     before = module.head[2].weight.detach().clone()
     report = port(trained("cnn"), module, skip=["scores"])
     assert report.skipped == {"scores": "left out by --skip"}
+    assert report.unwritten == ("head.2.weight", "head.2.bias")
+    assert (report.keys_written, report.keys_total) == (11, 13)
     assert report.end_to_end.agrees is False  # compared all the same: a head of its own gives other numbers
     assert "the whole models do not (scores left out)" in str(report).replace("\n", " ")
     np.testing.assert_array_equal(module.head[2].weight.detach().numpy(), before.numpy())

@@ -10,6 +10,7 @@ from typing import Any
 
 from layoutx.model.keyed import Keyed
 from layoutx.model.matching.doubts import beside, disordered, kept
+from layoutx.model.matching.groups import together
 from layoutx.model.matching.habits import contradicted, unruly
 from layoutx.model.matching.names import Said, all_named, likeness, rarity, said_of, series_of, shifted, shifts
 from layoutx.model.matching.neighbours import Neighbours, known_as
@@ -246,33 +247,6 @@ def _values(found: Clues, rest: Mapping[str, Sequence[int]], keyed: Keyed, score
         share, roles = found.read[key]
         if roles:
             scores[key][NUMBERS] = SAME_NUMBERS * (1 + share) / 2
-
-
-def together(options: Mapping[str, Sequence[Candidate]], rest: Mapping[str, Sequence[int]]) -> list[list[str]]:
-    """Layers in groups that have no place in common with each other."""
-    leader: dict[str, str] = {}
-    owner: dict[int, str] = {}  # id of a candidate -> a layer that has it
-
-    def first(name: str) -> str:
-        while leader.setdefault(name, name) != name:
-            leader[name] = name = leader[leader[name]]
-        return name
-
-    alike: dict[tuple[int, int], str] = {}  # ids of a layer's places, and of those that are left -> the first with them
-    for name, own in rest.items():
-        if alike.setdefault((id(options[name]), id(own)), name) != name:
-            leader[first(f"here {alike[id(options[name]), id(own)]}")] = first(f"here {name}")
-            continue
-        for candidate in (options[name][at] for at in own):
-            if owner.setdefault(id(candidate), name) != name:  # layers alike have the same candidates
-                leader[first(f"here {owner[id(candidate)]}")] = first(f"here {name}")
-                continue
-            for full in candidate.names.values():
-                leader[first(f"there {full}")] = first(f"here {name}")
-    groups: dict[str, list[str]] = {}
-    for name in rest:
-        groups.setdefault(first(f"here {name}"), []).append(name)
-    return list(groups.values())
 
 
 def _ranked(found: Clues, rest: Mapping[str, Sequence[int]], scores: Table) -> None:

@@ -14,6 +14,7 @@ from layoutx.model.keyed import Keyed
 from layoutx.model.matching import evidence as ev
 from layoutx.model.matching.assignment import PLACED, assigned, exchanged
 from layoutx.model.matching.evidence import Clues, Scores, Table
+from layoutx.model.matching.groups import together
 from layoutx.model.matching.neighbours import known_as
 from layoutx.model.matching.values import Numbers
 from layoutx.model.places import Candidate
@@ -119,7 +120,7 @@ def _rest(clues: Clues, outcome: Outcome) -> dict[str, list[int]]:
 def _fixed(clues: Clues, rest: Mapping[str, Sequence[int]], scores: Table, enough: float, outcome: Outcome) -> bool:
     """Solve each group of layers that share places, and keep what is sure enough; whether anything was."""
     any_fixed = False
-    for group in ev.together(clues.options, rest):
+    for group in together(clues.options, rest):
         for name, at, margin, against in _solved(clues, rest, group, scores):
             if margin < enough:
                 continue
