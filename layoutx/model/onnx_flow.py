@@ -51,13 +51,17 @@ def wired(graph: Any, parts: Parts, shapes: Mapping[str, Shape]) -> tuple[list[L
 
 def _walk(walk: Walk, graph: Any) -> None:
     flow, parts = walk.flow, walk.parts
-    ends = {span[-1]: (name, span) for name, own in parts.spans.items() for span in own}
+    spans = [(name, span) for name, own in parts.spans.items() for span in own]
+    ends = {span[-1]: (name, span) for name, span in spans}
+    begin = {span[0]: span for name, span in spans if parts.records[name].class_name in MAPS}
     for i, node in enumerate(graph.node):
         if node.output and node.output[0] in parts.consts:
             continue
         if i in parts.fused and node.op_type not in ("Reshape", "Squeeze"):
             flow.values[node.output[0]] = flow.values.get(parts.fused[i], Value())
             continue
+        if i in begin:
+            _spelled(walk, graph, begin[i])
         if i not in parts.inner:
             _node(walk, node, parts.owner.get(i, ""))
         if i in ends:
@@ -105,8 +109,7 @@ def _node(walk: Walk, node: Any, record: str) -> None:
     ins = [value for value in every if value is not None]
     found = walk.parts.records.get(record)
     same = flow.readers.given(record, [value.of for value in ins], found is None and node.op_type == "Identity")
-    reads = {node.op_type} if found is None else {node.op_type, found.class_name}
-    if reads & MAPS and ins and ins[0].dims is not None:
+    if node.op_type in MAPS and record not in walk.parts.spans and ins and ins[0].dims is not None:
         read_map(flow, ins[0].dims)
     if found is not None and found.form:
         first = ins[:1] if node.op_type in RECURRENT else ins  # the states are zeros of a shape that is asked for
@@ -126,6 +129,15 @@ def _node(walk: Walk, node: Any, record: str) -> None:
         dims = made[k] if k < len(made) else None
         lost = next((v.lost for v in ins[:1] if v.dims is None and v.lost), "") or f"{node.op_type} {node.name}".strip()
         flow.values[name] = Value(dims, makers, "" if dims is not None else lost, same)
+
+
+def _spelled(walk: Walk, graph: Any, span: Sequence[int]) -> None:
+    """A group norm of many nodes reads a map: torch's is made of an instance norm, TensorFlow's has channels last."""
+    given = graph.node[span[0]].input
+    dims = next((v.dims for n in given if (v := walk.flow.values.get(n)) is not None), None)
+    if dims is not None:
+        first = any(graph.node[i].op_type == "InstanceNormalization" for i in span)
+        read_map(walk.flow, dims if first else (dims[0], dims[-1], *dims[1:-1]))
 
 
 def read_map(flow: Flow, dims: Sequence[Dim]) -> None:
