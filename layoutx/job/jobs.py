@@ -210,13 +210,14 @@ def _unformed(record: LayerRecord) -> ConversionError:
     held = record.note.endswith(NOT_KERAS) and any("/" in name for name in record.tensors)  # layers of its own
     numbered = not record.class_name and all(name.rpartition("/")[2].isdigit() for name in record.tensors)
     what = f"layer {record.name}: layoutx has no form for the class {record.class_name or 'unknown'}"
-    return ConversionError(
-        what,
-        where=f"tensors: {tensors}",
-        why=record.note,
-        do=f"{LIVE if held or numbered else ''}name its form (--form {record.name}=FORM), leave it out "
-        f"(--skip {record.name}), or add a spec (docs/writing-a-spec.md)",
-    )
+    if "quantised" in record.note:
+        do = f"give the model as it was before it was quantised, or leave the layer out (--skip {record.name})"
+    else:
+        do = (
+            f"{LIVE if held or numbered else ''}name its form (--form {record.name}=FORM), leave it out "
+            f"(--skip {record.name}), or add a spec (docs/writing-a-spec.md)"
+        )
+    return ConversionError(what, where=f"tensors: {tensors}", why=record.note, do=do)
 
 
 def bound_layers(

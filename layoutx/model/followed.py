@@ -129,7 +129,7 @@ def _axis_error(seen: _Seen, record: LayerRecord, bound: BoundForm) -> Conversio
     axis = lost[1] if lost else next((a for a in AXES if a in bound.sizes), "")
     if not axis or axis in record.refine or (seen.same and KEEPS_LAST not in record.note):
         return None
-    size = bound.sizes.get(axis, 0)
+    size = bound.sizes.get(axis, 0) * (bound.sizes.get("group", 1) if axis == "channel" else 1)
     blind = seen.unwired or (not seen.same and UNKNOWN in record.note)
     if not lost and (not blind or bound.kind.name in MAPS or seen.anothers(size, bound, axis)):
         return None

@@ -9,6 +9,7 @@ from typing import Any
 from layoutx.files.names import refusal_of
 from layoutx.files.store import NOTHING
 from layoutx.frozen import frozen
+from layoutx.model.counted import offsets, resolve, resolved
 from layoutx.model.entry import (
     MAPPING,
     bad_config,
@@ -30,9 +31,11 @@ SAID = "live data_format"  # config key of keras_opened, none of Keras': where a
 MOVED = "live parts"  # likewise: what each axis of its output is made of, of a layer that only moves numbers
 NUMBERS = "live numbers"  # likewise, of an input that is none of the model's: positions that its code makes itself
 GIVEN = "live given"  # likewise, of an input of a layer of the user's own: other layers make what it is given
+LIVE = "live class"  # likewise, of a graph that keras_wired made ("layer", "model"); its ends count from 0
 VARIABLE = "Variable"  # the class of a weight that a layer of the user's own holds beside its layers (keras_opened)
 PARTS = ("layer", "backward_layer", "cell")  # config keys under which a wrapper keeps what it wraps
 HOLDS = {*PARTS, "cells"}
+SEQUENTIAL = (Ref(""),)  # the inputs of a Sequential model, which names none
 
 
 @frozen
@@ -222,7 +225,7 @@ def _sequential(class_name: str, name: str, entries: list[Any], shape: Any, wher
         nodes.append(node)
         taken.add(node.name)
         last = Ref(node.name)
-    return Graph(name, class_name, tuple(nodes), (Ref(""),), (last,), True, {n.name: n for n in nodes})
+    return Graph(name, class_name, tuple(nodes), SEQUENTIAL, (last,), True, {n.name: n for n in nodes})
 
 
 def _unique(node: Node, taken: Set[str], i: int) -> str:
@@ -243,14 +246,25 @@ def _functional(class_name: str, name: str, body: Mapping[str, Any], entries: li
         if not isinstance(entry.get("inbound_nodes", []), list):
             raise bad_config(f'inbound_nodes of layer "{node.name}" is not a list', where)
         nodes[node.name] = node
-    offsets = _offsets(nodes, refs_of(body.get("output_layers", [])))
-    fixed = {n.name: _resolved(n, nodes, offsets, where) for n in nodes.values()}
+    calls = {name: node.calls for name, node in nodes.items()}
+    models = [name for name, node in nodes.items() if node.inner is not None]
+    own = () if LIVE in body else [name for name in models if _is_functional(nodes[name])]
+    between, ends = offsets(calls, models, own, body)
+    fixed = {name: _rewired(node, resolved(node.calls, calls, between, where)) for name, node in nodes.items()}
     no_circle({name: node.calls for name, node in fixed.items()}, where)
     inputs, outputs = (
-        tuple(_resolve(ref, nodes, offsets, where) for ref in refs_of(body.get(key, [])))
+        tuple(resolve(ref, calls, ends, where) for ref in refs_of(body.get(key, [])))
         for key in ("input_layers", "output_layers")
     )
     return Graph(name, class_name, tuple(fixed.values()), inputs, outputs, True, fixed)
+
+
+def _is_functional(node: Node) -> bool:
+    return node.inner is not None and node.inner.inputs != SEQUENTIAL and node.config.get(LIVE) != "layer"
+
+
+def _rewired(node: Node, calls: Calls) -> Node:
+    return node if calls == node.calls else replace(node, calls=calls)
 
 
 def _clean(entries: Iterable[Any]) -> bool:
@@ -261,31 +275,3 @@ def _clean(entries: Iterable[Any]) -> bool:
         names.append(mapping_of(entry.get("config")).get("name"))
     texts = [name for name in names if name is not None]
     return all(isinstance(text, str) for text in texts) and not refusal_of(texts)
-
-
-def _offsets(nodes: Mapping[str, Node], outputs: Iterable[Ref]) -> dict[str, int]:
-    """1 for nested models whose call numbers start at 1: Keras 2 counts the model's own construction as call 0."""
-    models = {name: node for name, node in nodes.items() if node.inner is not None}
-    used: dict[str, int] = {}
-    for ref in (*(r for n in nodes.values() for c in n.calls for r in c), *outputs) if models else ():
-        used[ref.layer] = max(used.get(ref.layer, ref.call), ref.call)
-    return {name: 1 for name, last in used.items() if name in models and last >= len(models[name].calls)}
-
-
-def _resolved(node: Node, nodes: Mapping[str, Node], offsets: Mapping[str, int], where: str) -> Node:
-    """A layer whose calls count the calls of others as the graph does."""
-    calls = tuple([tuple([_resolve(ref, nodes, offsets, where) for ref in call]) for call in node.calls])
-    return node if calls == node.calls else replace(node, calls=calls)
-
-
-def _resolve(ref: Ref, nodes: Mapping[str, Node], offsets: Mapping[str, int], where: str) -> Ref:
-    node = nodes.get(ref.layer)
-    if node is None:
-        raise bad_config(f'The wiring names a layer "{ref.layer}" that the model does not have', where)
-    offset = offsets.get(ref.layer, 0)
-    call = ref.call - offset
-    if not 0 <= call < max(1, len(node.calls)):
-        raise bad_config(
-            f'The wiring uses call {ref.call} of layer "{ref.layer}", which has {len(node.calls)} calls', where
-        )
-    return replace(ref, call=call) if offset else ref

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from layoutx.model.graph import GIVEN, MOVED, SAID, VARIABLE
+from layoutx.model.graph import GIVEN, LIVE, MOVED, SAID, VARIABLE
 from layoutx.model.keras_called import calls_of, own_graph, untouched
 from layoutx.model.keras_moved import moved
 from layoutx.model.keras_own import computed
@@ -127,7 +127,8 @@ def _model(layer: Any, held: list[Any]) -> dict[str, Any]:
     calls = graph or calls_of(layer, held)  # before the layers in it are told: theirs are made by it
     told = [_told(one) for one in held]
     body = wired(layer, calls, held, told, whole=graph is not None)
-    body = body or {"name": layer.name, "layers": told, "unwired": True, **_said(layer)}
+    kind = "layer" if graph is None else "model"
+    body = body or {"name": layer.name, "layers": told, "unwired": True, LIVE: kind, **_said(layer)}
     return {"class_name": type(layer).__name__, **_whose(layer), "config": body}
 
 

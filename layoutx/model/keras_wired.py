@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from layoutx.model.graph import NUMBERS, Graph, graph_of
+from layoutx.model.graph import LIVE, NUMBERS, Graph, graph_of
 from layoutx.model.keras_called import Calls, Entry, nodes_of, operation_entry
 from layoutx.model.keras_rules import follows
 
@@ -30,6 +30,7 @@ def wired(
     body = _body(layer.name, held, entries, calls) if calls is not None else None
     if calls is None or body is None:
         return None
+    body[LIVE] = "model" if whole else "layer"
     sure = whole or (not calls.sized and _followed(graph_of({"class_name": "Functional", "config": body})))
     return body if sure else {**body, "unwired": True, "passes": calls.even}
 

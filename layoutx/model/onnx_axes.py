@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from layoutx.frozen import frozen
-from layoutx.model.axes import Axis, Cat, Dim, Item, Use, axes_in, refinement, same_order
+from layoutx.model.axes import Axis, Cat, Dim, Item, Use, axes_in, refinement, same_order, size_of
 from layoutx.model.onnx_sizes import Size
 from layoutx.model.pieces import pieces
 from layoutx.model.readers import ELSE, Readers
@@ -38,7 +38,7 @@ class Flow:
     Attributes:
         maps: axes of a map (those not of length one) -> its axes, channels first; known once a spatial node reads or
             makes it, which may be after it was flattened or taken apart.
-        splits: an axis taken apart by a Reshape -> its parts.
+        splits: an axis taken apart by a Reshape -> its parts; cut: each part -> that axis.
         inputs: axes of the model's own inputs that could be a map, while no spatial node has said so.
         sizes: computed shapes, by value name.
         given: an axis of the model's own inputs, of sequences too -> its place there.
@@ -50,6 +50,7 @@ class Flow:
     maps: dict[frozenset[int], tuple[Axis, ...]] = field(default_factory=dict)
     channels: set[int] = field(default_factory=set)
     splits: dict[int, tuple[Axis, ...]] = field(default_factory=dict)
+    cut: dict[int, Axis] = field(default_factory=dict)
     inputs: set[int] = field(default_factory=set)
     uses: dict[str, dict[str, list[tuple[Value, tuple[Dim, ...], int | None]]]] = field(
         default_factory=dict
@@ -107,7 +108,7 @@ class Orders:
 
 def orders(flow: Flow, dim: Dim) -> Orders | str:
     """Both orders of one dimension of the graph; a reason where they cannot be told."""
-    items = _apart(flow, dim)
+    items = _apart(flow, whole(flow, dim))
     real = [x for x in items if isinstance(x, Cat) or x.size != 1]
     if len(real) == 1 and isinstance(real[0], Cat):
         return _of_cat(flow, real[0])
@@ -124,9 +125,46 @@ def orders(flow: Flow, dim: Dim) -> Orders | str:
         return Orders(last, first, "last") if ids == [a.id for a in last] else "its map is flattened in another order"
     if len(axes) > 1 and any(a.id in flow.channels for a in axes):
         return _of_part(flow, axes)
-    if len(axes) > 1 and any(a.id in flow.inputs for a in axes):
+    runs = _runs(flow, axes)
+    if len(runs) > 1 and any(axis.id in flow.channels for axis, _ in runs):
+        return _of_runs(flow, runs)
+    if len(axes) > 1 and any(_uncut(flow, a).id in flow.inputs for a in axes):
         return "the model's own input is flattened, whose channels may stand first or last"
     return Orders(tuple(real), tuple(real))
+
+
+def _uncut(flow: Flow, axis: Axis) -> Axis:
+    """The axis of which this one is a part, whatever was cut on the way."""
+    while axis.id in flow.cut:
+        axis = flow.cut[axis.id]
+    return axis
+
+
+def _runs(flow: Flow, axes: Sequence[Axis]) -> list[tuple[Axis, Dim]]:
+    """Neighbours that are parts of one axis, in whatever order: that axis, and they."""
+    found: list[tuple[Axis, Dim]] = []
+    for axis in axes:
+        of = _uncut(flow, axis)
+        if found and found[-1][0].id == of.id:
+            found[-1] = (of, (*found[-1][1], axis))
+        else:
+            found.append((of, (axis,)))
+    return found
+
+
+def _of_runs(flow: Flow, runs: Sequence[tuple[Axis, Dim]]) -> Orders | str:
+    """A map whose channels were cut and dealt out anew (a shuffle of groups) is one in which they lie so."""
+    found = flow.maps.get(_key([axis for axis, _ in runs]))
+    if found is None or any(axis.size is None or size_of(run) != axis.size for axis, run in runs):
+        return "a part of a map's channels is flattened with something else"
+    order = [a.id for a in found if a.size != 1]
+    last = sorted(order, key=lambda a: a in flow.channels)
+    own = [axis.id for axis, _ in runs]
+    if own not in (order, last):
+        return "its map is flattened in another order"
+    run = {axis.id: items for axis, items in runs}
+    here, there = (tuple(x for a in ids for x in run[a]) for ids in (last, order))
+    return Orders(here, there, "last" if own == last != order else "")
 
 
 def _of_part(flow: Flow, axes: Sequence[Axis]) -> Orders | str:
@@ -141,6 +179,20 @@ def _of_part(flow: Flow, axes: Sequence[Axis]) -> Orders | str:
     if tuple(axes) not in (last, first):
         return "a part of a map is flattened in another order"
     return Orders(last, first, "last" if tuple(axes) == last else "")
+
+
+def whole(flow: Flow, dim: Dim) -> Dim:
+    """The dimension with parts that lie together as a Reshape cut them made one axis again."""
+    out: list[Item] = []
+    for item in dim:
+        out.append(item)
+        axis = flow.cut.get(item.id) if isinstance(item, Axis) else None
+        if axis is None:
+            continue
+        parts = [p.id for p in flow.splits[axis.id] if p.size != 1]
+        if [x.id for x in out[-len(parts) :]] == parts:
+            out[-len(parts) :] = whole(flow, (axis,))
+    return tuple(out)
 
 
 def _apart(flow: Flow, dim: Dim) -> Dim:

@@ -51,13 +51,17 @@ def wired(graph: Any, parts: Parts, shapes: Mapping[str, Shape]) -> tuple[list[L
 
 def _walk(walk: Walk, graph: Any) -> None:
     flow, parts = walk.flow, walk.parts
-    ends = {span[-1]: (name, span) for name, own in parts.spans.items() for span in own}
+    spans = [(name, span) for name, own in parts.spans.items() for span in own]
+    ends = {span[-1]: (name, span) for name, span in spans}
+    begin = {span[0]: span for name, span in spans if parts.records[name].class_name in MAPS}
     for i, node in enumerate(graph.node):
         if node.output and node.output[0] in parts.consts:
             continue
         if i in parts.fused and node.op_type not in ("Reshape", "Squeeze"):
             flow.values[node.output[0]] = flow.values.get(parts.fused[i], Value())
             continue
+        if i in begin:
+            _spelled(walk, graph, begin[i])
         if i not in parts.inner:
             _node(walk, node, parts.owner.get(i, ""))
         if i in ends:
@@ -105,7 +109,7 @@ def _node(walk: Walk, node: Any, record: str) -> None:
     every = [None if n in walk.parts.consts else flow.values.get(n, Value()) for n in node.input if n]
     ins = [value for value in every if value is not None]
     same = flow.readers.given(record, [value.of for value in ins], found is None and node.op_type == "Identity")
-    if ins and ins[0].dims is not None and _reads_map(node, found):
+    if node.op_type in MAPS and record not in walk.parts.spans and ins and ins[0].dims is not None:
         read_map(flow, ins[0].dims)
     if found is not None:
         flow.fed.setdefault(record, []).extend(m for v in _data(node, found, ins) for m in v.makers)
@@ -116,10 +120,6 @@ def _node(walk: Walk, node: Any, record: str) -> None:
     for k, name in enumerate(node.output):
         dims = made[k] if k < len(made) else None
         flow.values[name] = Value(dims, makers, "" if dims is not None else _end(node, ins), same)
-
-
-def _reads_map(node: Any, record: LayerRecord | None) -> bool:
-    return node.op_type in MAPS or (record is not None and record.class_name in MAPS)
 
 
 def _data(node: Any, record: LayerRecord, ins: Sequence[Value]) -> Sequence[Value]:
@@ -144,6 +144,15 @@ def _end(node: Any, ins: Sequence[Value]) -> str:
     """Where dims that are lost behind a node ended: in it, if its first input still had them."""
     before = ins[0].lost if ins and ins[0].dims is None else ""
     return before or f"{node.op_type} {node.name}".strip()
+
+
+def _spelled(walk: Walk, graph: Any, span: Sequence[int]) -> None:
+    """A group norm of many nodes reads a map: torch's is made of an instance norm, TensorFlow's has channels last."""
+    given = graph.node[span[0]].input
+    dims = next((v.dims for n in given if (v := walk.flow.values.get(n)) is not None), None)
+    if dims is not None:
+        first = any(graph.node[i].op_type == "InstanceNormalization" for i in span)
+        read_map(walk.flow, dims if first else (dims[0], dims[-1], *dims[1:-1]))
 
 
 def read_map(flow: Flow, dims: Sequence[Dim]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from math import prod
 
 from layoutx.model.axes import Axis, Dim, Item, size_of
-from layoutx.model.onnx_axes import Flow, Shape
+from layoutx.model.onnx_axes import Flow, Shape, whole
 
 Sizes = list[int | None]
 
@@ -68,7 +68,7 @@ def _dealt(flow: Flow, name: str, items: list[Item], target: Sequence[int]) -> t
             have *= size_of((rest[0],)) or 0
             dim.append(rest.pop(0))
         if have == size:
-            out.append(tuple(dim))
+            out.append(whole(flow, tuple(dim)))
             continue
         parts = _split(flow, name, rest.pop(0), target[len(out) :]) if rest and not dim else None
         if parts is None:
@@ -92,6 +92,7 @@ def _split(flow: Flow, name: str, item: Item, target: Sequence[int]) -> tuple[Ax
     letters = {3: "hwc", 2: "tc"}.get(len(sizes), "") or [f"d{i}" for i in range(len(sizes))]
     parts = tuple(flow.axis(letter, name, n) for letter, n in zip(letters, sizes, strict=True))
     flow.splits[item.id] = parts
+    flow.cut |= dict.fromkeys((p.id for p in parts), item)
     return parts
 
 

@@ -87,7 +87,7 @@ class _Search(Tree):
             return None
         self.seen.extend(times.values())
         beta = self._joined(times[x], times[means[0]], means[0], root) if means else None
-        if means and beta is None:
+        if means and beta is None and not self._subtracted(times[x], times[means[0]], means[0], root):
             return None
         if _last(root.axes):
             rank, of = len(root.axes), root.of
@@ -108,19 +108,23 @@ class _Search(Tree):
         return _norm(op, config, own, bias, span) if self._alone(span) and of in self.nodes[span[0]].input else None
 
     def _around(self, value: str, last: int) -> str:
-        """What Keras takes apart into groups before a group norm and puts together after it; "" if it does not."""
+        """What Keras takes apart into groups before a group norm and puts together after it; "" if it does not.
+
+        A Flatten after it is one Reshape with that (TensorFlow joins them): it is the norm's no longer.
+        """
         before, after = self.node(value, "Reshape"), self.reads(self.nodes[last].output[0])
         if before is None or len(after) != 1 or after[0] < 0 or self.nodes[after[0]].op_type != "Reshape":
             return ""
-        self.seen.append(after[0])
+        here, there = (self.shapes.get(x) for x in (before.input[0], self.nodes[after[0]].output[0]))
+        if here is None or there is None or len(here) == len(there):
+            self.seen.append(after[0])
         return str(before.input[0])
 
     def _joined(self, scaled: int, shift: int, mean: str, root: Root) -> Tensor | None:
         """The beta of `scaled + (beta - shift)`, or of `scaled + (beta + shift)` where the mean is negative already."""
         negative = self.node(mean, "Neg")
-        found = self.averaged(negative.input[0] if negative is not None else mean)
         after = self.reads(self.nodes[shift].output[0])
-        if found is None or found[1] != root.axes or self.plain(found[0]) != self.plain(root.of) or len(after) != 1:
+        if not self._mean_of(root, negative.input[0] if negative is not None else mean) or len(after) != 1:
             return None
         node = self.nodes[after[0]] if after[0] >= 0 else None
         if node is None or node.op_type != ("Add" if negative is not None else "Sub"):
@@ -136,6 +140,27 @@ class _Search(Tree):
             return None
         self.seen.extend((after[0], last[0]))
         return beta
+
+    def _subtracted(self, scaled: int, shift: int, mean: str, root: Root) -> bool:
+        """Whether `scaled - shift` follows, of a norm without a beta; or `scaled + shift` of a negative mean."""
+        negative = self.node(mean, "Neg")
+        both = [self.nodes[scaled].output[0], self.nodes[shift].output[0]]
+        after = self.reads(both[1])
+        if not self._mean_of(root, negative.input[0] if negative is not None else mean):
+            return False
+        if len(after) != 1 or after[0] < 0 or self.reads(both[0]) != after:
+            return False
+        node = self.nodes[after[0]]
+        ends = list(node.input)
+        if (node.op_type, ends) != ("Sub", both) if negative is None else node.op_type != "Add" or {*ends} != {*both}:
+            return False
+        self.seen.append(after[0])
+        return True
+
+    def _mean_of(self, root: Root, mean: str) -> bool:
+        """Whether this is the mean that a norm subtracts."""
+        found = self.averaged(mean)
+        return found is not None and found[1] == root.axes and self.plain(found[0]) == self.plain(root.of)
 
     def _bias(self, at: int, scale: Tensor, rank: int, op: str) -> Tensor | None:
         """What the node after it adds, if that is as many numbers in the same place."""

@@ -31,8 +31,9 @@ class Layer:
 
     @property
     def signature(self) -> tuple[str, ...]:
-        """What decides how it would be stored: its kind, sizes, facts and axes."""
-        return (self.bound.kind.name, *map(repr, (self.bound.sizes, self.bound.facts, self.refine)))
+        """What decides how it would be stored: its kind, sizes, labels (both directions or one), facts and axes."""
+        bound = self.bound
+        return (bound.kind.name, *map(repr, (bound.sizes, bound.labels, bound.facts, self.refine)))
 
 
 @frozen

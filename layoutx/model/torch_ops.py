@@ -11,6 +11,7 @@ from layoutx.model.onnx_axes import Flow, Shape, Value
 from layoutx.model.onnx_blocks import unfolded
 from layoutx.model.onnx_rules import rule_of, spatial
 from layoutx.model.onnx_sizes import wanted_of
+from layoutx.model.torch_picked import expanded, indexed, listed, repeated, select
 from layoutx.model.torch_program import Op, Ref
 
 Dims = tuple[Dim, ...] | None
@@ -67,8 +68,6 @@ LOCAL = frozenset(
             "zeropad2d",
             "slice",
             "narrow",
-            "expand",
-            "repeat",
         ],
     ]
 )
@@ -128,14 +127,6 @@ def _pooled(flow: Flow, op: Op, ins: Sequence[Value], out: Shape) -> Dims:
     return spatial(flow, op.outputs[0], dims, out, dims[1] if dims and len(dims) > 1 else None)
 
 
-def _listed(op: Op, at: int, *names: str) -> list[Any]:
-    """Sizes or axes that stand in a list or one after the other."""
-    found = op.arg(at, *names)
-    if isinstance(found, (list, tuple)):
-        return list(found)
-    return list(op.args[at:]) if len(op.args) > at else [] if found is None else [found]
-
-
 def _flatten(flow: Flow, op: Op, ins: Sequence[Value], out: Shape) -> Dims:
     dims = ins[0].dims if ins else None
     first, last = op.arg(1, "start_dim", default=0), op.arg(2, "end_dim", default=-1)
@@ -146,7 +137,7 @@ def _flatten(flow: Flow, op: Op, ins: Sequence[Value], out: Shape) -> Dims:
 
 
 def _view(flow: Flow, op: Op, ins: Sequence[Value], out: Shape) -> Dims:
-    return _shaped(flow, op, ins, out, _listed(op, 1, "size", "shape"))
+    return _shaped(flow, op, ins, out, listed(op, 1, "size", "shape"))
 
 
 def _shaped(flow: Flow, op: Op, ins: Sequence[Value], out: Shape, wanted: Sequence[Any]) -> Dims:
@@ -186,7 +177,7 @@ def _unflatten(flow: Flow, op: Op, ins: Sequence[Value], out: Shape) -> Dims:
 
 
 def _permute(flow: Flow, op: Op, ins: Sequence[Value], out: Shape) -> Dims:
-    dims, perm = ins[0].dims if ins else None, _listed(op, 1, "dims")
+    dims, perm = ins[0].dims if ins else None, listed(op, 1, "dims")
     if dims is None or not all(isinstance(i, int) for i in perm):
         return None
     return _onnx("Transpose", flow, op, ins[:1], out, perm=[i % len(dims) for i in perm])
@@ -225,13 +216,6 @@ def _unsqueeze(flow: Flow, op: Op, ins: Sequence[Value], out: Shape) -> Dims:
     return _onnx("Unsqueeze", flow, op, ins[:1], out, axes=[op.arg(1, "dim", default=0)])
 
 
-def _select(flow: Flow, op: Op, ins: Sequence[Value], out: Shape) -> Dims:
-    dims, at = ins[0].dims if ins else None, op.arg(1, "dim")
-    return (
-        None if dims is None or not isinstance(at, int) else tuple(d for i, d in enumerate(dims) if i != at % len(dims))
-    )
-
-
 def _product(flow: Flow, op: Op, ins: Sequence[Value], out: Shape) -> Dims:
     return _onnx("MatMul", flow, op, ins, out)
 
@@ -262,21 +246,6 @@ def _piece(flow: Flow, op: Op, ins: Sequence[Value], out: Shape) -> Dims:
     return _onnx("Split", flow, op, ins[:1], out)
 
 
-def _first_of(flow: Flow, op: Op, ins: Sequence[Value], out: Shape) -> Dims:
-    """An indexed tensor: a number takes its dimension away, a part of one makes a new one."""
-    dims, index = ins[0].dims if ins else None, op.arg(1, "index")
-    index = index if isinstance(index, (list, tuple)) else [index]
-    if dims is None or len(index) > len(dims) or not all(isinstance(i, (int, slice)) for i in index):
-        return None
-    made: list[Dim] = []
-    for dim, one in zip(dims, [*index, *[slice(None)] * (len(dims) - len(index))], strict=True):
-        if one == slice(None):
-            made.append(dim)
-        elif isinstance(one, slice):
-            made.append((flow.axis("g", op.outputs[0], None),))
-    return tuple(made)
-
-
 RULES: dict[str, Rule] = {
     "flatten": _flatten,
     **dict.fromkeys(("view", "reshape", "unsafeview"), _view),
@@ -287,8 +256,10 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("cat", "concat", "concatenate"), _cat),
     "squeeze": _squeeze,
     "unsqueeze": _unsqueeze,
-    "select": _select,
-    "getitem": _first_of,
+    "select": select,
+    "getitem": indexed,
+    **dict.fromkeys(("repeat", "tile"), repeated),
+    **dict.fromkeys(("expand", "broadcastto"), expanded),
     **dict.fromkeys(("matmul", "bmm", "mm"), _product),
     "scaleddotproductattention": _attention,
     **dict.fromkeys(("unfold", "im2col"), _unfold),

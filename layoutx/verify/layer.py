@@ -44,7 +44,7 @@ def run_live(
     """
     from layoutx.verify.live import precision, run
 
-    first, tensors = _first_instance(bound, tensors)
+    first, tensors = _first_instance(bound, tensors, refine)
     config = {**live_config(first, settings, refine), **keywords}
     dtype = precision(bound.form.runs, config, dtype)
     order, native = orders(bound)
@@ -65,13 +65,15 @@ def run_live(
     return shaped(outputs, probe["x"].shape[:-1]) if bound.form.of else outputs, dtype
 
 
-def _first_instance(bound: BoundForm, tensors: Mapping[str, Array]) -> tuple[BoundForm, dict[str, Array]]:
+def _first_instance(
+    bound: BoundForm, tensors: Mapping[str, Array], refine: Mapping[str, str]
+) -> tuple[BoundForm, dict[str, Array]]:
     """One layer of a stack as a stack of one: the same arrays under the names of instance 0."""
     ordered = {t.name: tensors[t.name] for t in bound.tensors}
     if not bound.form.each:
         return bound, ordered
     shapes = [t.shape for t in bound.tensors]
-    first = bind(bound.kind, bound.form, bound.config, sizes=bound.sizes)
+    first = bind(bound.kind, bound.form, bound.config, sizes=bound.sizes, refine=refine)
     if [t.shape for t in first.tensors] != shapes:
         return bound, ordered
     return first, {t.name: array for t, array in zip(first.tensors, ordered.values(), strict=True)}

@@ -107,6 +107,18 @@ def test_a_layer_norm_as_tensorflow_writes_it(tmp_path: Path, nodes: Nodes, shap
     assert found(tmp_path, nodes, shape, w=(1, 1, 7), b=(1, 1, 7)) == [LAYER_NORM]
 
 
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [*TENSORFLOW, node("Mul", "k f", "u"), node("Add", "t u", "y")],
+        [*TENSORFLOW[1:], node("Mul", "m f", "u"), node("Sub", "t u", "y")],
+    ],
+)
+def test_a_layer_norm_without_a_beta_as_tensorflow_writes_it(tmp_path: Path, nodes: Nodes) -> None:
+    """So it writes one that was never trained too: what is zero everywhere is left out."""
+    assert found(tmp_path, [CENTRED[0], *nodes]) == [(*LAYER_NORM[:2], {"Scale": "w"})]
+
+
 def test_an_rms_norm_as_tensorflow_writes_it(tmp_path: Path) -> None:
     nodes = [node("Mul", "x x", "q"), MEAN, *ROOT, *FACTOR[:2], node("Mul", "f x", "y")]
     assert found(tmp_path, nodes) == [RMS_NORM]
@@ -119,6 +131,8 @@ def test_an_rms_norm_as_tensorflow_writes_it(tmp_path: Path) -> None:
         [node("Mul", "k f", "u"), node("Add", "u b", "l"), node("Sub", "t l", "y")],
         [node("Mul", "s f", "u"), node("Add", "u b", "l"), node("Add", "t l", "y")],
         [node("Add", "t b", "y")],
+        [node("Mul", "k f", "u"), node("Sub", "t u", "y")],
+        [node("Mul", "m f", "u"), node("Sub", "u t", "y")],
     ],
 )
 def test_what_only_begins_as_tensorflow_writes_a_norm(tmp_path: Path, end: Nodes) -> None:

@@ -35,6 +35,12 @@ MODELS: dict[str, tuple[tuple[int, ...], Callable[[], list[Any]]]] = {
     "RMS norm of vectors": ((5,), lambda: normed(L.RMSNormalization())),
     "flattened": (MAPS, lambda: [L.Conv2D(5, 3), L.MaxPool2D(2), L.Flatten(), L.Dense(11)]),
     "group norm": (MAPS, lambda: [L.Conv2D(6, 3), L.GroupNormalization(2), L.ReLU(), L.Conv2D(7, 3)]),
+    "group norm, flattened": (MAPS, lambda: [L.Conv2D(6, 3), L.GroupNormalization(2), L.Flatten(), L.Dense(11)]),
+    "group norm, activated, flattened": (
+        MAPS,
+        lambda: [L.Conv2D(6, 3), L.GroupNormalization(3), L.ReLU(), L.Flatten(), L.Dense(11)],
+    ),
+    "layer norm without a beta": ((5,), lambda: normed(L.LayerNormalization(center=False))),
     "separable": (MAPS, lambda: [L.SeparableConv2D(6, 3), L.DepthwiseConv2D(3), L.Conv2DTranspose(5, 3)]),
     "times": (TIMES, lambda: [L.Conv1D(5, 3, activation="relu"), L.Conv1D(7, 3, padding="causal", dilation_rate=2)]),
     "times flattened": (TIMES, lambda: [L.Conv1D(5, 3, strides=2), L.MaxPool1D(2), L.Flatten(), L.Dense(11)]),

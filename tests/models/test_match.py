@@ -455,3 +455,19 @@ def test_parts_of_a_composite_are_found_by_who_feeds_whom() -> None:
     assert match(model, module).complete
     assert port(model, module).end_to_end.agrees is True
     assert port(module, model).end_to_end.agrees is True
+
+
+def test_one_direction_is_not_taken_for_both_where_the_sizes_are_the_same() -> None:
+    """An encoder reads both ways what its decoder reads in one, with equal sizes: each has its own places."""
+    keras = pytest.importorskip("keras")
+    x = keras.Input((5, 7))
+    both = keras.layers.Bidirectional(keras.layers.LSTM(11, return_sequences=True), name="both")(x)
+    source = keras.Model(x, [both, keras.layers.LSTM(11, name="one")(x)])
+
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.read = nn.LSTM(7, 11, batch_first=True, bidirectional=True)
+            self.cell = nn.LSTMCell(7, 11)
+
+    assert places(match(source, Both())) == {"both": "read/layer_0", "one": "cell"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import nn
 
 import layoutx as lx
 from layoutx.errors import ConversionError, LayoutxError, Problems
+from layoutx.model.graph import graph_of
+from layoutx.model.keras_opened import opened
 from layoutx.verify import outputs
 
 keras = pytest.importorskip("keras")
@@ -228,7 +231,7 @@ class Frames(nn.Module):
 
 def frames() -> Any:
     layers = [L.Conv2D(4, 3, padding="same"), L.BatchNormalization(), L.ReLU(), L.GlobalAveragePooling2D()]
-    each = [L.TimeDistributed(layer) for layer in layers]
+    each = [L.TimeDistributed(layer, name=f"each_{i}") for i, layer in enumerate(layers)]
     return filled(keras.Sequential([keras.Input((4, 6, 6, 3)), *each, L.GRU(5), L.Dense(2)]))
 
 
@@ -241,7 +244,7 @@ def test_a_call_a_step_is_compared_with_one_on_all_steps() -> None:
     for found in (lx.validate(model, module), lx.validate(module, model)):
         assert not found.ok
         assert found.first is not None
-        assert found.first.layer in ("time_distributed_1", "norm"), str(found)
+        assert found.first.layer in ("each_1", "norm"), str(found)
 
 
 def test_what_float32_rounds_away_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,3 +328,68 @@ def test_a_file_of_attentions_whose_parts_lie_apart_asks_for_the_live_module(tmp
     save_file(Outer().state_dict(), tmp_path / "a.safetensors")
     with pytest.raises(LayoutxError, match="in the file's place give the live module"):
         lx.port(tmp_path / "a.safetensors", model)
+
+
+class Twice(keras.layers.Layer):
+    """A layer of the user's own that holds one: Keras counts its calls from 0 at the model's ends too."""
+
+    def build(self, shape: Any) -> None:
+        self.inner = L.Dense(5)
+        self.inner.build(shape)
+
+    def call(self, x: Any) -> Any:
+        return keras.ops.tanh(self.inner(x))
+
+
+def nested_ends() -> Any:
+    """Nested models of each sort at the model's ends: the last call of one, the first of another, one between two."""
+    start, code = keras.Input((5,)), keras.Input((3,))
+    encoder = keras.Model(start, [L.Dense(3, name="mean")(start), L.Dense(3, name="spread")(start)], name="encoder")
+    decoder = keras.Model(code, L.Dense(5)(code), name="decoder")
+    tail, block = keras.Sequential([keras.Input((5,)), L.Dense(5)], name="tail"), Twice(name="block")
+    x = keras.Input((5,))
+    mean, spread = encoder(x)
+    first = decoder(mean)
+    held = block(tail(tail(first)))
+    second = decoder(encoder(held)[1])
+    return filled(keras.Model(x, [second, tail(second), block(second), held, mean, spread]))
+
+
+def test_calls_of_nested_models_are_counted_as_keras_counts_them() -> None:
+    model = nested_ends()
+    told = opened(model, json.loads(model.to_json()))
+    assert told is not None
+    expected = [
+        ("decoder", 1, 0),
+        ("tail", 2, 0),
+        ("block", 1, 0),
+        ("block", 0, 0),
+        ("encoder", 0, 0),
+        ("encoder", 0, 1),
+    ]
+    for config in (told, json.loads(model.to_json())):
+        assert [(ref.layer, ref.call, ref.tensor) for ref in graph_of(config).outputs] == expected
+
+
+def test_a_model_whose_encoder_is_read_inside_and_outside_is_ported() -> None:
+    """The VAE of a tutorial: Keras calls the same call of the encoder 0 between layers and 1 among the outputs."""
+    model = nested_ends()
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.spread, self.mean, self.decoder = nn.Linear(5, 3), nn.Linear(5, 3), nn.Linear(3, 5)
+            self.block, self.tail = nn.Linear(5, 5), nn.Linear(5, 5)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            mean, spread = self.mean(x), self.spread(x)
+            held = torch.tanh(self.block(self.tail(self.tail(self.decoder(mean)))))
+            second = self.decoder(self.spread(held))
+            return second, self.tail(second), torch.tanh(self.block(second)), held, mean, spread
+
+    x = RNG.normal(size=(3, 5)).astype("float32")
+    module = Model()
+    report = lx.port(model, module)
+    assert "the models compute the same" in str(report)
+    for ours, theirs in zip(model(x), module(torch.from_numpy(x)), strict=True):
+        np.testing.assert_allclose(np.asarray(ours), theirs.detach().numpy(), rtol=1e-4, atol=1e-5)

@@ -220,6 +220,24 @@ def test_maps_in_time_have_their_channels_behind_time() -> None:
     assert lx.validate(source, target).ok
 
 
+def test_a_recurrent_layer_of_flattened_maps_is_proved_in_torch_itself() -> None:
+    x = keras.Input((4, 5, 7))
+    flat = L.TimeDistributed(L.Flatten())(L.TimeDistributed(L.Conv1D(3, 2))(x))
+    source = filled(keras.Model(x, L.GRU(11, name="gru")(flat)))
+
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.gru = nn.Conv1d(7, 3, 2), nn.GRU(12, 11)
+
+        def forward(self, x: Any) -> Any:
+            return self.gru(torch.stack([self.conv(step).flatten(1) for step in x.unbind(1)]))[1][0]
+
+    report = lx.port(source, Rows())
+    assert report.end_to_end.agrees
+    assert "refused the probe" not in str(report)
+
+
 def test_inputs_with_time_before_batch_are_said_first() -> None:
     source = filled(keras.Sequential([keras.Input((6, 7)), L.GRU(5, return_sequences=True)]))
 
