@@ -18,8 +18,10 @@ from layoutx.job.jobs import Options, covers, options_of
 from layoutx.job.joined import Joined, Joint
 from layoutx.job.joint import joint
 from layoutx.match import place_of, seen
+from layoutx.model.in_parts import computed
 from layoutx.model.keyed import Keyed
 from layoutx.model.mapfile import MapFile
+from layoutx.model.parametrized import sites
 from layoutx.model.record import ModelRecord
 from layoutx.model.said import stacks_said
 from layoutx.spec.registry import registry
@@ -68,6 +70,8 @@ def diff(
     options = options_of((), skip, only, forms, pairs, (), keep_order, False, values, map)
     here = seen(before, known, options.forms, options.values, from_)
     there = seen(after, known, {}, stacks_said(options.values), to)
+    if _in_parts(here) != _in_parts(there):  # of two models of one kind the parts themselves are compared
+        here, there = computed(here, options.skip), computed(there, options.skip)
     joined = joint(here, there, known, replace(options, only=(), skip=()))  # a part is compared in the light of all
     joined, left_out = _part(joined, options)
     frozen = _frozen(before) | _frozen(after)
@@ -95,6 +99,11 @@ def diff(
         _name(before), _name(after), (here.framework, there.framework), tuple(layers), lone_before, lone_after,
         unpaired, joined.skipped, joined.leftover, time.perf_counter() - started,
     )  # fmt: skip
+
+
+def _in_parts(model: Keyed | ModelRecord) -> bool:
+    """Whether a model stores weights in parts (weight_norm)."""
+    return isinstance(model, Keyed) and bool(sites(model))
 
 
 def _part(joined: Joint, options: Options) -> tuple[Joint, tuple[Joined, ...]]:

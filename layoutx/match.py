@@ -15,6 +15,7 @@ from layoutx.job.jobs import options_of
 from layoutx.job.joined import Joined, Joint
 from layoutx.job.seen import with_run
 from layoutx.model.callables import built
+from layoutx.model.in_parts import computed
 from layoutx.model.keyed import Keyed
 from layoutx.model.load import keyed_of, live_model, model_of, says_itself
 from layoutx.model.mapfile import MapFile
@@ -156,6 +157,7 @@ def match(
     check_stacked(options.values, here, there)
     started = perf_counter()
     here, there = with_run(here, first, there), with_run(there, second, here)
+    here, there = computed(here, options.skip), computed(there, options.skip)
     found = joint_folded(here, there, known, options)
     return Match(found, _called(source), _called(target), (here.framework, there.framework), perf_counter() - started)
 

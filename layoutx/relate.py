@@ -16,9 +16,9 @@ from layoutx.job.joined import Joined, Joint
 from layoutx.job.joint import joint, records_of
 from layoutx.lang.show import show
 from layoutx.match import seen
+from layoutx.model.in_parts import settled
 from layoutx.model.keyed import Keyed
 from layoutx.model.mapfile import MapFile
-from layoutx.model.parametrized import settled
 from layoutx.model.record import UNTRAINED, ModelRecord
 from layoutx.progress import Progress, steps
 from layoutx.show.progress import reported

@@ -4,36 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
-from layoutx.errors import LayoutxError, UsageError
+from layoutx.errors import LayoutxError
 from layoutx.frozen import frozen
-from layoutx.lang.tree import Axis
 from layoutx.plan.plan import Array
-from layoutx.progress import steps, tell
+from layoutx.progress import steps
 from layoutx.verify.ahead import Ahead
 from layoutx.verify.compare import flow
-from layoutx.verify.compare.again import renumbered
 from layoutx.verify.compare.alone import modules_of
 from layoutx.verify.compare.behind import behind, called, handed
 from layoutx.verify.compare.calls import between, call_of
 from layoutx.verify.compare.context import in_context, lacking
+from layoutx.verify.compare.cut import cut_outside
 from layoutx.verify.compare.first import up_to_first
 from layoutx.verify.compare.flattened import seen, turned
 from layoutx.verify.compare.hints import hint, scaled
-from layoutx.verify.compare.inputs import arranged, as_given, by_name, fewer, inputs_for
 from layoutx.verify.compare.layers import Looked, look, noted
-from layoutx.verify.compare.limits import OK, ROUNDED_WEIGHTS
+from layoutx.verify.compare.limits import OK
 from layoutx.verify.compare.links import Runs
-from layoutx.verify.compare.masked import counting, masks_of
-from layoutx.verify.compare.named import named
 from layoutx.verify.compare.outputs import applied, own_activation
-from layoutx.verify.compare.pairs import Couple, Gap, Half, in_float32
-from layoutx.verify.compare.rounded import computed_in, precision_note, softened
+from layoutx.verify.compare.pairs import Couple, Gap, Half
+from layoutx.verify.compare.rounded import precision_note, softened
+from layoutx.verify.compare.run import outputs as outputs_of
+from layoutx.verify.compare.run import run
 from layoutx.verify.compare.scaled import used_outside
 from layoutx.verify.compare.stacks import named_in, stacks_of, title
-from layoutx.verify.compare.states import RECURRENT
 from layoutx.verify.recording import Recording
 from layoutx.verify.running.opened import Runner
 
@@ -88,8 +84,9 @@ def both(
         UsageError: there are no inputs, or the source does not run on them.
     """
     before = flow.wiring(wires, [title(couple.source) for couple in couples])
-    runs, notes = _run(first, second, couples, inputs, channels, before, tolerance, first_only, far, given)
-    outputs = softened(_outputs(runs), couples)
+    runs, notes = run(first, second, couples, inputs, channels, before, tolerance, first_only, far, given)
+    couples = cut_outside(couples, runs)
+    outputs = softened(outputs_of(runs), couples)
     notes += [note for note in (precision_note(couples),) if note]
     same = bool(outputs) and all(side.verdict == OK for side in outputs)
 
@@ -131,118 +128,6 @@ def _looked(couple: Couple, runs: Runs, problem: str, same: bool) -> list[Looked
     return again if again and all(check.ok for one in again for check in one.checks) else found
 
 
-def _run(
-    first: Runner,
-    second: Runner,
-    couples: Sequence[Couple],
-    inputs: Any,
-    channels: tuple[bool, bool],
-    before: Mapping[str, tuple[str, ...]],
-    tolerance: float,
-    first_only: bool,
-    far: float,
-    instead: Callable[[Sequence[Array], bool], Ahead | None],
-) -> tuple[Runs, list[str]]:
-    """Both runs, under the arrangement of the inputs' axes in which the models agree best; notes."""
-    given, swapped = inputs_for(first, second, inputs, far)
-    given = fewer(given) if first_only else given
-    one, other = (second, first) if swapped else (first, second)
-    tell(0, 0, f"running the {'target' if swapped else 'source'} ({one.framework})")
-    base = one.record(given, not first_only)
-    rounded = any(couple.rounds or in_float32(couple) or computed_in(couple) for couple in couples)
-    loose = ROUNDED_WEIGHTS if rounded else 0.0
-    stacks = (stacks_of([couple.source for couple in couples]), stacks_of([couple.target for couple in couples]))
-    best: tuple[Runs, str] | None = None
-    score = 0.0
-    refused = ""
-    other_inputs = instead(base.inputs, swapped)
-    plain = base.inputs if other_inputs is None else other_inputs.run(base.inputs)
-    habits = channels[::-1] if swapped else channels
-    keywords = by_name(one, other, inputs)
-    ways = partial(arranged, plain, *habits, _time_first(couples), mixed=inputs is None)
-    for names, arrays, note in ((names, *way) for names in dict.fromkeys((keywords, ())) for way in ways()):
-        if best is not None and names != keywords:
-            break
-        tell(0, 0, f"running the {'source' if swapped else 'target'} ({other.framework})")
-        try:
-            own = arrays if other_inputs is None else other_inputs.turned(arrays)
-            found = other.record(as_given(own, names), not first_only)
-        except LayoutxError as error:
-            refused = refused or error.why or error.what
-            continue
-        source, target = (found, base) if swapped else (base, found)
-        masks = masks_of(source, base, one.model)
-        runs = Runs(source, renumbered(couples, source, target), second.layer, before, tolerance, loose, *stacks, masks)
-        if _agree(runs):
-            best = runs, note
-            break
-        if best is not None:  # a score costs as much as a run: where one arrangement alone is taken, nobody asks
-            score, more = score or _score(couples, best[0]), _score(couples, runs)
-            best, score = ((runs, note), more) if more > score else (best, score)
-        else:
-            best = runs, note
-    if best is not None:
-        runs, note = best
-        words = other_inputs.words if other_inputs is not None else ""
-        notes = [f"inputs: {note}" if note else "", words, *(_about(r, name) for r, name in _named(runs))]
-        return runs, [note for note in notes if note]
-    if swapped:
-        raise UsageError("the source does not run on inputs of the target's shapes", why=refused, do="give the inputs")
-    return Runs(base, None, second.layer, before, tolerance, loose, *stacks), [
-        f"the target does not run on these inputs: {refused}"
-    ]
-
-
-def _named(runs: Runs) -> list[tuple[Recording, str]]:
-    return [(runs.source, "source"), *([(runs.target, "target")] if runs.target is not None else [])]
-
-
-def _about(recording: Recording, name: str) -> str:
-    return f"the {name}: {recording.note}" if recording.note else ""
-
-
-def _outputs(runs: Runs) -> tuple[flow.Side, ...]:
-    if runs.target is None:
-        return ()
-    sides = flow.ends(runs.source.outputs, runs.target.outputs, runs.dtypes, runs.flow)
-    return tuple(counting(side, runs.masks, runs.dtypes, runs.flow) for side in sides)
-
-
-def _agree(runs: Runs) -> bool:
-    outputs = _outputs(runs)
-    return bool(outputs) and all(side.verdict == OK for side in outputs)
-
-
-def _score(couples: Sequence[Couple], runs: Runs) -> float:
-    """The share of layers that are given the same in both runs."""
-    good = [_given(couple, runs) for couple in couples]
-    return sum(good) / len(good) if good else 0.0
-
-
-def _given(couple: Couple, runs: Runs) -> bool:
-    assert runs.target is not None
-    here, there = call_of(couple.source, runs.source, 0), call_of(couple.target, runs.target, 0)
-    if here is None or there is None:
-        return False
-    try:
-        left = named(couple.source.bound, here, couple.source.refine, couple.last)
-        right = named(couple.target.bound, there, couple.target.refine, couple.last)
-        side = flow.given(couple, left, right, runs.dtypes, runs.flow)
-    except LayoutxError:
-        return False
-    return side is not None and side.verdict == OK
-
-
-def _time_first(couples: Sequence[Couple]) -> bool:
-    """Whether one model has a recurrent layer that reads time first, and the other does not."""
-    return any(_reads_time_first(c.source.bound) != _reads_time_first(c.target.bound) for c in couples)
-
-
-def _reads_time_first(bound: Any) -> bool:
-    dims = bound.data.get("x", ())
-    return bound.kind.name in RECURRENT and bool(dims) and isinstance(dims[0], Axis) and dims[0].name == "time"
-
-
 def _finals(wires: Mapping[str, Sequence[str]], couples: Sequence[Couple]) -> tuple[str, ...] | None:
     """Layers whose outputs no other layer reads; None where no wiring is known."""
     if not wires:
@@ -277,7 +162,8 @@ def _told(gap: Gap, links: Sequence[flow.Link], runs: Runs, couples: Sequence[Co
     found = replace(gap, passed=here, there=there, hint=said, act=act, earlier=handed(gap, links), calls=calls)
     if last is None:
         return found
-    return replace(found, gave=_gave(last, last.source, runs.source), there_gave=_gave(last, last.target, runs.target))
+    own = _gave(last, last.source, runs.source), _gave(last, last.target, runs.target)
+    return replace(found, gave=own[0], there_gave=own[1], cropped=last.cropped)
 
 
 def _keeps_shape(recording: Recording, name: str) -> bool:

@@ -108,6 +108,8 @@ def behind(gap: Gap) -> Found | None:
             break
     else:
         return None  # what came in wrong may explain it
+    if gap.cropped and {op.group for op in {*_all(here[0])} ^ {*_all(there[0])}} == {"border"}:
+        return None  # what the layer's own padding makes too much is what is cut here
     found = _told(gap, here, there, many + more)
     wrong, right = made(gap, replace(there[0], act=""), True), made(gap, here[0], True)
     if wrong is None or right is None:
