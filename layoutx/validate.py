@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -54,6 +54,8 @@ def validate(
     pairs: Mapping[str, str] | None = None,
     skip: Sequence[str] = (),
     only: Sequence[str] = (),
+    ignore_keys: Collection[str] = (),
+    keep_order: bool | Sequence[str] = False,
     specs: Sequence[str | PathLike[str]] = (),
     tolerance: float | None = None,
     values: Mapping[str, Any] | None = None,
@@ -68,7 +70,8 @@ def validate(
         inputs: what both are run on, in the axis order of `a`: an array, several, a mapping by the names of the
             inputs, or a file of them (.npy, .npz, .safetensors); None: random ones of the shapes that a Keras or ONNX
             model says.
-        map: a mapping file that `layoutx match` wrote. forms, pairs, skip, only, specs, values: as for `convert`.
+        map: a mapping file that `layoutx match` wrote.
+        forms, pairs, skip, only, ignore_keys, keep_order, specs, values: as for `convert`.
         tolerance: relative difference up to which a layer is OK, in place of the limits of docs/validate.md.
         weights: the weights of a recorded `a` (a file of it, or the model): its layers are then compared one by one.
         progress: True tells it on a terminal; or a function of (done, of how many, what comes now).
@@ -77,7 +80,7 @@ def validate(
         UsageError: a model that cannot be run; no inputs where none can be made; weights of a model that has its own.
         MatchError: layers that could not be paired.
     """
-    options = options_of((), skip, only, forms, pairs, values=values, map=map)
+    options = options_of((), skip, only, forms, pairs, ignore_keys, keep_order, values=values, map=map)
     given = inputs_of(inputs)
     if tolerance is not None and not tolerance >= 0:
         raise UsageError(f"no difference is below {tolerance:g}", do="give a tolerance of at least 0")
