@@ -205,3 +205,27 @@ def test_made_inputs_are_as_long_as_the_windows_need() -> None:
     refused = lx.validate(source, target)
     assert not refused.ok
     assert "the target does not run on these inputs" in str(refused)
+
+
+def test_branches_that_are_joined_in_another_order_are_named_in_the_source_s() -> None:
+    inputs = keras.Input((8, 8, 3))
+    a, b = (L.Conv2D(5, 3, name=name)(inputs) for name in ("near", "far"))
+    source = drawn(keras.Model(inputs, L.Conv2D(4, 1, name="out")(L.Concatenate()([b, a]))))
+
+    class Joined(nn.Module):
+        def __init__(self, turned):
+            super().__init__()
+            self.near, self.far, self.out = nn.Conv2d(3, 5, 3), nn.Conv2d(3, 5, 3), nn.Conv2d(10, 4, 1)
+            self.turned = turned
+
+        def forward(self, x):
+            both = [self.near(x), self.far(x)]
+            return self.out(torch.cat(both if self.turned else both[::-1], 1))
+
+    right, wrong = Joined(False).eval(), Joined(True).eval()
+    lx.port(source, right)
+    assert lx.validate(source, right).ok
+    wrong.load_state_dict(right.state_dict())
+    (gap,) = lx.diagnose(source, wrong).gaps
+    assert "the source does: far, near side by side; the target does: near, far side by side" in gap.what
+    assert gap.code.startswith("x = torch.cat([far, near], dim)")
