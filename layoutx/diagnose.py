@@ -22,7 +22,7 @@ from layoutx.verify.diagnose.between import Found, behind, between, by_chance, m
 from layoutx.verify.diagnose.crossed import Owner, crossed, other_order
 from layoutx.verify.diagnose.families import LAYER
 from layoutx.verify.diagnose.masks import of_masks, unmasked
-from layoutx.verify.diagnose.remarks import Remark, of_mode, of_order, of_rest, of_settings
+from layoutx.verify.diagnose.remarks import Remark, of_folded, of_mode, of_order, of_rest, of_settings
 from layoutx.verify.diagnose.runs import from_runs
 from layoutx.verify.diagnose.search import BUDGET, search
 from layoutx.verify.diagnose.sequence import time_first, turned_layers
@@ -130,7 +130,7 @@ def _whole(found: Validation, runners: Sequence[Runner], budget: float, started:
         *_modes(runners, found.fed),
         *of_order(found.notes if found.runs is None or found.ok else (), turned_layers(found.bounds)),
     ]
-    remarks += of_masks(found.checks)
+    remarks += [*of_masks(found.checks), *of_folded(found.notes)]
     remarks += of_rest(found.lost, found.unused, found.ok)
     remarks += of_settings([(layer, source, target) for layer, _, source, target in found.bounds])
     targets = {layer: target for layer, _, _, target in found.bounds}

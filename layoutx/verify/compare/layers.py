@@ -252,6 +252,7 @@ def _suspect(couple: Couple, own: Trial) -> Callable[[], Suspect]:
             target.bound.facts,
             with_weights(couple, own.raw),
             _as_cropped(own.expected) if couple.cropped else None,
+            couple.rounds or bool(source.parts or target.parts),
         )
 
     return made
