@@ -30,6 +30,7 @@ from layoutx.job.said import said_of
 from layoutx.job.same import already, is_same, plan_same, refuse_same, still_noted
 from layoutx.model.callables import built
 from layoutx.model.config import config_of
+from layoutx.model.in_parts import settled
 from layoutx.model.keyed import Keyed
 from layoutx.model.load import (
     is_keras_file,
@@ -39,7 +40,6 @@ from layoutx.model.load import (
     says_itself,
     template_of,
 )
-from layoutx.model.parametrized import settled
 from layoutx.model.record import ModelRecord
 from layoutx.model.stacked import check_stacked
 from layoutx.progress import Progress

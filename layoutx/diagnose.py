@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any, overload
@@ -22,7 +22,7 @@ from layoutx.verify.diagnose.between import Found, behind, between, by_chance, m
 from layoutx.verify.diagnose.crossed import Owner, crossed, other_order
 from layoutx.verify.diagnose.families import LAYER
 from layoutx.verify.diagnose.masks import of_masks, unmasked
-from layoutx.verify.diagnose.remarks import Remark, of_mode, of_order, of_rest, of_settings
+from layoutx.verify.diagnose.remarks import Remark, of_folded, of_mode, of_order, of_rest, of_settings
 from layoutx.verify.diagnose.runs import from_runs
 from layoutx.verify.diagnose.search import BUDGET, search
 from layoutx.verify.diagnose.sequence import time_first, turned_layers
@@ -53,6 +53,8 @@ def diagnose(
     pairs: Mapping[str, str] | None = ...,
     skip: Sequence[str] = ...,
     only: Sequence[str] = ...,
+    ignore_keys: Collection[str] = ...,
+    keep_order: bool | Sequence[str] = ...,
     specs: Sequence[str | PathLike[str]] = ...,
     tolerance: float | None = ...,
     values: Mapping[str, Any] | None = ...,
@@ -73,6 +75,8 @@ def diagnose(
     pairs: Mapping[str, str] | None = None,
     skip: Sequence[str] = (),
     only: Sequence[str] = (),
+    ignore_keys: Collection[str] = (),
+    keep_order: bool | Sequence[str] = False,
     specs: Sequence[str | PathLike[str]] = (),
     tolerance: float | None = None,
     values: Mapping[str, Any] | None = None,
@@ -84,7 +88,7 @@ def diagnose(
 
     Args:
         a, b: two models, as for `validate`; or `a` alone: a `Validation`, or one of its `suspects()`.
-        inputs, map, forms, pairs, skip, only, specs, tolerance, values: as for `validate`.
+        inputs, map, forms, pairs, skip, only, ignore_keys, keep_order, specs, tolerance, values: as for `validate`.
         weights: of a recorded `a`, a file of them or the model: its layers are then searched as those of a live model.
         budget: seconds for one layer.
         progress: True tells it on a terminal; or a function of (done, of how many, what comes now or is tried).
@@ -111,8 +115,8 @@ def diagnose(
     def compared(more: Mapping[str, str]) -> Validation:
         both = {**(pairs or {}), **more}
         return validate(
-            *(*sides, inputs), map=map, forms=forms, pairs=both, skip=skip, only=only, specs=specs,
-            tolerance=tolerance, values=values, weights=weights,
+            *(*sides, inputs), map=map, forms=forms, pairs=both, skip=skip, only=only, ignore_keys=ignore_keys,
+            keep_order=keep_order, specs=specs, tolerance=tolerance, values=values, weights=weights,
         )  # fmt: skip
 
     found = compared({})
@@ -126,7 +130,7 @@ def _whole(found: Validation, runners: Sequence[Runner], budget: float, started:
         *_modes(runners, found.fed),
         *of_order(found.notes if found.runs is None or found.ok else (), turned_layers(found.bounds)),
     ]
-    remarks += of_masks(found.checks)
+    remarks += [*of_masks(found.checks), *of_folded(found.notes)]
     remarks += of_rest(found.lost, found.unused, found.ok)
     remarks += of_settings([(layer, source, target) for layer, _, source, target in found.bounds])
     targets = {layer: target for layer, _, _, target in found.bounds}

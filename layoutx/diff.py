@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from os import PathLike
@@ -17,9 +17,11 @@ from layoutx.files.store import Tensor
 from layoutx.job.jobs import Options, covers, options_of
 from layoutx.job.joined import Joined, Joint
 from layoutx.job.joint import joint
-from layoutx.match import place_of, seen
+from layoutx.match import check_said, place_of, seen
+from layoutx.model.in_parts import computed
 from layoutx.model.keyed import Keyed
 from layoutx.model.mapfile import MapFile
+from layoutx.model.parametrized import sites
 from layoutx.model.record import ModelRecord
 from layoutx.model.said import stacks_said
 from layoutx.spec.registry import registry
@@ -41,10 +43,13 @@ def diff(
     pairs: Mapping[str, str] | None = None,
     skip: Sequence[str] = (),
     only: Sequence[str] = (),
+    ignore_keys: Collection[str] = (),
     keep_order: bool | Sequence[str] = False,
     specs: Sequence[str | PathLike[str]] = (),
     from_: str = "",
     to: str = "",
+    config: Any = None,
+    input_shape: Sequence[int] | None = None,
     values: Mapping[str, Any] | None = None,
 ) -> Difference:
     """What moved between two models, tensor by tensor; nothing is run, and one tensor is read at a time.
@@ -52,8 +57,9 @@ def diff(
     Args:
         before, after: files, live models or "package.module:callable", of the same framework or of two.
         map: a mapping file that `layoutx match` wrote.
-        forms, pairs, skip, only, keep_order, specs, values: as for `convert`.
+        forms, pairs, skip, only, ignore_keys, keep_order, specs, values: as for `convert`.
         from_, to: whose names the files hold, where they are of bare tensors and do not say it.
+        config, input_shape: as for `match`.
 
     Returns:
         The change of each tensor, `found["dense_1"]["kernel"]`: its largest number, its norm relative to the norm
@@ -65,9 +71,12 @@ def diff(
     """
     started = time.perf_counter()
     known = registry(specs)
-    options = options_of((), skip, only, forms, pairs, (), keep_order, False, values, map)
-    here = seen(before, known, options.forms, options.values, from_)
-    there = seen(after, known, {}, stacks_said(options.values), to)
+    options = options_of((), skip, only, forms, pairs, ignore_keys, keep_order, False, values, map)
+    here = seen(before, known, options.forms, options.values, from_, config, input_shape)
+    there = seen(after, known, {}, stacks_said(options.values), to, config, input_shape)
+    check_said(config, input_shape, here, there)
+    if _in_parts(here) != _in_parts(there):  # of two models of one kind the parts themselves are compared
+        here, there = computed(here, options.skip), computed(there, options.skip)
     joined = joint(here, there, known, replace(options, only=(), skip=()))  # a part is compared in the light of all
     joined, left_out = _part(joined, options)
     frozen = _frozen(before) | _frozen(after)
@@ -95,6 +104,11 @@ def diff(
         _name(before), _name(after), (here.framework, there.framework), tuple(layers), lone_before, lone_after,
         unpaired, joined.skipped, joined.leftover, time.perf_counter() - started,
     )  # fmt: skip
+
+
+def _in_parts(model: Keyed | ModelRecord) -> bool:
+    """Whether a model stores weights in parts (weight_norm)."""
+    return isinstance(model, Keyed) and bool(sites(model))
 
 
 def _part(joined: Joint, options: Options) -> tuple[Joint, tuple[Joined, ...]]:

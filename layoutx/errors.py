@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 MOST_SHOWN = 12  # problems that are shown one by one
 MOST_KINDS = 40  # of more, so many that differ in more than the layer's name and in numbers
@@ -112,17 +112,26 @@ class WorkerError(LayoutxError):
 class Problems(LayoutxError):
     """Several problems found in one pass, shown together; `problems` has each, of its own class.
 
-    One problem alone is raised as itself: catch `LayoutxError`, or look at the classes of both.
+    Problems that are all of one class are caught by it, as one alone is: several `ConsentError`s are a `ConsentError`.
     """
 
-    def __init__(self, problems: Iterable[LayoutxError], what: str = "") -> None:
+    def __new__(cls, problems: Sequence[LayoutxError], what: str = "") -> Problems:
+        """An instance of the nearest class that all of them share as well."""
+        own = [kind for kind in type(next(iter(problems), None)).__mro__ if issubclass(kind, LayoutxError)]
+        several = (
+            kind for kind in own if not issubclass(kind, Problems) and all(isinstance(p, kind) for p in problems)
+        )
+        shared = next(several, LayoutxError)
+        return super().__new__(cls if shared is LayoutxError else _problems_of(shared))
+
+    def __init__(self, problems: Sequence[LayoutxError], what: str = "") -> None:
         self.problems = tuple(problems)
         self.exit_code = max((p.exit_code for p in self.problems), default=1)
         super().__init__(what or f"{len(self.problems)} problems")
 
     def __reduce__(self) -> tuple[type[Problems], tuple[tuple[LayoutxError, ...], str]]:
         """Another process hears of all of them."""
-        return type(self), (self.problems, self.what)
+        return Problems, (self.problems, self.what)
 
     def at(self, *where: str) -> Problems:
         """Each problem with the outer places put before its own."""
@@ -130,6 +139,11 @@ class Problems(LayoutxError):
 
     def __str__(self) -> str:
         return "\n".join([f"{visible(self.what)}:", *shortened(self.problems, lambda p: f"{type(p).__name__}: {p}")])
+
+
+def _problems_of(shared: type[LayoutxError]) -> type[Problems]:
+    """Problems that are all of one class."""
+    return type("Problems", (Problems, shared), {"__module__": __name__, "__doc__": Problems.__doc__})
 
 
 def shortened(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from layoutx.errors import UsageError
 from layoutx.files.open import open_store
 from layoutx.frozen import frozen
 from layoutx.job.folding import joint_folded
@@ -15,8 +16,10 @@ from layoutx.job.jobs import options_of
 from layoutx.job.joined import Joined, Joint
 from layoutx.job.seen import with_run
 from layoutx.model.callables import built
+from layoutx.model.config import config_of
+from layoutx.model.in_parts import computed
 from layoutx.model.keyed import Keyed
-from layoutx.model.load import keyed_of, live_model, model_of, says_itself
+from layoutx.model.load import is_keras_file, keyed_of, live_model, model_of, says_itself
 from layoutx.model.mapfile import MapFile
 from layoutx.model.mapwrite import Entry, write_map
 from layoutx.model.record import ModelRecord
@@ -126,19 +129,24 @@ def match(
     forms: Mapping[str, str] | None = None,
     skip: Sequence[str] = (),
     only: Sequence[str] = (),
+    ignore_keys: Collection[str] = (),
     keep_order: bool | Sequence[str] = False,
     values: Mapping[str, Any] | None = None,
     specs: Sequence[str | PathLike[str]] = (),
     from_: str = "",
     to: str = "",
+    config: Any = None,
+    input_shape: Sequence[int] | None = None,
     progress: bool | Progress | None = None,
 ) -> Match:
     """Propose which layer of `source` is which of `target`; nothing is moved.
 
     Args:
         source, target: live models, files, or "package.module:callable", which is imported and called.
-        map: a mapping file; what it says stands. pairs, forms, skip, only, keep_order, values, specs: as for `convert`.
+        map: a mapping file; what it says stands.
+        pairs, forms, skip, only, ignore_keys, keep_order, values, specs: as for `convert`.
         from_, to: whose names bare files of named tensors hold, where they do not say.
+        config, input_shape: of a Keras file of weights alone, or one that leaves it open, on either side.
         progress: True tells it on a terminal; or a function of (done, of how many, what comes now).
 
     Returns:
@@ -148,29 +156,58 @@ def match(
     Raises:
         UsageError: options or a mapping file that name what is not there, all of it together.
     """
-    options = options_of((), skip, only, forms, pairs, (), keep_order, False, values, map)
+    options = options_of((), skip, only, forms, pairs, ignore_keys, keep_order, False, values, map)
     known = registry(specs)
     first, second = built(source), built(target)
-    here = seen(first, known, options.forms, options.values, from_)
-    there = seen(second, known, {}, stacks_said(options.values), to)
+    here = seen(first, known, options.forms, options.values, from_, config, input_shape)
+    there = seen(second, known, {}, stacks_said(options.values), to, config, input_shape)
+    check_said(config, input_shape, here, there)
     check_stacked(options.values, here, there)
     started = perf_counter()
     here, there = with_run(here, first, there), with_run(there, second, here)
+    here, there = computed(here, options.skip), computed(there, options.skip)
     found = joint_folded(here, there, known, options)
     return Match(found, _called(source), _called(target), (here.framework, there.framework), perf_counter() - started)
 
 
 def seen(
-    given: Any, known: Registry, forms: Mapping[str, str], values: Mapping[str, Any], framework: str = ""
+    given: Any,
+    known: Registry,
+    forms: Mapping[str, str],
+    values: Mapping[str, Any],
+    framework: str = "",
+    config: Any = None,
+    input_shape: Sequence[int] | None = None,
 ) -> Keyed | ModelRecord:
-    """A file, a callable's name or a live model as what can be paired."""
+    """A file, a callable's name or a live model as what can be paired.
+
+    Args:
+        config, input_shape: of a Keras file that does not say them; of other models they say nothing.
+    """
     given = built(given)
     if isinstance(given, (str, Path)):
         store = open_store(given)
         if says_itself(store):
-            return model_of(store, known, forms, values=values, framework=framework)
+            own = config_of(config) if is_keras_file(store) and store.config is None else None
+            shape = input_shape if is_keras_file(store) and store.config is not None else None
+            return model_of(store, known, forms, values=values, framework=framework, config=own, input_shape=shape)
         return keyed_of(store, framework, known, values)
     return live_model(given, known, forms if not hasattr(given, "named_modules") else {}, framework, values=values)
+
+
+def check_said(config: Any, input_shape: Sequence[int] | None, *models: Keyed | ModelRecord) -> None:
+    """Refuse a config or an input shape that says nothing about any of these models.
+
+    Raises:
+        UsageError: none of them is a Keras file that leaves it open.
+    """
+    files = [model.store.config for model in models if isinstance(model, ModelRecord) and is_keras_file(model.store)]
+    if config is not None and all(own is not None for own in files):
+        why = "a config describes a Keras file of weights alone"
+        raise UsageError("no model here lacks a config", why=why, do="leave config out")
+    if input_shape is not None and all(own is None for own in files):
+        why = "it is for Keras files whose config leaves it open"
+        raise UsageError("the input shape says nothing about these models", why=why, do="leave it out")
 
 
 def _called(model: Any) -> str:

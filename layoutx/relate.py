@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -15,10 +15,10 @@ from layoutx.job.jobs import Options, bound_layers, options_of
 from layoutx.job.joined import Joined, Joint
 from layoutx.job.joint import joint, records_of
 from layoutx.lang.show import show
-from layoutx.match import seen
+from layoutx.match import check_said, seen
+from layoutx.model.in_parts import settled
 from layoutx.model.keyed import Keyed
 from layoutx.model.mapfile import MapFile
-from layoutx.model.parametrized import settled
 from layoutx.model.record import UNTRAINED, ModelRecord
 from layoutx.progress import Progress, steps
 from layoutx.show.progress import reported
@@ -58,10 +58,13 @@ def relate(
     pairs: Mapping[str, str] | None = None,
     skip: Sequence[str] = (),
     only: Sequence[str] = (),
+    ignore_keys: Collection[str] = (),
     keep_order: bool | Sequence[str] = False,
     specs: Sequence[str | PathLike[str]] = (),
     from_: str = "",
     to: str = "",
+    config: Any = None,
+    input_shape: Sequence[int] | None = None,
     values: Mapping[str, Any] | None = None,
     progress: bool | Progress | None = None,
 ) -> Relation:
@@ -70,8 +73,9 @@ def relate(
     Args:
         a, b: weight files, live models, or "package.module:callable"; `a` is taken to be right.
         map: a mapping file that `layoutx match` wrote.
-        forms, pairs, skip, only, keep_order, specs, values: as for `convert`.
+        forms, pairs, skip, only, ignore_keys, keep_order, specs, values: as for `convert`.
         from_, to: whose names the files hold, where they are of bare tensors and do not say it.
+        config, input_shape: as for `match`.
         progress: True tells it on a terminal; or a function of (done, of how many, what comes now).
 
     Returns:
@@ -83,8 +87,11 @@ def relate(
     """
     started = time.perf_counter()
     known = registry(specs)
-    options = options_of((), skip, only, forms, pairs, (), keep_order, False, values, map)
-    here, there = _opened(a, known, options, from_, options.forms), _opened(b, known, options, to, {})
+    options = options_of((), skip, only, forms, pairs, ignore_keys, keep_order, False, values, map)
+    said = (config, input_shape)
+    here = _opened(a, known, options, from_, options.forms, *said)
+    there = _opened(b, known, options, to, {}, *said)
+    check_said(*said, here, there)
     joined = joint(here, there, known, options)
     norms = [*_norms(here, known, options), *(replace(n, there=True) for n in _norms(there, known, options))]
     layers = tuple(_layer(pair, norms) for pair in steps(joined.pairs, lambda one: f"relating {one.source.name}"))
@@ -93,9 +100,17 @@ def relate(
     return replace(found, seconds=time.perf_counter() - started)
 
 
-def _opened(given: Any, known: Registry, options: Options, framework: str, forms: Mapping[str, str]) -> Model:
+def _opened(
+    given: Any,
+    known: Registry,
+    options: Options,
+    framework: str,
+    forms: Mapping[str, str],
+    config: Any,
+    input_shape: Sequence[int] | None,
+) -> Model:
     """A model to relate; weights that are stored in parts (weight_norm) computed."""
-    found = seen(given, known, forms, options.values, framework)
+    found = seen(given, known, forms, options.values, framework, config, input_shape)
     return settled(found, True, options.skip) if isinstance(found, Keyed) else found
 
 

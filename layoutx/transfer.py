@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -24,7 +24,8 @@ from layoutx.job.outputs import arrays_of, in_dtypes
 from layoutx.job.part import Model, Part, job_of_part, means, names_in, part
 from layoutx.job.run import Moved, move
 from layoutx.job.slots import slots_of, writable, write
-from layoutx.match import place_of, seen
+from layoutx.match import check_said, place_of, seen
+from layoutx.model.in_parts import computed
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
 from layoutx.model.said import stacks_said
@@ -51,11 +52,15 @@ def transfer(
     forms: Mapping[str, str] | None = None,
     values: Mapping[str, Any] | None = None,
     allow: Iterable[str] = (),
+    ignore_keys: Collection[str] = (),
     keep_order: bool | Sequence[str] = False,
+    materialise: bool = False,
     specs: Sequence[str | PathLike[str]] = (),
     live: bool = True,
     from_: str = "",
     to: str = "",
+    config: Any = None,
+    input_shape: Sequence[int] | None = None,
 ) -> Transfer:
     """Copy chosen layers into a model that keeps the rest: transfer learning, or one model of two checkpoints.
 
@@ -67,8 +72,9 @@ def transfer(
         only, skip: patterns of layers, modules or tensors, of either side. Without `only`, every layer of the target
             (of those that the patterns of `source` name) must get its numbers or be in `skip`.
         pairs: source layer -> target layer, where names and order do not decide. map: a mapping file.
-        forms, values, allow, keep_order, specs, live: as for `convert`.
-        from_, to: whose names bare files of sources and target hold, where they do not say.
+        forms, values, allow, ignore_keys, keep_order, specs, live: as for `convert`.
+        materialise: compute the weights of sources that are stored in parts (weight_norm).
+        from_, to: whose names bare files of sources and target hold. config, input_shape: as for `match`.
 
     Returns:
         What was copied, what the target kept and why, what of each source was not taken and why.
@@ -77,13 +83,15 @@ def transfer(
         UsageError: an impossible call, a pattern that means nothing.
         LayoutxError: everything that prevents the transfer, together; nothing is written then.
     """
-    options = options_of(allow, skip, only, forms, pairs, (), keep_order, False, values, map)
+    options = options_of(allow, skip, only, forms, pairs, ignore_keys, keep_order, materialise, values, map)
     known, began = registry(specs), broken()
     file = isinstance(target, (str, Path)) and Path(target).exists()
     _check(target, output, file)
-    there = seen(target, known, {}, stacks_said(options.values), to)
-    sources = [_Source(g.places, g.model, seen(g.model, known, options.forms, options.values, from_))
-               for g in _given(source)]  # fmt: skip
+    there = seen(target, known, {}, stacks_said(options.values), to, config, input_shape)
+    said = (known, options.forms, options.values, from_, config, input_shape)
+    sources = [replace(one, seen=seen(one.model, *said)) for one in _given(source)]
+    sources = [replace(one, seen=computed(one.known, options.skip)) for one in sources] if materialise else sources
+    check_said(config, input_shape, there, *(one.known for one in sources))
     _check_patterns(sources, there, options)
     check_stacked(options.values, there, *(one.known for one in sources))
     if output is not None:

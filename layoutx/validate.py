@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -17,32 +17,30 @@ from layoutx.job.heads import other_heads
 from layoutx.job.jobs import Options, options_of
 from layoutx.job.joined import Joined, Joint
 from layoutx.job.seen import with_run
-from layoutx.job.traded import said, traded
+from layoutx.job.traded import traded
+from layoutx.model.in_parts import computed
 from layoutx.model.keras_live import is_keras
 from layoutx.model.keyed import Keyed
 from layoutx.model.load import live_model, model_of, says_itself
 from layoutx.model.record import ModelRecord
 from layoutx.model.said import stacks_said
-from layoutx.model.tree import head
 from layoutx.plan.plan import Array
 from layoutx.progress import Progress
-from layoutx.report import GUESSED
 from layoutx.show.progress import reported
 from layoutx.spec.registry import Registry, registry
+from layoutx.validated import about, validation
 from layoutx.validation import Validation
 from layoutx.verify.ahead import Ahead, Begun, ahead
-from layoutx.verify.compare.both import Both, both
+from layoutx.verify.compare.both import both
 from layoutx.verify.compare.layers import sides_of
 from layoutx.verify.compare.limits import FAIL, OPEN
 from layoutx.verify.compare.recorded import compared
 from layoutx.verify.compare.stacks import title
 from layoutx.verify.compare.subclassed import told
-from layoutx.verify.diagnose.crossed import Owner
 from layoutx.verify.made import FAR, LARGER
 from layoutx.verify.recording import Recording
 from layoutx.verify.running.inputs_file import inputs_of
 from layoutx.verify.running.opened import Runner, opened
-from layoutx.words import listed
 
 
 @reported
@@ -56,6 +54,8 @@ def validate(
     pairs: Mapping[str, str] | None = None,
     skip: Sequence[str] = (),
     only: Sequence[str] = (),
+    ignore_keys: Collection[str] = (),
+    keep_order: bool | Sequence[str] = False,
     specs: Sequence[str | PathLike[str]] = (),
     tolerance: float | None = None,
     values: Mapping[str, Any] | None = None,
@@ -70,7 +70,8 @@ def validate(
         inputs: what both are run on, in the axis order of `a`: an array, several, a mapping by the names of the
             inputs, or a file of them (.npy, .npz, .safetensors); None: random ones of the shapes that a Keras or ONNX
             model says.
-        map: a mapping file that `layoutx match` wrote. forms, pairs, skip, only, specs, values: as for `convert`.
+        map: a mapping file that `layoutx match` wrote.
+        forms, pairs, skip, only, ignore_keys, keep_order, specs, values: as for `convert`.
         tolerance: relative difference up to which a layer is OK, in place of the limits of docs/validate.md.
         weights: the weights of a recorded `a` (a file of it, or the model): its layers are then compared one by one.
         progress: True tells it on a terminal; or a function of (done, of how many, what comes now).
@@ -79,7 +80,7 @@ def validate(
         UsageError: a model that cannot be run; no inputs where none can be made; weights of a model that has its own.
         MatchError: layers that could not be paired.
     """
-    options = options_of((), skip, only, forms, pairs, values=values, map=map)
+    options = options_of((), skip, only, forms, pairs, ignore_keys, keep_order, values=values, map=map)
     given = inputs_of(inputs)
     if tolerance is not None and not tolerance >= 0:
         raise UsageError(f"no difference is below {tolerance:g}", do="give a tolerance of at least 0")
@@ -133,6 +134,7 @@ def compared_models(
         _model(b, second, known, options.forms, stacks_said(options.values), shapes),
     )
     here, there = with_run(here, first.model, there, inputs), with_run(there, second.model, here, inputs)
+    here, there = computed(here, options.skip), computed(there, options.skip)
     joined = joint_folded(here, there, known, options)
     if (other := other_heads(joined, here, there, known)) is not None:
         again = joint_folded(here, other, known, options)
@@ -156,7 +158,7 @@ def compared_models(
         far=far,
         given=given,
     )
-    return _stamped(_validation(found, joined, first, second, (a, b)), started)
+    return _stamped(validation(found, joined, first, second, (a, b)), started)
 
 
 def _of_recordings(
@@ -171,8 +173,8 @@ def _of_recordings(
     channels = (_channels(known, first, None), _channels(known, second, None))
     found = compared(first, second, inputs, kind_of, channels, tolerance)
     return Validation(
-        _about(first, found.source, given[0]),
-        _about(second, found.target, given[1]),
+        about(first, found.source, given[0]),
+        about(second, found.target, given[1]),
         found.checks,
         end_to_end=tuple(sides_of(found.outputs)),
         layers=len(found.checks),
@@ -237,63 +239,3 @@ def _problem(pair: Joined) -> str:
     if pair.problem is None:
         return ""
     return " ".join(f"{pair.problem.what}: {pair.problem.why}".rstrip(": ").split())
-
-
-def _about(runner: Runner, recording: Recording | None, given: Any) -> dict[str, str]:
-    name = Path(given).name if isinstance(given, (str, Path)) else type(head(given)).__name__
-    if recording is None:
-        return {"name": name, "framework": runner.framework, "version": "", "dtype": ""}
-    return {
-        "name": name,
-        "framework": recording.framework,
-        "version": recording.version,
-        "dtype": recording.dtype,
-    }
-
-
-def _validation(found: Both, joined: Joint, first: Runner, second: Runner, given: tuple[Any, Any]) -> Validation:
-    checks = [check for one in found.looked for check in one.checks]
-    open_ = {name: f"could be any of {', '.join(names)}: none was chosen" for name, names in joined.open.items()}
-    lost = {**joined.lost, **open_, **joined.skipped}
-    evidence = {name: made for one in found.looked for name, made in one.suspects.items()}
-    folded = {norm for norm in joined.folded if any(norm in pair.source.parts for pair in joined.pairs)}
-    bare = "tf1" in (first.framework, second.framework)  # variables and their names alone
-    seen = {c.layer.rpartition(".")[0] if _halved(c.layer) else c.layer for c in checks if c.verdict != OPEN}
-    return Validation(
-        _about(first, found.runs.source, given[0]),
-        _about(second, found.runs.target, given[1]),
-        tuple(checks),
-        found.gaps,
-        tuple(sides_of(found.outputs)),
-        len(joined.pairs) + len(lost) + len(folded),
-        len(seen) + len(folded),
-        lost,
-        dict(joined.unused),
-        (*_folds(joined), *said(joined), *found.notes),
-        fed=tuple(run.inputs for run in (found.runs.source, found.runs.target) if run is not None),
-        bounds=tuple((title(p.source), title(p.target), p.source.bound, p.target.bound) for p in joined.pairs),
-        evidence=evidence,
-        behind=found.behind,
-        owners={
-            title(p.source): Owner(title(p.target), p.source.bound, p.source.tensors, p.plan, p.target.tensors)
-            for p in joined.pairs
-        },
-        called=tuple(dict.fromkeys(call.layer for call in found.runs.target.calls)) if found.runs.target else (),
-        unsaid=frozenset(title(p.source) for p in joined.pairs if bare or p.record.note.startswith(GUESSED)),
-    )
-
-
-def _folds(joined: Joint) -> tuple[str, ...]:
-    """What is to be said of batch norms that one model has folded."""
-    if not joined.folded:
-        return ()
-    whose = "target" if any(pair.source.parts for pair in joined.pairs) else "source"
-    names = [f"{norm} into {conv}" for norm, conv in joined.folded.items()]
-    many = f"{len(names)} batch norms are" if len(names) > 1 else "1 batch norm is"
-    each = "compared as one layer, after the norm"
-    told = f"{many} folded into the convolution before them in the {whose} ({listed(names)}): {each}"
-    return (told, *joined.other_eps.values())
-
-
-def _halved(name: str) -> bool:
-    return name.endswith((".forward", ".backward"))

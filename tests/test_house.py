@@ -47,6 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "layoutx.diagnose",
             "layoutx.diagnosis",
             "layoutx.validate",
+            "layoutx.validated",
             *("layoutx.diff", "layoutx.difference", "layoutx.history"),
             *("layoutx.explain", "layoutx.explained", "layoutx.verified"),
         ),

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import pickle
 
-from layoutx.errors import MOST_KINDS, MOST_SHOWN, ConversionError, Problems, UsageError
+import numpy as np
+import pytest
+
+import layoutx as lx
+from layoutx.errors import MOST_KINDS, MOST_SHOWN, ConsentError, ConversionError, Problems, UsageError
 from layoutx.show.errors import error_json, error_text
 
 
@@ -56,3 +61,27 @@ def test_many_kinds_of_problems_are_cut() -> None:
 def test_json_holds_them_all() -> None:
     found = json.loads(error_json(_many(3 * MOST_SHOWN)))
     assert len(found["error"]["problems"]) == 3 * MOST_SHOWN
+
+
+def test_problems_of_one_class_are_caught_by_it(tmp_path) -> None:
+    """Two layers that need consent say so like one: who catches `ConsentError` asks the user for both."""
+    rng = np.random.default_rng(2)
+    gates = {"weight_ih": (20, 7), "weight_hh": (20, 5), "bias_ih": (20,), "bias_hh": (20,)}
+    lstm = {f"{k}_l0": rng.normal(size=shape).astype("f4") for k, shape in gates.items()}
+    np.savez(tmp_path / "two.npz", **{f"{name}.{k}": a for name in ("first", "second") for k, a in lstm.items()})
+    with pytest.raises(ConsentError) as caught:
+        lx.convert(tmp_path / "two.npz", tmp_path / "two.msgpack", from_="torch", to="flax")
+    assert isinstance(caught.value, Problems)
+    assert len(caught.value.problems) == 2
+
+
+def test_problems_are_of_the_nearest_class_that_all_share() -> None:
+    consents = [ConsentError("no"), ConsentError("nor this")]
+    again = pickle.loads(pickle.dumps(Problems(consents, "two")))
+    assert isinstance(again, ConsentError)
+    assert isinstance(again.at("here"), ConsentError)
+    mixed = Problems([*consents, ConversionError("never")])
+    assert isinstance(mixed, ConversionError)
+    assert not isinstance(mixed, ConsentError)
+    assert not isinstance(Problems([*consents, UsageError("wrong")]), ConversionError)
+    assert type(mixed).__name__ == "Problems"

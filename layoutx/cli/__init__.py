@@ -65,7 +65,7 @@ def _carried_out(arguments: list[str], interrupts: Interrupts) -> int:
         status = BROKEN_PIPE
     except (OSError, MemoryError) as error:  # what no module could say better: a full disk under stdout, no memory
         _close_stdout()
-        status = 1 if interrupts.number else _failed(error, "--json" in arguments)
+        status = 1 if interrupts.number else _failed(error, arguments)
     except BaseException:  # an import, a callback of a library: what they make of an interrupt
         if not interrupts.number:
             raise
@@ -78,11 +78,11 @@ def _output(arguments: list[str]) -> str | None:
     return next((value for option, value in pairwise(arguments) if option in ("-o", "--output")), None)
 
 
-def _failed(error: OSError | MemoryError, as_json: bool) -> int:
+def _failed(error: OSError | MemoryError, arguments: list[str]) -> int:
     from layoutx.files.remedy import remedy
 
     said = f"{type(error).__name__}: {error}"
-    _complain(FileError("the system failed, and with it the command", why=said, do=remedy(error)), as_json)
+    _complain(FileError("the system failed, and with it the command", why=said, do=remedy(error)), arguments)
     return 1
 
 
@@ -115,17 +115,19 @@ def _run(arguments: list[str], interrupts: Interrupts) -> int:
             return int(args.run(args))
     except LayoutxError as error:
         if not interrupts.number:
-            _complain(error, as_json)
+            _complain(error, arguments)
         return error.exit_code
     except SystemExit as end:  # --help, --version
         return int(end.code or 0)
 
 
-def _complain(error: LayoutxError, as_json: bool) -> None:
+def _complain(error: LayoutxError, arguments: list[str]) -> None:
+    from layoutx.cli.elsewhere import fitting
     from layoutx.show.errors import error_json, error_text
 
     sys.stdout.flush()
-    print(error_json(error) if as_json else error_text(error), file=sys.stderr)
+    error = fitting(error, arguments[0] if arguments else "")
+    print(error_json(error) if "--json" in arguments else error_text(error), file=sys.stderr)
 
 
 def _plain_streams() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from layoutx.cli.two_files import keywords, two_files
+from layoutx.cli.joining import keywords, two_files
 
 ABOUT = "show which weights moved between two checkpoints, and which rows and units did not"
 EXAMPLE = "layoutx diff epoch0.h5 epoch1.h5"

@@ -5,13 +5,15 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
+from layoutx.cli.joining import holding, joining, keywords
+
 ABOUT = "propose which layer of one model is which of another"
 EXAMPLE = "layoutx match digits.keras mypkg.models:Digits -o map.yaml"
 
 
 def add(several: Any) -> None:
     """Its parser."""
-    from layoutx.cli.options import Pairs, _command, _common, pairs_option, said_values
+    from layoutx.cli.options import _command
 
     found = _command(several, "match", ABOUT, EXAMPLE, run)
     found.add_argument("source", metavar="SRC", help="a file of any kind, or package.module:callable")
@@ -22,36 +24,19 @@ def add(several: Any) -> None:
         metavar="MAP",
         help="the mapping file; one that is there keeps its lines and gets what it lacks",
     )
-    found.add_argument("--map", metavar="FILE", help="a mapping file whose pairs stand")
-    pairs_option(found, "DST")
-    found.add_argument("--form", action=Pairs, default={}, metavar="LAYER=FORM", help="the form of a layer of SRC")
-    said_values(found)
-    found.add_argument("--skip", action="append", default=[], metavar="GLOB", help="leave these layers out")
-    found.add_argument("--from", dest="from_", default="", metavar="FRAMEWORK", help="whose names SRC holds")
-    found.add_argument("--to", default="", metavar="FRAMEWORK", help="whose names DST holds")
-    _common(found)
+    joining(found, "SRC", "DST", "match")
+    holding(found, "SRC", "DST")
 
 
 def run(args: Namespace) -> int:
     """Match; 1 where a layer of either side is left without a counterpart."""
     from pathlib import Path
 
-    from layoutx.cli.commands import _config, _print, _terminal
+    from layoutx.cli.commands import _print, _terminal
     from layoutx.match import match
 
     there = args.output if args.output and Path(args.output).exists() else None
-    found = match(
-        args.source,
-        args.target,
-        map=args.map or there,
-        pairs=args.pair,
-        forms=args.form,
-        skip=args.skip,
-        values=_config(args.set),
-        specs=args.specs,
-        from_=args.from_,
-        to=args.to,
-    )
+    found = match(args.source, args.target, **{**keywords(args), "map": args.map or there})
     if args.output:
         found.save(args.output)
     _print(args, found.to_dict() if args.json else "\n".join([found.text(*_terminal()), *_to_fill(args.output)]))

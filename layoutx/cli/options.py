@@ -123,10 +123,20 @@ def _forms(found: ArgumentParser) -> None:
         metavar="LAYER=FORM",
         help="the form of a layer, or of all of a pattern ('block*.attn'), that the file cannot tell",
     )
-    found.add_argument(
-        "--input-shape", type=_shape, metavar="28,28,1", help="the model's input without batch, if unknown"
-    )
+    input_shape(found)
     said_values(found)
+
+
+def input_shape(found: ArgumentParser) -> None:
+    """`--input-shape`."""
+    about = "the model's input without batch, if unknown"
+    found.add_argument("--input-shape", type=_shape, metavar="28,28,1", help=about)
+
+
+def config(found: ArgumentParser, whose: str) -> None:
+    """`--config`, of a model whose file lacks it."""
+    about = f"the model's config where {whose} has none: a Keras file or to_json() text"
+    found.add_argument("--config", metavar="FILE", help=about)
 
 
 def said_values(found: ArgumentParser) -> None:
@@ -210,9 +220,7 @@ def _convert(several: Any) -> None:
     )
     consent = "accept what is not reversible (rounds, conditional, range), or layoutx.torch for torch (modules)"
     found.add_argument("--allow", action="append", default=[], metavar="WHAT", help=consent)
-    found.add_argument(
-        "--config", metavar="FILE", help="the model's config where SOURCE has none: a Keras file or to_json() text"
-    )
+    config(found, "SOURCE")
     found.add_argument("--skip", action="append", default=[], metavar="GLOB", help="leave these layers out")
     found.add_argument("--only", action="append", default=[], metavar="GLOB", help="convert only these layers")
     _from(found)
@@ -227,24 +235,21 @@ def _convert(several: Any) -> None:
     _common(found)
 
 
-def keep_order(found: Any) -> None:
+def keep_order(found: Any, about: str = "") -> None:
     """`--keep-order`, alone for all layers, or with a pattern."""
-    found.add_argument(
-        "--keep-order",
-        nargs="?",
-        const="*",
-        action="append",
-        default=[],
-        metavar="GLOB",
-        help="the target flattens channels-last, as Keras does: rows stay (of all layers, or of these)",
-    )
+    about = about or "the target flattens channels-last, as Keras does: rows stay (of all layers, or of these)"
+    found.add_argument("--keep-order", nargs="?", const="*", action="append", default=[], metavar="GLOB", help=about)
+
+
+def ignore_key(found: ArgumentParser) -> None:
+    """`--ignore-key`."""
+    about = "an unknown config key that does not matter"
+    found.add_argument("--ignore-key", action="append", default=[], metavar="KEY", help=about)
 
 
 def said(found: Any) -> None:
     """What the user says or allows where a model is filled: `convert` and `port` take the same words."""
-    found.add_argument(
-        "--ignore-key", action="append", default=[], metavar="KEY", help="an unknown config key that does not matter"
-    )
+    ignore_key(found)
     keep_order(found)
     found.add_argument(
         "--materialise",

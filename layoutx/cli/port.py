@@ -11,7 +11,7 @@ EXAMPLE = "layoutx port digits.keras mypkg.models:Digits -o digits.safetensors"
 
 def add(several: Any) -> None:
     """Its parser."""
-    from layoutx.cli.options import Pairs, _command, _common, pairs_option, said, said_values
+    from layoutx.cli.options import Pairs, _command, _common, config, pairs_option, said, said_values
     from layoutx.cli.report import option as page_option
 
     found = _command(several, "port", ABOUT, EXAMPLE, run)
@@ -34,9 +34,7 @@ def add(several: Any) -> None:
         help="accept what is not reversible (rounds, conditional)",
     )
     found.add_argument("--from", dest="from_", default="", metavar="FRAMEWORK", help="whose names SRC holds")
-    found.add_argument(
-        "--config", metavar="FILE", help="the model's config where SRC holds weights: a Keras file or to_json() text"
-    )
+    config(found, "SRC")
     said_values(found)
     said(found)
     found.add_argument("--no-compare", action="store_true", help="do not run the two models")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from layoutx.cli.two_files import keywords, two_files
+from layoutx.cli.joining import keywords, two_files
 
 ABOUT = "find from the numbers alone how one weight file was made from another"
 EXAMPLE = "layoutx relate model.h5 ported.safetensors"

@@ -9,21 +9,22 @@ from layoutx.errors import UsageError, visible
 
 ABOUT = "write one HTML page: what a model is made of, a history, or how two models compare"
 EXAMPLE = "layoutx report model.keras -o model.html"
+OF_TWO = ("map", "skip", "only", "keep_order")
 
 
 def add(several: Any) -> None:
     """Its parser."""
-    from layoutx.cli.options import _command, _common, _forms, _from
+    from layoutx.cli.joining import joining
+    from layoutx.cli.options import _command, _from, input_shape
 
     found = _command(several, "report", ABOUT, EXAMPLE, run)
     found.add_argument("model", metavar="MODEL", help="a model's file, package.module:callable, or a history")
     found.add_argument("other", metavar="OTHER", nargs="?", help="compare with this model, and say why they differ")
     found.add_argument("-o", "--output", required=True, metavar="PAGE.html", help="the page to write")
     found.add_argument("--inputs", metavar="FILE", help="what both models are run on: .npy, .npz or .safetensors")
-    found.add_argument("--map", metavar="FILE", help="the pairing, as `layoutx match` wrote it")
     _from(found)
-    _forms(found)
-    _common(found)
+    input_shape(found)
+    joining(found, "MODEL", "OTHER", "compare")
 
 
 def option(found: ArgumentParser) -> None:
@@ -69,13 +70,14 @@ def _result(args: Namespace) -> tuple[Any, Any]:
     from layoutx.cli.commands import _config
 
     if args.other is not None:
+        from layoutx.cli.joining import keywords
         from layoutx.diagnose import diagnose
 
-        said = {"map": args.map, "forms": args.form, "specs": args.specs, "values": _config(args.set)}
-        return diagnose(args.model, args.other, args.inputs, **said), args.model
-    for name in ("inputs", "map"):
+        return diagnose(args.model, args.other, args.inputs, **keywords(args, (*OF_TWO, "specs"))), args.model
+    for name in ("inputs", "pair", "ignore_key", *OF_TWO):
         if getattr(args, name):
-            raise UsageError(f"--{name} is for two models", do="name the other model after the first")
+            option = name.replace("_", "-")
+            raise UsageError(f"--{option} is for two models", do="name the other model after the first")
     from layoutx.history.frames import is_history
     from layoutx.history.reader import read
 

@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from layoutx.cli.joining import holding, joining, keywords
 from layoutx.errors import UsageError
 
 ABOUT = "copy chosen layers of one model or several into another, which keeps the rest"
@@ -17,7 +18,7 @@ EXAMPLE = (
 
 def add(several: Any) -> None:
     """Its parser."""
-    from layoutx.cli.options import Pairs, _command, _common, keep_order, pairs_option, said_values
+    from layoutx.cli.options import _command
 
     found = _command(several, "transfer", ABOUT, EXAMPLE, run)
     found.add_argument(
@@ -30,11 +31,8 @@ def add(several: Any) -> None:
         "target", metavar="TARGET", help="the file to start from (it stays as it is), or package.module:callable"
     )
     found.add_argument("-o", "--output", metavar="OUT", help="the file to write, of the target's format")
-    found.add_argument("--only", action="append", default=[], metavar="GLOB", help="copy only these layers")
-    found.add_argument("--skip", action="append", default=[], metavar="GLOB", help="these keep the target's numbers")
-    pairs_option(found, "TARGET")
-    found.add_argument("--map", metavar="FILE", help="the pairing, as `layoutx match` wrote it")
-    found.add_argument("--form", action=Pairs, default={}, metavar="LAYER=FORM", help="the form of a layer of SRC")
+    joining(found, "SRC", "TARGET", "copy", "these keep the target's numbers")
+    holding(found, "SRC", "TARGET")
     found.add_argument(
         "--allow",
         action="append",
@@ -42,17 +40,13 @@ def add(several: Any) -> None:
         metavar="WHAT",
         help="accept what is not reversible (rounds, conditional)",
     )
-    keep_order(found)
-    found.add_argument("--from", dest="from_", default="", metavar="FRAMEWORK", help="whose names SRC holds")
-    found.add_argument("--to", default="", metavar="FRAMEWORK", help="whose names TARGET holds")
-    said_values(found)
+    found.add_argument("--materialise", action="store_true", help="compute what SRC stores in parts (weight_norm)")
     found.add_argument("--no-live", action="store_true", help="prove with NumPy even where the framework is installed")
-    _common(found)
 
 
 def run(args: Namespace) -> int:
     """Transfer and save; nothing is written where anything is wrong."""
-    from layoutx.cli.commands import _config, _print, _terminal
+    from layoutx.cli.commands import _print, _terminal
     from layoutx.ported import built, check_output, saved
     from layoutx.transfer import transfer
 
@@ -64,18 +58,10 @@ def run(args: Namespace) -> int:
         _sources(args.source),
         target,
         args.output if file else None,
-        only=args.only,
-        skip=args.skip,
-        pairs=args.pair,
-        map=args.map,
-        forms=args.form,
-        values=_config(args.set),
         allow=args.allow,
-        keep_order=args.keep_order,
-        specs=args.specs,
+        materialise=args.materialise,
         live=not args.no_live,
-        from_=args.from_,
-        to=args.to,
+        **keywords(args),
     )
     if not file:
         found = saved(target, args.output, found)

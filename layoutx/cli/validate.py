@@ -5,6 +5,9 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
+from layoutx.cli.joining import joining
+from layoutx.cli.joining import keywords as joined
+
 ABOUT = "run two models on the same inputs and compare every layer"
 EXAMPLE = "layoutx validate model.h5 mypkg.models:Tagger --inputs batch.npz"
 
@@ -18,7 +21,6 @@ def add(several: Any) -> None:
 
 def two_models(found: ArgumentParser, target: str) -> None:
     """The arguments of a command that runs two models and compares them."""
-    from layoutx.cli.options import Pairs, _common, pairs_option, said_values
     from layoutx.cli.report import option
 
     model = ".keras, .h5, .onnx, .pt2, a recording, or package.module:callable"
@@ -29,30 +31,15 @@ def two_models(found: ArgumentParser, target: str) -> None:
         metavar="FILE",
         help=".npy, .npz or .safetensors, in A's axis order; else random ones, if a model says",
     )
-    found.add_argument("--map", metavar="FILE", help="the pairing, as `layoutx match` wrote it")
-    pairs_option(found, "B")
-    found.add_argument("--form", action=Pairs, default={}, metavar="LAYER=FORM", help="the form of a layer of A")
-    said_values(found)
-    found.add_argument("--skip", action="append", default=[], metavar="GLOB", help="leave these layers out")
-    found.add_argument("--only", action="append", default=[], metavar="GLOB", help="compare only these layers")
     found.add_argument("--weights", metavar="FILE", help="of A, where A is a recording: its layers are then looked at")
     found.add_argument("--tolerance", type=float, metavar="X", help="relative difference that counts as the same")
     option(found)
-    _common(found)
+    joining(found, "A", "B", "compare")
 
 
 def keywords(args: Namespace) -> dict[str, Any]:
     """What these arguments are in Python."""
-    from layoutx.cli.commands import _config
-
-    names = {"map": "map", "form": "forms", "pair": "pairs", "skip": "skip", "only": "only", "specs": "specs"}
-    values = _config(args.set)
-    return {
-        "tolerance": args.tolerance,
-        "weights": args.weights,
-        "values": values,
-        **{name: getattr(args, option) for option, name in names.items()},
-    }
+    return {"tolerance": args.tolerance, "weights": args.weights, **joined(args)}
 
 
 def run(args: Namespace) -> int:

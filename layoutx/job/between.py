@@ -14,9 +14,9 @@ from layoutx.job.kept import Kept, Looked, keep, kept, key_of
 from layoutx.job.paired import plan_pair
 from layoutx.job.seen import with_run
 from layoutx.model.config import config_of
+from layoutx.model.in_parts import settled
 from layoutx.model.keyed import Keyed
 from layoutx.model.load import is_keras_file, keyed_of, live_model, model_of, says_itself, with_forms
-from layoutx.model.parametrized import settled
 from layoutx.model.record import ModelRecord
 from layoutx.model.state import state_records
 from layoutx.model.tree_config import told

@@ -12,7 +12,7 @@ import numpy as np
 from layoutx.errors import LayoutxError
 from layoutx.files.store import Tensor
 from layoutx.job.jobs import Options
-from layoutx.job.joined import Joined, Joint
+from layoutx.job.joined import Joined, Joint, Side
 from layoutx.job.joint import Model, joint, records_of
 from layoutx.job.onnx_norms import Folded, foldable, instead, norms_of, with_wires
 from layoutx.model.bindings import bind_record
@@ -26,6 +26,7 @@ from layoutx.verify.relate.numbers import Numbers, numbers_of, slot
 from layoutx.verify.roles import BIAS_KEYS
 
 NEARER = 0.5  # of the distance without the norm: numbers folded with another eps are still far nearer than that
+SAME = 1e-4  # of a bias: the norm's mean and variance are in it
 ROUNDED, FITS = 1e-6, 0.1  # what float32 rounds away; how much nearer another eps has to bring the numbers
 EPS = (1e-5, 1e-3, 1e-6, 1e-4, 1e-2, 1e-8, 1e-12, 0.0)  # those of torch, Keras, and of well-known models
 MEANS = ("running_mean", "moving_mean")
@@ -111,11 +112,21 @@ def _unlike(found: Joint, pairs: Sequence[Folded], at: int, registry: Registry) 
         there = numbers_of(other.bound, {name: tensor.read() for name, tensor in other.tensors.items()})
         alone = _distance(bind_record(pair.conv, registry), pair.conv.tensors, there)
         together = _distance(own.bound, own.tensors, there)
-        if together <= NEARER * alone or together == 0.0:
+        if together <= NEARER * alone or together == 0.0 or _same_bias(own, there):
             continue
         rest = "is the convolution alone" if alone == 0.0 else "if it is folded in, then with other numbers"
         wrong[pair.norm.name] = f"the target has no batch norm here; {other.name}: {rest}"
     return wrong
+
+
+def _same_bias(own: Side, there: Mapping[Atom, Numbers]) -> bool:
+    """Whether the bias is that of both together: no convolution has it of itself, and its kernel may lie otherwise."""
+    here = numbers_of(own.bound, {name: tensor.read() for name, tensor in own.tensors.items()})
+    pairs = [dict(atoms) for atoms in ({a: n for a, n in side.items() if a[0] == BIAS} for side in (here, there))]
+    found = list(aligned(*pairs)) if all(pairs) else []
+    return bool(found) and all(
+        np.abs(right).any() and np.linalg.norm(left - right) <= SAME * np.linalg.norm(right) for left, right in found
+    )
 
 
 def _other_eps(found: Joint, pairs: Sequence[Folded], at: int, registry: Registry) -> dict[str, str]:

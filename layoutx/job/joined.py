@@ -12,6 +12,7 @@ from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError
 from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
+from layoutx.model.in_parts import ONCE
 from layoutx.model.record import MADE, UNTRAINED, LayerRecord, ModelRecord
 from layoutx.plan.plan import Array, Plan
 from layoutx.plan.steps import Exactness
@@ -51,6 +52,7 @@ class Joined:
         record: the layer on the side that has a config.
         instance: which layer of a stacked module the target is: {"layer": 1}.
         alike: the first of the layers that it could be exchanged with, which habits alone tell apart; "" for none.
+        cropped: a run showed that one of the two gives a larger map, which its model cuts to the other's size.
     """
 
     source: Side
@@ -63,13 +65,16 @@ class Joined:
     last: Mapping[str, str] = NOTHING
     instance: Mapping[str, Any] = NOTHING
     alike: str = ""
+    cropped: bool = False
 
     @property
     def rounds(self) -> bool:
-        """Whether the target holds sums of the source's numbers, rounded to less than float64."""
+        """Whether the target holds sums of the source's numbers, rounded to less than float64, or one of the two holds
+        parts of its weights, each of them rounded."""
         narrow = any(t.dtype.kind == "f" and t.dtype.itemsize < 8 for t in self.target.tensors.values())
         sums = self.plan is not None and self.plan.exactness is Exactness.ROUNDS
-        return narrow and (sums or bool(self.source.less))
+        parts = any(t.derived.endswith(ONCE) for side in (self.source, self.target) for t in side.tensors.values())
+        return narrow and (sums or parts or bool(self.source.less))
 
 
 @frozen

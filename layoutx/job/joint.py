@@ -15,6 +15,7 @@ from layoutx.job.mapped import with_pairs
 from layoutx.model.bindings import refine_of
 from layoutx.model.constants import all_constant, untrained
 from layoutx.model.followed import unfollowed
+from layoutx.model.in_parts import settled
 from layoutx.model.keyed import Keyed, keyed_view
 from layoutx.model.load import with_forms
 from layoutx.model.match import Matching, Pair, matched
@@ -22,7 +23,6 @@ from layoutx.model.matching.evidence import place_name
 from layoutx.model.matching.made import orders_of
 from layoutx.model.matching.wiring import Wires, keyed_wires, wires_of
 from layoutx.model.order import in_order
-from layoutx.model.parametrized import settled
 from layoutx.model.record import UNTRAINED, LayerRecord, ModelRecord
 from layoutx.model.state import state_records
 from layoutx.model.storing import Layer

@@ -1,15 +1,13 @@
-"""Weights stored in parts (weight_norm, spectral_norm, pruning): recognised, refused by name, or computed on demand."""
+"""Weights stored in parts (weight_norm, spectral_norm, pruning): recognised, and refused by name."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from fnmatch import fnmatchcase
 
 import numpy as np
 
-from layoutx.errors import ConversionError, raise_all
+from layoutx.errors import ConversionError
 from layoutx.files.dtypes import Array
 from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
@@ -44,31 +42,6 @@ class Site:
     def module(self) -> str:
         """The path of the module whose weight it is."""
         return self.weight.rpartition(".")[0]
-
-
-def settled(keyed: Keyed, materialise: bool, skip: tuple[str, ...] = ()) -> Keyed:
-    """The model with plain weights: every weight that is stored in parts computed, if that was asked for.
-
-    Computed in float64 and rounded once to the dtype of the stored direction; the new tensor says so (`derived`).
-
-    Raises:
-        ConversionError: weights in parts that nobody asked to compute, or of which the file does not tell enough;
-            all together, without those of modules that `skip` names.
-    """
-    found = sites(keyed)
-    if not found:
-        return keyed
-    problems = []
-    tensors = dict(keyed.tensors)
-    for site in found:
-        if any(fnmatchcase(site.module, pattern) for pattern in skip):
-            continue
-        if site.compute is None or not materialise:
-            problems.append(refusal(site))
-        else:
-            tensors = _replaced(tensors, site, _effective(keyed.tensors, site))
-    raise_all(problems, f"{len(problems)} weights are stored in parts")
-    return replace(keyed, tensors=tensors)
 
 
 def refusal(site: Site) -> ConversionError:
@@ -259,29 +232,3 @@ def _haiku(keyed: Keyed, names: Mapping[str, Tensor]) -> Iterator[Site]:
         if last == "u0" and f"{module}.sigma" in names:
             why = "haiku keeps u0 and sigma apart from the weight, whose name is only in the code"
             yield Site("SpectralNorm", module, {"u": name, "sigma": f"{module}.sigma"}, "", None, why)
-
-
-def _replaced(tensors: Mapping[str, Tensor], site: Site, made: Tensor) -> dict[str, Tensor]:
-    """The tensors with the parts of one weight left out; the weight where it was, or else where its first part was."""
-    own = set(site.parts.values())
-    place = site.weight if site.weight in own else next(name for name in tensors if name in own)
-    found: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        if name == place:
-            found[site.weight] = made
-        elif name not in own:
-            found[name] = tensor
-    return found
-
-
-def _effective(tensors: Mapping[str, Tensor], site: Site) -> Tensor:
-    parts = {part: tensors[name] for part, name in site.parts.items()}
-    like = parts.get("v" if "g" in parts else "orig") or next(iter(parts.values()))
-
-    def read() -> Array:
-        assert site.compute is not None
-        with np.errstate(all="ignore"):  # a direction of length zero gives NaN, as in the framework
-            return site.compute({part: t.read().astype(np.float64) for part, t in parts.items()}).astype(like.dtype)
-
-    text = f"{site.weight} was stored through {site.method}; computed in float64 as {site.formula}, rounded once"
-    return Tensor(site.weight, like.dtype, like.shape, read, text)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
 
 from layoutx.frozen import frozen
 from layoutx.lang.tree import Axis, Dim, Product, Sum
 from layoutx.plan.plan import Plan
-from layoutx.plan.steps import Add, Copy, Fill
+from layoutx.plan.steps import Add, Copy, Fill, Step
 from layoutx.spec.bound import BoundTensor
 from layoutx.spec.values import ValueMap
 
@@ -27,7 +28,7 @@ def code(plan: Plan) -> str:
     """Source of a function `convert(source)`: dict of arrays by source tensor name -> dict by target tensor name."""
     body = []
     for tensor in plan.target.tensors:
-        body += _expression(plan, tensor) or _blocks(plan, tensor)
+        body += _expression(plan, tensor) or _concatenated(plan, tensor) or _blocks(plan, tensor)
     lines = [
         "import numpy as np",
         "",
@@ -72,21 +73,57 @@ def _leaves(tensor: BoundTensor, sizes: Mapping[str, int]) -> list[_Leaf] | None
 
 def _expression(plan: Plan, tensor: BoundTensor) -> list[str]:
     steps = [s for s in plan.steps if getattr(s, "target", None) == tensor.name]
+    there = _leaves(tensor, plan.target.sizes)
+    text = _piece(plan, tensor, steps, there) if there is not None and not tensor.cut else ""
+    return [f"target[{tensor.name!r}] = {text}"] if text else []
+
+
+def _piece(plan: Plan, tensor: BoundTensor, steps: Sequence[Step], there: list[_Leaf]) -> str:
+    """The expression of a tensor, or of a part of one, that one source makes by these steps; "" where none does."""
     copies = [s for s in steps if isinstance(s, Copy) and not s.negate]
     names = {s.source for s in copies}
     if len(copies) != len(steps) or len(names) != 1:
-        return []
+        return ""
     source = plan.source.tensor(names.pop())
-    if source.cut or tensor.cut:
-        return []
-    here, there = _leaves(source, plan.source.sizes), _leaves(tensor, plan.target.sizes)
-    if here is None or there is None:
-        return []
+    here = _leaves(source, plan.source.sizes) if not source.cut else None
+    if here is None:
+        return ""
     there = [leaf for leaf in there if leaf.size != 1 or any(x.name == leaf.name for x in here)]
     plain = [[leaf for leaf in leaves if leaf.size != 1] for leaves in (here, there)]
     ways = [_way(source, tensor, *leaves) for leaves in (plain, (here, there), _merged(here, there))]
-    text = min(filter(None, ways), key=len, default="")
-    return [f"target[{tensor.name!r}] = {text}"] if text else []
+    return min(filter(None, ways), key=len, default="")
+
+
+def _concatenated(plan: Plan, tensor: BoundTensor) -> list[str]:
+    """Parts that one source makes each, or one number, laid end to end; [] where the tensor is made in another way."""
+    there = _leaves(tensor, plan.target.sizes)
+    first = next((at for at, leaf in enumerate(there or ()) if leaf.size != 1), -1)
+    if there is None or tensor.cut or first < 0 or not there[first].labels:
+        return []
+    steps = [s for s in plan.steps if isinstance(s, (Copy, Fill, Add)) and s.target == tensor.name]
+    like = next((s.source for s in steps if isinstance(s, Copy)), "")
+    leaf, rest = there[first], [*there[:first], *there[first + 1 :]]
+    axis = next(at for at, size in enumerate(tensor.shape) if size != 1)
+    shape = (*tensor.shape[:axis], tensor.shape[axis] // leaf.size, *tensor.shape[axis + 1 :])
+    parts = []
+    for number, label in enumerate(leaf.labels):
+        reach = range(number * prod(shape), (number + 1) * prod(shape))
+        own = [step for step in steps if _ends(step)[0] in reach]
+        if any(_ends(step)[1] not in reach for step in own):
+            return []
+        blocks = tuple(b for b in tensor.blocks if label == (dict(b.labels).get(leaf.name) if leaf.name else b.role))
+        filled = {step.value if isinstance(step, Fill) else None for step in own}
+        one = filled.pop() if len(filled) == 1 else None
+        made = f"{_filled(one, shape)}, source[{like!r}].dtype)" if one is not None and like else ""
+        parts.append(made or _piece(plan, replace(tensor, shape=shape, blocks=blocks), own, rest))
+    along = f", axis={axis}" if axis else ""
+    return [f"target[{tensor.name!r}] = np.concatenate([{', '.join(parts)}]{along})"] if all(parts) else []
+
+
+def _ends(step: Copy | Fill | Add) -> tuple[int, int]:
+    """The first and the last element of the target that a step writes."""
+    ways = [(loop.size - 1) * loop.target for loop in step.loops]
+    return step.target_offset + sum(min(way, 0) for way in ways), step.target_offset + sum(max(way, 0) for way in ways)
 
 
 def _way(source: BoundTensor, tensor: BoundTensor, here: Sequence[_Leaf], there: Sequence[_Leaf]) -> str:

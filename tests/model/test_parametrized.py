@@ -11,8 +11,9 @@ import pytest
 
 from layoutx.errors import ConversionError, LayoutxError
 from layoutx.files.store import Store, tensor_of
+from layoutx.model.in_parts import settled
 from layoutx.model.keyed import Keyed, keyed_module, keyed_store
-from layoutx.model.parametrized import settled, sites
+from layoutx.model.parametrized import sites
 from layoutx.model.state import state_records
 from layoutx.spec.registry import registry
 

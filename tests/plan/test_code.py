@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from random_kinds import Case, cases
 
+import layoutx as lx
 from layoutx.errors import ConversionError, LayoutxError, Problems
 from layoutx.plan.code import code, expression
 from layoutx.plan.fit import fit
@@ -145,6 +146,19 @@ def test_the_whole_source_of_one_plan() -> None:
         "    target['weight'] = source['kernel'].T",
         "    return target",
     ]
+
+
+def test_parts_of_one_source_each_are_laid_end_to_end() -> None:
+    """Two biases in one tensor, a tensor a gate, a direction each: no list of places, where an expression says it."""
+    sizes = {"input": 3, "hidden": 2}
+    source = code(lx.plan("torch.LSTM", "onnx.LSTM", sizes=sizes))
+    assert (
+        "target['B'] = np.concatenate([source['bias_ih_l0'].reshape(4, 2)[[0, 3, 1, 2]].reshape(1, 8), "
+        "source['bias_hh_l0'].reshape(4, 2)[[0, 3, 1, 2]].reshape(1, 8)], axis=1)"
+    ) in source
+    assert "arange" not in source
+    assert "np.zeros((1, 8), source['bias'].dtype)], axis=1)" in code(lx.plan("keras.LSTM", "onnx.LSTM", sizes=sizes))
+    assert "np.concatenate([source['ii/kernel'].T, " in code(lx.plan("flax.LSTMCell", "torch.LSTM", sizes=sizes))
 
 
 def test_a_tensor_of_one_number_is_one_line() -> None:

@@ -13,6 +13,7 @@ from layoutx.verify.ahead import AS_THEY_ARE, Ahead
 from layoutx.verify.compare import flow
 from layoutx.verify.compare.behind import behind
 from layoutx.verify.compare.context import in_context
+from layoutx.verify.compare.cut import cut_outside
 from layoutx.verify.compare.first import up_to_first
 from layoutx.verify.compare.flattened import seen, turned
 from layoutx.verify.compare.gap_told import told
@@ -77,6 +78,7 @@ def both(
     """
     before = flow.wiring(wires, [title(couple.source) for couple in couples])
     runs, notes = run(first, second, couples, inputs, channels, before, tolerance, first_only, far, given)
+    couples = cut_outside(couples, runs)
     outputs = softened(outputs_of(runs), couples)
     notes += [note for note in (precision_note(couples),) if note]
     same = bool(outputs) and all(side.verdict == OK for side in outputs)

@@ -46,7 +46,8 @@ def told(gap: Gap, links: Sequence[flow.Link], runs: Runs, couples: Sequence[Cou
     )
     if last is None:
         return found
-    return replace(found, gave=_gave(last, last.source, runs.source), there_gave=_gave(last, last.target, runs.target))
+    own = _gave(last, last.source, runs.source), _gave(last, last.target, runs.target)
+    return replace(found, gave=own[0], there_gave=own[1], cropped=last.cropped)
 
 
 def _last(links: Sequence[flow.Link], name: str) -> flow.Link | None:

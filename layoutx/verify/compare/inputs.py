@@ -19,18 +19,21 @@ from layoutx.verify.running.opened import Runner
 SAMPLES = 2
 
 
-def inputs_for(first: Runner, second: Runner, inputs: Any, far: float = 1.0) -> tuple[Any, bool]:
-    """The inputs, and whether they are in the axis order of the second model; those that are made `far` times as large.
+def inputs_for(first: Runner, second: Runner, inputs: Any, far: float = 1.0, long: bool = False) -> tuple[Any, bool]:
+    """The inputs, and whether they are in the axis order of the second model.
+
+    Args:
+        far: how many times as large those are that are made. long: axes that the models leave open are long ones.
 
     Raises:
         UsageError: none are given, and neither model says the shapes of its own.
     """
     if inputs is not None:
         return inputs, False
-    made = first.inputs()
+    made = first.inputs(long)
     if made:
         return enlarged(made, far), False
-    made = second.inputs()
+    made = second.inputs(long)
     if made:
         return enlarged(made, far), True
     raise UsageError(

@@ -21,6 +21,7 @@ from layoutx.verify.compare.reached import unreached
 from layoutx.verify.compare.rounded import computed_in, rounding
 from layoutx.verify.compare.stacks import named_in, title
 from layoutx.verify.compare.steps import as_called
+from layoutx.verify.compare.windows import best_crop
 from layoutx.verify.diagnose.suspect import Suspect
 from layoutx.verify.probe import WINDOWS
 from layoutx.verify.recording import Call
@@ -250,9 +251,24 @@ def _suspect(couple: Couple, own: Trial) -> Callable[[], Suspect]:
             {**target.bound.settings, **shared(couple)},
             target.bound.facts,
             with_weights(couple, own.raw),
+            _as_cropped(own.expected) if couple.cropped else None,
+            couple.rounds or bool(source.parts or target.parts),
         )
 
     return made
+
+
+def _as_cropped(expected: Mapping[str, Array]) -> Callable[[Mapping[str, Array]], Mapping[str, Array]]:
+    """Outputs of the target's layer as its model crops them."""
+
+    def after(found: Mapping[str, Array]) -> Mapping[str, Array]:
+        return (
+            {**found, "y": best_crop(expected["y"], found["y"])[0]}
+            if {"y"} <= found.keys() & expected.keys()
+            else found
+        )
+
+    return after
 
 
 def sides_of(sides: Sequence[flow.Side], place: str = "") -> list[Check]:

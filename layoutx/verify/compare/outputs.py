@@ -31,7 +31,7 @@ def alike(
         except UsageError:
             notes.append(f"its activation {name} is one of the user's own: what it gives is not compared here")
             del left["y"]
-    if "y" in left and "y" in right and couple.source.bound.kind.name == "conv_transpose":
+    if "y" in left and "y" in right and (couple.cropped or couple.source.bound.kind.name == "conv_transpose"):
         for whose, inner, outer in (("target", left, right), ("source", right, left)):
             outer["y"], by = best_crop(inner["y"], outer["y"])
             if by is not None:

@@ -65,6 +65,10 @@ class Couple(Protocol):
     def plan(self) -> Plan | None:
         """How the source's tensors become the target's; None where they cannot."""
 
+    @property
+    def cropped(self) -> bool:
+        """Whether one of the two gives a larger map, which its model cuts to the other's size."""
+
 
 ROUNDING = ("attention", "attention_scale", "additive_attention")  # kinds whose scale TensorFlow rounds to float32
 ROUNDED = ("gelu", "gelu_tanh", "selu", "leaky_relu_0.2")
@@ -158,6 +162,7 @@ class Gap:
             target; act: the activation that this layer has in the source only, and which `there_gave` lacks.
         earlier: what layers further ahead were given and gave: a connection may skip layers.
         calls: all that was called there, with the layers before, in the source and in the target.
+        cropped: one of the models crops what the one layer before gives to the size that the other's gives.
     """
 
     before: tuple[str, ...]
@@ -179,3 +184,4 @@ class Gap:
     act: str = ""
     earlier: tuple[Handed, ...] = ()
     calls: tuple[tuple[Call, ...], tuple[Call, ...]] = ((), ())
+    cropped: bool = False

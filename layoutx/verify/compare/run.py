@@ -1,4 +1,4 @@
-"""Both models run, under the arrangement of the inputs' axes under which they agree best."""
+"""Both models run on the same inputs, under the arrangement of axes and the lengths that they take."""
 
 from __future__ import annotations
 
@@ -40,15 +40,37 @@ def run(
 ) -> tuple[Runs, list[str]]:
     """Both runs, under the arrangement of the inputs' axes in which the models agree best; notes.
 
-    Args:
-        before: source layer -> the paired layers that feed it. The others are those of `both`.
+    Made inputs are made once more, long, where a model does not run on them: its windows leave nothing of short ones.
 
     Raises:
         UsageError: there are no inputs, or the source does not run on them.
     """
-    given, swapped = inputs_for(first, second, inputs, far)
-    given = fewer(given) if first_only else given
-    return _run(first, second, couples, given, swapped, inputs, channels, before, tolerance, first_only, instead)
+    short, swapped = inputs_for(first, second, inputs, far)
+
+    def tried(given: Any) -> tuple[Runs, list[str]]:
+        given = fewer(given) if first_only else given
+        return _run(first, second, couples, given, swapped, inputs, channels, before, tolerance, first_only, instead)
+
+    if inputs is not None:
+        return tried(short)
+    long, _ = inputs_for(first, second, None, far, long=True)
+    shapes = [[tuple(array.shape) for array in made] for made in (short, long)]
+    found: tuple[Runs, list[str]] | None = None
+    failed: LayoutxError | None = None
+    for made in (short, long) if shapes[0] != shapes[1] else (short,):
+        try:
+            runs, notes = tried(made)
+        except LayoutxError as error:
+            failed = failed or error
+            continue
+        if runs.target is not None:
+            more = [f"inputs: of {words(shapes[1])}, since the models do not run on {words(shapes[0])}"]
+            return runs, (more if made is long else []) + notes
+        found = found or (runs, notes)
+    if found is not None:
+        return found
+    assert failed is not None
+    raise failed.at(f"random inputs of {words(shapes[0])}, made up for it")
 
 
 def _run(
@@ -96,6 +118,11 @@ def _run(
     if swapped:
         raise UsageError("the source does not run on inputs of the target's shapes", why=refused, do="give the inputs")
     return alone, [f"the target does not run on these inputs: {refused}"]
+
+
+def words(shapes: Sequence[tuple[int, ...]]) -> str:
+    """`3×7×4, 3×11` of a model with two inputs."""
+    return ", ".join("×".join(map(str, shape)) for shape in shapes)
 
 
 def _loose(couples: Sequence[Couple]) -> float:

@@ -42,6 +42,11 @@ def borders(more: list[int]) -> Iterator[Border]:
     yield from product(*([(i, n - i) for i in range(n + 1)] for n in more))
 
 
+def _ends(more: list[int]) -> Iterator[Border]:
+    """Ways to put many elements before and after each axis: all at one end, or half at each."""
+    yield from product(*(dict.fromkeys([(0, n), (n, 0), (n // 2, n - n // 2)]) for n in more))
+
+
 def cropped(array: Array, by: Border) -> Array:
     """A map without its border."""
     slices = [slice(a, size - b) for (a, b), size in zip(by, array.shape[1:-1], strict=True)]
@@ -54,13 +59,14 @@ def padded(array: Array, by: Border) -> Array:
 
 
 def best_crop(expected: Array, found: Array) -> tuple[Array, Border | None]:
-    """The part of a larger map that is nearest to the expected one: what is cut off after a transposed convolution."""
+    """The part of a larger map that is nearest to the expected one: what is cut off after a convolution."""
     if expected.ndim != found.ndim or expected.shape[0] != found.shape[0] or expected.shape[-1] != found.shape[-1]:
         return found, None
     more = [b - a for a, b in zip(expected.shape[1:-1], found.shape[1:-1], strict=True)]
-    if not more or not any(more) or not all(0 <= n <= MOST for n in more):
+    if not more or not any(more) or min(more) < 0:
         return found, None
-    best = min(borders(more), key=lambda by: apart(expected, cropped(found, by)).largest)
+    ways = borders(more) if max(more) <= MOST else _ends(more)  # a causal one of a long reach loses its end
+    best = min(ways, key=lambda by: apart(expected, cropped(found, by)).largest)
     return cropped(found, best), best
 
 

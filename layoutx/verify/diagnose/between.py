@@ -14,7 +14,7 @@ from layoutx.plan.plan import Array
 from layoutx.verify.compare.pairs import Gap
 from layoutx.verify.diagnose.ops import Op, activations, ops
 from layoutx.verify.diagnose.residual import residual
-from layoutx.verify.diagnose.ways import BUDGET, CLOSE, Way, affine, far, made, makes, spread, starts, ways
+from layoutx.verify.diagnose.ways import BESIDE, BUDGET, CLOSE, Way, affine, far, made, makes, spread, starts, ways
 
 UNKNOWN = "something that is not among the known ways"
 
@@ -108,6 +108,8 @@ def behind(gap: Gap) -> Found | None:
             break
     else:
         return None  # what came in wrong may explain it
+    if gap.cropped and {op.group for op in {*_all(here[0])} ^ {*_all(there[0])}} == {"border"}:
+        return None  # what the layer's own padding makes too much is what is cut here
     found = _told(gap, here, there, many + more)
     wrong, right = made(gap, replace(there[0], act=""), True), made(gap, here[0], True)
     if wrong is None or right is None:
@@ -160,8 +162,15 @@ def _told(gap: Gap, here: Sequence[Way], there: Sequence[Way], tried: int) -> Fo
     if not odd and extra:
         code = f"leave out {', '.join(op.name for op in extra)}"
     mode = modes[0] if modes else "F18" if states else ""
-    code = "; ".join(part for part in (skips[1] if skips is not None else "", code) if part)
+    code = "; ".join(part for part in (skips[1] if skips is not None else "", _beside(right, wrong), code) if part)
     return Found(gap, what, mode, code, gap.found.largest, _after(gap, right), tried, _rivals(here))
+
+
+def _beside(right: Way, wrong: Way) -> str:
+    """The line that lays what several layers give side by side in the source's order; "" where that is no matter."""
+    if right.join == wrong.join or not (right.join.endswith(BESIDE) and wrong.join.endswith(BESIDE)):
+        return ""
+    return f"x = torch.cat([{right.join.removesuffix(BESIDE).strip()}], dim)   # what they give, in this order"
 
 
 def _nearest(here: Sequence[Way], there: Sequence[Way]) -> tuple[Way, Way | None]:

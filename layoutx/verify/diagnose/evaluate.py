@@ -92,7 +92,8 @@ def tolerance(suspect: Suspect) -> float:
     floats = [a for a in (*suspect.expected.values(), *suspect.found.values()) if a.dtype.kind not in "iub"]
     dtype = "float64" if all(a.dtype.itemsize >= 8 for a in floats) else "float32"
     finite = [np.abs(a[np.isfinite(a)]).max(initial=0.0) for a in suspect.expected.values()]
-    limit = max(TOLERANCE[dtype], ROUNDED) if rounded_constant(suspect.source, suspect.target) else TOLERANCE[dtype]
+    rounded = suspect.rounds or rounded_constant(suspect.source, suspect.target)
+    limit = max(TOLERANCE[dtype], ROUNDED) if rounded else TOLERANCE[dtype]
     return limit * max(float(max(finite, default=1.0)), LEAST)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from layoutx.words import listed
 
 Bounds = Sequence[tuple[str, BoundForm, BoundForm]]
 Runs = tuple[Sequence[Array], Sequence[Array], Sequence[Array]]
+FOLDED = re.compile(r"(\S+) is folded with eps=(\S+), its own is (\S+)")
 SMALL = 1e-5  # of the largest output: float32 runs of one model differ by less
 # How the running variance is updated: torch/nn/modules/batchnorm.py calls at::batch_norm, which takes n / (n - 1);
 # keras 3 batch_normalization.py and flax linen/normalization.py take the batch's own moments.
@@ -38,6 +40,13 @@ class Remark:
     wrong: bool = False
     random: bool = False
     training: bool = False
+
+
+def of_folded(notes: Sequence[str]) -> Iterator[Remark]:
+    """F8: a norm that was folded with another eps than its own, as the comparison's notes tell."""
+    for note in notes:
+        if (told := FOLDED.fullmatch(note)) is not None:
+            yield Remark("F8", f"the norm {note}", f"{told[1]}.eps = {told[2]}, or fold it again with {told[3]}", True)
 
 
 def of_mode(runs: Runs, name: str, training: bool | None) -> Remark | None:

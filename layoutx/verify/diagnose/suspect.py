@@ -29,6 +29,7 @@ class Suspect:
         run: the target's layer with other weights and inputs in the real framework, where it can be run; else None,
             and the NumPy reference computes.
         after: what an edit does to the target's outputs before they are compared (states exchanged, time reversed).
+        rounds: the weights of one side are computed from those of the other, and rounded: a folded norm, weight_norm.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Suspect:
     facts: Mapping[str, Any] = NOTHING
     run: Callable[[Mapping[str, Array], Mapping[str, Array]], Mapping[str, Array]] | None = None
     after: Callable[[Mapping[str, Array]], Mapping[str, Array]] | None = None
+    rounds: bool = False
 
 
 @frozen

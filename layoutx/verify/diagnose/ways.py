@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -19,7 +20,8 @@ from layoutx.verify.forward.activations import activation
 
 SAMPLES = 2
 BUDGET = 3.0  # seconds for one side
-ONLY, PLUS = "only that of ", "plus "  # how joins and connections that skip layers are told
+# how joins and connections that skip layers are told
+ONLY, PLUS, BESIDE = "only that of ", "plus ", "side by side"
 CLOSE = 1e-6  # of the largest value; float32 models lose about 1e-7
 
 
@@ -123,7 +125,10 @@ def _plain(gap: Gap, source: bool) -> Iterator[Start]:
 
 
 def _names(gap: Gap, words: str) -> str:
-    """`only that of layer 1` with the layer's name."""
+    """`only that of layer 1` with the layer's name; `side by side in the order (1, 0)` with the names in that order."""
+    if words.startswith(BESIDE) and len(gap.before) == len(gap.left):
+        order = [int(digit) for digit in re.findall(r"\d+", words)] or range(len(gap.left))
+        return f"{', '.join(gap.before[at] for at in order)} {BESIDE}"
     start, _, number = words.rpartition("layer ")
     many = len(gap.left)
     return f"{ONLY}{gap.before[int(number)]}" if start == ONLY and number and many == len(gap.before) else words

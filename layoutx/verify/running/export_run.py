@@ -53,7 +53,7 @@ class ExportRunner:
         """Module path -> class name, of the modules that the program was exported from."""
         return {group.layer: group.class_name for group in groups(self._graph(True))}
 
-    def inputs(self) -> tuple[Array, ...]:
+    def inputs(self, long: bool = False) -> tuple[Array, ...]:
         """The inputs that the program was exported with."""
         return tuple(tensor_array(t) for t in flattened(self.model.example_inputs or (), is_tensor))
 

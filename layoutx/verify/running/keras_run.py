@@ -48,7 +48,7 @@ class KerasRunner:
         """Layer name -> class name; those of nested models as `outer/inner`."""
         return {name: type(known.layer).__name__ for name, known in self._known(self.model).items()}
 
-    def inputs(self) -> tuple[Array, ...]:
+    def inputs(self, long: bool = False) -> tuple[Array, ...]:
         """Random inputs of the model's own shapes; () where it has none. Integers below the vocabulary."""
         from layoutx.model.keras_live import live_records
 
@@ -56,7 +56,7 @@ class KerasRunner:
             record = live_records(self.model, lambda name: True)
         except LayoutxError:  # the config of a custom model is not followed
             return ()
-        return tuple(probes(self.model, record))
+        return tuple(probes(self.model, record, long=long))
 
     def record(self, inputs: Inputs, double: bool = True) -> Recording:
         """One run at inference, in float64 where the model can (`note` says why not).

@@ -60,7 +60,7 @@ class OnnxRunner:
         """Layer name as its record has it, else the node's label -> operator."""
         return {step.layer: step.class_name for step in self._steps}
 
-    def inputs(self) -> tuple[Array, ...]:
+    def inputs(self, long: bool = False) -> tuple[Array, ...]:
         """Random inputs of the graph's own shapes; () where one has no rank. Integers below the vocabulary."""
         rng = np.random.default_rng(20261121)
         lookups = [r for r in self._parts.records.values() if r.form == "onnx.Gather"]
@@ -71,7 +71,7 @@ class OnnxRunner:
             if not kind.HasField("shape"):
                 return ()
             dims = [d.dim_value or None for d in kind.shape.dim]
-            sizes = [*(n or 3 for n in dims[:1]), *sized(dims[1:])]
+            sizes = [*(n or 3 for n in dims[:1]), *sized(dims[1:], long)]
             dtype = dtype_of(kind.elem_type) or np.dtype("float32")
             if dtype.kind in "iub":
                 found.append(rng.integers(0, min(rows, default=2), sizes).astype(dtype))

@@ -34,8 +34,8 @@ class Runner(Protocol):
     def layers(self) -> Mapping[str, str]:
         """Layer name -> class name."""
 
-    def inputs(self) -> tuple[Array, ...]:
-        """Random inputs of the model's own shapes; () where it does not know them."""
+    def inputs(self, long: bool = False) -> tuple[Array, ...]:
+        """Random inputs of the model's own shapes; () where it does not know them; `long`: along axes left open."""
 
     def record(self, inputs: Any, double: bool = True) -> Recording:
         """One run at inference: an array, a sequence of them, or a mapping by the inputs' names."""

@@ -43,7 +43,7 @@ class Recorded:
         """Layer name -> class name."""
         return {call.layer: call.class_name for call in self.model.calls}
 
-    def inputs(self) -> tuple[Array, ...]:
+    def inputs(self, long: bool = False) -> tuple[Array, ...]:
         """The inputs that were recorded."""
         return self.model.inputs
 

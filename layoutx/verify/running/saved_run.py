@@ -26,7 +26,7 @@ class SavedRunner:
         """None: the graph has operations only."""
         return {}
 
-    def inputs(self) -> tuple[Array, ...]:
+    def inputs(self, long: bool = False) -> tuple[Array, ...]:
         """Random floats of the signature's own shapes; () where one of them is no float."""
         specs = self._specs()
         if any(not spec.dtype.is_floating or spec.shape.rank is None for spec in specs.values()):

@@ -35,7 +35,7 @@ class TorchRunner:
         """Module path -> class name, "" the model itself; a shared module under its first path."""
         return {path: type(module).__name__ for path, module in self.model.named_modules()}
 
-    def inputs(self) -> tuple[Array, ...]:
+    def inputs(self, long: bool = False) -> tuple[Array, ...]:
         """A torch module does not know the shapes of its inputs."""
         return ()
 
@@ -165,11 +165,22 @@ def _copied(model: Any) -> Any:
         if value.is_meta:
             raise ModelError(f"{name} has no values", why="it is on the meta device", do="load the weights first")
     try:
-        return copy.deepcopy(model)
+        return copy.deepcopy(model, _computed(model))
     except Exception as error:
         raise ModelError(
             f"the {type(model).__name__} cannot be copied", why=said(error), do="remove what copy.deepcopy refuses"
         ) from error
+
+
+def _computed(model: Any) -> dict[int, Any]:
+    """Tensors that modules keep as the result of a computation, each with its copy: torch copies leaves alone.
+
+    torch.nn.utils.weight_norm and spectral_norm keep the weight so, and compute it anew at every call.
+    """
+    import torch
+
+    held = [value for module in model.modules() for value in vars(module).values() if isinstance(value, torch.Tensor)]
+    return {id(value): value.detach().clone() for value in held if not value.is_leaf}
 
 
 def doubled(model: Any) -> Any:

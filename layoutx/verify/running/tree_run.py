@@ -41,7 +41,7 @@ class TreeRunner:
         found = {name: type(module).__name__ for name, module in self.family.modules(self.model).items()}
         return found or {event.layer: event.class_name for event in self.events}
 
-    def inputs(self) -> tuple[Array, ...]:
+    def inputs(self, long: bool = False) -> tuple[Array, ...]:
         """These modules do not know the shapes of their inputs."""
         return ()
 

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch", reason="the models compared here are torch'
 from torch import nn  # noqa: E402
 from torch.nn.utils.fusion import fuse_conv_bn_eval  # noqa: E402
 
+from layoutx.diagnose import diagnose  # noqa: E402
 from layoutx.match import match  # noqa: E402
 from layoutx.relate import relate  # noqa: E402
 from layoutx.validate import validate  # noqa: E402
@@ -76,6 +77,26 @@ def test_an_eps_that_is_not_the_norms_own_is_named(back):
     assert not found.ok
     assert found.notes[1] == "b1 is folded with eps=1e-05, its own is 0.001"
     assert not any("eps" in note for note in validate(net(), folded(), X).notes)
+
+
+@pytest.mark.parametrize(("back", "mode"), [(False, "F2"), (True, "F17")])
+def test_a_kernel_that_lies_otherwise_is_found_below_a_folded_norm(back, mode):
+    """The bias tells that the norm is in it; then the kernel is searched as any other, up to what folding rounds."""
+    right, wrong = (folded(), net()) if back else (net(), folded())
+    with torch.no_grad():
+        kernel = wrong.c2.weight
+        kernel.copy_((kernel.transpose(0, 1) if mode == "F2" else kernel.flip(2, 3)).clone())
+    found = diagnose(right, wrong, X)
+    assert [one.suspect.name for one in found.layers] == ["c2"]
+    assert found.layers[0].explanations[0].edits[0].mode == mode
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_another_eps_of_a_folded_norm_is_told_where_it_is_asked_why(back):
+    pair = (folded(eps=1e-5), net()) if back else (net(), folded(eps=1e-5))
+    (told,) = [one for one in diagnose(*pair, X).remarks if one.mode == "F8"]
+    assert told.what == "the norm b1 is folded with eps=1e-05, its own is 0.001"
+    assert told.do == "b1.eps = 1e-05, or fold it again with 0.001"
 
 
 def test_no_eps_is_named_for_other_numbers():
