@@ -10,9 +10,9 @@ from typing import Any
 
 from layoutx.files.open import open_store
 from layoutx.frozen import frozen
-from layoutx.job.folding import joint_folded
 from layoutx.job.jobs import options_of
 from layoutx.job.joined import Joined, Joint
+from layoutx.job.parted import paired_apart
 from layoutx.job.seen import with_run
 from layoutx.model.callables import built
 from layoutx.model.keyed import Keyed
@@ -156,7 +156,7 @@ def match(
     check_stacked(options.values, here, there)
     started = perf_counter()
     here, there = with_run(here, first, there), with_run(there, second, here)
-    found = joint_folded(here, there, known, options)
+    found = paired_apart(here, there, known, options)
     return Match(found, _called(source), _called(target), (here.framework, there.framework), perf_counter() - started)
 
 

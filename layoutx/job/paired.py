@@ -45,12 +45,6 @@ def plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registry
         UsageError: a mapping file that names what is not there.
         LayoutxError: what cannot be done, all of it together.
     """
-    options = with_pairs(options, source, target)
-    check_open(options)
-    check_stacked(options.values, source, target)
-    if "onnx" in (source.framework, target.framework):
-        check_unrolled(source, target, registry)
-        source = with_norms_made(with_norms_folded(source, target, registry, options), target, registry, options)
     try:
         return _planned(source, target, registry, options)
     except LayoutxError as error:  # one of them may have in one what the other has apart
@@ -68,6 +62,12 @@ def _many(error: LayoutxError) -> int:
 
 
 def _planned(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registry: Registry, options: Options) -> Job:
+    options = with_pairs(options, source, target)
+    check_open(options)
+    check_stacked(options.values, source, target)
+    if "onnx" in (source.framework, target.framework):
+        check_unrolled(source, target, registry)
+        source = with_norms_made(with_norms_folded(source, target, registry, options), target, registry, options)
     job = owned(allowed(_plan_pair(source, target, registry, options)), target)
     return replace(absorbed(job, source, target, options), stacked=parts_of(target))
 

@@ -22,22 +22,30 @@ OWN = {"weight", "bias"}
 
 
 def unfused(keyed: Keyed | ModelRecord, other: Keyed | ModelRecord) -> Keyed | ModelRecord:
-    """The model with a layer for each part of those that the other model has apart; itself where there are none.
-
-    A layer is left whole where the other model has as many tensors of its size: it is fused there too.
-    """
-    if not isinstance(keyed, Keyed) or keyed.dealt is None:
-        return keyed
+    """The model with a layer for each part of those that the other model has apart; itself where there are none."""
     from layoutx.model.torch_flow import followed
     from layoutx.model.torch_unfused import taken_apart
 
-    told = keyed.dealt()
-    if told is None:
+    chosen = fused_there(keyed, other)
+    told = keyed.dealt() if chosen and isinstance(keyed, Keyed) and keyed.dealt is not None else None
+    if told is None or not isinstance(keyed, Keyed):
         return keyed
-    program, found = told
+    apart = _apart(keyed, chosen)
+    shapes = {name: tensor.shape for name, tensor in apart.tensors.items()}
+    return wired(apart, lambda: followed(taken_apart(told[0], chosen), shapes))
+
+
+def fused_there(keyed: Keyed | ModelRecord, other: Keyed | ModelRecord) -> dict[str, tuple[Share, ...]]:
+    """Path of each layer that is several which the other model has apart -> the outputs of each.
+
+    A layer is left whole where the other model has as many tensors of its size: it is fused there too.
+    """
+    told = keyed.dealt() if isinstance(keyed, Keyed) and keyed.dealt is not None else None
+    if told is None or not isinstance(keyed, Keyed):
+        return {}
     here, there = _sizes(keyed), _sizes(other)
     chosen = {}
-    for path, shares in found.items():
+    for path, shares in told[1].items():
         weight = keyed.tensors.get(f"{path}.weight")
         if weight is None or not _plain(keyed, path, weight):
             continue
@@ -46,11 +54,7 @@ def unfused(keyed: Keyed | ModelRecord, other: Keyed | ModelRecord) -> Keyed | M
         taken = {share.at(path) for share in shares} & keyed.modules.keys()
         if not taken and there[weight.size] < here[weight.size] and all(there[size] for size in parts):
             chosen[path] = shares
-    if not chosen:
-        return keyed
-    apart = _apart(keyed, chosen)
-    shapes = {name: tensor.shape for name, tensor in apart.tensors.items()}
-    return wired(apart, lambda: followed(taken_apart(program, chosen), shapes))
+    return chosen
 
 
 def said_apart(keyed: Keyed, values: Mapping[str, Any]) -> Keyed:

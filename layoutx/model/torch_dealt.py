@@ -24,9 +24,18 @@ MOVES = {
     for name in (
         *("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "contiguous", "clone", "detach", "alias"),
         *("transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "select", "narrow", "expand"),
-        *("chunk", "split", "tensor_split", "unbind", "broadcast_to", "repeat_interleave", "__getitem__"),
+        *(
+            "chunk",
+            "split",
+            "split_with_sizes",
+            "tensor_split",
+            "unbind",
+            "broadcast_to",
+            "repeat_interleave",
+            "__getitem__",
+        ),
     )
-}
+} | {"mt": "adjoint", "slice": "slice", "getitem": "__getitem__"}
 POINTWISE = frozenset(("mul", "add", "sub", "div", "truediv", "rsub", "neg", "float", "double", "to", "typeas"))
 JOINED = ("cat", "concat", "concatenate", "stack")
 ASKED = ("size", "getattr", "dim", "numel", "shape", "symsize")
@@ -92,7 +101,7 @@ def owners_of(program: Program) -> dict[str, str]:
     """Value -> the weight that it is, turned over or not."""
     found = dict(program.weights)
     for op in program.ops:
-        refs = [ref.name for ref in op.refs()]
+        refs = _names(op)
         if op.name in OVER and len(refs) == 1 and refs[0] in found:
             found[op.outputs[0]] = found[refs[0]]
     return found
@@ -110,7 +119,7 @@ def path_of(op: Op, owners: Mapping[str, str]) -> str:
 
 def _biased(found: Dealing, op: Op, owners: Mapping[str, str]) -> bool:
     """Whether a layer's own bias is added, after which its outputs are where they were."""
-    names = [ref.name for ref in op.refs()]
+    names = _names(op)
     path, rows = next((found.rows[name] for name in names if name in found.rows), ("", None))
     if op.name != "add" or rows is None or len(names) != 2 or f"{path}.bias" not in map(owners.get, names):
         return False
@@ -120,8 +129,8 @@ def _biased(found: Dealing, op: Op, owners: Mapping[str, str]) -> bool:
 
 def _moved(found: Dealing, op: Op) -> bool:
     """Whether an operation only moves outputs, or what one layer's were made into; notes where they are then."""
-    names = [ref.name for ref in op.refs()]
-    tool = MOVES.get("getitem" if op.name == "getitem" else op.name, "__getitem__" if op.name == "getitem" else "")
+    names = _names(op)
+    tool = MOVES.get(op.name, "")
     if not tool or not names or (names[0] not in found.rows and names[0] not in found.stained):
         return False
     if names[0] in found.stained:
@@ -135,13 +144,21 @@ def _moved(found: Dealing, op: Op) -> bool:
     return True
 
 
+def _names(op: Op) -> list[str]:
+    """The values that an operation reads; a program of torch.export tells its arguments by place and by name."""
+    return list(dict.fromkeys(ref.name for ref in op.refs()))
+
+
 def _carried_out(tool: str, rows: Array, op: Op) -> list[Array] | None:
+    """What an operation makes of these numbers, or each of its outputs; None where it cannot be told."""
     import torch
 
     args = [tuple(one) if tool == "__getitem__" and isinstance(one, list) else one for one in op.args[1:]]
-    kwargs = {key: value for key, value in op.kwargs.items() if key not in ("input", "self")}
+    kwargs = {} if op.args and op.kwargs.keys() & {"self", "input"} else op.kwargs  # told by place and by name
+    numbers = torch.from_numpy(np.ascontiguousarray(rows))
+    call = torch.ops.aten.slice.Tensor if tool == "slice" else getattr(torch.Tensor, tool)
     try:
-        made = getattr(torch.Tensor, tool)(torch.from_numpy(np.ascontiguousarray(rows)), *args, **kwargs)
+        made = call(numbers, *args, **kwargs)
     except Exception:  # sizes that are not known, or values of the model's own
         return None
     return [one.numpy() for one in (made if isinstance(made, (list, tuple)) else [made])]
@@ -149,7 +166,7 @@ def _carried_out(tool: str, rows: Array, op: Op) -> list[Array] | None:
 
 def _read(found: Dealing, op: Op) -> None:
     """An operation that computes: each of its operands is read together."""
-    names = [ref.name for ref in op.refs()]
+    names = _names(op)
     parts = [found.part(name) for name in names]
     own = list(dict.fromkeys(part for part in parts if part is not None))
     if not own:
@@ -170,7 +187,7 @@ def _note_roles(found: Dealing, op: Op, parts: Sequence[tuple[str, int] | None])
     elif op.name in PRODUCTS:
         parts = parts[1:] if op.name == "baddbmm" else parts
         said = (QUERY, KEY) if parts and parts[0] is not None else ("", VALUE)
-    elif op.name in CURVES or (op.whole and len(parts) == 1):
+    elif op.name in CURVES:
         said = (GATE,)
     for part, role in zip(parts, said, strict=False):
         if part is not None and role:

@@ -18,6 +18,7 @@ from layoutx.errors import LayoutxError, UsageError
 from layoutx.files.stacked import rows_of, together
 from layoutx.files.store import tensor_of
 from layoutx.model.torch_dealt import Share, dealt
+from layoutx.verify.running.torch_apart import with_parts
 from layoutx.verify.running.torch_seen import seen
 
 L = keras.layers
@@ -120,6 +121,31 @@ def test_a_fused_layer_takes_what_the_other_model_has_apart(way: str, linear: An
     assert lx.port(target, back).end_to_end.agrees  # type: ignore[union-attr]
     for one, other in zip(source.get_weights(), back.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("linear", [nn.Linear, Turned])
+def test_other_commands_have_the_parts_too(linear: Any, tmp_path: Path) -> None:
+    source, target = apart(), Fused("groups", linear)
+    found = lx.match(source, target)
+    assert found.complete
+    assert {pair.target.name for pair in found.joint.pairs} > {"query", "key", "value", "gate", "up"}
+    found.save(tmp_path / "map.yaml")
+    lx.port(source, target, map=tmp_path / "map.yaml")
+    same(source, target)
+    for one, other in ((source, target), (target, source)):
+        x = RNG.normal(size=(2, LONG, WIDTH)).astype("float32")
+        seen_ = lx.validate(one, other, x)
+        assert seen_.ok
+        assert seen_.compared == 8
+        assert not seen_.lost
+    with torch.no_grad():
+        target.qkv.bias[REP * SIZE if target.way == "groups" else 0] += 1.0
+    wrong = [check.layer for check in lx.validate(source, target).checks if not check.ok]
+    assert wrong == ["k"]
+    lx.port(source, target, only=["k"])
+    same(source, target)
+    with pytest.raises(LayoutxError, match="nowhere"):
+        lx.port(source, target, pairs={"q": "nowhere"})
 
 
 def test_a_failed_port_leaves_a_fused_layer_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,3 +259,29 @@ def saved(model: Any, folder: Path) -> Path:
 def test_parts_that_cannot_be(said: dict[str, str], told: str) -> None:
     with pytest.raises(UsageError, match=told):
         lx.port(apart(), Fused("groups"), values=said)
+
+
+def test_an_exported_program_tells_its_parts_too(tmp_path: Path) -> None:
+    source, back = apart(), apart()
+    x = torch.randn(2, LONG, WIDTH)
+    program = torch.export.export(Fused("parts"), (x,))
+    assert lx.port(source, program).end_to_end.agrees  # type: ignore[union-attr]
+    same(source, program.module())
+    torch.export.save(program, tmp_path / "fused.pt2")
+    lx.port(tmp_path / "fused.pt2", back)
+    for one, other in zip(source.get_weights(), back.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_layer_with_a_forward_of_its_own_is_not_run_as_its_parts() -> None:
+    """Else the copy would be right where the model is not."""
+    module = Fused("parts")
+    module.mlp.forward = lambda x: -F.linear(x, module.mlp.weight)
+    shares = {"mlp": (Share("up", 1, 0, INNER), Share("gate", 1, INNER, 2 * INNER))}
+    shares["qkv"] = (Share("0", 3, 0, 2 * SIZE), Share("1", 3, 2 * SIZE, 4 * SIZE))
+    copy = with_parts(module, shares)
+    assert type(copy.mlp) is nn.Linear
+    assert {"qkv.0", "qkv.1"} <= {path for path, _ in copy.named_modules()}
+    x = torch.randn(2, LONG, WIDTH)
+    torch.testing.assert_close(copy(x), module(x))
+    assert not hasattr(module, "gate")
