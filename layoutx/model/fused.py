@@ -101,10 +101,9 @@ def _matrix(keyed: Keyed, path: str) -> Tensor | None:
 
 
 def _sizes(model: Keyed | ModelRecord) -> Counter[int]:
-    """How many layers have a tensor of how many numbers."""
-    if isinstance(model, Keyed):
-        return Counter(tensor.size for tensor in model.tensors.values())
-    return Counter(tensor.size for record in model.layers for tensor in record.tensors.values())
+    """How many layers have a matrix of how many numbers."""
+    held = model.layers if isinstance(model, ModelRecord) else (model,)
+    return Counter(t.size for one in held for t in one.tensors.values() if len(t.shape) > 1)
 
 
 def _plain(keyed: Keyed, path: str, weight: Tensor) -> bool:

@@ -19,21 +19,13 @@ from layoutx.model.torch_layers import LINEAR
 from layoutx.model.torch_program import Op, Program
 
 MOST = 1 << 23  # numbers of a layer's outputs that are followed
+MOST_PARTS = 16
 MOVES = {
     name.replace("_", ""): name
     for name in (
         *("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "contiguous", "clone", "detach", "alias"),
         *("transpose", "permute", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "select", "narrow", "expand"),
-        *(
-            "chunk",
-            "split",
-            "split_with_sizes",
-            "tensor_split",
-            "unbind",
-            "broadcast_to",
-            "repeat_interleave",
-            "__getitem__",
-        ),
+        *("chunk", "split", "split_with_sizes", "tensor_split", "unbind", "broadcast_to", "repeat_interleave"),
     )
 } | {"mt": "adjoint", "slice": "slice", "getitem": "__getitem__"}
 POINTWISE = frozenset(("mul", "add", "sub", "div", "truediv", "rsub", "neg", "float", "double", "to", "typeas"))
@@ -53,11 +45,13 @@ class Dealing:
     rows: dict[str, tuple[str, Array]] = field(default_factory=dict)
     stained: dict[str, tuple[str, int]] = field(default_factory=dict)
     leader: dict[str, Array] = field(default_factory=dict)  # path -> of each output one that it belongs to
+    read: dict[str, Array] = field(default_factory=dict)  # path -> of each output whether anything is made of it
     roles: dict[tuple[str, int], str] = field(default_factory=dict)
 
     def unite(self, path: str, rows: Array) -> int:
         """The outputs belong together; gives their leader."""
         leader = self.leader[path]
+        self.read[path][rows] = True
         found = np.unique(leader[rows])
         leader[np.isin(leader, found)] = found[0]
         return int(found[0])
@@ -88,6 +82,7 @@ def dealing(program: Program) -> Dealing:
         sizes = [n for n in shape if isinstance(n, int)]
         if path and shape and len(sizes) == len(shape) and prod(sizes) <= MOST:
             found.leader.setdefault(path, np.arange(sizes[-1]))
+            found.read.setdefault(path, np.zeros(sizes[-1], bool))
             if len(found.leader[path]) == sizes[-1]:
                 found.rows[op.outputs[0]] = path, np.broadcast_to(np.arange(sizes[-1]), sizes)
         elif op.name not in ASKED and not _moved(found, op) and not _biased(found, op, owners):
@@ -197,7 +192,7 @@ def _note_roles(found: Dealing, op: Op, parts: Sequence[tuple[str, int] | None])
 def _shares(found: Dealing, path: str, leader: Array) -> tuple[Share, ...]:
     """The outputs that belong together, as runs; () where they are none."""
     first, at = np.unique(leader, return_inverse=True)
-    if len(first) < 2 or len(first) > 16:
+    if not 2 <= len(first) <= MOST_PARTS or not found.read[path].all():
         return ()
     members = [np.flatnonzero(at == n) for n in range(len(first))]
     runs = [_run(rows, len(leader)) for rows in members]
