@@ -11,9 +11,9 @@ from typing import Any
 from layoutx.errors import UsageError
 from layoutx.files.open import open_store
 from layoutx.frozen import frozen
-from layoutx.job.folding import joint_folded
 from layoutx.job.jobs import options_of
 from layoutx.job.joined import Joined, Joint
+from layoutx.job.parted import paired_apart
 from layoutx.job.seen import with_run
 from layoutx.model.callables import built
 from layoutx.model.config import config_of
@@ -166,7 +166,7 @@ def match(
     started = perf_counter()
     here, there = with_run(here, first, there), with_run(there, second, here)
     here, there = computed(here, options.skip), computed(there, options.skip)
-    found = joint_folded(here, there, known, options)
+    found = paired_apart(here, there, known, options)
     return Match(found, _called(source), _called(target), (here.framework, there.framework), perf_counter() - started)
 
 

@@ -115,7 +115,8 @@ def _into_variables(
     verify: str,
 ) -> Report:
     """All is looked at, then written where it belongs; what can still fail afterwards has the old numbers beside it."""
-    job, slots = planned.job, slots_of(target)
+    job = planned.job
+    slots = slots_of(target, job.stacked)
     check_slots(job, slots)
     level, found = level_of(verify, job), ways(job, slots)
     moved, sums, lost = tried(found, job, options, slots, level, computed(level, job), live)

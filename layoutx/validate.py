@@ -12,13 +12,9 @@ from typing import Any
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError, UsageError
 from layoutx.files.open import open_store
-from layoutx.job.folding import joint_folded
-from layoutx.job.heads import other_heads
 from layoutx.job.jobs import Options, options_of
 from layoutx.job.joined import Joined, Joint
-from layoutx.job.seen import with_run
-from layoutx.job.traded import traded
-from layoutx.model.in_parts import computed
+from layoutx.job.parted import Sides, paired_sides
 from layoutx.model.keras_live import is_keras
 from layoutx.model.keyed import Keyed
 from layoutx.model.load import live_model, model_of, says_itself
@@ -133,13 +129,9 @@ def compared_models(
         _model(a if weights is None else weights, first, known, options.forms, options.values, shapes),
         _model(b, second, known, options.forms, stacks_said(options.values), shapes),
     )
-    here, there = with_run(here, first.model, there, inputs), with_run(there, second.model, here, inputs)
-    here, there = computed(here, options.skip), computed(there, options.skip)
-    joined = joint_folded(here, there, known, options)
-    if (other := other_heads(joined, here, there, known)) is not None:
-        again = joint_folded(here, other, known, options)
-        joined = again if len(again.lost) < len(joined.lost) else joined
-    joined = traded(joined, here, there)
+    sides = Sides(first, second, here, there)
+    joined, sides = paired_sides(sides, inputs, known, options, whole=weights is not None)
+    first, second, here, there = sides.first, sides.second, sides.here, sides.there
 
     def given(arrays: Sequence[Array], swapped: bool) -> Ahead:
         source, target = Begun(first.model, here, "source"), Begun(second.model, there, "target")

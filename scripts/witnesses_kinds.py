@@ -132,9 +132,12 @@ def gates_and_tables() -> Iterator[Plan]:
     ):
         yield Plan(form, {}, {"x": (5,)}, {slot: (11, 3)}, vocab=11)
         yield Plan(form, {"leading": True}, {"x": (5,)}, {slot: (1, 11, 3)}, vocab=11)
-    for shape, leading in (((11, 3), False), ((1, 11, 3), True)):
-        config = {"version": 2, "leading": leading}
-        yield Plan("keras.PositionEmbedding", config, {"x": (5,)}, {"embeddings": shape}, vocab=11)
+        if not form.startswith(("onnx", "tf1")):
+            yield Plan(form, {"row": True}, {"x": (5,)}, {slot: (3,)}, vocab=1)
+    for shape, more in (((11, 3), {}), ((1, 11, 3), {"leading": True}), ((3,), {"row": True})):
+        config = {"version": 2, **more}
+        many = 1 if "row" in more else 11
+        yield Plan("keras.PositionEmbedding", config, {"x": (5,)}, {"embeddings": shape}, vocab=many)
     yield from scales()
     for mode in ("mean", "sum", "max"):
         config = {"num_embeddings": 11, "embedding_dim": 3, "mode": mode}

@@ -1,8 +1,8 @@
-"""Tensors that hold a layer at each index of one axis: taken apart where they are read, put together to be written."""
+"""Tensors that hold several layers, one behind the other or side by side: taken apart and put together again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from weakref import ReferenceType, ref
 
@@ -28,6 +28,27 @@ def layers_of(whole: Tensor, axis: int) -> list[Tensor]:
             own = Tensor(name, whole.dtype, shape, partial(_one, read, axis, index), whole.derived)
         found.append(Tensor(name, own.dtype, shape, own.read, own.derived, own.mapped, part))
     return found
+
+
+def rows_of(whole: Tensor, axis: int, runs: Sequence[tuple[int, int, int]]) -> list[Tensor]:
+    """A stored tensor as one tensor for each run of an axis; read as it is needed.
+
+    Args:
+        runs: of each (groups, start, stop): from start to stop in each of the equal groups of the axis.
+    """
+    read = _held(whole.read)
+    found = []
+    for groups, start, stop in runs:
+        part = Part(whole, axis, start, stop, groups)
+        shape = (*whole.shape[:axis], groups * (stop - start), *whole.shape[axis + 1 :])
+        each = f" of each {whole.shape[axis] // groups}" if groups > 1 else ""
+        name = f"{whole.name}[{':, ' * axis}{start}:{stop}{each}]"
+        found.append(Tensor(name, whole.dtype, shape, partial(_run, read, part, shape), whole.derived, part=part))
+    return found
+
+
+def _run(read: Read, part: Part, shape: tuple[int, ...]) -> Array:
+    return np.ascontiguousarray(part.of(read())).reshape(shape)
 
 
 def _mapped(whole: Tensor, name: str, shape: tuple[int, ...], index: int) -> Tensor | None:
@@ -79,9 +100,10 @@ def together(arrays: Mapping[str, Array], parts: Mapping[str, Part]) -> dict[str
         whole = found.get(part.whole.name)
         if whole is None:
             own = [arrays[n] for n, other in parts.items() if other.whole.name == part.whole.name and n in arrays]
-            all_ = len(own) == part.whole.shape[part.axis]
+            all_ = sum(one.size for one in own) == part.whole.size
             dtype = np.result_type(*(one.dtype for one in own), *([] if all_ else [part.whole.dtype]))
             whole = np.empty(part.whole.shape, dtype) if all_ else np.array(part.whole.read(), dtype)
             found[part.whole.name] = whole
-        whole[(slice(None),) * part.axis + (part.index,)] = array
+        place = part.of(whole)
+        place[...] = array.reshape(place.shape)
     return found

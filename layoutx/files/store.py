@@ -45,11 +45,26 @@ class Tensor:
 
 @frozen
 class Part:
-    """One index of one axis of a stored tensor that holds a layer at each: `kernel[3]` of a stack of blocks."""
+    """What one layer has of a stored tensor that holds several.
+
+    One index of an axis: `kernel[3]` of a stack of blocks, which lacks that axis. Or, with a `stop`, the run from
+    `index` to it in each of an axis' equal `groups`: the rows of the queries, head after head, of a packed qkv.
+    """
 
     whole: Tensor
     axis: int
     index: int
+    stop: int | None = None
+    groups: int = 1
+
+    def of(self, array: Any) -> Any:
+        """The part as a view of an array of the whole's shape (of NumPy or torch), its groups an axis of their own."""
+        before = (slice(None),) * self.axis
+        if self.stop is None:
+            return array[(*before, self.index)]
+        shape = tuple(array.shape)
+        split = array.reshape(*shape[: self.axis], self.groups, -1, *shape[self.axis + 1 :])
+        return split[(*before, slice(None), slice(self.index, self.stop))]
 
 
 def tensor_of(name: str, array: np.ndarray[Any, Any]) -> Tensor:

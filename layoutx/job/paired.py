@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from layoutx.errors import LayoutxError, UsageError, raise_all
+from layoutx.errors import LayoutxError, Problems, UsageError, raise_all
 from layoutx.job.absorbed import absorbed
 from layoutx.job.agreed import refine_of_goal, refine_there
 from layoutx.job.jobs import Job, LayerJob, Options, covers, job_of, layers_for
@@ -18,6 +18,7 @@ from layoutx.job.onnx_unfolded import allowed, with_norms_made
 from layoutx.job.onnx_ways import check_unrolled, owned
 from layoutx.model.bindings import refine_of
 from layoutx.model.constants import untrained
+from layoutx.model.fused import unfused
 from layoutx.model.keyed import Keyed, keyed_view
 from layoutx.model.load import with_forms
 from layoutx.model.match import MOST_READ, Pair, pair
@@ -25,7 +26,7 @@ from layoutx.model.matching.made import orders_of
 from layoutx.model.matching.wiring import wires_of
 from layoutx.model.order import in_order
 from layoutx.model.record import LayerRecord, ModelRecord
-from layoutx.model.said import values_said
+from layoutx.model.said import OF_PATHS, values_said
 from layoutx.model.stacked import check_stacked, parts_of
 from layoutx.model.storing import Layer
 from layoutx.plan.fit import fit
@@ -44,6 +45,23 @@ def plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registry
         UsageError: a mapping file that names what is not there.
         LayoutxError: what cannot be done, all of it together.
     """
+    try:
+        return _planned(source, target, registry, options)
+    except LayoutxError as error:  # one of them may have in one what the other has apart
+        here, there = unfused(source, target), unfused(target, source)
+        if here is source and there is target:
+            raise
+        try:
+            return _planned(here, there, registry, options)
+        except LayoutxError as other:
+            raise (other if _many(other) < _many(error) else error) from None
+
+
+def _many(error: LayoutxError) -> int:
+    return len(error.problems) if isinstance(error, Problems) else 1
+
+
+def _planned(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registry: Registry, options: Options) -> Job:
     options = with_pairs(options, source, target)
     check_open(options)
     check_stacked(options.values, source, target)
@@ -182,6 +200,8 @@ def _heard(values: Mapping[str, Any], pairs: Sequence[Pair]) -> None:
     """Refuse a value of --set that neither side of any pair reads."""
     for said in values:
         key = said.rpartition(".")[2]
+        if key in OF_PATHS:
+            continue
         for match in pairs:
             places = (match.record.name, match.candidate.prefix)
             read = {**match.candidate.form.config, **match.record.config}

@@ -11,7 +11,10 @@ import numpy as np
 
 from layoutx.model.keyed import Keyed, wired
 from layoutx.model.record import LayerRecord, ModelRecord
+from layoutx.model.share import Share
+from layoutx.model.torch_dealt import dealt
 from layoutx.model.torch_flow import followed, lost
+from layoutx.model.torch_program import Program
 from layoutx.model.torch_trace import traced, unopened
 from layoutx.plan.plan import Array
 from layoutx.verify.keywords import keywords_for
@@ -69,7 +72,15 @@ def with_run(
         ran()
         return next((found for inputs, names in tries() if (found := first_rows(live, inputs, names))), {})
 
-    return replace(wired(model, flow), told=told, refused=refused)
+    @cache
+    def parts() -> tuple[Program, Mapping[str, tuple[Share, ...]]] | None:
+        program = _seen(live, tries, [], ("meta",))
+        if program is None:
+            ran()
+            program = _seen(live, tries, [], (None,))
+        return (program, dealt(program)) if program is not None else None
+
+    return replace(wired(model, flow), told=told, refused=refused, dealt=parts)
 
 
 def _seen(live: Any, tries: Tries, refused: list[str], devices: Sequence[str | None] = ("meta", None)) -> Any:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
+from layoutx.empty import NOTHING
 from layoutx.errors import ConversionError, UsageError, raise_all
+from layoutx.files.store import Part
 from layoutx.job.jobs import Job
 from layoutx.job.rooms import Room, new_room, taken_over, torch_room
 from layoutx.model.keras_live import array_of, dtype_of, is_keras, variables
@@ -86,14 +90,73 @@ class Slot:
             self.variable.copy_(torch_of(torch, "", array))
 
 
+class PartSlot(Slot):
+    """One layer's part of a variable that holds several."""
+
+    def __init__(self, whole: Slot, part: Part, shape: tuple[int, ...]) -> None:
+        super().__init__(whole.variable, whole.torch, whole.after)
+        self.whole, self.part, self.shape = whole, part, shape
+
+    def look(self) -> Array:
+        """Its values."""
+        found: Array = np.ascontiguousarray(self.part.of(self.whole.look())).reshape(self.shape)
+        return found
+
+    @property
+    def strides(self) -> None:
+        """Its runs lie apart: it is filled elsewhere, and copied."""
+        return None
+
+    @property
+    def inner(self) -> None:
+        """It is no tensor of torch's."""
+        return None
+
+    def room(self) -> Room:
+        """Memory to fill, which is copied into the variable."""
+        return new_room(self.shape, self.dtype, self.write)
+
+    def write(self, array: Array) -> None:
+        """Copy an array into it."""
+        if not self.torch:
+            whole = self.whole.read()
+            place = self.part.of(whole)
+            place[...] = array.reshape(place.shape)
+            self.whole.write(whole)
+            return
+        import torch
+
+        from layoutx.files.torch_file import torch_of
+
+        with torch.no_grad():
+            place = self.part.of(self.variable)
+            place.copy_(torch_of(torch, "", array).reshape(place.shape))
+
+
 def _both(*calls: Callable[[], None] | None) -> None:
     for call in calls:
         if call is not None:
             call()
 
 
-def slots_of(model: Any) -> dict[str, Slot]:
-    """Name -> variable of a live torch module, torch.export program or Keras model."""
+def slots_of(model: Any, parts: Mapping[str, Part] = NOTHING) -> dict[str, Slot]:
+    """Name -> variable of a live torch module, torch.export program or Keras model.
+
+    Args:
+        parts: name of a layer's part of a variable -> which.
+    """
+    found = _variables(model)
+    return {**found, **{n: PartSlot(found[p.whole.name], p, _shape_of(p)) for n, p in parts.items()}}
+
+
+def _shape_of(part: Part) -> tuple[int, ...]:
+    """The shape of a part, its groups laid together."""
+    shape, at = part.whole.shape, part.axis
+    many = () if part.stop is None else (part.groups * (part.stop - part.index),)
+    return (*shape[:at], *many, *shape[at + 1 :])
+
+
+def _variables(model: Any) -> dict[str, Slot]:
     if is_keras(model):
         after = _copied(model)
         return {name: Slot(value, False, after.get(id(value))) for name, value in variables(model).items()}

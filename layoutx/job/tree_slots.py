@@ -44,12 +44,12 @@ class LayerSlot:
 
     def __init__(self, whole: TreeSlot, part: Part) -> None:
         self.whole = whole
-        self.at = (slice(None),) * part.axis + (part.index,)
+        self.part = part
         self.new = None
 
     def read(self) -> Array:
         """A copy of its values."""
-        return (self.whole.look() if self.whole.new is None else self.whole.new)[self.at].copy()
+        return np.array(self.part.of(self.whole.look() if self.whole.new is None else self.whole.new))
 
     @property
     def dtype(self) -> Any:
@@ -60,7 +60,7 @@ class LayerSlot:
         """Keep it in a copy of the array, whose other layers stay."""
         if self.whole.new is None:
             self.whole.new = self.whole.read()
-        self.whole.new[self.at] = array
+        self.part.of(self.whole.new)[...] = array
 
 
 def tree_slots(model: Any, stacked: Mapping[str, Part] = NOTHING) -> dict[str, Any]:

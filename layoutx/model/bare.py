@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from layoutx.files.store import Tensor
+from layoutx.model.graph import VARIABLE
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import LayerRecord
 from layoutx.spec.registry import Registry
@@ -75,6 +76,11 @@ def is_table(tensor: Tensor) -> bool:
     return tensor.dtype.kind not in "iub" and (len(shape) == 2 or (len(shape) == 3 and shape[0] == 1))
 
 
+def is_row(tensor: Tensor) -> bool:
+    """Whether a tensor may be a table of one row, stored as a vector: what is laid before a sequence."""
+    return tensor.dtype.kind not in "iub" and len(tensor.shape) == 1 and tensor.size > 1
+
+
 def is_scale(tensor: Tensor) -> bool:
     """Whether a tensor may hold a factor for each channel: one axis, ones around it as maps or sequences need them."""
     return tensor.dtype.kind not in "iub" and next(_ones(tensor.shape), None) is not None
@@ -83,6 +89,11 @@ def is_scale(tensor: Tensor) -> bool:
 def called_table(*names: str) -> bool:
     """Whether one of the names is that of a table of positions or tokens."""
     return any(WORDS.search(name) for name in names)
+
+
+def called_row(*names: str) -> bool:
+    """Whether a vector is called as a table is, and not as what is added to channels."""
+    return called_table(*names) and not any(OTHERS.search(_end(name)) for name in names)
 
 
 def called_scale(*names: str) -> bool:
@@ -121,7 +132,7 @@ def _kind(name: str, tensor: Tensor, keyed: Keyed) -> str:
     """What a bare tensor may be: "" for nothing that there is a form for."""
     if is_scale(tensor) and called_scale(name):
         return "" if _shifted(name, keyed) else SCALE
-    if is_table(tensor):
+    if is_table(tensor) or (is_row(tensor) and called_row(name)):
         return TABLE
     return SCALE if is_scale(tensor) and may_be_scale(name) else ""
 
@@ -137,6 +148,16 @@ def _of_a_layer(name: str, keyed: Keyed) -> bool:
     return module is not None and bool(module.form)
 
 
+def _spread(record: LayerRecord, kind: str) -> bool:
+    """Whether a weight beside a layer's own layers is made to be spread over a batch, (1, rows, width), however called.
+
+    Nothing but a table is stored so; torch's are told by their shape too.
+    """
+    ((short, tensor),) = record.tensors.items()
+    plain = record.class_name == VARIABLE and len(tensor.shape) == 3 and is_table(tensor)
+    return plain and kind == TABLE and not OTHERS.search(short) and not called_scale(record.name, short)
+
+
 def alone(record: LayerRecord, framework: str, said: str = "") -> LayerRecord:
     """The record of one bare parameter as a table or as factors: where it is called so, or where the user says so.
 
@@ -150,10 +171,13 @@ def alone(record: LayerRecord, framework: str, said: str = "") -> LayerRecord:
     names = (record.form, record.name, record.class_name, short)
     for form, kind in forms.items():
         fits, called = (is_scale, called_scale) if kind == SCALE else (is_table, called_table)
-        wanted = said == form if said else called(*names) and record.form in ("", form)
+        if kind == TABLE and is_row(tensor):
+            fits, called = is_row, called_row
+        wanted = said == form if said else (called(*names) or _spread(record, kind)) and record.form in ("", form)
         if not wanted or not fits(tensor):
             continue
-        config = ones_around(tensor.shape) if kind == SCALE else {"leading": len(tensor.shape) == 3}
+        shape = tensor.shape
+        config = ones_around(shape) if kind == SCALE else {"leading": len(shape) == 3, "row": len(shape) == 1}
         note = "the form was given by --form" if said else SAYS[kind]
         tensors = {SLOTS.get(form, PATH): tensor}
         class_name = record.class_name or form.partition(".")[2]

@@ -60,6 +60,8 @@ class Keyed:
         scanned: gives full name -> (axis, size, which loop) of what the model's program scans over, likewise.
         flow: gives module path -> its axes and what feeds it, of a model whose layers have names of their own now.
         noted: the file's name of a tensor -> which of the layers of its certificate it belongs to, and their form.
+        dealt: gives the model's program, and path of each layer that is several in one -> which outputs are whose; or
+            None, where no program is known.
         refused: why the model did not run on inputs that were made up for it, filled when its wires are asked for.
     """
 
@@ -78,6 +80,7 @@ class Keyed:
     scanned: Callable[[], Mapping[str, tuple[int, int, int]]] | None = field(default=None, compare=False, repr=False)
     flow: Callable[[Keyed], Mapping[str, LayerRecord]] | None = field(default=None, compare=False, repr=False)
     noted: Mapping[str, tuple[int, str]] = field(default=NOTHING, compare=False, repr=False)
+    dealt: Callable[[], tuple[Any, Mapping[str, Any]] | None] | None = field(default=None, compare=False, repr=False)
     refused: Sequence[str] = field(default=(), compare=False, repr=False)
 
     def distinct(self) -> Keyed:

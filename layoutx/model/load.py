@@ -17,6 +17,7 @@ from layoutx.model.callables import built
 from layoutx.model.config import with_input_shape
 from layoutx.model.constants import aside, unformed_aside
 from layoutx.model.entry import named
+from layoutx.model.fused import said_apart
 from layoutx.model.identify import identified
 from layoutx.model.keyed import Keyed, keyed_module, keyed_store
 from layoutx.model.onnx_live import is_onnx, onnx_store
@@ -174,7 +175,7 @@ def keyed_of(
 
         return aside(keyed_file(store, lambda name: _keys(name, known or builtin())), known or builtin())
     found = aside(keyed_store(store, framework_of(store, framework)), known or builtin())
-    return unstacked(found, known or builtin(), values)
+    return unstacked(said_apart(found, values), known or builtin(), values)
 
 
 def template_of(
@@ -194,7 +195,7 @@ def template_of(
             return model_of(store, registry, forms)
         if store.format == "pt2":
             return keyed_of(store, to, registry)
-        return unstacked(aside(keyed_store(store, to), registry), registry, values)
+        return unstacked(said_apart(aside(keyed_store(store, to), registry), values), registry, values)
     return live_model(like, registry, forms, to if is_tree(like) else "", values=values)
 
 
@@ -226,7 +227,7 @@ def live_model(
         return with_forms(live_records(model, lambda name: name in registry.forms), registry, forms)
     if hasattr(model, "state_dict") and hasattr(model, "named_modules") and not is_tree(model):
         _said_of(model, "torch", framework)
-        return aside(keyed_module(model, lambda name: _keys(name, registry)), registry)
+        return said_apart(aside(keyed_module(model, lambda name: _keys(name, registry)), registry), values)
     from layoutx.model.torch_keyed import is_export, keyed_export
 
     if is_export(model):
@@ -234,7 +235,8 @@ def live_model(
     if is_tree(model):
         found = tree_keyed(model, lambda name: _keys(_own(name, registry), registry), framework, inputs)
         modules = {path: replace(m, form=_own(m.form, registry)) for path, m in found.modules.items()}
-        return unstacked(aside(replace(found, modules=modules), registry), registry, values)
+        found = said_apart(aside(replace(found, modules=modules), registry), values)
+        return unstacked(found, registry, values)
     if is_onnx(model):
         return model_of(onnx_store(model), registry, forms)
     raise UsageError(

@@ -49,6 +49,8 @@ def _consecutive(form: Form, names: Sequence[str], keyed: Keyed) -> Iterator[tup
     runs = [paths[at : at + len(slots)] for at in range(len(paths) - len(slots) + 1)]
     runs += [run for run in _chains(keyed, len(slots)) if run not in runs and direct.keys() >= set(run)]
     for run in (spoken for one in runs if (spoken := in_words(one, slots, keeps_order(keyed)))):
+        if any(_run_of_rows(keyed, path) for path in run):  # what its class does was looked at when it was whole
+            continue
         if all(direct[path] == set(own[slot]) for path, slot in zip(run, slots, strict=True)):
             yield (
                 run[0],
@@ -58,6 +60,12 @@ def _consecutive(form: Form, names: Sequence[str], keyed: Keyed) -> Iterator[tup
                     for last in own[slot]
                 },
             )
+
+
+def _run_of_rows(keyed: Keyed, path: str) -> bool:
+    """Whether a layer is a part of one that is several."""
+    part = keyed.tensors[f"{path}.weight"].part if f"{path}.weight" in keyed.tensors else None
+    return part is not None and part.stop is not None
 
 
 def _chains(keyed: Keyed, count: int) -> Iterator[list[str]]:

@@ -15,6 +15,8 @@ from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.spec.registry import Registry
 
 STACKED = "stacked"  # of a path, not of a layer: which axis of the tensors below it counts layers (model/stacked.py)
+PARTS = "parts"  # of a path: which rows of the layer there are whose, `query 6, key 6, value 6` (model/fused.py)
+OF_PATHS = (STACKED, PARTS)
 
 
 def pairs_said(pairs: Mapping[str, str], *names: Collection[str]) -> dict[str, str]:
@@ -100,7 +102,7 @@ def forms_said(forms: Mapping[str, str], model: ModelRecord) -> dict[str, str]:
 
 def values_said(values: Mapping[str, Any], layer: str) -> dict[str, Any]:
     """The config values that the user gave one layer: `key` for all, `pattern.key`, `layer.key`; the nearest wins."""
-    values = {key: value for key, value in values.items() if key.rpartition(".")[2] != STACKED}
+    values = {key: value for key, value in values.items() if key.rpartition(".")[2] not in OF_PATHS}
     if not values:
         return {}
     found = {key: value for key, value in values.items() if "." not in key}
@@ -111,7 +113,7 @@ def values_said(values: Mapping[str, Any], layer: str) -> dict[str, Any]:
 
 def stacks_said(values: Mapping[str, Any]) -> dict[str, Any]:
     """What the user says of layers that are kept as one, in whichever model there are such."""
-    return {key: value for key, value in values.items() if key.rpartition(".")[2] == STACKED}
+    return {key: value for key, value in values.items() if key.rpartition(".")[2] in OF_PATHS}
 
 
 def check_values(values: Mapping[str, Any], model: ModelRecord, registry: Registry, known: Iterable[str] = ()) -> None:
@@ -124,7 +126,7 @@ def check_values(values: Mapping[str, Any], model: ModelRecord, registry: Regist
         UsageError: a key that no layer reads, or a pattern that no layer has.
     """
     layers = [record for record in model.layers if record.tensors]
-    values = {said: value for said, value in values.items() if said.rpartition(".")[2] != STACKED}
+    values = {said: value for said, value in values.items() if said.rpartition(".")[2] not in OF_PATHS}
     for said in values:
         name, dot, _ = said.rpartition(".")
         if dot and not _meant(name, [record.name for record in layers]):

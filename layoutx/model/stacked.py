@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from itertools import takewhile
 from typing import Any
 
@@ -20,7 +21,7 @@ from layoutx.files.store import Part, Tensor
 from layoutx.frozen import frozen
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
-from layoutx.model.said import STACKED
+from layoutx.model.said import PARTS, STACKED
 from layoutx.model.state import NO_FORM, state_records
 from layoutx.spec.registry import Registry
 
@@ -77,8 +78,16 @@ def check_stacked(values: Mapping[str, Any], *models: Keyed | ModelRecord) -> No
         UsageError: with the names that there are.
     """
     names = [name for model in models for name in _names(model)]
+    wholes = {
+        part.whole.name.replace("/", ".").rpartition(".")[0] for model in models for part in parts_of(model).values()
+    }
     for said in values:
         path, _, key = said.rpartition(".")
+        if key == PARTS and not any(fnmatchcase(whole, path) for whole in wholes):
+            raise UsageError(
+                f"--set {said} names no layer of a model that has several in one: {path!r}",
+                do="give the path of the layer in the file: 'h.*.attn.qkv.parts=query 6, key 6, value 6'",
+            )
         if key == STACKED and not any(_inside(name, path) for name in names):
             raise UsageError(
                 f"--set {said} names no part of a model: {path!r}",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from layoutx.files.pt2_file import TIED, program_json
 from layoutx.files.store import Store, Tensor
 from layoutx.model.keyed import Keyed, Module, torch_tensor, wired
+from layoutx.model.torch_dealt import dealt
 from layoutx.model.torch_flow import followed
 from layoutx.model.torch_program import Op, Program, Ref, of_export, of_file
 
@@ -69,6 +71,7 @@ def _keyed(
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
 
     keyed = Keyed("torch", tensors, modules_of(program, shapes, known), tied, store)
+    keyed = replace(keyed, dealt=cache(lambda: (program, dealt(program))))
     return wired(keyed, cache(lambda: followed(program, shapes)))
 
 

@@ -239,3 +239,87 @@ def test_from_the_shell(tmp_path: Path, capsys: pytest.CaptureFixture[str], monk
     capsys.readouterr()
     assert main(["inspect", "ported.pt"]) == 0
     assert "Parameter" in capsys.readouterr().out
+
+
+class Pooled(nn.Module):
+    """Tokens behind a class token, which is a vector or a table of one row, seen by a row that asks."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.class_embedding = nn.Parameter(torch.randn(*shape))
+        self.tok, self.out = nn.Linear(5, WIDTH), nn.Linear(WIDTH, 3)
+        self.probe = nn.Parameter(torch.randn(1, 1, WIDTH))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, time, 5) -> (batch, 1, 3)."""
+        first = self.class_embedding.reshape(1, 1, -1).expand(len(x), 1, WIDTH)
+        y = torch.cat([first, self.tok(x)], 1)
+        return self.out(torch.softmax(self.probe @ y.mT, -1) @ y)
+
+
+def keras_pooled(seed: int, shape: tuple[int, ...]) -> Any:
+    """The same model; the row that asks has no name of its own (add_weight without one)."""
+    import keras
+    from keras import ops
+
+    k = keras.layers
+
+    class Before(k.Layer):
+        def __init__(self) -> None:
+            super().__init__(name="before")
+            self.tok = k.Dense(WIDTH, name="tok")
+
+        def build(self, given: Any) -> None:
+            self.class_token = self.add_weight(shape=shape, name="class_token")
+            self.tok.build(given)
+
+        def call(self, x: Any) -> Any:
+            first = ops.broadcast_to(ops.reshape(self.class_token, (1, 1, WIDTH)), (ops.shape(x)[0], 1, WIDTH))
+            return ops.concatenate([first, self.tok(x)], axis=1)
+
+    class Head(k.Layer):
+        def __init__(self) -> None:
+            super().__init__(name="head")
+            self.out = k.Dense(3, name="out")
+
+        def build(self, given: Any) -> None:
+            self.asks = self.add_weight(shape=(1, 1, WIDTH))
+            self.out.build((*given[:1], 1, WIDTH))
+
+        def call(self, y: Any) -> Any:
+            near = ops.softmax(ops.matmul(self.asks, ops.transpose(y, (0, 2, 1))))
+            return self.out(ops.matmul(near, y))
+
+    x = keras.Input((STEPS, 5))
+    model = keras.Model(x, Head()(Before()(x)))
+    rng = np.random.default_rng(seed)
+    model.set_weights([rng.normal(size=w.shape) for w in model.weights])
+    return model
+
+
+@pytest.mark.parametrize("there", [(WIDTH,), (1, WIDTH), (1, 1, WIDTH)])
+@pytest.mark.parametrize("here", [(WIDTH,), (1, 1, WIDTH)])
+def test_a_class_token_is_a_vector_or_a_table_of_one_row(here: tuple[int, ...], there: tuple[int, ...]) -> None:
+    model, module, other = keras_pooled(1, here), Pooled(there), keras_pooled(2, here)
+    assert layoutx.port(model, module).end_to_end.agrees is True
+    x = np.random.default_rng(3).normal(size=(2, STEPS, 5)).astype("float32")
+    made = module(torch.tensor(x)).detach().numpy()
+    np.testing.assert_allclose(made, np.asarray(model(x)), rtol=1e-4, atol=1e-5)
+    assert layoutx.port(module, other).end_to_end.agrees is True
+    for a, b in zip(other.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_a_vector_of_another_name_is_no_table() -> None:
+    from layoutx.files.store import tensor_of
+    from layoutx.model.bare import called_row, is_row
+
+    assert is_row(tensor_of("v", np.ones(WIDTH, "float32")))
+    assert not is_row(tensor_of("v", np.ones(WIDTH, "int64")))
+    assert [called_row(name) for name in ("vit.cls_token", "class_embedding", "pos_bias", "gamma", "v")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]

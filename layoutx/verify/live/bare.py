@@ -16,7 +16,7 @@ Use = Callable[[Any, Any], Any]  # what the module makes of its parameter and of
 def used(form: str, tensors: Arrays, x: Arrays, dtype: str = "float64", version: int = 3) -> dict[str, Array]:
     """What a module of the framework gives that holds the parameter and nothing else.
 
-    A table, (rows, width) or (1, rows, width), gives the rows that `x` names; factors are spread over `x`.
+    A table, (rows, width), (1, rows, width) or one row, gives the rows that `x` names; factors are spread over `x`.
 
     Raises:
         UsageError: a missing input.
@@ -25,8 +25,8 @@ def used(form: str, tensors: Arrays, x: Arrays, dtype: str = "float64", version:
     if len(tensors) != 1:
         raise refused(form, tensors, "a bare parameter is one tensor")
     (held,) = cast_all(tensors, dtype).values()
-    if form in TABLES and (held.ndim not in (2, 3) or held.shape[:-2] not in ((), (1,))):
-        raise refused(form, tensors, "a table has rows and a width")
+    if form in TABLES and (held.ndim not in (1, 2, 3) or held.shape[:-2] not in ((), (1,))):
+        raise refused(form, tensors, "a table has rows and a width, or is one row")
     (data,) = inputs(form, cast_all(x, dtype) if form in SCALES else x, "x")
     run = (TF_KERAS if version == 2 else RUNNERS)[form]
     return {"y": np.asarray(run(held, np.asarray(data)))}
