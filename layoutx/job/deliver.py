@@ -25,7 +25,7 @@ from layoutx.job.jobs import Job, LayerJob, Options
 from layoutx.job.levels import MOST_BYTES, check_level, computed, level_of, nbytes_of
 from layoutx.job.moves import Moves, moves_for
 from layoutx.job.near import brought, deliver_file
-from layoutx.job.observed import Told, check_plain, check_shared, plain_hash, settle
+from layoutx.job.observed import Told, check_plain, check_shared, foreseen, plain_hash, settle
 from layoutx.job.outputs import arrays_of
 from layoutx.job.published import at_work, clear
 from layoutx.job.run import Moved, move
@@ -42,7 +42,7 @@ from layoutx.spec.memo import uncollected
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-ROOM = 64  # bytes for each layer and tensor of whose exactness the certificate may say more than is known before
+ROOM = 64  # bytes for each layer and tensor of which the certificate may say something else than was foreseen
 Certified = Callable[[Moved], Mapping[str, str]]
 
 
@@ -187,7 +187,8 @@ def _laid(
     elif how.most is None or moved.nbytes <= how.most:
         moved.hashes = dict.fromkeys(by_name, "0" * 2 * WIDTHS[how.kind])
         moved.origins = dict.fromkeys((t.name for t in read), "0" * 2 * WIDTHS[how.kind])
-        room = len(json.dumps(dict(certified(moved)))) + ROOM * (len(job.layers) + len(moves.tensors) + 1)
+        room = len(json.dumps(dict(certified(foreseen(job, moves, moved, options)))))
+        room += ROOM * (len(job.layers) + len(moves.tensors) + 1)
         with _spooled(output):
             deliver_file(moves, Output(output, template, seen, room, level != "none", how.jobs, how.kind))
         clear(output)
