@@ -159,7 +159,7 @@ def node_of(entry: Any, where: str, calls: Calls | None = (), clean: bool = Fals
         name,
         class_name,
         config,
-        calls_of(entry) if calls is None else calls,
+        calls_of(entry, place) if calls is None else calls,
         inner,
         parts,
         custom,
@@ -243,11 +243,11 @@ def _functional(class_name: str, name: str, body: Mapping[str, Any], entries: li
         if not isinstance(entry.get("inbound_nodes", []), list):
             raise bad_config(f'inbound_nodes of layer "{node.name}" is not a list', where)
         nodes[node.name] = node
-    offsets = _offsets(nodes, refs_of(body.get("output_layers", [])))
+    offsets = _offsets(nodes, refs_of(body.get("output_layers", []), where))
     fixed = {n.name: _resolved(n, nodes, offsets, where) for n in nodes.values()}
     no_circle({name: node.calls for name, node in fixed.items()}, where)
     inputs, outputs = (
-        tuple(_resolve(ref, nodes, offsets, where) for ref in refs_of(body.get(key, [])))
+        tuple(_resolve(ref, nodes, offsets, where) for ref in refs_of(body.get(key, []), where))
         for key in ("input_layers", "output_layers")
     )
     return Graph(name, class_name, tuple(fixed.values()), inputs, outputs, True, fixed)
