@@ -15,8 +15,7 @@ import pytest
 import layoutx as lx
 from layoutx.errors import LayoutxError
 
-A_TEXT, A_LIST, AN_OBJECT, A_NULL, NOT_A_NUMBER, HUGE = "x", ["x"], {"a": 1}, None, float("nan"), 10**400
-ODD = {"a text": A_TEXT, "a list": A_LIST, "an object": AN_OBJECT, "null": A_NULL, "NaN": NOT_A_NUMBER, "huge": HUGE}
+ODD = {"a text": "x", "a list": ["x"], "an object": {"a": 1}, "null": None, "NaN": float("nan")}
 
 
 def _layer(kind: str, name: str, feeds: str | None, **config: Any) -> dict[str, Any]:
@@ -86,8 +85,6 @@ WIRE = ("inbound_nodes", 0, "args", 0, "config", "keras_history")
 @pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("at", [1, 2])
 def test_a_call_that_names_no_output(refused: Any, tmp_path: Path, odd: str, at: int) -> None:
-    if odd == "huge":
-        pytest.skip("a number, which names a call that there is not")
     path = _saved(tmp_path / "m.keras", _with((4, *WIRE, at), ODD[odd]))
     refused(path, "The wiring names no output of a layer", deed="model")
 
@@ -99,14 +96,14 @@ def test_borders_that_are_no_numbers(refused: Any, tmp_path: Path, odd: str, num
     refused(path, "cannot be followed", deed="model")
 
 
-@pytest.mark.parametrize("odd", ["a text", "a list", "an object", "null", "NaN"])
+@pytest.mark.parametrize("odd", ODD)
 @pytest.mark.parametrize("place", [(3, "config", "size", 1), (5, "config", "axis")])
 def test_numbers_of_layers_that_are_none(refused: Any, tmp_path: Path, odd: str, place: tuple[Any, ...]) -> None:
     path = _saved(tmp_path / "m.keras", _with(place, ODD[odd]))
     refused(path, "cannot be followed", deed="model")
 
 
-@pytest.mark.parametrize("odd", ["a text", "a list", "an object", "null", "NaN"])
+@pytest.mark.parametrize("odd", ODD)
 def test_a_kernel_size_that_is_none(refused: Any, tmp_path: Path, odd: str) -> None:
     path = _saved(tmp_path / "m.keras", _with((4, "config", "kernel_size", 1), ODD[odd]))
     refused(path, "kernel_size", deed="convert")
