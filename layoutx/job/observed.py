@@ -82,6 +82,21 @@ def check_shared(told: Mapping[str, Told], again: Iterable[tuple[Move, Told]]) -
     raise_all(problems, f"{len(problems)} tensors would be written twice")
 
 
+def in_dtype(arrays: Mapping[str, Array], moves: Moves, job: Job, moved: Moved, options: Options) -> dict[str, Array]:
+    """Arrays in the dtypes of their moves, rounded once; what that lost is told to the layers.
+
+    Raises:
+        LayoutxError: as `settle`.
+    """
+    goals, found, told = {move.name: move.dtype for move in moves.tensors}, dict(arrays), dict[str, Told]()
+    for name, array in arrays.items():
+        if goals.get(name, array.dtype) != array.dtype:
+            found[name], lost = converted(array, goals[name])
+            told[name] = Told("", lost=lost)
+    settle(job, moves, told, moved, options)
+    return found
+
+
 def settle(job: Job, moves: Moves, told: Mapping[str, Told], moved: Moved, options: Options) -> None:
     """Tell the layers what was seen, and ask for the consents that only the values show.
 
