@@ -82,7 +82,7 @@ def _certified(store: Store, model: ModelRecord, known: Registry) -> dict[str, s
     layers = (certificate_of(store) or {}).get("layers")
     said = {}
     for entry in layers if isinstance(layers, list) else ():
-        if isinstance(entry, dict) and isinstance(entry.get("name"), str) and entry.get("target") in known.forms:
+        if isinstance(entry, dict) and isinstance(entry.get("name"), str) and str(entry.get("target")) in known.forms:
             said[entry["name"].replace("/", ".")] = str(entry["target"])
     return {r.name: said[r.name] for r in model.layers if not r.form and r.tensors and r.name in said}
 

@@ -217,7 +217,7 @@ def _results(job: Job, moved: Moved) -> list[tuple[LayerJob, Result]]:
 
 def _certified(layer: LayerLine) -> dict[str, Any]:
     proof = layer.proof
-    sums = {t.key: t.text for t in layer.tensors if t.exactness == str(Exactness.ROUNDS) and len(t.sources) > 1}
+    sums = {t.key: t.text for t in layer.tensors if t.exactness == str(Exactness.ROUNDS) and t.added}
     forward = {"method": proof.method, "largest": proof.largest, "scale": proof.scale, "dtype": proof.dtype}
     return {
         "name": layer.name,

@@ -40,7 +40,8 @@ def check_place(path: Path, ours: Callable[[Path], bool] | None = None) -> None:
         what = f"the folder of {path.name} cannot be entered"
         raise UsageError(what, where=str(path.parent), why=str(error), do=remedy(error)) from error
     except (OSError, ValueError) as error:  # a name that is too long, or that holds a zero byte
-        raise UsageError(f"the output cannot be called {path.name[:40]!r}...", why=str(error)[:80]) from error
+        what, do = f"the output cannot be called {path.name[:40]!r}...", "choose another, shorter name"
+        raise UsageError(what, why=str(error)[:80], do=do) from error
     if path.is_dir() and ours is None:
         raise UsageError(f"the output {path.name or path} is a folder", where=str(path), do="name a file in it")
     if ours is not None and path.exists():
@@ -152,7 +153,7 @@ def replacing_folder(path: Path, ours: Callable[[Path], bool]) -> Iterator[Path]
         sweep(target)
     check_place(path, ours)
     with _told(path), temporary_of(target, folder=True) as hidden:
-        new = hidden / target.name
+        new = hidden / f"new{target.suffix}"  # orbax lengthens the name, and hangs where it cannot
         yield new
         _sync_tree(new)
         if target.exists():

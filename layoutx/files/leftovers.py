@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from zlib import crc32
 
 from layoutx.errors import UsageError
 from layoutx.files.remedy import remedy
@@ -83,7 +84,8 @@ def scratch() -> Iterator[Path]:
 
 def work_folder(final: Path) -> Path:
     """The hidden folder beside an output in which its shards are made; a run that stops leaves them for the next."""
-    return final.with_name(f".{final.name}.parts")
+    stem, name = _stem(final), os.fsencode(final.name)
+    return final.with_name(f".{stem}.parts" if stem == final.name else f".{stem}.{crc32(name):08x}.parts")
 
 
 def sweep(target: Path) -> None:

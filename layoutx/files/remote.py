@@ -86,6 +86,20 @@ def opened(path: Path) -> IO[bytes]:
     return file
 
 
+def text_of(path: Path) -> str:
+    """All of a small file, plain or remote; a remote one is asked for several times.
+
+    Raises:
+        OSError: it is missing, or cannot be read. ValueError: it is no text.
+    """
+
+    def read() -> str:
+        with opened(path) as file:
+            return file.read().decode()
+
+    return read() if url_of(path) is None else insist(read)
+
+
 def size_of(path: Path) -> int:
     """The bytes of a file, plain or remote.
 

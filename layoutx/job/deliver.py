@@ -25,7 +25,7 @@ from layoutx.job.jobs import Job, LayerJob, Options
 from layoutx.job.levels import MOST_BYTES, check_level, computed, level_of, nbytes_of
 from layoutx.job.moves import Moves, moves_for
 from layoutx.job.near import brought, deliver_file
-from layoutx.job.observed import Told, check_plain, check_shared, plain_hash, settle
+from layoutx.job.observed import Told, check_plain, check_shared, foreseen, in_dtype, plain_hash, settle
 from layoutx.job.outputs import arrays_of
 from layoutx.job.published import at_work, clear
 from layoutx.job.run import Moved, move
@@ -42,7 +42,7 @@ from layoutx.spec.memo import uncollected
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-ROOM = 64  # bytes for each layer and tensor of whose exactness the certificate may say more than is known before
+ROOM = 64  # bytes for each layer and tensor of which the certificate may say something else than was foreseen
 Certified = Callable[[Moved], Mapping[str, str]]
 
 
@@ -133,6 +133,8 @@ def deliver(
         moved = move(job, options, live=live and level == "layers", proved=computed(level, job))
         with uploaded(output, level != "none") as place:
             arrays = arrays_of(moved, job, target, options)
+            if how.dtype is not None:
+                arrays = in_dtype(arrays, moves_for(job, target, options, how.dtype), job, moved, options)
             moved.hashes = {name: hash_of(settled(array), how.kind) for name, array in arrays.items()}
             moved.origins = {t.name: hash_of(t.read(), how.kind) for t in _read(job)} if level != "none" else {}
             save(place, arrays, certified(moved), template, unchanged)
@@ -187,7 +189,8 @@ def _laid(
     elif how.most is None or moved.nbytes <= how.most:
         moved.hashes = dict.fromkeys(by_name, "0" * 2 * WIDTHS[how.kind])
         moved.origins = dict.fromkeys((t.name for t in read), "0" * 2 * WIDTHS[how.kind])
-        room = len(json.dumps(dict(certified(moved)))) + ROOM * (len(job.layers) + len(moves.tensors) + 1)
+        room = len(json.dumps(dict(certified(foreseen(job, moves, moved, options)))))
+        room += ROOM * (len(job.layers) + len(moves.tensors) + 1)
         with _spooled(output):
             deliver_file(moves, Output(output, template, seen, room, level != "none", how.jobs, how.kind))
         clear(output)
@@ -258,9 +261,8 @@ def _check_format(output: Path, template: Store | None, how: How, stacked: bool)
             why="" if how.run is one_by_one else "the workers of an executor make shards",
             do="choose an output that ends in .safetensors",
         )
-    if how.dtype is not None and not can_lay(output, template):
+    if how.dtype is not None and template is not None and not can_lay(output, template):
         raise UsageError(
-            f"{output.name} keeps the dtypes of its source",
-            why="a dtype is chosen for .safetensors and Keras files",
-            do="convert to .safetensors first, or leave --dtype out",
+            f"{output.name} keeps the dtypes of the graph that it is written into",
+            do="leave --dtype out, or convert to a file without a graph",
         )

@@ -28,8 +28,8 @@ def rederived(
 ) -> dict[str, str]:
     """Name -> OK, DIFFERS or MISSING for all that the job makes, LENT for what only a template can have lent.
 
-    Both sides are compared by SHA-256, so that a file made to deceive does not pass; nothing is kept in memory where
-    the format can be streamed.
+    Both sides are compared by SHA-256, so that a file made to deceive does not pass; nothing is kept in memory but what
+    a graph of ONNX or a stack of layers takes.
 
     Args:
         target: the file itself, where the conversion had a template.
@@ -38,7 +38,7 @@ def rederived(
         LayoutxError: a job that cannot be carried out.
     """
     template = target.store if isinstance(target, ModelRecord) else None
-    if not job.stacked and can_lay(Path(file.path.name.removesuffix(".index.json")), template):
+    if not job.stacked and (template is None or can_lay(Path(file.path.name.removesuffix(".index.json")), template)):
         made = _streamed(job, target, options, dtype, jobs)
     else:
         made = _in_memory(job, target, options)

@@ -90,10 +90,12 @@ def _planned(
     if own is not None and not forms:
         raise ConversionError(f"{to} has no {bound.kind.name} layer", do=_consent(own))
     if not forms:
+        parts = " ".join(f"--form '*.{path}={form}'" for path, form in bound.form.modules.items())
+        others = "leave the layer out with --skip, or add the form (docs/writing-a-spec.md)"
         raise ConversionError(
             f"{to} has no form for the kind {bound.kind.name}",
             why=f"specs/{bound.kind.name}.yaml describes none",
-            do="leave the layer out with --skip, or add the form (docs/writing-a-spec.md)",
+            do=f"convert its parts ({parts}), {others}" if parts else others,
         )
     failures: list[LayoutxError] = []
     rank = record.config.get("rank")

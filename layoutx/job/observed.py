@@ -17,6 +17,7 @@ from layoutx.job.run import Moved, unproved, written_twice
 from layoutx.move.cast import Lost, converted
 from layoutx.move.moves import Move
 from layoutx.plan.run import consent
+from layoutx.plan.steps import Exactness
 from layoutx.words import first
 
 RANGE = "range"  # the consent to finite numbers that become infinite
@@ -81,6 +82,21 @@ def check_shared(told: Mapping[str, Told], again: Iterable[tuple[Move, Told]]) -
     raise_all(problems, f"{len(problems)} tensors would be written twice")
 
 
+def in_dtype(arrays: Mapping[str, Array], moves: Moves, job: Job, moved: Moved, options: Options) -> dict[str, Array]:
+    """Arrays in the dtypes of their moves, rounded once; what that lost is told to the layers.
+
+    Raises:
+        LayoutxError: as `settle`.
+    """
+    goals, found, told = {move.name: move.dtype for move in moves.tensors}, dict(arrays), dict[str, Told]()
+    for name, array in arrays.items():
+        if goals.get(name, array.dtype) != array.dtype:
+            found[name], lost = converted(array, goals[name])
+            told[name] = Told("", lost=lost)
+    settle(job, moves, told, moved, options)
+    return found
+
+
 def settle(job: Job, moves: Moves, told: Mapping[str, Told], moved: Moved, options: Options) -> None:
     """Tell the layers what was seen, and ask for the consents that only the values show.
 
@@ -116,6 +132,30 @@ def settle(job: Job, moves: Moves, told: Mapping[str, Told], moved: Moved, optio
             moved.results[layer].lost[slot] = _text(lost, dtypes[1])
     _unprove(moved, layers)
     moved.news += bool(rounded or moves.narrowed)
+
+
+def foreseen(job: Job, moves: Moves, moved: Moved, options: Options) -> Moved:
+    """What was moved, as if every sum had been rounded and every narrower dtype had lost something.
+
+    Of that a certificate says the most, so it shows how long the real one may become.
+    """
+    sums = {layer.record.name: _sums_of(layer) for layer in job.layers if layer.plan.exactness is Exactness.ROUNDS}
+    if not sums and not moves.narrowed:
+        return moved
+    results = dict(moved.results)
+    for name in {*sums, *(moves.owner[one][0] for one in moves.narrowed if one in moves.owner)}:
+        rounded = dict.fromkeys(sums.get(name, ()), 0.0)
+        results[name] = replace(results[name], rounded=rounded, narrowed=dict(results[name].narrowed))
+    found = replace(moved, results=results, proofs=dict(moved.proofs), rounded={}, news=-1)
+    settle(job, moves, {}, found, options)
+    found.news = -1  # told apart from all that is really seen
+    return found
+
+
+def _sums_of(layer: LayerJob) -> list[str]:
+    """The target's tensors of a layer whose numbers may have to be rounded."""
+    plan = layer.plan
+    return [one.name for one in plan.target.tensors if plan.exactness_of(one.name) is Exactness.ROUNDS]
 
 
 def _unprove(moved: Moved, layers: Mapping[str, LayerJob]) -> None:

@@ -16,7 +16,7 @@ from layoutx.files.laid.shards import ENDING, index_name, index_text, is_part
 from layoutx.files.leftovers import LOCK, held, let_go, work_folder
 from layoutx.files.open import open_store
 from layoutx.files.remedy import remedy
-from layoutx.files.remote import is_file, opened, url_of
+from layoutx.files.remote import is_file, text_of, url_of
 from layoutx.files.remote_write import drop_folder, put_in_place, remove, write_text
 from layoutx.frozen import frozen
 from layoutx.job.observed import Told
@@ -142,8 +142,7 @@ def finish_stopped(final: Path) -> None:
     """
     folder, beside = work_folder(final), final.parent
     try:
-        with opened(folder / RECORD) as file:
-            record = json.loads(file.read())
+        record = json.loads(text_of(folder / RECORD))
     except FileNotFoundError:
         return
     except ValueError:
@@ -231,8 +230,7 @@ def write_whole(path: Path, text: str) -> None:
 def json_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file, also a remote one; {} where there is none."""
     try:
-        with opened(path) as file:
-            found = json.loads(file.read())
+        found = json.loads(text_of(path))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

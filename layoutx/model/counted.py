@@ -13,7 +13,7 @@ Offsets = Mapping[str, int]
 
 
 def offsets(
-    calls: Mapping[str, Calls], models: Iterable[str], functional: Iterable[str], body: Mapping[str, Any]
+    calls: Mapping[str, Calls], models: Iterable[str], functional: Iterable[str], body: Mapping[str, Any], where: str
 ) -> tuple[Offsets, Offsets]:
     """1 for nested models whose call numbers start at 1, between layers and at the model's ends.
 
@@ -21,7 +21,9 @@ def offsets(
 
     Args:
         calls: layer -> its calls; models: those of the layers that are models, `functional` those made so.
-        body: the config of the whole, whose layers are objects.
+        body: the config of the whole, whose layers are objects; `where` it is, for errors.
+
+    Raises ModelError where the ends name no output of a layer.
     """
     models = tuple(models)
     if not models:
@@ -29,7 +31,7 @@ def offsets(
     inside = [ref for own in calls.values() for call in own for ref in call]
     if any(isinstance(call, MAPPING) for entry in body["layers"] for call in entry.get("inbound_nodes", ())):
         return _from_one(calls, models, inside), dict.fromkeys(functional, 1)
-    both = _from_one(calls, models, (*inside, *refs_of(body.get("output_layers", []))))
+    both = _from_one(calls, models, (*inside, *refs_of(body.get("output_layers", []), where)))
     return both, both
 
 

@@ -25,12 +25,14 @@ class Value:
 class Flow:
     """What is gathered while walking the model once.
 
+    `where`: the file, for errors.
     `joined`: the axes of a map's channels and of some of its positions -> the layer that made them one dimension.
     `dealt`: channels that are dealt out to positions; `taken`: axis -> how many layers read it and hand on others.
     """
 
     records: dict[str, LayerRecord]
     channels_first: bool
+    where: str = ""
     uses: dict[str, dict[str, list[Use]]] = field(default_factory=dict)
     seen: dict[str, dict[str, list[Dim]]] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)

@@ -162,7 +162,7 @@ def node_of(entry: Any, where: str, calls: Calls | None = (), clean: bool = Fals
         name,
         class_name,
         config,
-        calls_of(entry) if calls is None else calls,
+        calls_of(entry, place) if calls is None else calls,
         inner,
         parts,
         custom,
@@ -249,11 +249,11 @@ def _functional(class_name: str, name: str, body: Mapping[str, Any], entries: li
     calls = {name: node.calls for name, node in nodes.items()}
     models = [name for name, node in nodes.items() if node.inner is not None]
     own = () if LIVE in body else [name for name in models if _is_functional(nodes[name])]
-    between, ends = offsets(calls, models, own, body)
+    between, ends = offsets(calls, models, own, body, where)
     fixed = {name: _rewired(node, resolved(node.calls, calls, between, where)) for name, node in nodes.items()}
     no_circle({name: node.calls for name, node in fixed.items()}, where)
     inputs, outputs = (
-        tuple(resolve(ref, calls, ends, where) for ref in refs_of(body.get(key, [])))
+        tuple(resolve(ref, calls, ends, where) for ref in refs_of(body.get(key, []), where))
         for key in ("input_layers", "output_layers")
     )
     return Graph(name, class_name, tuple(fixed.values()), inputs, outputs, True, fixed)

@@ -64,7 +64,7 @@ def records(
         return _checked(ModelRecord(framework, store.version, tuple(layers), store, leftover))
     read = _legacy if store.format == "h5" else _grouped
     layers, leftover = read(store, graph, version, known, borrowed)
-    found = untied(with_given(refined(graph, layers)))
+    found = untied(with_given(refined(graph, layers, where)))
     return _checked(ModelRecord(framework, store.version, tuple(found), with_made(store, found), leftover))
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from layoutx.empty import NOTHING
 from layoutx.model.axes import Dim, State, Use, axes_in, expand, refinement
+from layoutx.model.entry import bad_config
 from layoutx.model.fed import fed, in_passing, records_of
 from layoutx.model.flow import Flow, Value
 from layoutx.model.graph import SAID, Graph, Node, walk
@@ -23,8 +24,8 @@ from layoutx.model.wiring import Ref
 UNKNOWN = "what feeds it is unknown: it is held by a"
 
 
-def refined(graph: Graph, layers: Iterable[LayerRecord]) -> list[LayerRecord]:
-    """The same records with `refine` and `inputs`; a note says where an axis could not be followed."""
+def refined(graph: Graph, layers: Iterable[LayerRecord], where: str = "") -> list[LayerRecord]:
+    """The same records with `refine` and `inputs`; notes where axes could not be followed; ModelError at `where`."""
     layers = list(layers)
     if not graph.wired and not graph.outputs:
         return layers
@@ -33,7 +34,7 @@ def refined(graph: Graph, layers: Iterable[LayerRecord]) -> list[LayerRecord]:
         "channels_first" in (n.config.get("data_format"), _inner(n)) or n.config.get("dim_ordering") == "th"
         for n in nodes
     )
-    flow = Flow({r.name: r for r in layers}, first)
+    flow = Flow({r.name: r for r in layers}, first, where)
     if graph.wired:
         run(flow, graph, "", None)
     else:
@@ -136,7 +137,7 @@ def run(flow: Flow, graph: Graph, prefix: str, given: Sequence[Value] | None) ->
             known = [a for a in args if a is not None]
             if not call and node.name in at and feed is not None:
                 known = [feed[at[node.name]]] if at[node.name] < len(feed) else []
-            made = _call(flow, node, prefix + node.name, known, call)
+            made = _followed(flow, node, prefix + node.name, known, call)
             values[node.name, i] = (
                 [_as_said(flow, graph, node, prefix + node.name, made[0])] if len(made) == 1 else made
             )
@@ -175,6 +176,15 @@ def _value(
         if ref.tensor < len(made)
         else Value(State(blocked=f'"{ref.layer}"'), made[0].maker if made else "")
     )
+
+
+def _followed(flow: Flow, node: Node, name: str, args: list[Value], call: Sequence[Ref]) -> list[Value]:
+    """`_call`, of a config that may hold anything: a damaged one has texts or lists where rules read numbers."""
+    try:
+        return _call(flow, node, name, args, call)
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+        what = f'The config of "{name}" ({node.class_name}) cannot be followed: {type(error).__name__}: {error}'
+        raise bad_config(what[:300], flow.where) from error
 
 
 def _call(flow: Flow, node: Node, name: str, args: list[Value], call: Sequence[Ref]) -> list[Value]:

@@ -24,39 +24,45 @@ class Ref:
 Calls = tuple[tuple[Ref, ...], ...]
 
 
-def calls_of(entry: Mapping[str, Any]) -> Calls:
-    """What each call of a layer is given."""
+def calls_of(entry: Mapping[str, Any], where: str) -> Calls:
+    """What each call of a layer is given.
+
+    Raises:
+        ModelError: a call is given what no layer makes.
+    """
     calls = entry.get("inbound_nodes")
-    return tuple([refs_of(call) for call in calls]) if isinstance(calls, list) else ()
+    return tuple([refs_of(call, where) for call in calls]) if isinstance(calls, list) else ()
 
 
-def refs_of(value: Any) -> tuple[Ref, ...]:
+def refs_of(value: Any, where: str) -> tuple[Ref, ...]:
     """Every tensor in one call's arguments: Keras 1 and 2 lists, Keras 3 `__keras_tensor__` objects."""
     found: list[Ref] = []
-    _gather(value, "", found)
+    _gather(value, "", found, where)
     return tuple(found)
 
 
-def _gather(value: Any, keyword: str, found: list[Ref]) -> None:
+def _gather(value: Any, keyword: str, found: list[Ref], where: str) -> None:
     if isinstance(value, list):
         if _is_ref(value):
             found.append(Ref(value[0], value[1], value[2], keyword))
             if len(value) == 4:
-                _gather(value[3], "", found)
+                _gather(value[3], "", found, where)
             return
         for item in value:
-            _gather(item, keyword, found)
+            _gather(item, keyword, found, where)
     elif isinstance(value, MAPPING):
         if value.get("class_name") == "__keras_tensor__":
             history = mapping_of(value.get("config")).get("keras_history")
             if isinstance(history, list) and len(history) == 3:
-                found.append(Ref(str(history[0]), int(history[1]), int(history[2]), keyword))
+                if not _is_ref(history):
+                    raise bad_config(f"The wiring names no output of a layer: {history!r:.200}", where)
+                found.append(Ref(history[0], history[1], history[2], keyword))
         elif value.keys() == ARGUMENTS:
-            _gather(value["args"], "", found)
-            _gather(value["kwargs"], "", found)
+            _gather(value["args"], "", found, where)
+            _gather(value["kwargs"], "", found, where)
         else:
             for key, item in value.items():
-                _gather(item, keyword or str(key), found)
+                _gather(item, keyword or str(key), found, where)
 
 
 def _is_ref(value: list[Any]) -> bool:

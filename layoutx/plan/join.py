@@ -26,7 +26,9 @@ def join(source: BoundForm, target: BoundForm) -> list[Step]:
     used: set[Atom] = set()
     summed = _gauged(source, target)
     for atom, place in target.places.items():
-        if atom in summed:
+        if not target.maps.get(atom, SAME).times:
+            problems.append(_lost(_text(atom, source, target), target))
+        elif atom in summed:
             found, atoms = summed[atom]
             steps.append(found)
             used |= atoms
@@ -172,6 +174,8 @@ def _left_over(atom: Atom, place: Place, source: BoundForm, target: BoundForm) -
     loops = _loops(None, place.block, source.sizes)
     if role.drop:
         return Drop(place.tensor, place.block.offset, loops, role.drop, (_text(atom, source, target),))
+    if role.absent and not source.maps.get(atom, SAME).times:
+        return _lost(_text(atom, source, target), source)
     if role.absent:
         value = source.maps.get(atom, SAME).stored(_VALUES[role.absent])
         value = 0.0 - value if place.block.negated else value
@@ -238,3 +242,11 @@ def _add(terms: Sequence[Atom], atom: Atom, place: Place, source: BoundForm, tar
         summands.append(Term(found.tensor, found.block.offset, strides, sign, meant))
     atoms = tuple(_text(term, source, target) for term in terms)
     return Add(place.tensor, place.block.offset, loops, tuple(summands), atoms, value, negate)
+
+
+def _lost(what: str, bound: BoundForm) -> ConversionError:
+    return ConversionError(
+        f"nothing that {bound.form.name} stores says what {what} is",
+        where=f"{bound.form.name} multiplies it by zero",
+        do="leave the layer out with --skip",
+    )

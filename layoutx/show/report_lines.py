@@ -40,7 +40,7 @@ class TensorLine:
         order: enumerated axes whose order changes, `gate i f c o → i o f c`; "" where none does.
         exactness: in the light of the values.
         fill: the value of a tensor that the source does not have; None for all others.
-        minus: those of the sources that are taken off.
+        added: the sources that are added up, those among them that are taken off in `minus`; others lie end to end.
     """
 
     name: str
@@ -50,6 +50,7 @@ class TensorLine:
     order: str
     exactness: str
     fill: float | None = None
+    added: tuple[str, ...] = ()
     minus: tuple[str, ...] = ()
 
     @property
@@ -161,6 +162,7 @@ def _tensor(plan: Plan, tensor: BoundTensor, key: str, result: Result) -> Tensor
         order=" ".join(order_change(plan, tensor, names).split()),
         exactness=str(result.exactness(plan, tensor.name)),
         fill=fills[0] if fills and not names else None,
+        added=tuple(dict.fromkeys(term.source for term in terms)),
         minus=tuple(dict.fromkeys(term.source for term in terms if term.negate)),
     )
 

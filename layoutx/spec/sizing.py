@@ -148,14 +148,21 @@ def _config_equations(sized: Sized, config: Mapping[str, Any]) -> list[Equation]
         values = list(value) if isinstance(value, (list, tuple)) else [value] * len(dims)
         if len(values) != len(dims):
             raise SizeError(f"{key}={value!r} has {len(values)} entries for {show_dims(plain)}")
-        return [Equation(d, int(v), f"{key}={value!r}") for d, v in zip(dims, values, strict=True)]
+        return [Equation(d, _size(v, key, value), f"{key}={value!r}") for d, v in zip(dims, values, strict=True)]
     if isinstance(value, (list, tuple)) and len(value) == len(dims) > 1:  # normalized_shape of a refined axis
-        return [Equation(d, int(v), f"{key}={value!r}") for d, v in zip(dims, value, strict=True)]
+        return [Equation(d, _size(v, key, value), f"{key}={value!r}") for d, v in zip(dims, value, strict=True)]
     if isinstance(value, (list, tuple)) and len(value) == 1:
         value = value[0]
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:  # -1: "as many as there are"
         return []
     return [Equation(Product(dims), value, f"{key}={value}")]
+
+
+def _size(found: Any, key: str, value: Any) -> int:
+    try:
+        return int(found)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise SizeError(f"{key}={value!r}"[:200] + " holds no sizes", why=f"{found!r}"[:100] + " is none") from error
 
 
 def _shape_equations(draft: Draft, dims: tuple[Dim, ...], shape: tuple[int, ...]) -> list[Equation]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Any
 
 from layoutx.frozen import frozen
@@ -50,7 +51,7 @@ class MapSpec:
         return tuple(key for key in (self.amount, self.shift) if isinstance(key, str))
 
     def bound(self, config: Any) -> ValueMap:
-        """The map of one layer. Raises KeyError where its config has no number under the key."""
+        """The map of one layer. Raises KeyError where its config has no finite number under the key."""
         match self.operation:
             case "add":
                 return ValueMap(add=_number(self.amount, config))
@@ -62,6 +63,6 @@ class MapSpec:
 
 def _number(amount: float | str, config: Any) -> float:
     found = config.get(amount) if isinstance(amount, str) else amount
-    if isinstance(found, bool) or not isinstance(found, (int, float)):
+    if isinstance(found, bool) or not isinstance(found, (int, float)) or not isfinite(found):
         raise KeyError(amount)
     return float(found)

@@ -58,6 +58,13 @@ def prove_layer(
         raise
     except LayoutxError as error:
         return Proof(trip, note=f"not computed: {error.what}")
+    except (TypeError, ValueError, ArithmeticError) as error:  # a damaged config has texts where numbers belong
+        raise VerificationError(
+            f"the outputs of {plan.source.form.name} cannot be computed",
+            where=", ".join(f"{key}={value!r}" for key, value in plan.source.config.items())[:300],
+            why=f"{type(error).__name__}: {error}"[:200],
+            do="correct its config, or convert without computing outputs: --verify bytes",
+        ) from error
 
 
 def _rounded_once(plan: Plan, before: Mapping[str, Array], after: Mapping[str, Array]) -> None:

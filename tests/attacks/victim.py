@@ -66,7 +66,15 @@ def _inspected(path: str) -> str:
     return inspect(path).text()
 
 
+def _converted(path: str) -> str:
+    """Convert a file for torch, proved without any framework and not written."""
+    from layoutx.convert import convert
+
+    return convert(path, to="torch", live=False, dry_run=True).exactness
+
+
 DEEDS = {
+    "convert": _converted,
     "inspect": _inspected,
     "open": _opened,
     "model": _modelled,

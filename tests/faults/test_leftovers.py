@@ -13,12 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from scenes import Scene, files, record
 from steps import disturbed
 
+import layoutx as lx
 from layoutx.files import leftovers
 from layoutx.files.atomic import replacing, replacing_folder
 from layoutx.files.leftovers import DAY, OLD, held, let_go, scratch, temporary_of
+from layoutx.files.open import open_store
 from layoutx.files.save import save
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
@@ -168,6 +171,17 @@ def test_names_that_are_as_long_as_names_can_be(tmp_path: Path) -> None:
         dead(tmp_path / name)
         save(tmp_path / name, {"w": np.arange(5.0)}, {})
     assert len(os.listdir(tmp_path)) == 2
+
+
+def test_conversions_to_names_that_are_as_long_as_names_can_be(tmp_path: Path) -> None:
+    """Where shards would lie is looked at beside every output, and orbax lengthens the name that it is given."""
+    pytest.importorskip("orbax.checkpoint")
+    save_file({"w": np.arange(3.0, dtype="f4")}, tmp_path / "m.safetensors", metadata={"format": "flax"})
+    for name in ("m" * 243 + ".safetensors", "重" * 81 + ".safetensors", "m" * 249 + ".orbax"):
+        dtype = "f16" if name.endswith(".safetensors") else None
+        lx.convert(tmp_path / "m.safetensors", tmp_path / name, to="flax", dtype=dtype)
+        assert [*open_store(tmp_path / name).tensors] == ["w"]
+    assert len(os.listdir(tmp_path)) == 4
 
 
 def test_a_work_folder_is_held_by_one(tmp_path: Path) -> None:

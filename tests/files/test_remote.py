@@ -458,3 +458,24 @@ def test_uploads_in_parts_of_dead_runs_are_given_up(bucket, tmp_path, monkeypatc
     (other,) = unfinished(bucket)
     assert other["Key"] == "n.npz"
     fs.call_s3("abort_multipart_upload", Bucket=name.split("/")[0], Key="n.npz", UploadId=other["UploadId"])
+
+
+def test_the_record_of_a_publication_is_asked_for_again(tmp_path, monkeypatch):
+    """A store that fails once is asked again what a stopped run left, and which shards an old index names."""
+    save_file({"w": np.ones((30, 7), "f4"), "v": np.ones((29, 7), "f4")}, tmp_path / "m.safetensors", {"format": "pt"})
+    system, failed = type(fsspec.filesystem("memory")), list[str]()
+    plain = system._open
+
+    def once(self, path, *args, **kwargs):
+        if path.endswith(".json") and path not in failed:
+            failed.append(path)
+            raise OSError("the store failed")
+        return plain(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(system, "_open", once)
+    for dtype in ("f16", "bf16"):  # the second one replaces the first one's shards
+        failed.clear()
+        how = {"to": "torch", "dtype": dtype, "max_shard_size": "0.5KB"}
+        lx.convert(tmp_path / "m.safetensors", "memory://again/m.safetensors", **how)
+        assert len(fsspec.filesystem("memory").ls("/again")) == 3
+        assert any(path.endswith("publish.json") for path in failed)
