@@ -16,12 +16,13 @@ from layoutx.job.mapped import check_open, with_pairs
 from layoutx.job.onnx_norms import with_norms_folded
 from layoutx.job.onnx_unfolded import allowed, with_norms_made
 from layoutx.job.onnx_ways import check_unrolled, owned
+from layoutx.job.unwritten import names_left, tensors_left
 from layoutx.model.bindings import refine_of
 from layoutx.model.constants import untrained
 from layoutx.model.fused import unfused
 from layoutx.model.keyed import Keyed, keyed_view
 from layoutx.model.load import with_forms
-from layoutx.model.match import MOST_READ, Pair, pair
+from layoutx.model.match import Pair, pair
 from layoutx.model.matching.made import orders_of
 from layoutx.model.matching.wiring import wires_of
 from layoutx.model.order import in_order
@@ -151,15 +152,7 @@ def plan_into_keyed(model: ModelRecord, keyed: Keyed, registry: Registry, option
     written = set(job.order)
     order = tuple(tensor.name for tensor in keyed.tensors.values() if tensor.name in written)
     tied = {keyed.tensors[name].name: keyed.tensors[first].name for name, first in keyed.tied.items()}
-    return replace(job, order=order, tied=tied, unwritten=_unwritten(pairs, keyed))
-
-
-def _unwritten(pairs: Sequence[Pair], keyed: Keyed) -> tuple[str, ...]:
-    taken = {full for match in pairs for full in match.candidate.names.values()}
-    held = taken | {keyed.tied.get(name, name) for name in taken}
-    rest = {n: t for n, t in keyed.tensors.items() if n not in held and keyed.tied.get(n, n) not in held}
-    free = untrained(rest) if len(rest) <= MOST_READ else {}
-    return tuple(tensor.name for name, tensor in rest.items() if name not in free)
+    return replace(job, order=order, tied=tied, unwritten=names_left(pairs, keyed))
 
 
 def _fit_pair(bound: BoundForm, match: Pair, shapes: Mapping[str, tuple[int, ...]], refine: Mapping[str, str]) -> Plan:
@@ -248,13 +241,7 @@ def plan_from_keyed(keyed: Keyed, model: ModelRecord, registry: Registry, option
     rest = keyed.tensors.keys() - {full for match in pairs for full in match.candidate.names.values()}
     leftover = {**keyed.beside, **untrained({keyed.tensors[name].name: keyed.tensors[name] for name in rest})}
     job = job_of(model, model.framework, layers, skipped)
-    return replace(job, source=keyed.framework, leftover=leftover, unwritten=_untouched(model, job))
-
-
-def _untouched(target: ModelRecord, job: Job) -> tuple[str, ...]:
-    owned = (tensor.name for record in target.layers if record.form for tensor in record.tensors.values())
-    written = set(job.order)
-    return tuple(name for name in owned if name not in written)
+    return replace(job, source=keyed.framework, leftover=leftover, unwritten=tensors_left(model, job))
 
 
 def _keyed_bound(match: Pair, keyed: Keyed, bound: BoundForm, refine: Mapping[str, str]) -> BoundForm:
@@ -306,4 +293,4 @@ def plan_between(source: ModelRecord, target: ModelRecord, registry: Registry, o
         )
     raise_all(problems, f"{len(problems)} layers cannot be converted")
     job = job_of(source, target.framework, layers, skipped)
-    return replace(job, unwritten=_untouched(target, job))
+    return replace(job, unwritten=tensors_left(target, job))
