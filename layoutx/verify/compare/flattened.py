@@ -8,11 +8,8 @@ from typing import Any, cast
 from layoutx.errors import LayoutxError
 from layoutx.spec.bind import bind
 from layoutx.spec.bound import BoundForm
-from layoutx.verify.compare import flow
-from layoutx.verify.compare.calls import call_of
-from layoutx.verify.compare.limits import OK
+from layoutx.verify.compare.fed import fed_alike
 from layoutx.verify.compare.links import Runs
-from layoutx.verify.compare.named import named
 from layoutx.verify.compare.pairs import Couple, Half
 
 
@@ -25,7 +22,7 @@ def seen(couple: Couple, runs: Runs) -> Couple:
     if not couple.target.refine or dict(couple.target.refine) == dict(couple.last) or runs.target is None:
         return couple
     other = turned(couple)
-    if other is None or _agrees(couple, runs) is not False or not _agrees(other, runs):
+    if other is None or fed_alike(couple, runs) is not False or not fed_alike(other, runs):
         return couple
     return other
 
@@ -55,18 +52,3 @@ def _instance(bound: BoundForm) -> dict[str, int]:
     from layoutx.verify.compare.states import stack_place
 
     return {bound.form.each: stack_place(bound)[0]} if bound.form.each else {}
-
-
-def _agrees(couple: Couple, runs: Runs) -> bool | None:
-    """Whether both runs give the layer the same; None where that cannot be compared."""
-    assert runs.target is not None
-    here, there = call_of(couple.source, runs.source, 0), call_of(couple.target, runs.target, 0)
-    if here is None or there is None:
-        return None
-    try:
-        left = named(couple.source.bound, here, couple.source.refine, couple.last)
-        right = named(couple.target.bound, there, couple.target.refine, couple.last)
-    except LayoutxError:
-        return None
-    side = flow.given(couple, left, right, runs.dtypes, runs.flow)
-    return None if side is None else side.verdict == OK

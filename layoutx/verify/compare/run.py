@@ -13,12 +13,11 @@ from layoutx.progress import tell
 from layoutx.verify.ahead import Ahead
 from layoutx.verify.compare import flow
 from layoutx.verify.compare.again import renumbered
-from layoutx.verify.compare.calls import call_of
+from layoutx.verify.compare.fed import fed_alike
 from layoutx.verify.compare.inputs import arranged, as_given, by_name, fewer, inputs_for
 from layoutx.verify.compare.limits import OK, ROUNDED_WEIGHTS
 from layoutx.verify.compare.links import Runs
 from layoutx.verify.compare.masked import counting, masks_of
-from layoutx.verify.compare.named import named
 from layoutx.verify.compare.pairs import Couple, in_float32
 from layoutx.verify.compare.rounded import computed_in
 from layoutx.verify.compare.stacks import stacks_of
@@ -172,22 +171,8 @@ def _agree(runs: Runs) -> bool:
 
 def _score(couples: Sequence[Couple], runs: Runs) -> float:
     """The share of layers that are given the same in both runs."""
-    good = [_given(couple, runs) for couple in couples]
+    good = [bool(fed_alike(couple, runs)) for couple in couples]
     return sum(good) / len(good) if good else 0.0
-
-
-def _given(couple: Couple, runs: Runs) -> bool:
-    assert runs.target is not None
-    here, there = call_of(couple.source, runs.source, 0), call_of(couple.target, runs.target, 0)
-    if here is None or there is None:
-        return False
-    try:
-        left = named(couple.source.bound, here, couple.source.refine, couple.last)
-        right = named(couple.target.bound, there, couple.target.refine, couple.last)
-        side = flow.given(couple, left, right, runs.dtypes, runs.flow)
-    except LayoutxError:
-        return False
-    return side is not None and side.verdict == OK
 
 
 def _time_first(couples: Sequence[Couple]) -> bool:
