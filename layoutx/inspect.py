@@ -18,6 +18,7 @@ from layoutx.files.open import open_store
 from layoutx.files.store import Store, Tensor
 from layoutx.model.bindings import bind_record, refine_of
 from layoutx.model.callables import built
+from layoutx.model.graph import OURS
 from layoutx.model.load import live_source, model_of, says_itself, with_forms
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.model.stacked import check_stacked
@@ -189,7 +190,7 @@ def _essentials(record: LayerRecord, known: Registry) -> dict[str, Any]:
     ignored = known.framework("keras").ignore
     found = {}
     for key, value in record.config.items():
-        if key == "version" or (key not in defaults if record.form else key in ignored):
+        if key == "version" or key.startswith(OURS) or (key not in defaults if record.form else key in ignored):
             continue
         value = plain(value)
         if value != plain(defaults.get(key)) and value not in UNREMARKABLE:

@@ -27,11 +27,12 @@ from layoutx.model.entry import (
 from layoutx.model.wiring import Calls, Ref, calls_of, no_circle, refs_of
 
 MODELS = ("Sequential", "Functional", "Model")
-SAID = "live data_format"  # config key of keras_opened, none of Keras': where a live layer says its channels stand
-MOVED = "live parts"  # likewise: what each axis of its output is made of, of a layer that only moves numbers
-NUMBERS = "live numbers"  # likewise, of an input that is none of the model's: positions that its code makes itself
-GIVEN = "live given"  # likewise, of an input of a layer of the user's own: other layers make what it is given
-LIVE = "live class"  # likewise, of a graph that keras_wired made ("layer", "model"); its ends count from 0
+OURS = "live "  # how config keys begin that are none of Keras', of layers that keras_opened tells
+SAID = f"{OURS}data_format"  # where a live layer says its channels stand
+MOVED = f"{OURS}parts"  # what each axis of its output is made of, of a layer that only moves numbers
+NUMBERS = f"{OURS}numbers"  # of an input that is none of the model's: positions that its code makes itself
+GIVEN = f"{OURS}given"  # of an input of a layer of the user's own: other layers make what it is given
+LIVE = f"{OURS}class"  # of a graph that keras_wired made ("layer", "model"); its ends count from 0
 VARIABLE = "Variable"  # the class of a weight that a layer of the user's own holds beside its layers (keras_opened)
 PARTS = ("layer", "backward_layer", "cell")  # config keys under which a wrapper keeps what it wraps
 HOLDS = {*PARTS, "cells"}

@@ -255,3 +255,9 @@ def test_a_file_with_such_a_class_says_so_too(tmp_path: Path) -> None:
     assert "give the live model" in str(caught.value)
     live = keras.models.load_model(tmp_path / "m.keras")
     assert lx.port(live, Whole([TorchBlock(5)], 125, 5, False)).end_to_end.agrees
+
+
+def test_what_layoutx_notes_of_such_a_layer_is_no_config_of_it() -> None:
+    found = lx.inspect(images([Block(5, name="a")]))
+    assert any(layer.name.startswith("a/") for layer in found.layers)
+    assert "live " not in str(found)
