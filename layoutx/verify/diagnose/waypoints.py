@@ -21,7 +21,7 @@ MOST = 48  # arrays of one side
 OWN = "gives itself"  # without the activation that the source's layer has
 HERE = "that"  # the name of an array in question
 MOST_WRONG = 4  # places that may be the first that differs
-BUDGET = 2.0  # seconds for one gap
+BUDGET = 2.0  # seconds of computing for one gap
 
 
 @frozen
@@ -61,9 +61,9 @@ def stepwise(gap: Gap, channels: tuple[bool, bool]) -> Found | None:
     right, own, wrong = _split(here, there)
     theirs = {f"what {right[t.name]} gives": t.array for t in there if t.name in right}
     theirs |= {f"what {t.name} {OWN}": t.array for t in own}
-    end = time.monotonic() + BUDGET
+    end = time.thread_time() + BUDGET
     for number, point in enumerate((*wrong[:MOST_WRONG], Point("", gap.given, True))):
-        meant = _meant(gap, point, here) if time.monotonic() < end else None
+        meant = _meant(gap, point, here) if time.thread_time() < end else None
         if meant is not None:
             for earlier in wrong[:number]:
                 point, meant = _ahead(earlier, point, meant, here, theirs) or (point, meant)

@@ -19,7 +19,7 @@ from layoutx.verify.diagnose.ops import Op, joins, ops
 from layoutx.verify.forward.activations import activation
 
 SAMPLES = 2
-BUDGET = 3.0  # seconds for one side
+BUDGET = 3.0  # seconds of computing for one side
 # how joins and connections that skip layers are told
 ONLY, PLUS, BESIDE = "only that of ", "plus ", "side by side"
 CLOSE = 1e-6  # of the largest value; float32 models lose about 1e-7
@@ -176,14 +176,14 @@ def ways(given: Sequence[Start], goal: Array, act: str = "", budget: float = BUD
     many = len(goal) if square else SAMPLES
     wanted = np.asarray(goal[:many], np.float64)
     few = [(s, s.whole()[:many]) for s in given if s.array.shape[:1] == goal.shape[:1]]
-    end = time.monotonic() + budget
+    end = time.thread_time() + budget
     found: list[Way] = []
     tried = 0
     for steps in (_one, _two):
         for start, array in few:
             for way in steps(array, wanted.shape):
                 tried += 1
-                if time.monotonic() > end:
+                if time.thread_time() > end:
                     return found, tried
                 if makes(array, way, wanted):
                     found.append(Way(act if start.name == "y" else "", start.join, way, start.skip))
