@@ -8,13 +8,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from layoutx.errors import LayoutxError
 from layoutx.plan.plan import Array
 from layoutx.verify.compare.apart import apart
-from layoutx.verify.compare.calls import call_of, position
+from layoutx.verify.compare.calls import position
+from layoutx.verify.compare.fed import first_calls
 from layoutx.verify.compare.limits import FLOW, coarsest
 from layoutx.verify.compare.links import Runs
-from layoutx.verify.compare.named import Named, named
 from layoutx.verify.compare.pairs import Couple
 from layoutx.verify.compare.stacks import title
 from layoutx.verify.recording import Recording
@@ -34,7 +33,7 @@ def _is_cut(couple: Couple, couples: Sequence[Couple], runs: Runs) -> bool:
     assert runs.target is not None
     if couple.source.bound.kind.name not in CONVOLUTIONS:
         return False
-    both = _both(couple, runs)
+    both = first_calls(couple, runs)
     maps = [side.outputs["y"] for side in both or () if "y" in side.outputs]
     if len(maps) < 2 or maps[0].ndim != maps[1].ndim:
         return False
@@ -44,7 +43,7 @@ def _is_cut(couple: Couple, couples: Sequence[Couple], runs: Runs) -> bool:
     at = int(here > there)  # 0: the target's is the larger
     small, run, side = maps[at], (runs.target, runs.source)[at], (couple.target, couple.source)[at]
     readers = _readers(couple, couples, runs)
-    given = [pair for reader in readers if (pair := _both(reader, runs)) is not None]
+    given = [pair for reader in readers if (pair := first_calls(reader, runs)) is not None]
     for left, right in given:
         x, y = left.inputs.get("x"), right.inputs.get("x")
         if x is None or y is None:
@@ -65,21 +64,6 @@ def _readers(couple: Couple, couples: Sequence[Couple], runs: Runs) -> list[Coup
     own = position(couple.source, runs.source, 0)
     later = [(at, number) for number, one in enumerate(couples) if (at := position(one.source, runs.source, 0)) > own]
     return [couples[min(later)[1]]] if later else []
-
-
-def _both(couple: Couple, runs: Runs) -> tuple[Named, Named] | None:
-    """The first call of a pair in both runs; None where one did not call it, or with other axes."""
-    assert runs.target is not None
-    calls = call_of(couple.source, runs.source, 0), call_of(couple.target, runs.target, 0)
-    if calls[0] is None or calls[1] is None:
-        return None
-    try:
-        return (
-            named(couple.source.bound, calls[0], couple.source.refine, couple.last),
-            named(couple.target.bound, calls[1], couple.target.refine, couple.last),
-        )
-    except LayoutxError:
-        return None
 
 
 def _loose(run: Recording, start: int, end: int, couples: Sequence[Couple]) -> Iterator[Array]:
