@@ -12,7 +12,7 @@ from layoutx.errors import FileError
 from layoutx.files.blob import DO_AGAIN
 from layoutx.files.limits import within
 from layoutx.files.names import shown
-from layoutx.files.remote import is_file, opened, several, size_of, url_of
+from layoutx.files.remote import bytes_of, is_file, several, size_of, url_of
 
 DO_WEIGHTS = "give the file that holds the weights, or the .index.json beside its shards"
 
@@ -24,8 +24,7 @@ def text_of(path: Path) -> bytes:
         FileError: it is larger than the limit HEADER.
     """
     within("HEADER", size_of(path), path, "the file")
-    with opened(path) as file:
-        return file.read()
+    return bytes_of(path)
 
 
 def parse_object(text: str | bytes, path: Path, what: str) -> dict[str, Any]:

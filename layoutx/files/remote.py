@@ -86,16 +86,16 @@ def opened(path: Path) -> IO[bytes]:
     return file
 
 
-def text_of(path: Path) -> str:
+def bytes_of(path: Path) -> bytes:
     """All of a small file, plain or remote; a remote one is asked for several times.
 
     Raises:
-        OSError: it is missing, or cannot be read. ValueError: it is no text.
+        OSError: it is missing, or cannot be read.
     """
 
-    def read() -> str:
+    def read() -> bytes:
         with opened(path) as file:
-            return file.read().decode()
+            return file.read()
 
     return read() if url_of(path) is None else insist(read)
 
@@ -109,7 +109,7 @@ def size_of(path: Path) -> int:
     if url_of(path) is None:
         return path.stat().st_size
     fs, name = system_of(path)
-    return int(fs.info(name)["size"])
+    return int(insist(lambda: fs.info(name)["size"]))
 
 
 def is_file(path: Path) -> bool:
@@ -117,7 +117,10 @@ def is_file(path: Path) -> bool:
     if url_of(path) is None:
         return path.is_file()
     fs, name = system_of(path)
-    return bool(fs.isfile(name))
+    try:
+        return bool(insist(lambda: fs.info(name)["type"] == "file"))  # isfile says no where the store failed
+    except FileNotFoundError:
+        return False
 
 
 def state_of(path: Path) -> str:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from layoutx.errors import FileError, UsageError
 from layoutx.files.blob import DO_AGAIN, reading
+from layoutx.files.index import some
 from layoutx.files.leftovers import scratch
-from layoutx.files.remote import CHUNK, opened, size_of, system_of, url_of
+from layoutx.files.remote import CHUNK, insist, opened, size_of, system_of, url_of
 from layoutx.files.store import Store
 from layoutx.progress import tell
 
@@ -71,20 +72,34 @@ def downloaded(paths: Sequence[Path]) -> list[Path]:
 def _head(path: Path) -> bytes:
     url = url_of(path)
     fs, name = system_of(path)
-    try:
+
+    def read() -> bytes:
         with fs.open(name, "rb", block_size=CHUNK, cache_type="none") as file:
-            head: bytes = file.read(64)
+            return bytes(file.read(64))
+
+    try:
+        head = insist(read)
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {path.name}", where=str(url), do="check the path") from error
     except IsADirectoryError as error:
-        raise FileError(
-            f"{path.name} is a folder", where=str(url), do="name a file in it, or copy the folder here first"
-        ) from error
+        raise _a_folder(path) from error
     except Exception as error:  # no bucket, no credentials, no network: every file system has its own
         said = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
         raise FileError(
             f"cannot read {path.name}", where=str(url), why=said, do="check the address and the credentials"
         ) from error
+    if not head and fs.isdir(name):  # S3 gives no bytes of a folder, and no error
+        raise _a_folder(path)
     if not head:
         raise FileError(f"{path.name} is empty", where=str(url), do=DO_AGAIN)
     return head
+
+
+def _a_folder(path: Path) -> UsageError:
+    fs, name = system_of(path)
+    try:
+        held = sorted(str(one).rstrip("/").rpartition("/")[2] for one in fs.ls(name, detail=False))
+    except Exception:  # what may be read need not be listed
+        held = []
+    do = f"name a file in it: {some(held)}" if held else "name a file in it, or copy the folder here first"
+    return UsageError(f"{path.name} is a folder", where=str(url_of(path)), do=do)

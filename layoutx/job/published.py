@@ -16,7 +16,7 @@ from layoutx.files.laid.shards import ENDING, index_name, index_text, is_part
 from layoutx.files.leftovers import LOCK, held, let_go, work_folder
 from layoutx.files.open import open_store
 from layoutx.files.remedy import remedy
-from layoutx.files.remote import is_file, text_of, url_of
+from layoutx.files.remote import bytes_of, is_file, url_of
 from layoutx.files.remote_write import drop_folder, put_in_place, remove, write_text
 from layoutx.frozen import frozen
 from layoutx.job.observed import Told
@@ -142,7 +142,7 @@ def finish_stopped(final: Path) -> None:
     """
     folder, beside = work_folder(final), final.parent
     try:
-        record = json.loads(text_of(folder / RECORD))
+        record = json.loads(bytes_of(folder / RECORD))
     except FileNotFoundError:
         return
     except ValueError:
@@ -230,7 +230,7 @@ def write_whole(path: Path, text: str) -> None:
 def json_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file, also a remote one; {} where there is none."""
     try:
-        found = json.loads(text_of(path))
+        found = json.loads(bytes_of(path))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -262,7 +262,7 @@ class Failing:
 
     def __init__(self, monkeypatch, system, seed):
         self.seed, self.count, self.left = seed, 0, {}
-        for name in ("put_file", "cat_ranges", "cp_file", "rm_file", "pipe_file"):
+        for name in ("put_file", "cat_ranges", "cp_file", "rm_file", "pipe_file", "open"):
             self.wrap(monkeypatch, system, name)
 
     def wrap(self, monkeypatch, system, name):
@@ -391,7 +391,9 @@ def test_what_is_not_there(bucket, source, tmp_path):
         converted(source, "s3://no-such-bucket-here/o.safetensors")
     with pytest.raises(UsageError, match="is a folder"):
         converted(source, f"{bucket}/o.orbax", max_shard_size=None)
-    address = put(source, f"{bucket}/m.safetensors")
+    address = put(source, f"{bucket}/in/m.safetensors")
+    with pytest.raises(UsageError, match=r"in is a folder[^?]*name a file in it: m\.safetensors"):
+        converted(f"{bucket}/in", tmp_path / "o.safetensors")
     with pytest.raises(UsageError, match="source itself"):
         converted(address, address)
     with pytest.raises(UsageError, match="remote"):
