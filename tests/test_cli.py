@@ -145,7 +145,7 @@ def test_convert_as_json(capsys: Out, tmp_path: Path) -> None:
     assert found["exactness"] == "fills"
     assert found["skipped"] == {"output": "left out by --skip"}
     assert found["tensors"] == {"used": 10, "of": 12}
-    assert found["keys"] == {"written": 11, "of": 11}
+    assert found["keys"] == {"written": 11, "of": 11, "unwritten": []}
     assert [x["name"] for x in found["layers"]] == ["conv1", "bn1", "conv2", "dense1"]
     assert found["layers"][0]["tensors"][0]["sources"] == {"kernel": "kh kw in out"}
 
