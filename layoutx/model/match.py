@@ -20,7 +20,7 @@ from layoutx.model.order import keeps_order
 from layoutx.model.places import Candidate, candidates, index_of
 from layoutx.model.record import LayerRecord
 from layoutx.model.storing import Layer
-from layoutx.model.unmatched import ambiguous, crowded, homeless, refused_words, squeezed, untold
+from layoutx.model.unmatched import ambiguous, crowded, homeless, refused_words, several_in_one, squeezed, untold
 from layoutx.spec.registry import Registry
 
 BY_THE_USER = "paired by the user"
@@ -156,12 +156,16 @@ def pair(
     lone = found.lost.keys() - fixed.keys() if len(found.lost) <= MOST_READ else set()
     free = {name for name in lone if all_constant(by_name[name].record.tensors)}
     lost = {name: error for name, error in found.lost.items() if name not in free}
-    raise_all([error for name, error in lost.items() if not found.options[name]], "layers without a place")
+    few = [by_name[name] for name in lost] if len(lost) <= MOST_READ else []
+    left = several_in_one(few, _unused(found.pairs, keyed), keyed)
+    nowhere = [error for name, error in lost.items() if not found.options[name]]
+    raise_all([*nowhere, *left] if nowhere else [], "layers without a place")
     problems: list[LayoutxError] = [
         ambiguous(layer, found.open[name], keyed) if (name := layer.record.name) in found.open else lost[name]
         for layer in layers
         if layer.record.name in found.open or layer.record.name in lost
     ]
+    problems += left
     problems += [untold(by_name[match.record.name], match.candidate) for match in found.pairs if match.candidate.open]
     unused = [name for name in _unused(found.pairs, keyed) if name not in spare] if whole else []
     made = untrained({name: keyed.tensors[name] for name in unused}) if len(unused) <= MOST_READ else {}

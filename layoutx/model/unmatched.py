@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from math import log
+from math import log, prod
 
 from layoutx.errors import MatchError
 from layoutx.model.keyed import Keyed, forms_for
@@ -13,7 +13,7 @@ from layoutx.model.order import keeps_order
 from layoutx.model.parametrized import sites
 from layoutx.model.paths import places
 from layoutx.model.places import Candidate, plain
-from layoutx.model.said import pair_option
+from layoutx.model.said import PARTS, pair_option
 from layoutx.model.storing import Layer, Stored, stored
 from layoutx.plan.naming import dim_name
 from layoutx.plan.offer import module_for, offer
@@ -77,6 +77,42 @@ def squeezed(layer: Layer, candidates: Sequence[Candidate], owners: Mapping[str,
         why="these belong to the layers in brackets, for which more speaks",
         do=f"leave it out with --skip {name}, or say which it is: --pair {name}={candidates[0].prefix}",
     )
+
+
+def several_in_one(layers: Sequence[Layer], unused: Sequence[str], keyed: Keyed) -> list[MatchError]:
+    """The first matrix without a layer that is as large as some layers without a place together, and how to say it.
+
+    Args:
+        layers: those without a place. unused: names of tensors that no layer has.
+    """
+    for name in unused:
+        shape = keyed.tensors[name].shape
+        for rows, width in (shape, shape[::-1]) if len(shape) == 2 else ():
+            found = _together(layers, rows, width)
+            if found:
+                return [
+                    MatchError(
+                        f"{name} {shape} has no layer either",
+                        why=f"it is as large as {', '.join(found)} together: it may be several layers in one",
+                        do="if so, say how many rows each has, in the order in which they lie: "
+                        f"--set '{name.rpartition('.')[0]}.{PARTS}=NAME ROWS, NAME ROWS'",
+                    )
+                ]
+    return []
+
+
+def _together(layers: Sequence[Layer], rows: int, width: int) -> list[str]:
+    """Names of layers one after the other, of so many inputs, that have so many outputs together."""
+    sizes = []
+    for layer in layers:
+        matrices = [tensor.shape for tensor in layer.bound.tensors if len(tensor.shape) == 2]
+        if len(matrices) == 1 and width in matrices[0]:
+            sizes.append((layer.record.name, prod(matrices[0]) // width))
+    for start in range(len(sizes)):
+        for end in range(start + 2, len(sizes) + 1):
+            if sum(size for _, size in sizes[start:end]) == rows:
+                return [name for name, _ in sizes[start:end]]
+    return []
 
 
 def untold(layer: Layer, found: Candidate) -> MatchError:

@@ -243,6 +243,18 @@ def test_of_a_file_the_user_says_which_rows_are_whose(tmp_path: Path) -> None:
     same(target, turned)
 
 
+def test_a_file_alone_is_told_how_to_say_it(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    file = tmp_path / "in.safetensors"
+    save_file({name: value.clone() for name, value in Fused("groups").state_dict().items()}, file, {"format": "pt"})
+    with pytest.raises(LayoutxError) as caught:
+        lx.port(file, apart())
+    assert "mlp.weight" in str(caught.value) or "qkv.weight" in str(caught.value)
+    assert "it may be several layers in one" in str(caught.value)
+    assert ".parts=NAME ROWS, NAME ROWS'" in str(caught.value)
+
+
 def saved(model: Any, folder: Path) -> Path:
     model.save(folder / "apart.keras")
     return folder / "apart.keras"
