@@ -6,6 +6,7 @@ import atexit
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from layoutx.errors import FileError, UsageError
 from layoutx.files.blob import DO_AGAIN, reading
@@ -82,21 +83,20 @@ def _head(path: Path) -> bytes:
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {path.name}", where=str(url), do="check the path") from error
     except IsADirectoryError as error:
-        raise _a_folder(path) from error
+        raise _a_folder(path, fs, name) from error
     except Exception as error:  # no bucket, no credentials, no network: every file system has its own
         said = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
         raise FileError(
             f"cannot read {path.name}", where=str(url), why=said, do="check the address and the credentials"
         ) from error
     if not head and fs.isdir(name):  # S3 gives no bytes of a folder, and no error
-        raise _a_folder(path)
+        raise _a_folder(path, fs, name)
     if not head:
         raise FileError(f"{path.name} is empty", where=str(url), do=DO_AGAIN)
     return head
 
 
-def _a_folder(path: Path) -> UsageError:
-    fs, name = system_of(path)
+def _a_folder(path: Path, fs: Any, name: str) -> UsageError:
     try:
         held = sorted(str(one).rstrip("/").rpartition("/")[2] for one in fs.ls(name, detail=False))
     except Exception:  # what may be read need not be listed

@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from layoutx.job.jobs import Job
 from layoutx.model.constants import untrained
 from layoutx.model.keyed import Keyed
-from layoutx.model.match import MOST_READ, Pair
+from layoutx.model.match import MOST_READ, Pair, unused_names
 from layoutx.model.record import ModelRecord
 
 
 def names_left(pairs: Sequence[Pair], target: Keyed) -> tuple[str, ...]:
     """Those of a model that is known by its names; tied ones are written where one of them is."""
-    taken = {full for match in pairs for full in match.candidate.names.values()}
-    held = taken | {target.tied.get(name, name) for name in taken}
-    rest = {n: t for n, t in target.tensors.items() if n not in held and target.tied.get(n, n) not in held}
+    rest = {name: target.tensors[name] for name in unused_names(pairs, target)}
     free = untrained(rest) if len(rest) <= MOST_READ else {}
     return tuple(tensor.name for name, tensor in rest.items() if name not in free)
 

@@ -157,7 +157,8 @@ def pair(
     free = {name for name in lone if all_constant(by_name[name].record.tensors)}
     lost = {name: error for name, error in found.lost.items() if name not in free}
     few = [by_name[name] for name in lost] if len(lost) <= MOST_READ else []
-    left = several_in_one(few, _unused(found.pairs, keyed), keyed)
+    rest = unused_names(found.pairs, keyed)
+    left = several_in_one(few, rest, keyed)
     nowhere = [error for name, error in lost.items() if not found.options[name]]
     raise_all([*nowhere, *left] if nowhere else [], "layers without a place")
     problems: list[LayoutxError] = [
@@ -167,7 +168,7 @@ def pair(
     ]
     problems += left
     problems += [untold(by_name[match.record.name], match.candidate) for match in found.pairs if match.candidate.open]
-    unused = [name for name in _unused(found.pairs, keyed) if name not in spare] if whole else []
+    unused = [name for name in rest if name not in spare] if whole else []
     made = untrained({name: keyed.tensors[name] for name in unused}) if len(unused) <= MOST_READ else {}
     unused = [name for name in unused if name not in made]
     if unused and not problems:
@@ -176,7 +177,7 @@ def pair(
     return list(found.pairs)
 
 
-def _unused(pairs: Sequence[Pair], keyed: Keyed) -> list[str]:
+def unused_names(pairs: Sequence[Pair], keyed: Keyed) -> list[str]:
     """The tensors that no layer has; one of two names is used by either of them."""
     taken = {full for match in pairs for full in match.candidate.names.values()}
     held = {keyed.tied.get(name, name) for name in taken}
