@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 from layoutx.errors import LayoutxError, MatchError, UsageError, raise_all
+from layoutx.files.steady import state_at
 from layoutx.job.accounts import kept, missing
 from layoutx.job.jobs import options_of
 from layoutx.job.mixing import Mix, TorchMixes, in_torch, mix_of, mixed
@@ -42,7 +44,8 @@ def blend(target: Any, source: Any, tau: float, **options: Any) -> Blender:
         UsageError: no such models, or tau is not between 0 and 1.
         LayoutxError: layers without a counterpart, other shapes; nothing was changed.
     """
-    key = repr(sorted(options.items()))
+    options = {name: list(one) if isinstance(one, Iterator) else one for name, one in options.items()}
+    key = _told(options)
     try:
         known = _CACHE.setdefault(target, {})
     except TypeError:  # no model can be held so, and no mapping
@@ -55,6 +58,12 @@ def blend(target: Any, source: Any, tau: float, **options: Any) -> Blender:
         known[id(source), key] = held
     held[1](tau)
     return held[1]
+
+
+def _told(options: Mapping[str, Any]) -> str:
+    """What was said, and the state of the mapping file that was named: edited since, it pairs otherwise."""
+    named = options.get("map")
+    return repr((sorted(options.items()), named and state_at(Path(named))))
 
 
 _Held = tuple["weakref.ref[Any]", "Blender"]

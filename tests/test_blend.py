@@ -7,6 +7,7 @@ import gc
 import time
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -369,3 +370,18 @@ def test_as_fast_as_a_loop_by_hand() -> None:
     hand, ours, cached = (min(column) for column in zip(*turns, strict=True))
     assert ours < 1.5 * hand
     assert cached < 2.0 * hand
+
+
+def test_a_mapping_file_that_was_edited_pairs_anew(tmp_path: Path) -> None:
+    def two(seed: int) -> Any:
+        made = nn.Sequential(nn.Linear(5, 5, bias=False), nn.Linear(5, 5, bias=False)).double()
+        for at, layer in enumerate(made):
+            nn.init.constant_(layer.weight, 10 * seed + at)
+        return made
+
+    target, source, file = two(1), two(2), tmp_path / "map.yaml"
+    for first, second in (("0", "1"), ("1", "0")):
+        file.write_text(f"pairs:\n  '0': '{first}'\n  '1': '{second}'\n", encoding="utf-8")
+        lx.blend(target, source, 1.0, map=file)
+        found = {place: target[int(place)].weight[0, 0].item() for place in (first, second)}
+        assert found == {first: 20.0, second: 21.0}

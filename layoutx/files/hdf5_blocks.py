@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 
 from layoutx.files.hdf5_messages import CONTINUATION, NOWHERE, NotPlainError, places_of
+from layoutx.files.magic import HDF5
 from layoutx.frozen import frozen
 
 LONGEST = 4096  # bytes of a name
@@ -68,7 +69,7 @@ class Blocks:
         start = _START.unpack(self.part(0, _START.size))
         sign, versions, (leaf, inner, flags) = start[0], start[1:9], start[9:12]
         base, free, end, driver = start[12:]
-        if sign != b"\x89HDF\r\n\x1a\n" or versions != (0, 0, 0, 0, 0, 8, 8, 0) or flags or not (leaf and inner):
+        if sign != HDF5 or versions != (0, 0, 0, 0, 0, 8, 8, 0) or flags or not (leaf and inner):
             raise NotPlainError
         if base or free != NOWHERE or driver != NOWHERE or end > len(data):
             raise NotPlainError

@@ -23,7 +23,7 @@ from layoutx.frozen import frozen
 
 # flax 0.12.8 flax/serialization.py _MsgpackExtType, _chunk: an array is ext 1, (shape, dtype name, bytes) packed again;
 # a NumPy scalar is ext 3 of the same; an array beyond 1 GiB is a map of flat pieces under "chunks".
-NDARRAY, COMPLEX, SCALAR = 1, 2, 3
+NDARRAY, SCALAR = 1, 3
 CHUNKED = "__msgpack_chunked_array__"
 LARGEST = 1 << 56  # elements: NumPy makes no array, not even an empty one, with larger dimensions
 LONGEST_DTYPE = 40  # characters

@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 
 from layoutx.errors import FileError, UsageError
+from layoutx.files import magic
 from layoutx.files.blob import DO_AGAIN, reading
 from layoutx.files.index import some
 from layoutx.files.msgpack import is_msgpack
@@ -23,13 +24,8 @@ READS = (
     ".pdparams, .tflite, .index (TensorFlow checkpoint), a folder: SavedModel, "
     "orbax, a torch distributed checkpoint"
 )
-PROGRAM = "saved_model.pb"  # of the SavedModel that its folder is
 MOST_BESIDE = 1000  # files of a folder that are looked through for one that was meant
-HDF5 = b"\x89HDF\r\n\x1a\n"
-TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # ends the .index file of a TensorFlow checkpoint
 _OF_ONE = re.compile(r"\.(data-\d{5}-of-\d{5}|meta|index)$")  # what the files of one such checkpoint end in
-HISTORY_MAGIC = b"lxhf"  # as layoutx.history writes it
-TORCH_MAGIC = bytes.fromhex("8a0a6cfc9c46f9206aa85019")  # the long 0x1950a86a20f9469cfc6c in a pickle
 
 
 def open_store(path: str | PathLike[str]) -> Store:
@@ -53,7 +49,7 @@ def _opened(path: Path) -> Store:
         return open_remote(path)
     if path.is_dir():
         return _open_folder(path)
-    if path.name == PROGRAM and path.is_file():
+    if path.name == magic.PROGRAM and path.is_file():
         from layoutx.files.saved_model import read_saved_model
 
         return read_saved_model(path.parent)
@@ -101,7 +97,7 @@ def _head(path: Path) -> bytes:
         raise FileError(
             f"{path.name} is a git-lfs pointer, not the file itself", where=str(path), do="run: git lfs pull"
         )
-    if head.startswith(HISTORY_MAGIC):
+    if head.startswith(magic.HISTORY):
         what, do = f"{path.name} is a history of a training, not a model", f"run: layoutx history {path.name}"
         raise FileError(what, where=str(path), do=do)
     return head
@@ -122,7 +118,7 @@ def _open_file(path: Path, head: bytes) -> Store:
         return _open_zip(path)
     if head.lstrip()[:1] == b"{":
         return _open_index(path)
-    if head[:1] == b"\x80" and head[2:14] == TORCH_MAGIC:
+    if head[:1] == b"\x80" and head[2:14] == magic.TORCH:
         from layoutx.files.torch_file import read_torch
 
         return read_torch(path)
@@ -134,7 +130,7 @@ def _open_file(path: Path, head: bytes) -> Store:
         from layoutx.files.msgpack_file import read_msgpack
 
         return read_msgpack(path)
-    if _tail(path) == TABLE_MAGIC:
+    if _tail(path) == magic.TABLE:
         from layoutx.files.tf_checkpoint import read_checkpoint
 
         return read_checkpoint(path)
@@ -220,13 +216,13 @@ def _open_index(path: Path) -> Store:
 
 def _is_hdf5(path: Path, head: bytes) -> bool:
     """HDF5 begins at byte 0, or after a user block of 512, 1024, 2048, ... bytes."""
-    if head.startswith(HDF5):
+    if head.startswith(magic.HDF5):
         return True
     with path.open("rb") as file:
         size, at = path.stat().st_size, 512
         while at + 8 <= size:
             file.seek(at)
-            if file.read(8) == HDF5:
+            if file.read(8) == magic.HDF5:
                 return True
             at *= 2
     return False

@@ -12,12 +12,13 @@ from typing import Any
 from layoutx.errors import FileError
 from layoutx.files.blob import DO_AGAIN, reading
 from layoutx.files.index import parse_object, text_of
+from layoutx.files.magic import PROGRAM
 from layoutx.files.notes import SKIPPED, skipped_of
 from layoutx.files.onnx_wire import fields
 from layoutx.files.store import Store, Tensor
 from layoutx.files.tf_checkpoint import LISTED, STYLE, need_tensorflow, read_checkpoint
 
-PROGRAM, KERAS = "saved_model.pb", "keras_metadata.pb"
+KERAS = "keras_metadata.pb"
 SEED = "seed_generator_state"  # of a Dropout, in an export of Keras 3
 _LISTED = re.compile(r"(?P<list>variables|_all_variables)/(?P<at>\d+)")  # keras 3.15.1 export: all that it tracks
 METADATA, PATH = 5, 3  # fields of tf_keras 2.21 protobuf/saved_metadata.proto SavedObject; field 1 of the message

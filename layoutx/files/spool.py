@@ -31,7 +31,7 @@ LARGE = 32 << 20  # bytes; what is smaller is unpacked in memory
 SLAB = 8 << 20
 PIECE = 1 << 20  # packed bytes read at a time
 
-_folder: Path | None = None
+_folders: list[Path] = []  # innermost last; of all threads
 
 
 @contextmanager
@@ -40,12 +40,12 @@ def spooling(folder: Path) -> Iterator[None]:
 
     The environment's TMPDIR goes before it; without both it is the system's folder for temporary files.
     """
-    global _folder
-    before, _folder = _folder, folder
+    own = Path(folder)
+    _folders.append(own)
     try:
         yield
     finally:
-        _folder = before
+        _folders[:] = [one for one in _folders if one is not own]  # others may have begun since
 
 
 def room(nbytes: int, of: Path) -> Array:
@@ -58,7 +58,8 @@ def room(nbytes: int, of: Path) -> Array:
     """
     import tempfile
 
-    folder = tempfile.gettempdir() if _folder is None or os.environ.get("TMPDIR") else str(_folder)
+    named = os.environ.get("TMPDIR") or not _folders
+    folder = tempfile.gettempdir() if named else str(_folders[-1])
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.truncate(nbytes)

@@ -21,7 +21,6 @@ from layoutx.files.notes import SKIPPED
 from layoutx.files.store import Store, Tensor
 from layoutx.files.tf_table import check_index
 
-MAGIC = bytes.fromhex("57fb808b247547db")  # the last 8 bytes of a `.index` file, and of a checkpoint before TF 0.12
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 STYLE, LISTED = "tf:style", "tf:listed"  # keys of the metadata

@@ -18,9 +18,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from layoutx.errors import FileError
+from layoutx.files.magic import HISTORY as MAGIC
 from layoutx.frozen import frozen
 
-MAGIC = b"lxhf"
 HEADER = struct.Struct("<4s4sIQI")
 LENGTH = HEADER.size + 4
 HEAD, STEP, NOTE = "head", "step", "note"

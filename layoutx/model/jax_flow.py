@@ -19,7 +19,6 @@ INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # the body of a function that is c
 LOOPS = ("while", "cond", "scan")
 UNTOUCHED = ("convert_element_type", "copy")
 NORMS = {"BatchNorm": "channel", "PReLU": "channel", "LayerNorm": "features", "RMSNorm": "features"}
-TURNED = "its map is flattened in the order that is not its framework's own, and stays so"
 
 
 @dataclass(slots=True)

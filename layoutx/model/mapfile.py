@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -13,6 +13,7 @@ from layoutx.empty import NOTHING
 from layoutx.errors import FileError, LayoutxError, MatchError, UsageError, raise_all
 from layoutx.frozen import frozen
 from layoutx.spec.strict import Lines, file_text, load_yaml
+from layoutx.words import near
 
 OPEN = re.compile(r"^\s+# (?P<name>\S+|\"[^\"]*\"): \? (?P<places>.*?)(    \S.*)?$")
 INNER = re.compile(r"/[a-z]+_\d+$")  # `rnn/layer_1`: the second layer of a stacked module
@@ -169,13 +170,6 @@ def missing(found: MapFile, source: Collection[str], target: Collection[str]) ->
             continue
         for (known, of), one in zip(sides, (name, place), strict=True):
             if one not in known and INNER.sub("", one) not in known:
-                near = ", ".join(_near(one, known))
-                why = f"near it: {near}" if near else ""
-                problems.append(MatchError(f"{of} has no layer {one}", where=found.where("pairs", name), why=why))
+                where, why = found.where("pairs", name), near(one, known)
+                problems.append(MatchError(f"{of} has no layer {one}", where=where, why=why))
     return problems
-
-
-def _near(name: str, known: Iterable[str]) -> list[str]:
-    import difflib
-
-    return difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)

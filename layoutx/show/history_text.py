@@ -11,7 +11,6 @@ from layoutx.history.reader import Recorded, Track
 from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row, size_text
 
 HEAD = ("layer", "tensor", "norm first", "last", "update a step", "smallest", "largest")
-GUIDE = 1e-3
 MEANING = (
     "update a step: the norm of the change by the norm before, mean over the moments; about 1e-3 is usual, much less "
     "learns slowly, much more is unstable"

@@ -21,7 +21,6 @@ FIRST = "← first difference"
 FED = "fed the source's own input"
 QUIET = ("", "end to end", FED, "found by its values in the target's own run")
 COMPARE = "Compare padding, pooling, activation, flatten and the order of axes there"
-MOST = 8
 HIDDEN = (
     "The outputs are the same, and the weights are not: other inputs may show it (tokens that were not looked up, or "
     "such as wake a unit that gives nothing here)."

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -236,8 +236,8 @@ def _extended(kind: Kind, extra: Kind, problems: list[LayoutxError]) -> Kind:
     return replace(kind, forms={**kind.forms, **extra.forms})
 
 
-@cache
-def _cached(folders: tuple[Path, ...]) -> Registry:
+@lru_cache(8)
+def _cached(folders: tuple[Path, ...], _states: tuple[object, ...]) -> Registry:
     place = kept(folders)
     before = taken(place) if place else None
     if before is not None:
@@ -249,5 +249,16 @@ def _cached(folders: tuple[Path, ...]) -> Registry:
 
 
 def registry(extra: Sequence[str | os.PathLike[str]] = ()) -> Registry:
-    """The registry of this process for the given extra folders; loaded once."""
-    return _cached(spec_folders(extra))
+    """The registry of this process for the given extra folders; loaded again where a file of theirs is another now."""
+    first, *more = spec_folders(extra)
+    return _cached((first, *more), tuple(map(_state, more)))
+
+
+def _state(folder: Path) -> tuple[object, ...]:
+    """What a folder's specs follow from: where it lies, and the name, size and time of every file."""
+    found: list[object] = [folder.resolve()]
+    for path in sorted(folder.glob("*.yaml")):
+        with suppress(OSError):  # who reads it says so
+            about = path.stat()
+            found.append((path.name, about.st_size, about.st_mtime_ns))
+    return tuple(found)

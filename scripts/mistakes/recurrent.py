@@ -14,7 +14,6 @@ from mistakes.case import Array, Case, Made, changed, normal, ported, shaken
 
 L = keras.layers
 SIZES = {"primes": (5, 7), "square": (6, 6), "large": (13, 17)}  # inputs, units
-GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 STEPS = 11
 
 

@@ -254,7 +254,7 @@ def test_maps_are_forgotten_when_they_go(tmp_path):
 
 
 def test_a_full_disk_under_a_temporary_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(spool, "_folder", tmp_path)
+    monkeypatch.setattr(spool, "_folders", [tmp_path])
     monkeypatch.delenv("TMPDIR", raising=False)
     handles = []
     monkeypatch.setattr(spool, "take_room", lambda handle, nbytes: handles.append(os.dup(handle)))

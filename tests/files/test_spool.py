@@ -350,3 +350,16 @@ def test_a_plain_reading_would_take_the_whole_tensor(tmp_path: Path, monkeypatch
     monkeypatch.setenv("LAYOUTX_LIMIT_EXPANSION", "9999")
     growth, _, _ = grown(path)
     assert growth > 250
+
+
+def test_two_threads_unpack_each_while_it_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that began first ends first: what is left is the other's folder, and at the end none."""
+    monkeypatch.delenv("TMPDIR", raising=False)
+    first, second = (spool.spooling(tmp_path / name) for name in ("first", "second"))
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert spool._folders == [tmp_path / "second"]
+    second.__exit__(None, None, None)
+    assert spool._folders == []
+    assert not spool.room(11, tmp_path).any()

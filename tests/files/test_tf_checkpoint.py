@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from layoutx.errors import FileError, UsageError
+from layoutx.files.magic import TABLE as MAGIC
 from layoutx.files.open import open_store
-from layoutx.files.tf_checkpoint import MAGIC, SKIPPED, STYLE, read_checkpoint
+from layoutx.files.tf_checkpoint import SKIPPED, STYLE, read_checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -141,7 +141,7 @@ def test_missing_layers_are_all_named_with_their_lines(folder: Path, capsys: pyt
     text = str(caught.value)
     assert "m.keras has no layer ome" in text
     assert "map.yaml:3: ome" in text
-    assert "near it: one" in text
+    assert "near it is one" in text
     assert "the target has no layer lat" in text
     assert "map.yaml:4" in text
     assert not out.exists()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from layoutx.errors import SpecError
-from layoutx.spec.registry import load_registry, spec_folders
+from layoutx.lang.show import show
+from layoutx.spec.registry import load_registry, registry, spec_folders
 
 SPEC = """kind: gate
 about: "y = x * gate."
@@ -66,3 +67,22 @@ def test_two_files_for_one_kind(folder: Path, tmp_path: Path) -> None:
         load_registry(spec_folders([folder, other]))
     assert str(folder) in str(caught.value)
     assert str(other) in str(caught.value)
+
+
+def test_a_spec_that_is_changed_is_read_again(folder: Path) -> None:
+    """In one process, as in a notebook where somebody writes a spec."""
+    first = registry([folder])
+    assert registry([folder]) is first
+    (folder / "gate.yaml").write_text(SPEC.replace('"gate: features"', '"gate: -features"', 1), encoding="utf-8")
+    (stored,) = registry([folder]).form("keras.Gate").tensors
+    assert show(stored.cases[0].value) == "gate: -features"
+
+
+def test_one_relative_name_in_two_folders_is_two_registries(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = folder.parent.parent / "other" / "specs"
+    other.mkdir(parents=True)
+    (other / "gate.yaml").write_text(SPEC.replace('"gate: features"', '"gate: -features"', 1), encoding="utf-8")
+    for place, layout in ((folder, "gate: features"), (other, "gate: -features")):
+        monkeypatch.chdir(place.parent)
+        (stored,) = registry(["specs"]).form("keras.Gate").tensors
+        assert show(stored.cases[0].value) == layout

@@ -76,9 +76,6 @@ def _kept(differs: Array) -> tuple[bool, ...]:
     return tuple(bool(not differs.any(axis=tuple(a for a in axes if a != axis)).all()) for axis in axes)
 
 
-WORDS = {"batch": "sample", "time": "step", "tq": "query", "s0": "row", "s1": "column", "s2": "depth", "y": "unit"}
-
-
 def where(found: Apart, axes: Sequence[str]) -> str:
     """The place of the largest difference in words: `step 29, unit 4`; the sample only where others do not differ.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -98,11 +98,3 @@ def differing(wrong: int, size: int, residual: float) -> str:
     """How many of how many numbers differ, and by how much."""
     much = f"by up to {residual:.3g}" if residual == residual else "with NaN on one side"
     return f"{wrong:,} of {size:,} numbers differ, {much}"
-
-
-def overlaps(pieces: Sequence[Found], size: int) -> Array:
-    """A mask of the elements that pieces take."""
-    mask = np.zeros(size, bool)
-    for piece in pieces:
-        piece.mark(mask)
-    return mask

@@ -11,7 +11,8 @@ from typing import Any
 from layoutx.errors import LayoutxError, ModelError, UsageError
 from layoutx.files import zips
 from layoutx.files.blob import reading
-from layoutx.files.open import HDF5, no_file, open_store
+from layoutx.files.magic import HDF5
+from layoutx.files.open import no_file, open_store
 from layoutx.files.saved_model import keras_nodes
 from layoutx.model.graph import graph_of
 from layoutx.verify.running.given import said
