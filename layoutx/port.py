@@ -19,6 +19,8 @@ from layoutx.job.straight import fill, same, tried, ways
 from layoutx.job.tree_slots import changes, placed, tree_slots
 from layoutx.model.beginning import beginning
 from layoutx.model.keras_live import is_keras
+from layoutx.model.onnx_live import is_onnx
+from layoutx.model.record import ModelRecord
 from layoutx.model.tree import head, is_tree
 from layoutx.move.pool import jobs_of
 from layoutx.plan.plan import Plan
@@ -65,8 +67,8 @@ def port(
 
     Args:
         source: a live Keras model, torch module, or module or variables of flax, nnx, haiku, equinox, mlx or paddle;
-            or the path of a weights file. Of haiku `(transformed, params)` or `(transformed, params, state)`, which
-            is traced and run, or the trees alone.
+            an `onnx.ModelProto`; or the path of a weights file. Of haiku `(transformed, params)` or
+            `(transformed, params, state)`, which is traced and run, or the trees alone.
         target: a live torch module, torch.export program, Keras model or module of nnx, mlx or paddle; changed in
             place, and only if everything holds. A flax (module, variables), bound module, model of haiku or equinox, or
             tree of parameters cannot be changed: the model with the weights is the report's `model`.
@@ -221,12 +223,14 @@ def _compared(
     if left and options.only:
         return EndToEnd(note="layers were left out: the two models need not agree")
     low = max((_padding(layer.plan) for layer in planned.job.layers), default=0)
+    read = here.store if is_onnx(source) and isinstance(here, ModelRecord) else None  # it was written to be read
+    file = read.path if read is not None else Path(source) if isinstance(source, (str, Path)) else None
 
     def run(far: float = 1.0) -> EndToEnd:
-        if isinstance(source, (str, Path)):
+        if file is not None:
             from layoutx.verify.running.whole import compare_file
 
-            return compare_file(Path(source), runnable(target), here, inputs, options.skip, there, far)
+            return compare_file(file, runnable(target), here, inputs, options.skip, there, far)
         return compare_models(runnable(source), runnable(target), here, inputs, options.skip, there, low, far)
 
     end = run()

@@ -9,6 +9,7 @@ from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.frozen import frozen
+from layoutx.model.alone import alone
 from layoutx.model.jax_inputs import StandIn
 from layoutx.model.keyed import Module
 
@@ -40,6 +41,7 @@ class Function:
     leaves: Sequence[Any]
 
 
+@alone()
 def traced(
     model: Any,
     framework: str,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from layoutx.files.store import Store, Tensor
+from layoutx.model.alone import alone
 from layoutx.model.keras import records
 from layoutx.model.keras_once import once
 from layoutx.model.keras_opened import opened
@@ -18,6 +19,7 @@ from layoutx.model.keyed import torch_tensor
 from layoutx.model.record import ModelRecord
 
 
+@alone()
 def live_records(model: Any, known: Callable[[str], bool]) -> ModelRecord:
     """The layers of a live Keras model (keras 3 or tf_keras 2); reads its variables only when asked to."""
     return once(records(live_store(model), known), {name: id(value) for name, value in variables(model).items()})

@@ -13,6 +13,7 @@ from layoutx.files.certificate import RECORDING
 from layoutx.files.names import refusal_of
 from layoutx.files.open import open_store
 from layoutx.files.store import Store
+from layoutx.model.alone import alone
 from layoutx.model.callables import built
 from layoutx.model.config import with_input_shape
 from layoutx.model.constants import aside, unformed_aside
@@ -199,6 +200,7 @@ def template_of(
     return live_model(like, registry, forms, to if is_tree(like) else "", values=values)
 
 
+@alone()
 def live_model(
     model: Any,
     registry: Registry,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import finalize
 
 from layoutx.errors import ModelError
 from layoutx.files.open import open_store
@@ -12,7 +13,7 @@ from layoutx.files.store import Store
 if TYPE_CHECKING:
     from tempfile import TemporaryDirectory
 
-_FOLDERS: list[TemporaryDirectory[str]] = []  # they live as long as the process: tensors are read when asked for
+_BARE: list[TemporaryDirectory[str]] = []  # of models without weights, which take no room: until the process ends
 
 
 def is_onnx(model: Any) -> bool:
@@ -21,7 +22,7 @@ def is_onnx(model: Any) -> bool:
 
 
 def onnx_store(model: Any) -> Store:
-    """The model's tensors.
+    """The model's tensors; the file that they are read from goes with the last of them.
 
     Raises:
         ModelError: it cannot be written out, since its weights lie in other files or pass 2 GB.
@@ -29,11 +30,23 @@ def onnx_store(model: Any) -> Store:
     from tempfile import TemporaryDirectory
 
     folder = TemporaryDirectory(prefix="layoutx-")
-    _FOLDERS.append(folder)
     path = Path(folder.name) / "model.onnx"
     try:
         path.write_bytes(model.SerializeToString())
     except Exception as error:  # protobuf's own errors
         why = " ".join(str(error).split())[:200]
         raise ModelError("the live ONNX model cannot be read", why=why, do="give its file") from error
-    return open_store(path)
+    store = open_store(path)
+    readers = [tensor.read for tensor in store.tensors.values()]
+    left = set(map(id, readers))
+    for reader in readers:
+        finalize(reader, _one_less, left, id(reader), folder)
+    if not readers:
+        _BARE.append(folder)
+    return store
+
+
+def _one_less(left: set[int], gone: int, folder: TemporaryDirectory[str]) -> None:
+    left.discard(gone)
+    if not left:
+        folder.cleanup()

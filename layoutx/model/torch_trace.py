@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from threading import get_ident
 from typing import Any
 
+from layoutx.model.alone import alone
 from layoutx.model.torch_program import Op, Program, base, value_of
 
 # attributes of torch's own modules without weights, as their functions call them
@@ -15,15 +17,14 @@ SAID = (
 WHOLE = ("MultiheadAttention",)  # a layer in itself, though its output projection is a module
 
 
+@alone()
 def traced(module: Any) -> Program | None:
     """What a module computes; None where it cannot be traced (its forward asks for values of a tensor).
 
     torch.fx runs `forward` on proxies (torch 2.13 torch/fx/_symbolic_trace.py Tracer.trace): sizes are not known.
     """
-    import torch.fx
-
     try:
-        nodes = list(torch.fx.Tracer().trace(module).nodes)
+        nodes = list(_tracer().trace(module).nodes)
     except Exception:  # any code of the user's may run here
         return None
     modules = dict(module.named_modules())
@@ -32,6 +33,22 @@ def traced(module: Any) -> Program | None:
     ops = [_op(node, modules) for node in nodes if node.op.startswith("call_")]
     given = tuple(one.name for node in nodes if node.op == "output" for one in node.all_input_nodes)
     return Program(tuple(ops), weights, inputs, outputs=given)
+
+
+def _tracer() -> Any:
+    """A tracer that lets through what other threads run: torch.fx puts itself before the modules of all of them."""
+    import torch.fx
+
+    own = get_ident()
+
+    class Tracer(torch.fx.Tracer):  # type: ignore[misc]  # torch is not typed here
+        def call_module(self, m: Any, forward: Any, args: Any, kwargs: Any) -> Any:
+            return super().call_module(m, forward, args, kwargs) if get_ident() == own else forward(*args, **kwargs)
+
+        def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: Any) -> Any:
+            return super().getattr(attr, attr_val, parameter_proxy_cache) if get_ident() == own else attr_val
+
+    return Tracer()
 
 
 def unopened(program: Program, module: Any) -> bool:

@@ -106,9 +106,10 @@ def _best_of(
 
 def _has_place(source: BoundForm, form: Form) -> None:
     """Refuse, before sizes disagree, a target that has no tensor at all for what makes the source another function."""
-    for name in {role for role, _ in source.places} - _roles.get((form,), b"", lambda: _held(form)):
+    held = _roles.get((form,), b"", lambda: _held(form))
+    for name in dict.fromkeys(role for role, _ in source.places):  # in one order: the first is told
         role = source.kind.roles[name]
-        if role.optional:
+        if role.optional and name not in held:
             raise ConversionError(
                 f"{form.name} has no place for {name}",
                 where=f"{source.form.name} stores it in "

@@ -8,6 +8,7 @@ from typing import Any
 from layoutx.empty import NOTHING
 from layoutx.lang.sizes import extent
 from layoutx.lang.tree import Product
+from layoutx.model.alone import alone
 from layoutx.plan.plan import Array
 from layoutx.spec.bind import bind
 from layoutx.spec.bound import BoundForm
@@ -23,6 +24,7 @@ VALID: Mapping[str, Any] = {"keras": "valid", "tf1": "valid", "onnx": None}  # n
 OWN = ("rank", "kernel_dims", "bias_dims")  # what only specs read: no keyword of a real layer
 
 
+@alone()
 def run_live(
     bound: BoundForm,
     tensors: Mapping[str, Array],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from layoutx.convert import convert
 from layoutx.errors import LayoutxError
 from layoutx.files.open import open_store
 from layoutx.model.bindings import bind_record
+from layoutx.model.onnx_live import onnx_store
 from layoutx.model.onnx_model import onnx_records
 from layoutx.model.onnx_names import scope_of
 from layoutx.model.record import LayerRecord, ModelRecord
@@ -417,3 +420,21 @@ def test_every_tensor_is_accounted_for(tmp_path: Path) -> None:
     path = saved(tmp_path / "m.onnx", nodes, ["n", 3, 1], s=np.array([-1, 3]), W=(3, 5), spare=(2,))
     model: ModelRecord = onnx_records(open_store(path))
     assert dict(model.leftover) == {"s": "a constant of Reshape flat", "spare": "no node reads it"}
+
+
+def test_the_file_of_a_live_model_goes_with_what_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that looks at models all day does not fill the disk with them."""
+    path = saved(tmp_path / "m.onnx", [node("Gemm", "x w b", "y")], (1, 5), w=(5, 7), b=(7,))
+    there = tmp_path / "there"
+    there.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(there))
+    model = onnx.load(path)
+    store = onnx_store(model)
+    left = store.tensors["w"]
+    del model, store
+    gc.collect()
+    assert len(list(there.iterdir())) == 1
+    np.testing.assert_array_equal(left.read(), open_store(path).tensors["w"].read())
+    del left
+    gc.collect()
+    assert list(there.iterdir()) == []

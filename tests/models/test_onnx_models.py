@@ -151,6 +151,16 @@ class Tied(nn.Module):
         return self.head(self.fc(torch.tanh(self.fc(self.wte(x)))))
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_a_live_graph_is_run_as_its_file_is(given: bool, tmp_path: Path) -> None:
+    module, x = trained_module("generator")
+    target = MODULES["generator"][0]().eval()
+    found = port(onnx.load(exported(module, x, tmp_path / "m.onnx")), target, x.numpy() if given else None)
+    assert found.end_to_end is not None
+    assert found.end_to_end.agrees
+    assert apart(target(x).detach(), module(x).detach()) < 1e-5
+
+
 def test_tied_weights(tmp_path: Path) -> None:
     """One initializer for two layers: both names for torch; on the way back both have to agree."""
     torch.manual_seed(7)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from layoutx.model.alone import alone
 from layoutx.plan.plan import Array
 from layoutx.verify.recording import Recording
 from layoutx.verify.running.events import Event, calls_of
@@ -91,7 +92,7 @@ class ExportRunner:
 
     def _graph(self, double: bool) -> Any:
         if double not in self.copies:
-            with warnings.catch_warnings():  # torch 2.13 warns of what its own trees do in a copy
+            with alone(), warnings.catch_warnings():  # torch 2.13 warns of what its own trees do in a copy
                 warnings.simplefilter("ignore", FutureWarning)
                 module = copy.deepcopy(self.model.module())
             self.copies[double] = _wide(doubled(module)) if double else module

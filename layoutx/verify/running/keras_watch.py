@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,7 @@ class Watch:
         self._frames: list[Frame] = []
         self._arrays: dict[int, tuple[Any, Array]] = {}
         self._stack = ExitStack()
+        self._thread = get_ident()
 
     def __enter__(self) -> Watch:
         library = library_of(self.model)
@@ -122,7 +124,8 @@ class Watch:
         def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
             above = self._frames[-1] if self._frames else None
             passing = layer is not self.model if above is None else above.layer is layer or not above.opened
-            if passing:  # a Keras 3 layer is called once more as an Operation
+            # another thread's call is none of this run; a Keras 3 layer is called once more as an Operation
+            if passing or get_ident() != self._thread:
                 return original(layer, *args, **kwargs)
             return self._called(original, layer, above, args, kwargs)
 
@@ -130,6 +133,8 @@ class Watch:
 
     def _unseen(self, original: Any) -> Any:
         def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+            if get_ident() != self._thread:
+                return original(layer, *args, **kwargs)
             self._frames.append(Frame(None, "", False))
             try:
                 return original(layer, *args, **kwargs)

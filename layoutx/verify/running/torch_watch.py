@@ -73,10 +73,10 @@ def calm(double: bool) -> Iterator[None]:
     """No gradients, no fused paths that go round the submodules, random states kept; new tensors are float64 too."""
     import torch
 
-    fast = torch.backends.mha.get_fastpath_enabled()
-    default = torch.get_default_dtype()
     with ExitStack() as stack:
         stack.enter_context(same_random())
+        fast = torch.backends.mha.get_fastpath_enabled()
+        default = torch.get_default_dtype()
         stack.enter_context(torch.no_grad())
         try:
             torch.backends.mha.set_fastpath_enabled(False)

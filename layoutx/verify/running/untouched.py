@@ -10,16 +10,19 @@ from typing import Any
 
 import numpy as np
 
+from layoutx.model.alone import alone
+
 Change = tuple[Any, str, Any]
 MISSING = object()
 
 
 @contextmanager
 def same_random() -> Iterator[None]:
-    """The random states of Python, NumPy and torch are afterwards what they were."""
-    state, numbers = random.getstate(), np.random.get_state()
-    torch = sys.modules.get("torch")
+    """The random states of Python, NumPy and torch are afterwards what they were; no other run is inside meanwhile."""
     with ExitStack() as stack:
+        stack.enter_context(alone())
+        state, numbers = random.getstate(), np.random.get_state()
+        torch = sys.modules.get("torch")
         if torch is not None and hasattr(torch, "random"):
             stack.enter_context(torch.random.fork_rng())
         try:
