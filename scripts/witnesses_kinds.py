@@ -158,6 +158,14 @@ def scales() -> Iterator[Plan]:
             yield Plan(form, config, {"x": x}, {slot: shape})
         for version in (3, 2):
             yield Plan("keras.LayerScale", {**config, "version": version}, {"x": x}, {"gamma": shape})
+    numbers: list[tuple[dict[str, Any], Shape, Shape]] = [
+        ({"scalar": True, "rank": rank}, (2, 3, 5, 7, 1)[-1 - max(rank, 1) :], (1,) * rank) for rank in range(5)
+    ]
+    for config, x, shape in ways + numbers:
+        for form in ("torch.Number", "flax.Number", "nnx.Number"):
+            yield Plan(form, config, {"x": x}, {"": shape})
+        for version in (3, 2):
+            yield Plan("keras.Number", {**config, "version": version}, {"x": x}, {"number": shape})
 
 
 def torch_and_onnx() -> Iterator[Plan]:

@@ -174,6 +174,8 @@ def chosen(
 ) -> tuple[list[LayerRecord], dict[str, str]]:
     """The layers with tensors that are to be converted, and why the others are not.
 
+    A name that is no layer's means all that lies in it, as of a class of one's own that is taken apart.
+
     Args:
         others: names of the target's tensors; `skip` may mean these and their modules as well.
 
@@ -182,20 +184,28 @@ def chosen(
     """
     names = [r.name for r in model.layers]
     others = tuple(others)
-    for pattern in (*options.skip, *options.only, *options.keep_order):
+    skip, only = ([_meant(pattern, names) for pattern in some] for some in (options.skip, options.only))
+    for pattern in (*skip, *only, *options.keep_order):
         if not any(fnmatchcase(name, pattern) for name in names) and not any(covers([pattern], n) for n in others):
             raise UsageError(f"no layer is called {pattern!r}", why=near(pattern, names, "the layers are"))
     kept, skipped = [], {}
     for record in model.layers:
         if not record.tensors:
             continue
-        if any(fnmatchcase(record.name, p) for p in options.skip):
+        if any(fnmatchcase(record.name, p) for p in skip):
             skipped[record.name] = LEFT_OUT
-        elif options.only and not any(fnmatchcase(record.name, p) for p in options.only):
+        elif only and not any(fnmatchcase(record.name, p) for p in only):
             skipped[record.name] = "not in --only"
         else:
             kept.append(record)
     return kept, skipped
+
+
+def _meant(pattern: str, names: Sequence[str]) -> str:
+    """The pattern, or that of all that lies below it, where it is no layer's own name."""
+    inside = f"{pattern}/*"
+    own = any(fnmatchcase(name, pattern) for name in names)
+    return inside if not own and any(fnmatchcase(name, inside) for name in names) else pattern
 
 
 LIVE = (

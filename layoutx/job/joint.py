@@ -18,6 +18,7 @@ from layoutx.model.followed import unfollowed
 from layoutx.model.in_parts import settled
 from layoutx.model.keyed import Keyed, keyed_view
 from layoutx.model.load import with_forms
+from layoutx.model.loose import numbered
 from layoutx.model.match import Matching, Pair, matched
 from layoutx.model.matching.evidence import place_name
 from layoutx.model.matching.made import orders_of
@@ -59,7 +60,7 @@ def joint(source: Model, target: Model, registry: Registry, options: Options) ->
         other = records_of(target, registry, replace(options, forms={}))
         if _unformed(other) < _unformed(model):  # a live module knows its classes where a tree has names alone
             return _flipped(source, other, registry, options, keyed_wires(target))
-    back = _Sides(model, target, registry, options)
+    back = _Sides(numbered(model), target, registry, options)
     wires = keyed_wires(source) if isinstance(source, Keyed) else wires_of(model)
     return _joint(back, wires)
 
@@ -247,7 +248,7 @@ def _bound(
 
 def _flipped(source: Keyed, target: ModelRecord, registry: Registry, options: Options, wires: Wires | None) -> Joint:
     """Layers of the side with the config are looked for in the other one; the answer is turned round."""
-    sides = _Sides(target, source, registry, options)
+    sides = _Sides(numbered(target), source, registry, options)
     back = _joint(sides, wires)
     if source.tied and (back.open or back.lost):  # two layers that share their weights, or one that is called twice
         again = _joint(sides, wires, source)

@@ -22,6 +22,7 @@ from layoutx.model.constants import untrained
 from layoutx.model.fused import unfused
 from layoutx.model.keyed import Keyed, keyed_view
 from layoutx.model.load import with_forms
+from layoutx.model.loose import numbered
 from layoutx.model.match import Pair, pair
 from layoutx.model.matching.made import orders_of
 from layoutx.model.matching.wiring import wires_of
@@ -104,14 +105,14 @@ def _told_by(
     unformed = [r for r in model.layers if r.tensors and not r.form and not r.class_name]  # no class of one's own
     bare = {_path(r): r.name for r in unformed if not covers(options.skip, r.name)}
     if not bare or model.framework == "onnx":
-        return model
+        return numbered(model)
     pairs = {_dotted(one, model): _dotted(other, model) for one, other in options.pairs.items()}
     found = joint(source, target, registry, replace(options, pairs=pairs)).pairs
     forms = {bare[path]: pair.source.bound.form.name for pair in found if (path := _place(pair)) in bare}
     model = with_forms(model, registry, forms, values=options.values)
     told = {r.name for r in model.layers if r.form and r.name in forms}
     layers = tuple(replace(r, note="form from its counterpart") if r.name in told else r for r in model.layers)
-    return replace(model, layers=layers)
+    return numbered(replace(model, layers=layers))
 
 
 def _path(record: LayerRecord) -> str:

@@ -1,13 +1,13 @@
 """Parameters that no layer holds (self.pos = nn.Parameter(...)): which they are, and what they may be.
 
-A table of rows, as positions and tokens are, or one factor for each channel. Shapes say what is possible, names what is
-likely: a form that stands for its own path has no other name that could speak for it.
+A table of rows, as positions and tokens are, one factor for each channel, or any other number or vector. Shapes say
+what is possible, names what is likely: a form that stands for its own path has no other name that could speak for it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,10 @@ from layoutx.model.record import LayerRecord
 from layoutx.spec.registry import Registry
 
 PATH = ""  # how a form calls a tensor whose name is the path itself
-TABLE, SCALE = "embedding", "layer_scale"
+SAID = "the form was given by --form"
+NUMBER = "a parameter of its own, moved as it is: what is made of it the model's own code says"
+FACTOR = "a parameter of its own, called as the factors of channels are"
+ROWS = "a parameter of its own, called as a table of rows is"
 TABLES: Mapping[str, str] = {
     "torch": "torch.Parameter",
     "flax": "flax.Param",
@@ -32,7 +35,13 @@ SCALES: Mapping[str, str] = {
     "nnx": "nnx.LayerScale",
     "keras": "keras.LayerScale",
 }
-SLOTS = {"keras.PositionEmbedding": "embeddings", "keras.LayerScale": "gamma"}
+NUMBERS: Mapping[str, str] = {
+    "torch": "torch.Number",
+    "flax": "flax.Number",
+    "nnx": "nnx.Number",
+    "keras": "keras.Number",
+}
+SLOTS = {"keras.PositionEmbedding": "embeddings", "keras.LayerScale": "gamma", "keras.Number": "number"}
 # words by which people call tables that are added to what goes through: ViT, BERT, GPT-2, perceivers
 WORDS = re.compile(
     r"pos(?![a-z])|posit|pos_?(emb|enc)|embed|token|query|queries|latent|(?<![a-z])(?:emb|w[tp]e)(?![a-z])",
@@ -46,28 +55,39 @@ FACTORS = re.compile(
 OTHERS = re.compile(
     r"norm|(?<![a-z])(?:bn|ln|gn|rms|bias|beta|shift|offset|mean|var|std|temperature)_?\d*(?![a-z])", re.IGNORECASE
 )
+# the vectors of a norm under whatever names, which move with it or not at all
+NORMS = re.compile(r"norm|(?<![a-z])(?:bn|ln|gn|rms|mean|var|std)_?\d*(?![a-z])", re.IGNORECASE)
 _PART = re.compile(r"[./]")
-SAYS = {
-    TABLE: "a parameter of its own, called as a table of rows is",
-    SCALE: "a parameter of its own, called as the factors of channels are",
-}
 MOST_AXES = 3  # of the places of a map
+MOST_ONES = 4  # around a number
 
 
-def bare_names(keyed: Keyed, registry: Registry) -> Mapping[str, str]:
-    """The names of tensors that are no part of any layer that layoutx knows -> the kind that their shape allows.
+def bare_names(keyed: Keyed, registry: Registry) -> Mapping[str, tuple[str, ...]]:
+    """The names of tensors that are no part of any layer that layoutx knows -> the forms that their shape allows.
 
-    A name that some form of the framework uses (`weight`) is no bare one, and neither is a tensor of a live module
-    whose class has a form. Factors are called so, or nothing.
+    A name that some form of the framework uses (`weight`) is no bare one but for a plain number, and neither is a
+    tensor of a live module whose class has a form. Factors are called so.
     """
     if keyed.framework not in TABLES:
         return {}
     used = registry.last_names().get(keyed.framework, frozenset())
     return {
-        name: kind
+        name: forms
         for name, tensor in keyed.tensors.items()
-        if name.rpartition(".")[2] not in used and (kind := _kind(name, tensor, keyed)) and not _of_a_layer(name, keyed)
+        if (not tensor.shape or name.rpartition(".")[2] not in used or _lone_bias(name, keyed, used))
+        and (forms := _forms(name, tensor, keyed))
+        and not _of_a_layer(name, keyed)
     }
+
+
+def stands_alone(name: str, forms: tuple[str, ...]) -> bool:
+    """Whether a tensor is a layer of its own, from its name and the forms that it may have: a matrix has to be told."""
+    return called_table(name) or not set(forms) <= set(TABLES.values())
+
+
+def is_number(tensor: Tensor) -> bool:
+    """Whether a tensor holds one number, whatever it is spread over."""
+    return tensor.dtype.kind not in "iub" and tensor.size == 1 and len(tensor.shape) <= MOST_ONES
 
 
 def is_table(tensor: Tensor) -> bool:
@@ -101,6 +121,11 @@ def called_scale(*names: str) -> bool:
     return any(FACTORS.search(_end(name)) for name in names) and not any(OTHERS.search(_end(name)) for name in names)
 
 
+def may_be_number(*names: str) -> bool:
+    """Whether nothing says that a vector is a table's row or part of a norm."""
+    return not called_table(*names) and not any(NORMS.search(_end(name)) for name in names)
+
+
 def may_be_scale(name: str) -> bool:
     """Whether a name is that of a layer scale, or says nothing against it."""
     return called_scale(name) or not (called_table(name) or OTHERS.search(_end(name)))
@@ -128,19 +153,32 @@ def _end(name: str) -> str:
     return ".".join(_PART.split(name)[-2:])
 
 
-def _kind(name: str, tensor: Tensor, keyed: Keyed) -> str:
-    """What a bare tensor may be: "" for nothing that there is a form for."""
-    if is_scale(tensor) and called_scale(name):
-        return "" if _shifted(name, keyed) else SCALE
-    if is_table(tensor) or (is_row(tensor) and called_row(name)):
-        return TABLE
-    return SCALE if is_scale(tensor) and may_be_scale(name) else ""
+def _forms(name: str, tensor: Tensor, keyed: Keyed) -> tuple[str, ...]:
+    """What a bare tensor may be: () for nothing that there is a form for."""
+    own = keyed.framework
+    if is_number(tensor):
+        return (NUMBERS[own],) if own in NUMBERS else ()
+    if is_scale(tensor) and called_scale(name) and not _shifted(name, keyed):
+        return (SCALES[own],) if own in SCALES else ()
+    rows = is_table(tensor) or (is_row(tensor) and called_row(name))
+    loose = is_scale(tensor) and own in NUMBERS and may_be_number(name)
+    together = len(tensor.shape) == 1 and _shifted(name, keyed)  # a norm of the user's own
+    return (TABLES[own],) * rows + (NUMBERS.get(own, ""),) * (loose and not together)
 
 
 def _shifted(name: str, keyed: Keyed) -> bool:
     """Whether a summand stands beside a factor: the two of a norm."""
     path, dot, last = name.rpartition(".")
-    return "gamma" in last and f"{path}{dot}{last.replace('gamma', 'beta')}" in keyed.tensors
+    other = last.replace("gamma", "beta") if "gamma" in last else last.replace("beta", "gamma")
+    return other != last and f"{path}{dot}{other}" in keyed.tensors
+
+
+def _lone_bias(name: str, keyed: Keyed, used: Collection[str]) -> bool:
+    """Whether a bias stands beside no weights of its own: no layer is made of that alone."""
+    path, dot, last = name.rpartition(".")
+    if last != "bias":
+        return False
+    return not any(f"{path}{dot}{other}" in keyed.tensors for other in used if other != last)
 
 
 def _of_a_layer(name: str, keyed: Keyed) -> bool:
@@ -148,38 +186,52 @@ def _of_a_layer(name: str, keyed: Keyed) -> bool:
     return module is not None and bool(module.form)
 
 
-def _spread(record: LayerRecord, kind: str) -> bool:
+def _spread(record: LayerRecord) -> bool:
     """Whether a weight beside a layer's own layers is made to be spread over a batch, (1, rows, width), however called.
 
     Nothing but a table is stored so; torch's are told by their shape too.
     """
     ((short, tensor),) = record.tensors.items()
     plain = record.class_name == VARIABLE and len(tensor.shape) == 3 and is_table(tensor)
-    return plain and kind == TABLE and not OTHERS.search(short) and not called_scale(record.name, short)
+    return plain and not OTHERS.search(short) and not called_scale(record.name, short)
 
 
-def alone(record: LayerRecord, framework: str, said: str = "") -> LayerRecord:
-    """The record of one bare parameter as a table or as factors: where it is called so, or where the user says so.
+def alone(record: LayerRecord, framework: str, said: str = "", own: bool = True) -> LayerRecord:
+    """The record of one bare parameter as what it is: a number, or where it is called so, or where the user says so.
 
     Args:
         said: the form that the user gave; "" where names have to tell.
+        own: the class is none of the framework's, so that a vector in it is no part of anything else.
     """
-    forms = {SCALES.get(framework, ""): SCALE, TABLES.get(framework, ""): TABLE}
-    if len(record.tensors) != 1 or framework not in TABLES or said not in ("", *forms):
+    if len(record.tensors) != 1 or framework not in TABLES:
         return record
     ((short, tensor),) = record.tensors.items()
     names = (record.form, record.name, record.class_name, short)
-    for form, kind in forms.items():
-        fits, called = (is_scale, called_scale) if kind == SCALE else (is_table, called_table)
-        if kind == TABLE and is_row(tensor):
-            fits, called = is_row, called_row
-        wanted = said == form if said else (called(*names) or _spread(record, kind)) and record.form in ("", form)
-        if not wanted or not fits(tensor):
-            continue
-        shape = tensor.shape
-        config = ones_around(shape) if kind == SCALE else {"leading": len(shape) == 3, "row": len(shape) == 1}
-        note = "the form was given by --form" if said else SAYS[kind]
-        tensors = {SLOTS.get(form, PATH): tensor}
-        class_name = record.class_name or form.partition(".")[2]
-        return replace(record, class_name=class_name, form=form, config=config, tensors=tensors, note=note)
+    row = is_row(tensor)
+    number, loose = is_number(tensor), is_scale(tensor) and framework == "keras" and may_be_number(*names)
+    called = called_row(*names) if row else called_table(*names)
+    ways = (  # form, whether the shape fits, whether something speaks for it, and what
+        (NUMBERS.get(framework, ""), number, own and not record.form, NUMBER),
+        (SCALES.get(framework, ""), is_scale(tensor), called_scale(*names), FACTOR),
+        (TABLES[framework], (row and called) or is_table(tensor), called or _spread(record), ROWS),
+        (NUMBERS.get(framework, ""), is_scale(tensor), own and loose and not record.form, NUMBER),
+    )
+    for form, fits, speaks, why in ways:
+        wanted = said == form if said else speaks and record.form in ("", form)
+        if form and wanted and fits:
+            note = SAID if said else why
+            class_name = record.class_name or form.partition(".")[2]
+            tensors = {SLOTS.get(form, PATH): tensor}
+            config = _shape(form, tensor)
+            return replace(record, class_name=class_name, form=form, config=config, tensors=tensors, note=note)
     return record
+
+
+def _shape(form: str, tensor: Tensor) -> dict[str, Any]:
+    """What the form's config says of a tensor's dimensions of length one."""
+    shape = tensor.shape
+    if form in TABLES.values():
+        return {"leading": len(shape) == 3, "row": len(shape) == 1}
+    if form in NUMBERS.values() and tensor.size == 1:
+        return {"scalar": True, "rank": len(shape)}
+    return ones_around(shape)

@@ -52,7 +52,8 @@ def identified(
     reason = refused(record, registry.framework(framework).refuse)
     if reason:
         return replace(record, form="", note=reason)
-    bare = record if guessing and not form else alone(record, framework, form)
+    own = f"{framework}.{record.class_name}" not in registry.forms
+    bare = record if guessing and not form else alone(record, framework, form, own)
     if bare is not record:
         return bare
     if record.form and not form:

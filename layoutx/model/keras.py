@@ -32,6 +32,7 @@ from layoutx.model.tf_objects import (
 
 Known = Callable[[str], bool]
 NOT_KERAS = "is not a class of Keras"
+UNNAMED = "the config does not name this group"  # that of a model's own weights, or of a layer that it lacks
 UNSAID = "class unknown"  # how the note of a layer begins of which no config says anything
 
 
@@ -164,7 +165,7 @@ def _legacy(
             found.append(replace(record, tensors=tensors))
     raise_all(problems, "The config does not explain the file's tensors")
     used = {*aside, *(t.name for record in found for t in record.tensors.values())}
-    others, leftover = by_groups(store, used, "the config does not name this group")
+    others, leftover = by_groups(store, used, UNNAMED)
     return [*found, *others], {**leftover, **aside}
 
 

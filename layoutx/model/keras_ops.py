@@ -37,7 +37,10 @@ def blocked(node: Node) -> list[State]:
 
 
 def _reduced(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
-    """keras.ops.mean(x, axis=(1, 2)): these axes go, or become of length one (keras 3.15.1 ops/numpy.py)."""
+    """keras.ops.mean(x, axis=(1, 2)): these axes go, or become of length one (keras 3.15.1 ops/numpy.py).
+
+    So does the one axis of argmax, and the axes of length one of squeeze, where they are named.
+    """
     if len(states) != 1 or states[0].blocked or states[0].lead:
         return [states[0]] if len(states) == 1 and states[0].blocked else blocked(node)
     state, raw = states[0], node.config.get("axis")
@@ -151,6 +154,20 @@ def picked(flow: Flow, node: Node, name: str, states: Sequence[State], labels: S
     return [replace(state, last=last, first=first, spatial=state.spatial and len(last) > 1)]
 
 
+def gathered(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
+    """keras.ops.take_along_axis(x, indices, axis): some of the positions along an axis, the others as they are."""
+    axis, state = node.config.get("axis"), states[0] if states else State()
+    rank = len(state.last) + 1
+    if not state.last or state.blocked or state.lead or not isinstance(axis, int) or not -rank <= axis < rank:
+        return _passed(node, states[:1])
+    at = axis % rank
+    if not at or len(state.last[at - 1]) > 1 or isinstance(state.last[at - 1][0], Cat):  # a piece of a flattened map
+        return blocked(node)
+    old, new = state.last[at - 1], (flow.axis("d", name, None),)
+    last, first = (tuple(new if d == old else d for d in dims) for dims in (state.last, state.first))
+    return [replace(state, last=last, first=first)]
+
+
 def _class(key: object) -> str:
     return str(key.get("class_name", "")) if isinstance(key, dict) else ""
 
@@ -180,8 +197,9 @@ def _passed(node: Node, states: Sequence[State]) -> list[State]:
 
 
 REDUCED: dict[str, Rule] = {
-    **dict.fromkeys(("mean", "max", "min", "sum", "amax", "amin"), _reduced),
+    **dict.fromkeys(("mean", "max", "min", "sum", "amax", "amin", "argmax", "argmin", "squeeze"), _reduced),
     "get_item": picked,
+    "take_along_axis": gathered,
     "extract_patches": patched,
     "depth_to_space": depth_to_space,
 }

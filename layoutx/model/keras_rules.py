@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from layoutx.model.axes import Dim, State, same_order, size_of
-from layoutx.model.bare import alone, called_scale, called_table
+from layoutx.model.bare import NUMBERS, alone, called_scale, called_table
 from layoutx.model.graph import MOVED, Node
 from layoutx.model.keras_leaves import snake
 from layoutx.model.keras_merged import SUMS, concatenated, merged, summed
@@ -30,6 +30,7 @@ from layoutx.model.keras_spatial import spatial_rule
 
 if TYPE_CHECKING:
     from layoutx.model.flow import Flow
+    from layoutx.model.record import LayerRecord
 
 CODE = "of which only its code tells what it makes"
 Rule = Callable[["Flow", Node, str, Sequence[State], Sequence[str]], list[State]]
@@ -93,7 +94,7 @@ def _unknown(flow: Flow, node: Node, name: str, states: Sequence[State], labels:
 
     A class that holds a table of positions and nothing else adds it, or multiplies by factors: the axes stay.
     """
-    if len(states) == 1 and name in flow.records and alone(flow.records[name], "keras") is not flow.records[name]:
+    if len(states) == 1 and name in flow.records and _spread(flow.records[name]):
         return list(states)
     if not states or any(s.blocked or len(s.last) != 1 for s in states):
         return [untold(node)]
@@ -101,6 +102,12 @@ def _unknown(flow: Flow, node: Node, name: str, states: Sequence[State], labels:
         new: Dim = (flow.axis("n", name, None),)
         return [State((new,), (new,))]
     return [replace(untold(node), vector=size_of(states[0].last[0]) if len(states) == 1 else None)]
+
+
+def _spread(record: LayerRecord) -> bool:
+    """Whether a layer's one weight is called as what is added to all that goes through, or multiplied with it."""
+    found = alone(record, "keras")
+    return found is not record and found.form not in NUMBERS.values()
 
 
 def _same(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:

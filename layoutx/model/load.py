@@ -21,6 +21,7 @@ from layoutx.model.entry import named
 from layoutx.model.fused import said_apart
 from layoutx.model.identify import identified
 from layoutx.model.keyed import Keyed, keyed_module, keyed_store
+from layoutx.model.loose import taken_apart
 from layoutx.model.onnx_live import is_onnx, onnx_store
 from layoutx.model.origin import with_values
 from layoutx.model.record import LayerRecord, ModelRecord
@@ -149,7 +150,7 @@ def with_forms(
         return identified(r, registry, model.framework, said.get(r.name, ""), guessing=guessing, known=certain)
 
     layers = tuple(formed(r) for r in model.layers)
-    plain = replace(model, layers=layers)
+    plain = taken_apart(replace(model, layers=layers), model.layers, registry)
     found = unformed_aside(plain)
     return found if found is plain else replace(found, layers=tuple(r if r.form else formed(r) for r in found.layers))
 

@@ -45,7 +45,7 @@ class Candidate:
 class Index:
     """A keyed model's names by their last part and shape, and what was found out before for layers of one size.
 
-    `bare`: those that no layer holds, by the kind that they may be and shape.
+    `bare`: those that no layer holds, by the form that they may have and shape.
     `named`: both models call all their layers alike, and many places have one shape: the name then says which it is.
     `paired`: layer -> the place that the user gave it.
     """
@@ -58,10 +58,10 @@ class Index:
     paired: Mapping[str, str] = NOTHING
     alike: dict[object, list[Candidate]] = field(default_factory=dict)
 
-    def among(self, layer: Layer, first: str, shape: tuple[int, ...]) -> Sequence[str]:
+    def among(self, layer: Layer, form: Form, first: str, shape: tuple[int, ...]) -> Sequence[str]:
         """The tensors that the first one of a layer can be."""
         if first == PATH:
-            return self.bare.get((layer.bound.kind.name, shape), [])
+            return self.bare.get((form.name, shape), [])
         short = first.replace("/", ".")
         found = self.ends.get((short.rpartition(".")[2], shape), [])
         told = layer.record.name in self.paired
@@ -84,8 +84,9 @@ def index_of(
     for name, tensor in keyed.tensors.items():
         ends.setdefault((name.rpartition(".")[2], tensor.shape), []).append(name)
     bare: dict[tuple[str, tuple[int, ...]], list[str]] = {}
-    for name, kind in bare_names(keyed, registry).items():
-        bare.setdefault((kind, keyed.tensors[name].shape), []).append(name)
+    for name, forms in bare_names(keyed, registry).items():
+        for form in forms:
+            bare.setdefault((form, keyed.tensors[name].shape), []).append(name)
     paths = {name.rpartition(".")[0] for name in keyed.tensors}
     named = len(layers) > CROWD and all(layer.record.name.replace("/", ".") in paths for layer in layers)
     crowded = any(len(own) > CROWD for own in ends.values())
@@ -137,8 +138,8 @@ def _held(
                     at = min(index.order[name] for name in place.names.values())
                     config = {**way.config, **place.given}
                     best[key] = Candidate(form, config, way.instance, place.prefix, place.names, at, (), way.bound)
-                    layouts[key] = way.layouts
-                elif place.also(best[key], form) and way.layouts != layouts[key]:
+                    layouts[key] = way.lies
+                elif place.also(best[key], form) and way.lies != layouts[key]:
                     differ = [k for k in switched if way.config.get(k) != best[key].config.get(k)]
                     best[key] = replace(best[key], open=tuple(k for k in differ if k not in place.given))
     return sorted(_fullest(list(best.values())), key=lambda c: c.at)
@@ -183,7 +184,7 @@ def _fitting(
 ) -> Iterator[_Place]:
     """The places of the names and shapes of one way to store a layer, where no module of another kind is."""
     first, shape = next(iter(way.shapes.items()))
-    for prefix, names in places(form, list(way.shapes), keyed, index.among(layer, first, shape)):
+    for prefix, names in places(form, list(way.shapes), keyed, index.among(layer, form, first, shape)):
         known = keyed.modules.get(prefix)
         if not _may_be(form, known, keyed, prefix):
             continue

@@ -14,7 +14,7 @@ from typing import Any
 from layoutx.empty import NOTHING
 from layoutx.errors import LayoutxError
 from layoutx.files.store import Store, Tensor
-from layoutx.model.bare import TABLE, bare_names, called_scale, called_table
+from layoutx.model.bare import bare_names, stands_alone
 from layoutx.model.einsum import EINSUM, einsum_record
 from layoutx.model.identify import meaning, undecided
 from layoutx.model.keyed import Keyed
@@ -55,9 +55,10 @@ def state_records(
     parts = {name: _note(refusal(site)) for site in sites(keyed) for name in site.parts.values()}
     layers = _layers("", {name: name for name in keyed.tensors}, keyed, registry, values, forms)
     full = {tensor.name: name for name, tensor in keyed.tensors.items()} if parts else {}
-    bare = {name for name, kind in bare_names(keyed, registry).items() if kind == TABLE or called_scale(name)}
+    bare = bare_names(keyed, registry)
     below = cache(partial(_below, keyed))
-    layers = [own for record in layers for own in _named(_in_parts(record, parts, full), bare, keyed, below)]
+    named = partial(_named, bare=bare, keyed=keyed, below=below, forms=forms)
+    layers = [own for record in layers for own in named(_in_parts(record, parts, full))]
     if keyed.framework == "tf1":
         from layoutx.model.tf1_scopes import normalised
 
@@ -75,19 +76,28 @@ def _below(keyed: Keyed) -> Counter[str]:
 
 
 def _named(
-    record: LayerRecord, bare: Collection[str], keyed: Keyed, below: Callable[[], Mapping[str, int]]
+    record: LayerRecord,
+    bare: Mapping[str, tuple[str, ...]],
+    keyed: Keyed,
+    below: Callable[[], Mapping[str, int]],
+    forms: Collection[str],
 ) -> list[LayerRecord]:
-    """Parameters outside any layer, each under its own name: the model's ("" is no path to type), or a block's."""
+    """Parameters outside any layer, each under its own name: the model's ("" is no path to type), or a block's.
+
+    A module that holds nothing else is no layer either, unless the user gives it a form.
+    """
     if record.form or record.note != NO_FORM:
         return [record]
     start = f"{record.name}." if record.name else ""
     holds = {start + short: tensor for short, tensor in record.tensors.items()}
     known = [n for n in holds if not start or n in bare]
     holder = bool(start and known) and below()[start] > sum(n in keyed.tensors for n in holds)
-    own = [n for n in known if not start or holder or (len(holds) == 1 and (called_table(n) or called_scale(n)))]
+    alone = len(known) == len(holds) and all(stands_alone(n, bare[n]) for n in known if start)
+    alone = alone and not any(fnmatchcase(record.name, form) for form in forms)
+    own = [n for n in known if not start or holder or alone]
     rest = {short: tensor for short, tensor in record.tensors.items() if start + short not in own}
-    alone = [replace(record, name=name, tensors={name.rpartition(".")[2]: holds[name]}) for name in own]
-    return [*([replace(record, tensors=rest)] if rest else []), *alone]
+    each = [replace(record, name=name, tensors={name.rpartition(".")[2]: holds[name]}) for name in own]
+    return [*([replace(record, tensors=rest)] if rest else []), *each]
 
 
 def _in_parts(record: LayerRecord, parts: Mapping[str, str], full: Mapping[str, str]) -> LayerRecord:

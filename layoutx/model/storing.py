@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import combinations
+from math import prod
 from typing import Any
 
 from layoutx.empty import NOTHING
@@ -49,6 +50,11 @@ class Stored:
     shapes: Mapping[str, tuple[int, ...]]
     layouts: tuple[str, ...]
     given: Mapping[str, Any] = NOTHING
+
+    @property
+    def lies(self) -> tuple[str, ...]:
+        """The layouts that say where numbers lie: a single one lies at one place, whatever its axes are called."""
+        return tuple(text for text, shape in zip(self.layouts, self.shapes.values(), strict=True) if prod(shape) > 1)
 
 
 def stored(layer: Layer, form: Form, keyed: Keyed, values: Mapping[str, Any] = NOTHING) -> Iterator[Stored]:

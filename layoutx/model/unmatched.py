@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import log, prod
 
 from layoutx.errors import MatchError
+from layoutx.model.bare import NUMBER
 from layoutx.model.keyed import Keyed, forms_for
 from layoutx.model.matching.evidence import place_name
 from layoutx.model.order import keeps_order
@@ -186,6 +187,12 @@ def _remedy(layer: Layer, keyed: Keyed, longer: int, first: bool) -> str:
     if layer.bound.kind.name == ATTENTION and keyed.framework == "torch" and not keyed.modules:
         why = "names and shapes alone do not tell which projections are one attention, or how one is packed"
         return f"{why}: in the file's place give the live module that has loaded it; or --skip {layer.record.name}"
+    holder, slash, _ = layer.record.name.rpartition("/")
+    if slash and layer.record.note == NUMBER:
+        why = (
+            f"no form is known for the class {layer.record.class_name}, so that its numbers were looked for one by one"
+        )
+        return f"{why}: name its form (--form {holder}=FORM), correct the target model, or --skip {layer.record.name}"
     return _unparted(keyed) or "correct the target model, or leave the layer out with --skip"
 
 

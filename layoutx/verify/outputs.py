@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from layoutx.model.matching.assignment import assigned
 from layoutx.model.matching.names import all_named, likeness, rarity
 from layoutx.plan.plan import Array
 from layoutx.verify.outcome import EndToEnd
+from layoutx.verify.plain import Outputs
 
 # float64 is not tighter: TensorFlow rounds some constants to float32 (gelu's root of 2, 1/sqrt(head_dim) of attention)
 RELATIVE = {"float64": 1e-7, "float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
@@ -85,14 +87,23 @@ def unmasked(
     return replace(again, only=only) if again.agrees else end
 
 
-def in_both(expected: Sequence[Array], found: Sequence[Array]) -> tuple[list[Array], list[Array]] | None:
-    """The outputs of the model that has fewer, and those of the other: of each shape that has to be one alone."""
+def in_both(expected: Sequence[Array], found: Sequence[Array]) -> tuple[Sequence[Array], Sequence[Array]] | None:
+    """The outputs of the model that has fewer, and those of the other: of each shape both have to have as many."""
     fewer, more = sorted((expected, found), key=len)
-    fits = [[x for x in more if x.shape == one.shape] for one in fewer]
-    if not fewer or any(len(own) != 1 for own in fits) or len({one.shape for one in fewer}) < len(fewer):
+    wanted = Counter(one.shape for one in fewer)
+    if not fewer or any(sum(x.shape == shape for x in more) != many for shape, many in wanted.items()):
         return None
-    chosen = [own[0] for own in fits]
-    return (list(fewer), chosen) if fewer is expected else (chosen, list(fewer))
+    there = {shape: iter([at for at, x in enumerate(more) if x.shape == shape]) for shape in wanted}
+    chosen = _some(more, [next(there[one.shape]) for one in fewer])
+    return (fewer, chosen) if fewer is expected else (chosen, fewer)
+
+
+def _some(outputs: Sequence[Array], places: Sequence[int]) -> Sequence[Array]:
+    """The outputs at some places, with the names that the model gives them."""
+    names = getattr(outputs, "names", ())
+    found = Outputs(outputs[at] for at in places)
+    found.names = tuple(names[at] for at in places) if len(names) == len(outputs) else ()
+    return found
 
 
 def by_name(expected: Sequence[Array], found: Sequence[Array]) -> Sequence[Array]:

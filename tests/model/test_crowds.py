@@ -21,6 +21,8 @@ from layoutx.spec.registry import registry
 sys.path.insert(0, str(Path(__file__).parents[1] / "move"))
 from keras_files import config_of, dense, write_model
 
+LINEAR = registry().form("torch.Linear")
+
 
 def named(names):
     return [SimpleNamespace(record=SimpleNamespace(name=name)) for name in names]
@@ -36,8 +38,8 @@ def test_a_crowd_of_equal_names_is_told_apart_by_them():
     layers = named(f"block/{k}" for k in range(CROWD + 1))
     index = index_of(keyed(names), registry(), layers)
     assert index.named
-    assert index.among(layers[3], "weight", (7, 7)) == ["block.3.weight"]
-    assert index.among(layers[3], "weight", (7, 5)) == []
+    assert index.among(layers[3], LINEAR, "weight", (7, 7)) == ["block.3.weight"]
+    assert index.among(layers[3], LINEAR, "weight", (7, 5)) == []
 
 
 def test_a_few_places_or_other_names_are_all_looked_at():
@@ -46,7 +48,7 @@ def test_a_few_places_or_other_names_are_all_looked_at():
     other = named([*(f"l{k}" for k in range(CROWD)), "head"])
     index = index_of(keyed([f"l{k}" for k in range(CROWD + 1)]), registry(), other)
     assert not index.named
-    assert len(index.among(other[0], "weight", (7, 7))) == CROWD + 1
+    assert len(index.among(other[0], LINEAR, "weight", (7, 7))) == CROWD + 1
 
 
 def dense_layers(*shapes):

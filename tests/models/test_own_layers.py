@@ -119,7 +119,7 @@ def test_epsilon_is_what_small_inputs_show(own, name):
 
 @pytest.mark.parametrize("own", [OfDeviation, ShiftFirst])
 def test_what_no_norm_computes_is_refused(own):
-    with pytest.raises(LayoutxError, match="no form"):
+    with pytest.raises(LayoutxError, match="no form is known for the class"):
         lx.port(network(own()), target(nn.InstanceNorm2d(6, affine=True)))
 
 

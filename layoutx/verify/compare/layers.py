@@ -12,6 +12,7 @@ from layoutx.verify.compare import flow
 from layoutx.verify.compare.alone import Trial, by_direction, room_of, trial, with_weights
 from layoutx.verify.compare.apart import Apart, apart, where, worst
 from layoutx.verify.compare.calls import call_of, count, position
+from layoutx.verify.compare.held import held, is_bare, is_free
 from layoutx.verify.compare.limits import FAIL, OK, OPEN, UNREACHED, coarsest, verdict
 from layoutx.verify.compare.links import Runs, link_of, named_there
 from layoutx.verify.compare.named import Named, axis_words
@@ -47,6 +48,8 @@ def look(couple: Couple, runs: Runs, problem: str = "") -> list[Looked]:
     """
     many = count(couple.source, runs.source)
     other = count(couple.target, runs.target) if runs.target is not None else many
+    if (is_free(couple) or (not many and is_bare(couple))) and (own := held(couple, problem, runs.tolerance)):
+        return [Looked((own,))]
     if not many:
         return [_unseen(couple, problem, "the source does not call it as a layer: nothing was recorded")]
     if not other and runs.target is not None and runs.target.framework == "tf1":

@@ -199,10 +199,15 @@ SCALES: Mapping[str, Callable[[Array, Array], Any]] = {
     "flax.LayerScale": partial(_linen, use=_times),
     "nnx.LayerScale": partial(_nnx, use=_times),
     "keras.LayerScale": _scaled,
+    "torch.Number": partial(_torch, use=_times),
+    "flax.Number": partial(_linen, use=_times),
+    "nnx.Number": partial(_nnx, use=_times),
+    "keras.Number": partial(_keras, use=_times),
     "onnx.Mul": partial(_node, "Mul"),
 }
 RUNNERS = {**TABLES, **SCALES}
 TF_KERAS: Mapping[str, Callable[[Array, Array], Any]] = {
     "keras.PositionEmbedding": partial(_tf_keras, use=_gathered),
     "keras.LayerScale": _tf_scaled,
+    "keras.Number": partial(_tf_keras, use=_times),
 }
