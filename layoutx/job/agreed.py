@@ -3,21 +3,99 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from math import prod
 
 from layoutx.errors import ConversionError
+from layoutx.frozen import frozen
 from layoutx.job.jobs import Options
+from layoutx.job.shown import Order, Seen, composite, order_of, seen_of
 from layoutx.model.bindings import refine_of
 from layoutx.model.followed import dealt_error, joined_error
 from layoutx.model.keyed import Keyed, Module
 from layoutx.model.places import Candidate
 from layoutx.model.record import LayerRecord, Refinement
+from layoutx.spec.bind import bind
+from layoutx.spec.bound import BoundForm
 from layoutx.spec.registry import Registry
 
 
-def refine_there(
+@frozen
+class Agreed:
+    """A layer with its axes as both models have them, and the dims of these in the other model."""
+
+    record: LayerRecord
+    bound: BoundForm
+    there: Mapping[str, str]
+
+
+def agreed(
+    record: LayerRecord, bound: BoundForm, found: Candidate, keyed: Keyed, registry: Registry, options: Options
+) -> Agreed:
+    """A layer and the dims of its axes in a keyed model; both follow what the two models' wiring shows.
+
+    Args:
+        bound: the record's form. found: its place there.
+
+    Raises:
+        ConversionError: as `refine_there`; or the axes lie in another order there, and nobody can tell in which.
+    """
+    orders = _orders(record, found, keyed, registry, options)
+    shown = {axis: order.refine for axis, order in orders.items() if order.refine is not None}
+    left = replace(record, refine={axis: r for axis, r in record.refine.items() if axis not in shown})
+    sure = frozenset(axis for axis, order in orders.items() if order.sure)
+    there = refine_there(left if shown else record, found, keyed, registry, options, sure | shown.keys())
+    if not shown:
+        return Agreed(record, bound, there)
+    record = replace(record, refine={**record.refine, **shown})
+    return Agreed(record, rebound(record, bound, registry), {**there, **{axis: r.first for axis, r in shown.items()}})
+
+
+def _orders(
     record: LayerRecord, found: Candidate, keyed: Keyed, registry: Registry, options: Options
+) -> dict[str, Order]:
+    """What both models' wiring shows of the axes of a layer."""
+    if options.keeps(record.name) or found.form.apart or not composite(record):
+        return {}
+    path = next(iter(found.names.values()), "").rpartition(".")[0]
+    seen = seen_of(keyed, path)
+    if seen is None:
+        return {}
+    here = refine_of(record, registry, record.form.partition(".")[0])
+    there = _supposed(record, seen, refine_of(record, registry, keyed.framework))
+    return {
+        axis: order_of(record, axis, seen, (here.get(axis, ""), there.get(axis, "")))
+        for axis in record.pieces
+        if axis in seen.pieces
+    }
+
+
+def _supposed(record: LayerRecord, seen: Seen, habit: Mapping[str, str]) -> dict[str, str]:
+    own = {axis: r.own for axis, r in seen.refine.items() if r.own and axis in habit}
+    return {**habit, **{axis: getattr(record.refine[axis], order) for axis, order in own.items()}}
+
+
+def rebound(record: LayerRecord, bound: BoundForm, registry: Registry) -> BoundForm:
+    """A layer's form bound anew, where its axes turned out to be made of others."""
+    return bind(
+        bound.kind,
+        bound.form,
+        bound.config,
+        shapes={name: tensor.shape for name, tensor in record.tensors.items()},
+        sizes={**bound.sizes, **{leaf: n for r in record.refine.values() for leaf, n in r.sizes.items()}},
+        refine=refine_of(record, registry, bound.form.framework),
+        instance=record.instance,
+    )
+
+
+def refine_there(
+    record: LayerRecord,
+    found: Candidate,
+    keyed: Keyed,
+    registry: Registry,
+    options: Options,
+    settled: Collection[str] = (),
 ) -> dict[str, str]:
     """Axis -> its dims in the keyed model, over the record's own leaf axes.
 
@@ -25,7 +103,7 @@ def refine_there(
     order that their graph shows.
 
     Args:
-        found: the layer's place there.
+        found: the layer's place there. settled: axes of which the order is known already.
 
     Raises:
         ConversionError: one model flattens a map where the other does not, or another map, or nobody can tell.
@@ -37,14 +115,14 @@ def refine_there(
     path = next(iter(found.names.values()), "").rpartition(".")[0]
     module = keyed.modules.get(path)
     if not keeps and keyed.framework != "onnx":
-        _check_joined(record, habit, keyed, path)
+        _check_joined(record, {axis: dims for axis, dims in habit.items() if axis not in settled}, keyed, path)
     if keyed.axes is not None and record.refine and not keeps:
         seen = keyed.axes().get(path)
         own = {axis: r.own for axis, r in seen.refine.items() if r.own and axis in habit} if seen else {}
         return {**habit, **{axis: getattr(record.refine[axis], order) for axis, order in own.items()}}
     if keyed.framework != "onnx" or module is None or keeps:
         return habit
-    for axis in {**habit, **module.refine}:
+    for axis in (axis for axis in {**habit, **module.refine} if axis not in settled):
         _check(record, axis, record.refine.get(axis), module)
     lasts = {axis for axis, one in module.refine.items() if one.own == "last"}
     return {axis: record.refine[axis].last if axis in lasts else text for axis, text in habit.items()}

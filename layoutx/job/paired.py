@@ -8,7 +8,7 @@ from typing import Any
 
 from layoutx.errors import LayoutxError, Problems, UsageError, raise_all
 from layoutx.job.absorbed import absorbed
-from layoutx.job.agreed import refine_of_goal, refine_there
+from layoutx.job.agreed import agreed, refine_of_goal
 from layoutx.job.jobs import Job, LayerJob, Options, covers, job_of, layers_for
 from layoutx.job.joined import Joined
 from layoutx.job.joint import joint, oriented, records_of, tells_more
@@ -136,8 +136,9 @@ def plan_into_keyed(model: ModelRecord, keyed: Keyed, registry: Registry, option
     for (record, bound), match in zip(found, pairs, strict=True):
         shapes = {name: keyed.tensors[full].shape for name, full in match.candidate.names.items()}
         try:
-            refine = refine_there(record, match.candidate, keyed, registry, options)
-            plan = _fit_pair(bound, match, shapes, refine)
+            one = agreed(record, bound, match.candidate, keyed, registry, options)
+            record, refine = one.record, one.there
+            plan = _fit_pair(one.bound, match, shapes, refine)
         except LayoutxError as error:
             problems.append(error.at(record.place))
             continue
@@ -224,8 +225,9 @@ def plan_from_keyed(keyed: Keyed, model: ModelRecord, registry: Registry, option
     layers = []
     for (record, bound), match in zip(found, pairs, strict=True):
         try:
-            there = refine_there(record, match.candidate, keyed, registry, options)
-            source = _keyed_bound(match, keyed, bound, there)
+            one = agreed(record, bound, match.candidate, keyed, registry, options)
+            record, bound = one.record, one.bound
+            source = _keyed_bound(match, keyed, bound, one.there)
             refine = refine_of(record, registry, bound.form.framework)
             shapes = {t.name: t.shape for t in bound.tensors}
             plan = fit(source, bound.form, bound.config, shapes=shapes, refine=refine, instance=record.instance)

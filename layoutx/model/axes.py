@@ -124,8 +124,8 @@ def refinement(axis: str, use: Use, splits: Splits) -> Refinement | str | None:
     """The refinement of one axis; None where both orders agree; a reason where it cannot be told."""
     if use.last == use.first and all(isinstance(x, Axis) and x.id not in splits for dim in use.last for x in dim):
         return None
-    last = tuple(_plain(expand(d, splits, 0)) for d in use.last)
-    first = tuple(_plain(expand(d, splits, 1)) for d in use.first)
+    last = tuple(plain(expand(d, splits, 0)) for d in use.last)
+    first = tuple(plain(expand(d, splits, 1)) for d in use.first)
     if len(last) == len(first) and all(same_order(a, b) for a, b in zip(last, first, strict=True)):
         return None
     if len(last) == 1 and len(first) == 1:
@@ -141,7 +141,7 @@ def refinement(axis: str, use: Use, splits: Splits) -> Refinement | str | None:
     return Refinement(last_text, first_text, naming.sizes, _why(last))
 
 
-def _plain(dim: Dim) -> Dim:
+def plain(dim: Dim) -> Dim:
     """Concatenations within concatenations flattened; one whose pieces all keep their order becomes a plain axis."""
     out: list[Item] = []
     for item in dim:
@@ -150,11 +150,11 @@ def _plain(dim: Dim) -> Dim:
             continue
         parts: list[tuple[str, Dim, Dim]] = []
         for label, a, b in item.parts:
-            inner = _plain(a)
+            inner = plain(a)
             if len(inner) == 1 and isinstance(inner[0], Cat):
                 parts.extend(inner[0].parts)
             else:
-                parts.append((label, inner, _plain(b)))
+                parts.append((label, inner, plain(b)))
         if all(same_order(a, b) for _, a, b in parts):
             origin = next((x for _, a, _ in parts for x in axes_in(a)), None)
             letter, maker = (origin.letter, origin.origin) if origin else ("n", "concatenate")

@@ -12,7 +12,7 @@ from layoutx.errors import LayoutxError, ModelError, raise_all
 from layoutx.files.notes import skipped_of, tied_names
 from layoutx.files.store import Store, Tensor
 from layoutx.frozen import frozen
-from layoutx.model.record import LayerRecord, ModelRecord, Refinement, Way
+from layoutx.model.record import LayerRecord, ModelRecord, Piece, Refinement, Way
 from layoutx.model.spelling import cleaned
 from layoutx.spec.registry import Registry
 from layoutx.spec.schema import Form
@@ -24,8 +24,9 @@ BESIDE = "kept by an attention beside its weights (a mask): it stays as it is"
 class Module:
     """What is known of one module of a keyed model: its form ("torch.LSTM") and its config, where it is live.
 
-    Of an ONNX model also what its axes are made of, and why they could not be followed. `names`: the form's names of
-    its tensors -> their full names, where the module calls them as it likes (an attention in a class of one's own).
+    Of a model with a config also what its axes are made of, and why they could not be followed. `names`: the form's
+    names of its tensors -> their full names, where the module calls them as it likes (an attention in a class of one's
+    own).
     `parts`: path inside the module -> the path of the weights of that part, where they lie outside of it.
     """
 
@@ -34,6 +35,7 @@ class Module:
     config: Mapping[str, Any] = NOTHING
     refine: Mapping[str, Refinement] = NOTHING
     note: str = ""
+    pieces: Mapping[str, tuple[Piece, ...]] = field(default=NOTHING, compare=False)
     names: Mapping[str, str] = NOTHING
     parts: Mapping[str, str] = NOTHING
 
@@ -216,7 +218,9 @@ def keyed_view(model: ModelRecord) -> Keyed:
     modules: dict[str, Module] = {}
     for record in model.layers:
         path = record.name.replace("/", ".")
-        modules[path] = Module(record.form, record.class_name, record.config, record.refine, record.note)
+        modules[path] = Module(
+            record.form, record.class_name, record.config, record.refine, record.note, pieces=record.pieces
+        )
         for slot, tensor in record.tensors.items():
             full = f"{path}.{slot.replace('/', '.')}"
             tensors[full] = tensor

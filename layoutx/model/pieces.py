@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import prod
 
-from layoutx.model.axes import Axis, Cat, Dim, axes_in
+from layoutx.model.axes import Axis, Cat, Dim, axes_in, plain
 from layoutx.model.record import Piece
 
 
@@ -38,6 +38,7 @@ def _laid(dim: Dim, opened: Callable[[Dim], Dim]) -> list[Piece] | None:
                 return None
             found += inner
         return found
+    dim = plain(dim)
     if any(isinstance(item, Cat) for item in dim):
         return None
     axes = [axis for axis in axes_in(dim) if axis.size != 1] or list(axes_in(dim))[:1]

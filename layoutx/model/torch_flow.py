@@ -23,6 +23,7 @@ OVER = ("t", "transpose", "permute")  # and turned over by it, where it is a mat
 ALONE = ("float", "double", "add")  # what a vector may meet before its operation: a wider dtype, a constant
 LIKE = ("to", "typeas", "viewas", "reshapeas", "expandas")  # what a value is made like is not handed on
 UNTOUCHED = ("identity", "to", "clone", "detach", "contiguous", "alias")
+JOINS = ("cat", "concat", "concatenate")  # one value may stand in them twice
 SPREAD = ("reshape", "view", "unsqueeze", "getitem", "flatten")  # and a vector, which gets ones around it
 # an axis lost in an operation that is not known, as `finished` says it; other notes say what is doubtful
 _THROUGH = re.compile(r"(" + "|".join(AXES) + r"|output) axis could not be followed through ")
@@ -86,7 +87,8 @@ def _op(walk: Walk, op: Op) -> None:
     refs = [ref.name for ref in op.refs()][: 1 if op.name in LIKE else None]
     if _weight(walk, op, refs) or _sizes(walk, op) or _picked(walk, op, refs):
         return
-    values = [_value(walk, op, name) for name in dict.fromkeys(refs)]
+    every = [ref.name for ref in op.operands()] if op.name in JOINS else dict.fromkeys(refs)
+    values = [_value(walk, op, name) for name in every]
     ins = [value for value in values if value is not None]
     if op.name in MAPS | CONVS and ins and ins[0].dims is not None:
         read_map(walk.flow, ins[0].dims)
@@ -180,7 +182,7 @@ def _value(walk: Walk, op: Op, name: str) -> Value | None:
     if name in walk.parts:  # several outputs together, as the states of an LSTM are handed on
         return Value(makers=_makers(walk.parts[name]))
     weight = walk.owner.get(name)
-    if weight is None or op.name in SUMS or op.name not in ("cat", "concat", "expand", "repeat"):
+    if weight is None or op.name in SUMS or op.name not in (*JOINS, "expand", "repeat"):
         return None
     return Value(walk.flow.fresh(walk.shapes.get(weight), weight))
 
