@@ -13,6 +13,7 @@ import numpy as np
 from layoutx.files.store import Store, Tensor
 from layoutx.model.alone import alone
 from layoutx.model.keras import records
+from layoutx.model.keras_attributes import with_attributes
 from layoutx.model.keras_once import once
 from layoutx.model.keras_opened import opened
 from layoutx.model.keyed import torch_tensor
@@ -22,7 +23,8 @@ from layoutx.model.record import ModelRecord
 @alone()
 def live_records(model: Any, known: Callable[[str], bool]) -> ModelRecord:
     """The layers of a live Keras model (keras 3 or tf_keras 2); reads its variables only when asked to."""
-    return once(records(live_store(model), known), {name: id(value) for name, value in variables(model).items()})
+    found = with_attributes(records(live_store(model), known), model)
+    return once(found, {name: id(value) for name, value in variables(model).items()})
 
 
 def is_keras(model: Any) -> bool:

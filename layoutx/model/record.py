@@ -95,7 +95,7 @@ class LayerRecord:
         alone: the record whose output this one reads just as it comes, and nobody else does; "" where there is none,
             or nobody knows.
         note: why the form was chosen where the config did not say, or why there is none.
-        called: what its user called it, where `name` is one that the file made (`dense_1` in Keras' weights files).
+        called: what its user called it, where `name` is one that Keras made (`dense_1`, in its weights files or live).
     """
 
     name: str

@@ -239,7 +239,7 @@ def _note_fed(flow: Flow, own: Sequence[str], args: Sequence[Value]) -> None:
 
 
 def _passed(flow: Flow, node: Node, name: str, args: list[Value], makers: Sequence[str]) -> list[State]:
-    """What comes out of a layer of which not all can be followed: features that are, as those of a sum are.
+    """What comes out of a layer of which not all can be followed: what it adds to, or features as those of a sum are.
 
     Found on notes of its own, which are thrown away: nothing is known of the axes inside. One without weights makes
     of vectors what a layer does of which nothing is known.
@@ -253,7 +253,8 @@ def _passed(flow: Flow, node: Node, name: str, args: list[Value], makers: Sequen
     aside.count = flow.count
     made = run(aside, node.inner, f"{name}/", args or None)
     flow.count = aside.count
-    found = [features(v.state, untold(node).blocked) or lost for v in made] or [lost]
+    came = [a.state for a in args if not a.state.blocked and not a.state.lead]
+    found = [v.state if v.state in came else features(v.state, untold(node).blocked) or lost for v in made] or [lost]
     return [found[i] if i < len(found) else lost for i in range(len(makers))]
 
 

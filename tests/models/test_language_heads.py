@@ -29,18 +29,18 @@ class Positions(L.Layer):
         return keras.ops.broadcast_to(self.table[: keras.ops.shape(x)[1]], keras.ops.shape(x))
 
 
-def backbone() -> Any:
+def backbone(cap: float | None = None) -> Any:
     ids, mask = (keras.Input((None,), dtype="int32", name=name) for name in ("token_ids", "padding_mask"))
-    tokens = L.ReversibleEmbedding(VOCAB, WIDTH, name="tokens")(ids) * FACTOR
+    tokens = L.ReversibleEmbedding(VOCAB, WIDTH, logit_soft_cap=cap, name="tokens")(ids) * FACTOR
     x = L.Add()([tokens, Positions(name="positions")(tokens)])
     seen = L.Reshape((1, -1))(mask)
     x = x + L.MultiHeadAttention(HEADS, WIDTH // HEADS, name="attend")(x, x, attention_mask=seen)
     return keras.Model({"token_ids": ids, "padding_mask": mask}, L.LayerNormalization(epsilon=1e-5, name="norm")(x))
 
 
-def language_model() -> Any:
+def language_model(cap: float | None = None) -> Any:
     """The backbone as one layer, and its own table once more behind it."""
-    inner = backbone()
+    inner = backbone(cap)
     hidden = inner(inner.input)
     model = keras.Model(inner.input, inner.get_layer("tokens")(hidden, reverse=True))
     rng = np.random.default_rng(7)
@@ -97,6 +97,28 @@ def test_a_right_port_has_no_fault() -> None:
     assert found.ok, str(found)
     assert all(check.verdict == "OK" for check in found.checks), str(found)
     assert "multiplies" in next(check.note for check in found.checks if check.layer.endswith("tokens"))
+
+
+class Capped(Language):
+    """Gemma 2's scores."""
+
+    def __init__(self, cap: float) -> None:
+        super().__init__()
+        self.cap = cap
+
+    def forward(self, input_ids: Tensor, past: Any = None, attention_mask: Tensor | None = None) -> Tensor:
+        """(batch, time) -> (batch, time, vocab)."""
+        return self.cap * torch.tanh(super().forward(input_ids, past, attention_mask) / self.cap)
+
+
+def test_scores_with_a_soft_cap() -> None:
+    """Gemma 2 was refused for an option that moves no number: it is said, and another cap is a difference."""
+    model, module = language_model(cap=3.0), Capped(3.0).eval()
+    report = lx.port(model, module)
+    assert report.end_to_end.agrees is True
+    assert "logit_soft_cap=3.0" in str(report)
+    with pytest.raises(VerificationError):
+        lx.port(model, Capped(2.0).eval())
 
 
 def test_there_and_back() -> None:
