@@ -145,7 +145,7 @@ def _lacking(gap: Gap, direct: Sequence[Op], tried: int) -> Found:
 
 
 def _told(gap: Gap, here: Sequence[Way], there: Sequence[Way], tried: int) -> Found:
-    right, wrong = _nearest(here, there)
+    right, wrong = _nearest(_cut(gap, there) or here, there)
     if wrong is None:  # the source's operation in its place is no explanation of what the target does
         what = f"none of these: {place_of(gap)} the source does: {right.words}; the target does: {UNKNOWN}"
         return Found(gap, what, before=gap.found.largest, tried=tried, rivals=_rivals(here))
@@ -164,6 +164,13 @@ def _told(gap: Gap, here: Sequence[Way], there: Sequence[Way], tried: int) -> Fo
     mode = modes[0] if modes else "F18" if states else ""
     code = "; ".join(part for part in (skips[1] if skips is not None else "", _beside(right, wrong), code) if part)
     return Found(gap, what, mode, code, gap.found.largest, _after(gap, right), tried, _rivals(here))
+
+
+def _cut(gap: Gap, there: Sequence[Way]) -> list[Way]:
+    """What the target itself has to do, where its layer gives a larger map and it cuts the wrong end of that."""
+    if not gap.cropped or not any(op.group == "border" for way in there for op in way.ops):
+        return []
+    return ways(starts(gap, False), gap.expected)[0]
 
 
 def _beside(right: Way, wrong: Way) -> str:

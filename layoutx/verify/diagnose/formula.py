@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -67,7 +68,8 @@ def formula(goal: Array, arrays: Mapping[str, Array], using: str = "") -> tuple[
         using: the name of an array that it has to be made of, too; "" for any.
     """
     few = np.asarray(goal[:SAMPLES], np.float64)
-    at_hand = {name: np.asarray(a[:SAMPLES], np.float64) for name, a in arrays.items() if len(a) == len(goal)}
+    arrays = {name: once for name, a in arrays.items() if (once := often(a, goal)) is not None}
+    at_hand = {name: np.asarray(a[:SAMPLES], np.float64) for name, a in arrays.items()}
     close = CLOSE * max(float(np.abs(goal).max(initial=0.0)), 1e-26)
     end = time.thread_time() + BUDGET
     tried = 0
@@ -79,6 +81,15 @@ def formula(goal: Array, arrays: Mapping[str, Array], using: str = "") -> tuple[
             if time.thread_time() > end:
                 break
     return None, tried
+
+
+def often(array: Array, goal: Array) -> Array | None:
+    """An array for each sample; what is made once for all, a table of positions, as often; None for another batch."""
+    if len(goal) != 1 and array.shape in (goal.shape[1:], (1, *goal.shape[1:])) and goal.ndim > 2:
+        return np.broadcast_to(array, goal.shape)
+    if array.ndim == goal.ndim == 2 and 1 < len(array) < len(goal) and len(goal) % len(array) == 0:
+        return np.concatenate([array] * (len(goal) // len(array)))  # the steps of all samples in one axis
+    return array if len(array) == len(goal) else None
 
 
 def _whole(one: Formula, goal: Array, arrays: Mapping[str, Array], close: float) -> bool:
@@ -95,13 +106,33 @@ def _every(goal: Array, arrays: Mapping[str, Array], using: str) -> Iterator[tup
             if (made := _done(op, array)) is not None:
                 yield Formula(name, own), made
     acts = [NOTHING, *activations()]
+    yield from _scaled(goal, arrays, using)
     changed = {(name, op.name): made for name, a in arrays.items() for op in acts if (made := _done(op, a)) is not None}
-    for outer in (False, True):  # an activation of one of the two, and then of both together
+    for some, outer in ((acts[:1], False), (acts, False), (acts, True)):  # none, then of one of the two, then of both
         for name, other in _pairs(list(arrays)):
             if using not in ("", name, other):
                 continue
             for join, function in JOINS.items():
-                yield from _joined(name, other, join, function, acts, changed, goal.shape, outer)
+                yield from _joined(name, other, join, function, some, changed, goal.shape, outer)
+
+
+def _scaled(goal: Array, arrays: Mapping[str, Array], using: str) -> Iterator[tuple[Formula, Array]]:
+    """A sum of two, one of them times a number: a table times the root of its width, a branch that is damped (F32)."""
+    for name, other in _pairs([name for name, array in arrays.items() if array.shape == goal.shape]):
+        left, right = arrays[name], arrays[other]
+        power = float((left * left).sum())
+        factor = float((left * (goal - right)).sum()) / power if power > 0 and using in ("", name, other) else 0.0
+        if np.isfinite(factor) and factor not in (0.0, 1.0):
+            factor = round(factor, 12)
+            own = Op(_fold(factor), "scale", partial(np.multiply, factor), "F32", f"{factor:.6g} * x   # x: {name}")
+            yield Formula(name, own, "added to", other), left * factor + right
+
+
+def _fold(factor: float) -> str:
+    """`the 3.4641-fold (the root of 12)`."""
+    square = factor * factor
+    root = factor > 1 and abs(square - round(square)) < 1e-6 * square and abs(factor - round(factor)) > 1e-6
+    return f"the {factor:.6g}-fold" + (f" (the root of {round(square)})" if root else "")
 
 
 def _joined(

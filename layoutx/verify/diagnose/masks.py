@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from layoutx.plan.plan import Array
 from layoutx.verify.compare.begun import MASK
 from layoutx.verify.compare.context import UNMASKED
 from layoutx.verify.compare.pairs import Check
@@ -19,31 +20,59 @@ CAUSAL = {
     "keras": "use_causal_mask=True   # in the call",
 }
 PACKED = "torch.nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)"
+NONE, LATER = "no positions", "later positions"
+SEEN: dict[str, Callable[[int], Array]] = {  # what is left out -> (query, key), whether the one sees the other
+    NONE: lambda n: np.ones((n, n), bool),
+    LATER: lambda n: np.tri(n, dtype=bool),
+    "earlier positions": lambda n: np.tri(n, dtype=bool).T,
+    "earlier positions and its own": lambda n: ~np.tri(n, dtype=bool),
+    "its own and later positions": lambda n: np.tri(n, k=-1, dtype=bool),
+}
 
 
 def masks(suspect: Suspect) -> Iterator[Edit]:
-    """Attention with a causal mask, or without one."""
+    """Attention with a causal mask, without one, and with one whose meaning is inverted: to each from what it has."""
     if suspect.target.kind.name != "attention" or not {"query", "key"} <= suspect.inputs.keys():
         return
     rows, columns = suspect.inputs["query"].shape[1], suspect.inputs["key"].shape[1]
     if rows < 2 or rows != columns:
         return
-    causal = np.broadcast_to(np.tri(rows, columns, dtype=bool), (len(suspect.inputs["query"]), rows, columns))
+    now = _named(suspect.inputs.get(MASK))
+    for name, seen in SEEN.items():
+        if name != now:
+            yield _edit(suspect, now, name, seen(rows))
+
+
+def _named(mask: Array | None) -> str:
+    """Which mask this is; "other" for one that no sequence alone tells."""
+    if mask is None:
+        return NONE
+    return next((name for name, seen in SEEN.items() if name != NONE and np.all(mask == seen(mask.shape[-1]))), "other")
+
+
+def _edit(suspect: Suspect, now: str, then: str, mask: Array) -> Edit:
     place = suspect.place
-    if MASK not in suspect.inputs:
+    inputs = {name: array for name, array in suspect.inputs.items() if name != MASK}
+    if then != NONE:
+        inputs[MASK] = np.broadcast_to(mask, (len(inputs["query"]), *mask.shape))
+    what = f"{place} leaves out {now}, and the source leaves out {then}"
+    if now == NONE and then == LATER:
         what = f"{place} sees later positions too: the causal mask of the source is missing"
-        code = f"{place}: {CAUSAL.get(suspect.target.form.framework, 'a causal mask')}"
-        inputs = {**suspect.inputs, MASK: causal}
-    else:
+    elif then == NONE:
         what = f"{place} leaves out positions by a mask, and the source does not"
-        code = f"{place}: leave the mask out"
-        inputs = {name: array for name, array in suspect.inputs.items() if name != MASK}
+    elif then == LATER:
+        what = f"{place} leaves out {now}, where the source leaves out {then}: the mask is inverted"
+    elif now == LATER:
+        what = f"{place} leaves out {now} by a mask, where the source leaves out {then}"
+    code = f"{place}: {CAUSAL.get(suspect.target.form.framework, 'a causal mask')}"
+    code = code if then == LATER else f"{place}: leave the mask out" if then == NONE else f"{place}: leave out {then}"
     option = "none is needed: a mask is no weight; only the model's call is wrong"
 
     def apply(s: Suspect) -> Suspect:
         return replace(s, inputs=inputs)
 
-    yield Edit("F37", MASK, what, apply, option, code, "a causal mask" if MASK in inputs else "no mask")
+    yes = "a causal mask" if then == LATER else "no mask" if then == NONE else f"a mask of {then}"
+    return Edit("F37", MASK, what, apply, option, code, yes)
 
 
 def unmasked(found: Found) -> Found:

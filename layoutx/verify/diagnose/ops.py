@@ -15,6 +15,7 @@ import numpy as np
 
 from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
+from layoutx.verify.diagnose.said_in_torch import said_in_torch
 from layoutx.verify.diagnose.windows import same, windows
 
 MOST_ORDERS = 24
@@ -42,7 +43,7 @@ def ops(x: Array, goal: tuple[int, ...]) -> Iterator[Op]:
     """Operations that may turn an array into one of this shape; cheap tests of shapes come first."""
     yield Op("nothing", "nothing", lambda a: a)
     if x.shape == goal:
-        yield from activations()
+        yield from activations(1 if x.ndim > 3 else -1)
         yield from turns(x)
         yield from moves(x)
     if x.shape[:-1] == goal[:-1] and x.shape[-1] == 2 * goal[-1]:
@@ -54,15 +55,15 @@ def ops(x: Array, goal: tuple[int, ...]) -> Iterator[Op]:
         yield from flattened(x, goal)
 
 
-def activations() -> Iterator[Op]:
-    """Every function of the reference."""
+def activations(dim: int = -1) -> Iterator[Op]:
+    """Every function of the reference; dim: where the target keeps the channels."""
     from layoutx.verify.diagnose.settings import ACTIVATIONS
     from layoutx.verify.forward.activations import activation
 
     for name in (*ACTIVATIONS, "softmax", "log_sigmoid"):
         if name != "linear":
-            mode = "F20" if "gelu" in name else "F31" if "leaky" in name else "F19"
-            yield Op(name, "activation", activation(name), mode, f"x = F.{name.split('_0')[0]}(x)")
+            mode = {"gelu": "F20", "leaky": "F31"}.get(name.partition("_")[0], "F19")
+            yield Op(name, "activation", activation(name), mode, said_in_torch(name, dim))
 
 
 def merges() -> Iterator[Op]:
@@ -97,8 +98,7 @@ def turns(x: Array) -> Iterator[Op]:
 
 def moves(x: Array) -> Iterator[Op]:
     """A map moved by a few pixels, zeros where it was: its border stood at the other end."""
-    rank = x.ndim - 2
-    if not 1 <= rank <= 2:
+    if not 1 <= (rank := x.ndim - 2) <= 2:
         return
     for by in product(range(-MOVED, MOVED + 1), repeat=rank):
         if any(by):
@@ -126,7 +126,7 @@ def pools(x: Array, goal: tuple[int, ...]) -> Iterator[Op]:
                 if tuple(lengths) == goal[1:-1] and stride <= size and (border == "valid" or any(map(any, pads))):
                     yield from _pooled(size, stride, border, pads, rank)
     middle = tuple(range(1, x.ndim - 1))
-    if goal == (x.shape[0], x.shape[-1]) or goal == (x.shape[0], *(1 for _ in middle), x.shape[-1]):
+    if goal in ((x.shape[0], x.shape[-1]), (x.shape[0], *(1 for _ in middle), x.shape[-1])):
         keep = len(goal) == x.ndim
         axes = "1" if rank == 1 else str(tuple(range(2, x.ndim)))  # of a sequence torch keeps time before features
         yield Op("global average pooling", "pooling", lambda a: a.mean(middle, keepdims=keep), "F27", f"x = x.mean({axes})")  # fmt: skip # noqa: E501
@@ -188,7 +188,8 @@ def sizes(x: Array, goal: tuple[int, ...]) -> Iterator[Op]:
                 yield Op(f"a border of zeros {' '.join(map(str, ends))}", "border", partial(_edged, pads=ends, value=0.0), "F7", f"x = F.pad(x, {tuple(n for e in reversed(ends) for n in e)})")  # fmt: skip # noqa: E501
         if all(-8 <= n <= 0 for n in more) and any(more):
             for ends in product(*([(i, -n - i) for i in range(-n + 1)] for n in more)):
-                yield Op(f"cropped by {' '.join(map(str, ends))}", "border", partial(_cropped, by=ends), "F7")
+                code = f"x = x[..., {', '.join(f'{a}:{-b or None}' for a, b in ends)}]"
+                yield Op(f"cropped by {' '.join(map(str, ends))}", "border", partial(_cropped, by=ends), "F7", code)
         if all(b > a for a, b in zip(space, there, strict=True)):
             yield from _enlarged(space, there)
     blocks = {b // a for a, b in zip(space, there, strict=True)}
@@ -260,9 +261,8 @@ def flattened(x: Array, goal: tuple[int, ...]) -> Iterator[Op]:
     """All axes but the batch in one, in any order."""
     if len(goal) != 2 or goal != (x.shape[0], prod(x.shape[1:])):
         return
-    names = ("", "t c", "h w c", "d h w c")[min(x.ndim - 2, 3)].split()
     for order in permutations(range(1, x.ndim)):
-        words = " ".join(names[i - 1] for i in order)
+        words = " ".join(("", "tc", "hwc", "dhwc")[min(x.ndim - 2, 3)][i - 1] for i in order)
         yield Op(f"flattened in the order {words}", "flatten", partial(_flat, order), "F1", f"x = x.permute(...).flatten(1)   # {words}")  # fmt: skip # noqa: E501
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import combinations
+from time import thread_time
 
 from layoutx.errors import LayoutxError
 from layoutx.verify.diagnose.evaluate import computed, distance, outputs, tolerance
@@ -21,6 +23,7 @@ from layoutx.verify.diagnose.turns import turned
 
 BUDGET = 4.5  # seconds for one layer; small ones take far less
 EARLY = 0.7  # the share of it after which edits that only say which numbers are wrong are paired too
+BEHAVIOURS = 1.0  # seconds of computing for the state that a layer's output shows
 SHORT = 2.0  # seconds for two mistakes in one tensor that may just as well hold other numbers
 
 
@@ -78,11 +81,17 @@ def _start(suspect: Suspect, limit: float, families: Iterable[Family]) -> tuple[
     if apart <= limit:
         return suspect, "", False
     shown = replace(suspect, expected=suspect.found)
-    for edit in _behaviours(shown, families):
+    end = thread_time() + BEHAVIOURS
+    for chain in _chains(_behaviours(shown, families)):
+        if thread_time() > end:
+            break
         try:
-            state = edit.apply(shown)
+            state = shown
+            for edit in chain:
+                state = edit.apply(state)
             if distance(suspect.found, outputs(state)) <= limit:
-                note = f"the target does not compute what its config tells: {edit.short or edit.what}"
+                said = ", ".join(edit.short or edit.what for edit in chain)
+                note = f"the target does not compute what its config tells: {said}"
                 return replace(state, expected=suspect.expected), note if state.target is suspect.target else "", False
         except (LayoutxError, ValueError, IndexError, KeyError):
             continue
@@ -94,6 +103,13 @@ def _start(suspect: Suspect, limit: float, families: Iterable[Family]) -> tuple[
             False,
         )
     return suspect, note, suspect.run is not None
+
+
+def _chains(behaviours: Iterable[Edit]) -> Iterator[tuple[Edit, ...]]:
+    """Each behaviour alone, and then every two of different families."""
+    every = list(behaviours)
+    yield from ((edit,) for edit in every)
+    yield from ((a, b) for a, b in combinations(every, 2) if a.family != b.family)
 
 
 def _behaviours(suspect: Suspect, families: Iterable[Family]) -> Iterable[Edit]:

@@ -78,12 +78,12 @@ def starts(gap: Gap, source: bool) -> list[Start]:
     return [*plain, *(start for handed in gap.earlier for start in _skipping(goal, handed, plain, source))]
 
 
-def spread(gap: Gap) -> Gap:
+def spread(gap: Gap, more: Sequence[Array] = ()) -> Gap:
     """The gap with batch and time as two axes again, where the layer behind it has them as one and those before do not.
 
-    A dense layer has rows alone; what was done to the sequence before it needs both axes.
+    A dense layer has rows alone; what was done to the sequence before it needs both axes. more: arrays of the runs.
     """
-    arrays = [array for array in (*gap.gave.values(), *gap.left) if array.ndim > gap.expected.ndim > 1]
+    arrays = [array for array in (*gap.gave.values(), *gap.left, *more) if array.ndim > gap.expected.ndim > 1]
     like = next((a for a in arrays if prod(a.shape[:-1]) == len(gap.expected) != len(a)), None)
     if like is None or len(gap.given) != len(gap.expected) or gap.expected.ndim != 2 or gap.given.ndim != 2:
         return gap
