@@ -141,10 +141,12 @@ def forward(
     """
     import numpy as np
 
+    from layoutx.plan.given import check_named
     from layoutx.verify.data import canonical_data
     from layoutx.verify.reference import canonically, forward_layer, natively
 
     known = registry(specs)
+    check_named(tensors)
     arrays = {name: np.asarray(array) for name, array in tensors.items()}
     _known_config(known, form, config)
     bound = known.bind(form, config, shapes={name: array.shape for name, array in arrays.items()})

@@ -32,6 +32,7 @@ from layoutx.verify.made import FAR
 from layoutx.verify.models import compare_models
 from layoutx.verify.outcome import UNASKED, EndToEnd
 from layoutx.verify.running.export_module import runnable
+from layoutx.verify.running.inputs_file import inputs_of
 
 ELSEWHERE = (
     "write a file with lx.convert(source, OUT, to=..., like=...), and load it as its framework does; a .pt2 file: "
@@ -72,8 +73,9 @@ def port(
         target: a live torch module, torch.export program, Keras model or module of nnx, mlx or paddle; changed in
             place, and only if everything holds. A flax (module, variables), bound module, model of haiku or equinox, or
             tree of parameters cannot be changed: the model with the weights is the report's `model`.
-        inputs: what both models are run on, in the source's axis order: an array, a list of them, or None
-            for random inputs of the source's own shapes. Channels-last maps are turned for a channels-first target.
+        inputs: what both models are run on, in the source's axis order: an array, a list of them, a mapping by the
+            names of the inputs, a file of them (.npy, .npz, .safetensors), or None for random inputs of the source's
+            own shapes. Channels-last maps are turned for a channels-first target.
             A file is run where it holds a whole model and its framework is installed.
         from_: whose names a bare mapping or file holds; materialise, values, config: as for `convert`.
         map: a mapping file that `layoutx match` wrote; what is given beside it counts before it.
@@ -99,6 +101,7 @@ def port(
     if not tree:
         writable(target, "port", ELSEWHERE)
     check_level(verify)
+    inputs = inputs_of(inputs)
     options = options_of(allow, skip, only, forms, pairs, ignore_keys, keep_order, materialise, values, map=map)
     planned = planned_between(source, target, registry(specs), options, from_, inputs, config)
     carry_out = _into_tree if tree else _into_variables

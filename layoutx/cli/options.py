@@ -31,7 +31,9 @@ class Parser(ArgumentParser):
         if rest:
             alike = near(rest[0].partition("=")[0], self._like(rest[0].partition("=")[0]))
             what = f"unrecognized arguments: {' '.join(rest)}"
-            raise UsageError(what, why=alike, do=f"see {self.asked or self.prog} --help")
+            plain = not rest[0].startswith("-")
+            why = "an option takes one value, and is given again for each (--skip A --skip B); an output is -o OUT"
+            raise UsageError(what, why=why if plain else alike, do=f"see {self.asked or self.prog} --help")
         return found
 
     def _like(self, word: str) -> list[str]:

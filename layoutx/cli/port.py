@@ -21,7 +21,9 @@ def add(several: Any) -> None:
         "-o", "--output", metavar="OUT", help=".safetensors or .pt (torch); .keras or .weights.h5 (Keras)"
     )
     found.add_argument("--map", metavar="FILE", help="the pairing, as `layoutx match` wrote it")
-    found.add_argument("--inputs", metavar="FILE", help=".npz or .npy to run both models on, in SRC's axis order")
+    found.add_argument(
+        "--inputs", metavar="FILE", help=".npy, .npz or .safetensors to run both models on, in SRC's axis order"
+    )
     pairs_option(found, "DST")
     found.add_argument("--form", action=Pairs, default={}, metavar="LAYER=FORM", help="the form of a layer of SRC")
     found.add_argument("--skip", action="append", default=[], metavar="GLOB", help="leave these layers out")
@@ -61,7 +63,7 @@ def run(args: Namespace) -> int:
     report = port(
         source,
         target,
-        _inputs(args.inputs),
+        args.inputs,
         map=args.map,
         pairs=args.pair,
         forms=args.form,
@@ -83,13 +85,3 @@ def run(args: Namespace) -> int:
     written(args, report, source)
     _print(args, report.to_dict() if args.json else report.text(*_terminal()))
     return 0
-
-
-def _inputs(path: str | None) -> Any:
-    """One array, or the several of an .npz in its order."""
-    if path is None:
-        return None
-    from layoutx.verify.running.inputs_file import inputs_of
-
-    found = inputs_of(path)
-    return list(found.values()) if isinstance(found, dict) else found

@@ -254,6 +254,10 @@ def no_file(path: Path) -> UsageError:
     beside = [one.name for one in islice(path.parent.iterdir(), MOST_BESIDE)] if path.parent.is_dir() else []
     why = near(path.name, beside) if path.parent.is_dir() else f"there is no folder {path.parent}"
     do = "check the path" if path.parts[:1] != ("~",) else "write the home folder out: a shell reads ~, in no quotes"
+    module, _, name = path.name.rpartition(".")
+    home = Path(module.partition(".")[0])
+    if module and len(path.parts) == 1 and (home.is_dir() or home.with_suffix(".py").is_file()):
+        do = f"check the path; what builds a model has a colon: {module}:{name}"
     return UsageError(f"there is no file {path.name}", where=str(path), why=why, do=do)
 
 

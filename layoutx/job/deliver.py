@@ -86,6 +86,8 @@ def how_of(
     """
     threads = jobs_of(jobs)
     size = size_of(most) if isinstance(most, str) else most
+    if size is not None and size < 1:
+        raise UsageError(f"a shard of {size} bytes holds nothing", do="give max_shard_size='5GB', or bytes")
     run: Run = one_by_one
     if executor is not None:
         from layoutx.job.executors import MOST, over

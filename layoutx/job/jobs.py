@@ -74,6 +74,15 @@ def options_of(
     for name, given in texts.items():
         if isinstance(given, str):
             raise UsageError(f"{name} is a list of texts, not one text", do=f"write {name}=[{given!r}]")
+    named: dict[str, tuple[Any, str]] = {
+        "forms": (forms, "form"),
+        "pairs": (pairs, "place"),
+        "values": (values, "value"),
+    }
+    for name, (mapping, what) in named.items():
+        if mapping is not None and not isinstance(mapping, Mapping):
+            do = f"write {name}={{'name': '{what}'}}"
+            raise UsageError(f"{name} is a mapping, not a {type(mapping).__name__}", do=do)
     allow = tuple(allow)
     wrong = sorted(set(allow) - {"rounds", "conditional", "modules", "range"})
     if wrong:

@@ -12,6 +12,7 @@ from layoutx.errors import ConversionError, UsageError, raise_all
 from layoutx.files.store import Part
 from layoutx.job.jobs import Job
 from layoutx.job.rooms import Room, new_room, taken_over, torch_room
+from layoutx.model.callables import no_class
 from layoutx.model.keras_live import array_of, dtype_of, is_keras, variables
 from layoutx.model.keyed import torch_tensor
 from layoutx.model.torch_keyed import is_export
@@ -177,6 +178,7 @@ def writable(model: Any, verb: str, else_do: str) -> None:
     Raises:
         UsageError: it is no live torch module or Keras model.
     """
+    no_class(model)
     if not is_keras(model) and not is_torch(model) and not is_export(model):
         raise UsageError(
             f"{verb} does not write into a {type(model).__name__}",

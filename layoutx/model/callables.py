@@ -46,9 +46,23 @@ def call(name: str) -> Any:
     return model
 
 
+def no_class(model: Any) -> None:
+    """Refuse a class in the place of a model: it has the methods of one.
+
+    Raises:
+        UsageError: with the call that makes a model.
+    """
+    if isinstance(model, type):
+        raise UsageError(f"{model.__name__} is a class, not a model", do=f"give one of it: {model.__name__}(...)")
+
+
 def _remedy(module: str, attribute: str, error: Exception) -> str:
     import sys
 
+    if "/" in module or module.endswith(".py"):
+        return (
+            f"a module has dots and no ending: {module.removesuffix('.py').strip('./').replace('/', '.')}:{attribute}"
+        )
     if isinstance(error, ModuleNotFoundError) and error.name:
         home = error.name == module.partition(".")[0] or error.name == module
         look = f"run the command in the folder that holds {module.partition('.')[0]}, or name that in PYTHONPATH"

@@ -43,8 +43,10 @@ def with_input_shape(config: Mapping[str, Any] | None, shape: Sequence[int]) -> 
     """A model config whose one input has this shape (without batch).
 
     Raises:
-        UsageError: the model has no config, several inputs, or one of another shape.
+        UsageError: the model has no config, several inputs, or one of another shape; a number is no shape.
     """
+    if isinstance(shape, int):
+        raise UsageError("the input shape is one number", do=f"write input_shape=({shape},)")
     body = (config or {}).get("config")
     layers = body if isinstance(body, list) else (body or {}).get("layers") if isinstance(body, Mapping) else None
     if not layers:

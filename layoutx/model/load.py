@@ -14,7 +14,7 @@ from layoutx.files.names import refusal_of
 from layoutx.files.open import open_store
 from layoutx.files.store import Store
 from layoutx.model.alone import alone
-from layoutx.model.callables import built
+from layoutx.model.callables import built, no_class
 from layoutx.model.config import with_input_shape
 from layoutx.model.constants import aside, unformed_aside
 from layoutx.model.entry import named
@@ -114,6 +114,9 @@ def model_of(
     return model
 
 
+LIBRARIES = {"jax": JAX, "tensorflow": ("keras", "tf1"), "tf": ("keras", "tf1")}  # whose layers are those of others
+
+
 def check_framework(name: str, registry: Registry) -> None:
     """Refuse a framework that no form is of.
 
@@ -122,7 +125,7 @@ def check_framework(name: str, registry: Registry) -> None:
     """
     frameworks = sorted(set(registry.last_names()), key=lambda one: ([*MAIN, one].index(one), one))
     if name not in frameworks:
-        do = f"--from and --to name one of them: {', '.join(JAX)}" if name == "jax" else ""
+        do = f"--from and --to name one of them: {', '.join(LIBRARIES[name])}" if name in LIBRARIES else ""
         raise UsageError(f"no framework is called {name!r}", why=near(name, frameworks, "known:"), do=do)
 
 
@@ -223,6 +226,7 @@ def live_model(
     """
     from layoutx.model.keras_live import is_keras, live_records
 
+    no_class(model)
     if framework:
         check_framework(framework, registry)
     if is_keras(model):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 
 from layoutx.model.record import Way
 
@@ -26,7 +26,7 @@ _KINDS = (
 )
 
 
-@cache
+@lru_cache(4096)  # names of operations are the model's: a class of one's own is one too
 def kind_of(name: str) -> str:
     """What an operation of any framework does to ways: "max", "avg", JOINED, ACTIVE, SIGMOID, TIMES; "" for all else.
 

@@ -10,6 +10,7 @@ the numbers are: NumPy's own way is 30 times slower where they overflow or under
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 
@@ -36,13 +37,13 @@ LIMITS = {
 }
 
 
-def dtype_named(text: str) -> DType:
+def dtype_named(text: Any) -> DType:
     """The dtype that the user means by `bf16`, `f16`, `f32`, `f64` or its full name.
 
     Raises:
-        UsageError: another word.
+        UsageError: another word, or a dtype of a framework.
     """
-    found = named(DTYPES.get(text.strip().lower(), ""))
+    found = None if not isinstance(text, str) else named(DTYPES.get(text.strip().lower(), ""))
     if found is None:
         raise UsageError(f"there is no dtype {text!r} to convert to", do=f"one of {', '.join(list(DTYPES)[:4])}")
     return found

@@ -8,6 +8,7 @@ from dataclasses import field
 from pathlib import Path
 from threading import Condition, Event, Lock
 from time import monotonic
+from typing import Any
 
 import numpy as np
 
@@ -52,18 +53,18 @@ def placed(moves: Iterable[Move], jobs: int, path: Path, offsets: Mapping[str, i
     return sorted(found, key=lambda place: place.offset)
 
 
-def jobs_of(jobs: int | None) -> int:
+def jobs_of(jobs: Any) -> int:
     """How many threads: as many as asked for, or one for each core that this process may use, up to eight.
 
     Raises:
-        UsageError: fewer than one.
+        UsageError: fewer than one, or no number.
     """
-    if jobs is not None and jobs < 1:
+    if jobs is not None and (not isinstance(jobs, int) or jobs < 1):
         raise UsageError(
-            f"{jobs} threads cannot do anything", do="give 1 or more, or nothing for one for each core, up to 8"
+            f"{jobs!r} threads cannot do anything", do="give 1 or more, or nothing for one for each core, up to 8"
         )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return jobs or min(cores, MANY)
+    return int(jobs or min(cores, MANY))
 
 
 def jobs_for(places: Sequence[Place], jobs: int) -> int:

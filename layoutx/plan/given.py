@@ -7,19 +7,35 @@ from typing import Any
 
 import numpy as np
 
-from layoutx.errors import BindError, ConversionError, LayoutxError, raise_all
+from layoutx.errors import BindError, ConversionError, LayoutxError, UsageError, raise_all
 from layoutx.plan.plan import Array, Plan
 from layoutx.plan.steps import Add, Copy, Step
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.dtypes import is_numeric, named
 
 
+def check_named(tensors: Any) -> None:
+    """Refuse arrays without their names, as `get_weights()` gives them.
+
+    Raises:
+        UsageError: with what gives them names.
+    """
+    if not isinstance(tensors, Mapping):
+        raise UsageError(
+            f"the tensors are a {type(tensors).__name__}, not a mapping of names to arrays",
+            why="by its name it is known what an array is",
+            do="lx.inspect(model)[layer].arrays() gives those of a layer",
+        )
+
+
 def checked(plan: Plan, tensors: Mapping[str, Any], out: Mapping[str, Any] | None) -> dict[str, Array]:
     """The source arrays of a plan; array-likes of numbers (lists of floats, CPU tensors) become arrays.
 
     Raises:
+        UsageError: no mapping.
         BindError: what is missing, unknown, of another shape, or no numbers; all of it together.
     """
+    check_named(tensors)
     problems: list[LayoutxError] = []
     found = _side(plan.source, tensors, problems)
     if out is not None:

@@ -153,6 +153,8 @@ class ModelView:
         Raises:
             UsageError: no layer is called so, or several are.
         """
+        if not isinstance(name, str):
+            raise UsageError(f"a layer has a name, not a number: {name!r}", do=f"write .layers[{name!r}]")
         wanted = name.replace(".", "/")
         for same in (name, wanted):
             for layer in self.layers:

@@ -108,7 +108,12 @@ def spec_folders(extra: Sequence[str | os.PathLike[str]] = ()) -> tuple[Path, ..
     """layoutx's folder, those of installed packages, of the environment, and the given ones, in this order.
 
     A folder that is named twice stands where it was named first.
+
+    Raises:
+        UsageError: one folder in the place of a list of them.
     """
+    if isinstance(extra, (str, os.PathLike)):
+        raise UsageError("specs is a list of folders, not one", do=f"write specs=[{str(extra)!r}]")
     named = [Path(p) for p in os.environ.get(ENVIRONMENT, "").split(os.pathsep) if p]
     folders = (builtin_folder(), *_installed(), *named, *(Path(p) for p in extra))
     first: dict[Path, Path] = {}

@@ -15,8 +15,10 @@ from layoutx.plan.plan import Array
 
 
 def is_torch(model: Any) -> bool:
-    """Whether a model is a live torch module; a layer of paddle has a state_dict too."""
-    return hasattr(model, "state_dict") and hasattr(model, "named_modules") and not is_keras(model)
+    """Whether a model is a live torch module; a layer of paddle has a state_dict too, and so has a class."""
+    if isinstance(model, type) or is_keras(model):
+        return False
+    return hasattr(model, "state_dict") and hasattr(model, "named_modules")
 
 
 def outputs_of(model: Any, arrays: Sequence[Array], keywords: Sequence[str] = ()) -> list[Array]:

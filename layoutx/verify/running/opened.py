@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from layoutx.errors import UsageError
-from layoutx.model.callables import call
+from layoutx.model.callables import call, no_class
 from layoutx.model.keras_live import is_keras
 from layoutx.model.tree import family, head
 from layoutx.plan.plan import Array
@@ -70,6 +70,7 @@ def opened(model: Any) -> Runner:
 
 
 def _live(model: Any) -> Runner:
+    no_class(model)
     homes = {c.__module__.split(".")[0] for c in type(model).__mro__}
     if is_keras(model):
         from layoutx.verify.running.keras_run import KerasRunner
