@@ -17,6 +17,7 @@ from layoutx.spec.draft import Draft, aliases_of, drafts_of, labels_of
 from layoutx.spec.expand import axis_names
 from layoutx.spec.frame import Frame, frame_of, reads_of, renamed, values_at
 from layoutx.spec.memo import Memo, key_of
+from layoutx.spec.objects import spelled
 from layoutx.spec.schema import Cases, Form, Kind, Reading, choose, plain
 from layoutx.spec.sizing import sizes_of
 from layoutx.spec.values import SAME, ValueMap
@@ -248,7 +249,7 @@ def _fact(form: Form, name: str, config: Mapping[str, Any], default: Any) -> Any
 def _read(reading: Reading, config: Mapping[str, Any]) -> Any:
     value = config.get(reading.config)
     if isinstance(value, Mapping):  # a serialised Keras object: {"class_name": ..., "config": ...}
-        value = value.get("config") if isinstance(value.get("config"), str) else value.get("class_name")
+        value = spelled(value)
     return reading.values.get(str(value), value)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from layoutx.verify.diagnose.axes import orders, rows, together
+from layoutx.verify.diagnose.blocks import blocks
 from layoutx.verify.diagnose.both_lost import both_lost
 from layoutx.verify.diagnose.flips import flips
 from layoutx.verify.diagnose.gates import exchanged, gate_orders
@@ -29,6 +30,7 @@ LAYER: tuple[Family, ...] = (
     gate_orders,
     orders,
     together,
+    blocks,
     flips,
     biases,
     norms,

@@ -12,6 +12,7 @@ from math import prod
 
 import numpy as np
 
+from layoutx.errors import LayoutxError
 from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.verify.compare.pairs import Gap, Handed
@@ -162,7 +163,7 @@ def made(gap: Gap, way: Way, source: bool) -> Array | None:
                 for op in way.ops:
                     array = op.apply(array)
                 return start.mix(array) if way.late and start.mix is not None else array
-            except (ValueError, IndexError):
+            except (LayoutxError, ValueError, IndexError):  # an activation of the user's own has no function here
                 return None
     return None
 

@@ -145,3 +145,22 @@ def test_no_recorded_array_names_what_the_source_has() -> None:
     found = pair(Patches, Patches("post"), torch.randn(2, 3, STEPS - 1))
     assert not found.validation.ok
     assert "what block.attn gives itself added to what block.attn is given" in found.gaps[0].what
+
+
+@pytest.mark.parametrize(("at", "names"), [((0,), "w_q"), ((2,), "w_v"), ((0, 1), "w_q, w_k")])
+def test_one_projection_of_a_packed_matrix_that_is_transposed(at: tuple[int, ...], names: str) -> None:
+    """Edited back by the very line that is shown."""
+    wrong = Encoder()
+    right = Encoder().eval()
+    wrong.load_state_dict(right.state_dict())
+    held = wrong.block.attn.in_proj_weight.data
+    for one in at:
+        rows = slice(one * WIDTH, (one + 1) * WIDTH)
+        held[rows] = held[rows].T.clone()
+    (found,) = diagnose(right, wrong.eval(), IDS.numpy()).layers
+    best = found.explanations[0]
+    assert best.edits[0].mode == "F2"
+    assert f"{names} in in_proj_weight" in best.edits[0].what
+    assert best.certain
+    exec(best.edits[0].code, {"model": wrong, "torch": torch})
+    assert torch.equal(held, right.block.attn.in_proj_weight.data)
