@@ -330,7 +330,7 @@ class Towers(nn.Module):
         text = self.text_projection(read[torch.arange(len(read)), token_ids.argmax(-1)])
         there, here = (one / one.norm(dim=-1, keepdim=True) for one in (image, text))
         made = here @ there.T * self.logit_scale.exp()
-        return {"logits_per_text": made, "logits_per_image": made.T, "text_embeds": text, "image_embeds": image}
+        return {"logits_per_image": made.T, "logits_per_text": made, "text_embeds": text, "image_embeds": image}
 
 
 def test_a_model_of_two_towers_with_a_trained_scale() -> None:
@@ -342,6 +342,8 @@ def test_a_model_of_two_towers_with_a_trained_scale() -> None:
     assert report.end_to_end.agrees is True
     assert report.end_to_end.only.startswith("2 of 4 outputs")
     assert module.logit_scale.item() == float(model.get_layer("head").logit_scale)
+    assert lx.validate(model, module).ok
+    assert lx.validate(module, model).ok  # two outputs of its four
     assert lx.port(Towers().eval(), model).end_to_end.agrees is True
     with torch.no_grad():
         module.logit_scale.add_(0.5)

@@ -330,7 +330,7 @@ def test_a_parameter_of_ones_own_does_not_hide_a_stack(tmp_path: Path) -> None:
     arrays |= {"params/layers/fc/kernel": np.zeros((8, 3, 16), "f4"), "params/layers/own/mixed": np.zeros((2, 3), "f4")}
     save(tmp_path / "own.msgpack", {**arrays, "params/norm/scale": np.zeros(8, "f4")}, {})
     names = [layer.name for layer in lx.inspect(tmp_path / "own.msgpack").layers]
-    assert set(names[:3]) == {"layers.0.fc", "layers.0.ln", "layers.0.own"}
+    assert set(names[:3]) == {"layers.0.fc", "layers.0.ln", "layers.0.own.mixed"}
     assert names[-1] == "norm"
     assert len(names) == 10
 

@@ -22,6 +22,7 @@ from layoutx.verify.compare.pairs import Couple, in_float32
 from layoutx.verify.compare.rounded import computed_in
 from layoutx.verify.compare.stacks import stacks_of
 from layoutx.verify.compare.states import RECURRENT
+from layoutx.verify.outputs import in_both
 from layoutx.verify.running.opened import Runner
 
 
@@ -157,10 +158,15 @@ def _about(runs: Runs) -> list[str]:
 
 
 def outputs(runs: Runs) -> tuple[flow.Side, ...]:
-    """The outputs of the whole models, side by side; () where the target did not run."""
+    """The outputs of the whole models, side by side; () where the target did not run.
+
+    Of models that give more and fewer those that both have, where shapes tell which these are.
+    """
     if runs.target is None:
         return ()
-    sides = flow.ends(runs.source.outputs, runs.target.outputs, runs.dtypes, runs.flow)
+    given = runs.source.outputs, runs.target.outputs
+    both = in_both(*given) if len(given[0]) != len(given[1]) else None
+    sides = flow.ends(*(both or given), runs.dtypes, runs.flow)
     return tuple(counting(side, runs.masks, runs.dtypes, runs.flow) for side in sides)
 
 
