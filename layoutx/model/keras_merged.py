@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from layoutx.model.axes import Cat, Dim, State, axes_in, identifier, size_of
+from layoutx.model.axes import Axis, Cat, Dim, State, axes_in, identifier, size_of
 from layoutx.model.graph import Node
 from layoutx.model.keras_ops import blocked
 from layoutx.model.keras_spatial import as_map, channels_first
@@ -39,6 +39,9 @@ def summed(flow: Flow, node: Node, name: str, states: Sequence[State], labels: S
         known = (one for s in states if (one := features(s, stuck.blocked)) is not None)
         return [stuck if flow.channels_first else next(known, stuck)]
     best = _fullest(states)
+    for every in zip(*(reversed(s.last) for s in states), strict=False):
+        longer = [[x for x in dim if isinstance(x, Cat) or x.size != 1] for dim in every]
+        flow.tie({axis for one in longer if len(one) == 1 for axis in one if isinstance(axis, Axis)})
     doubt = next((s.doubt for s in states if s.doubt), "")
     unlike = "" if _built_alike(states, best) else f'{node.class_name} "{node.name}" of differently built axes'
     if all(len(dim) == 1 for s in states for dim in s.last):  # the features are one axis whatever lies before them
