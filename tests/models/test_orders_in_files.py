@@ -282,3 +282,14 @@ def test_a_map_without_a_convolution_is_one_too(tmp_path):
     trained(inputs, L.Dense(11, name="fc")(L.Flatten()(maps))).save(tmp_path / "model.keras")
     with pytest.raises(LayoutxError, match="the order of the 24 input rows of fc is not known"):
         lx.convert(tmp_path / "model.keras", tmp_path / "out.safetensors", to="torch", live=False)
+
+
+def test_a_dense_that_is_added_to_a_flattened_map_beside_features_is_refused(tmp_path):
+    inputs = keras.Input((4, 5, 3))
+    maps = L.Conv2D(2, 2, name="conv")(inputs)
+    flat = L.Concatenate()([L.GlobalAveragePooling2D()(inputs), L.Flatten()(maps)])
+    trained(inputs, L.Dense(11, name="fc")(L.Add()([flat, L.Dense(27, name="more")(flat)]))).save(
+        tmp_path / "model.keras"
+    )
+    with pytest.raises(LayoutxError, match="the order of the 27 input rows of fc is not known"):
+        lx.convert(tmp_path / "model.keras", tmp_path / "out.safetensors", to="torch", live=False)
