@@ -35,7 +35,7 @@ def settle(flow: Flow) -> None:
             flow.splits |= dict.fromkeys((axis.id for axis in group), (last, first))
             continue
         flow.splits[parent.id] = (last, last)
-        for made in (flow.records.get(axis.origin) for axis in group if axis.id not in flow.dealt):
+        for made in (flow.records.get(axis.origin) for axis in group if parent.id not in flow.dealt):
             if made is not None and made.tensors:
                 flow.note(made.name, STAYS)
 
