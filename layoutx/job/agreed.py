@@ -64,11 +64,13 @@ def _orders(
         return {}
     here = refine_of(record, registry, record.form.partition(".")[0])
     there = _supposed(record, seen, refine_of(record, registry, keyed.framework))
-    return {
+    orders = {
         axis: order_of(record, axis, seen, (here.get(axis, ""), there.get(axis, "")))
         for axis in record.pieces
         if axis in seen.pieces
     }
+    joined = {axis for axis, r in record.refine.items() if r.joined}  # no framework has a habit for these
+    return {axis: order for axis, order in orders.items() if order.sure or axis not in joined}
 
 
 def _supposed(record: LayerRecord, seen: Seen, habit: Mapping[str, str]) -> dict[str, str]:

@@ -83,11 +83,18 @@ def order_of(record: LayerRecord, axis: str, seen: Seen, texts: tuple[str, str])
 
 
 def _alike(here: Run, there: Run, kept: Run) -> Run | None:
-    """The axes of one run where only their lengths in order can be compared; None where these contradict it."""
+    """The axes of one run where only their lengths in order can be compared; None where these contradict it.
+
+    A live model may have been run on a map of other sides than the real one: letters in one order are no contradiction.
+    """
     sizes = [[n for _, n in run] for run in (here, there, kept)]
-    if Counter(sizes[0]) != Counter(sizes[1]) or sizes[2] == sizes[1]:
+    if Counter(sizes[0]) != Counter(sizes[1]) or sizes[2] == sizes[1] or _letters(kept) == _letters(there):
         return kept
     return here if sizes[0] == sizes[1] else None
+
+
+def _letters(run: Run) -> list[str]:
+    return [name.partition("_")[0] for name, _ in run]
 
 
 def _long(piece: Piece) -> list[tuple[str, int | None]]:
@@ -119,12 +126,10 @@ def _matched(here: Run, there: Run, known: bool) -> Run | None:
     """The axes of `here` in the order of `there`: by the letters of a map, or by lengths; None where neither tells."""
     if Counter(n for _, n in here) != Counter(n for _, n in there):
         return None
-    mine, yours = ([name.partition("_")[0] for name, _ in run] for run in (here, there))
-    by_letter, by_size = dict(zip(mine, here, strict=True)), {n: (name, n) for name, n in here}
-    if known and sorted(mine) == sorted(yours) and len(by_letter) == len(here):
-        found = tuple(by_letter[letter] for letter in yours)
-        if [n for _, n in found] == [n for _, n in there]:
-            return found
+    by_letter, by_size = dict(zip(_letters(here), here, strict=True)), {n: (name, n) for name, n in here}
+    if known and sorted(_letters(here)) == sorted(_letters(there)) and len(by_letter) == len(here):
+        found = tuple(by_letter[letter] for letter in _letters(there))
+        return found if [n for _, n in found] == [n for _, n in there] else None
     return tuple(by_size[n] for _, n in there) if len(by_size) == len(here) else None
 
 

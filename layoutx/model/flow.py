@@ -27,6 +27,8 @@ class Flow:
 
     `where`: the file, for errors.
     `joined`: the axes of a map's channels and of some of its positions -> the layer that made them one dimension.
+    `tied`: axes of which a sum adds the elements one by one; `crossed`: axes of a Reshape that cuts across older ones.
+    `veiled`: what a layer of which nothing is known makes of vectors.
     `dealt`: channels that are dealt out to positions; `taken`: axis -> how many layers read it and hand on others.
     """
 
@@ -45,12 +47,21 @@ class Flow:
     joined: dict[frozenset[int], str] = field(default_factory=dict)
     dealt: set[int] = field(default_factory=set)
     taken: Counter[int] = field(default_factory=Counter)
+    tied: list[set[Axis]] = field(default_factory=list)
+    crossed: dict[int, str] = field(default_factory=dict)
+    veiled: dict[int, str] = field(default_factory=dict)
     count: int = 0
 
     def axis(self, letter: str, origin: str, size: int | None) -> Axis:
         """A leaf axis that no other layer has."""
         self.count += 1
         return Axis(self.count, letter, origin, size)
+
+    def tie(self, axes: set[Axis]) -> None:
+        """Remembers that these axes are added up element by element, and whatever they were added to before."""
+        others = [own for own in self.tied if not own & axes]
+        joined = axes.union(*(own for own in self.tied if own & axes))
+        self.tied = [*others, joined] if len(joined) > 1 else self.tied
 
     def use(self, record: str, axis: str, last: Sequence[Dim], first: Sequence[Dim], total: int | None) -> None:
         """Remembers what one axis of one record is made of."""

@@ -15,6 +15,7 @@ from layoutx.model.keras_rules import CODE
 from layoutx.model.onnx_axes import KEEPS_LAST
 from layoutx.model.record import LayerRecord, ModelRecord, Refinement
 from layoutx.model.refine import UNKNOWN
+from layoutx.model.splits import STAYS
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.registry import Registry
 
@@ -61,6 +62,7 @@ def unfollowed(
     if seen is None:
         return []
     errors = [error for record, bound in found if (error := _axis_error(seen, record, bound)) is not None]
+    errors += [_kept_error(record) for record, _ in found if STAYS in record.note and not seen.same]
     made = _remade(seen.whole) if seen.unwired else set()
     errors += [_unit_error(r, b.sizes["output"], seen.more) for r, b in found if b.sizes.get("output") in made]
     return errors
@@ -103,6 +105,7 @@ def _seen(model: ModelRecord, whole: Layers, same: bool, told: bool) -> _Seen | 
     several = sum(bool(record.tensors) for record in model.layers) > 1
     unwired = not same and several and not any(r.inputs and UNKNOWN not in r.note for r in model.layers)
     maps = any(map(_makes_maps, model.layers)) or any(b.kind.name in MAPS for _, b in whole) or _reshaped(model.layers)
+    maps = maps or any(found.last != found.first for record in model.layers for found in record.refine.values())
     doubtful = [] if maps or not unwired else [t for r in unknown for t in r.tensors.values() if len(t.shape) > 2]
     if not maps and not doubtful:
         return None
@@ -192,6 +195,16 @@ def _unit_error(record: LayerRecord, size: int, more: str) -> ConversionError:
         where=["they may be made a map (Reshape), which a convolution reads"],
         why="what reads the layer is unknown; its units lie as h w c in Keras then, as c h w in a channels-first model",
         do=f"{more}, or say that the order stays as it is: --keep-order {record.name}",
+    )
+
+
+def _kept_error(record: LayerRecord) -> ConversionError:
+    return ConversionError(
+        f"the order of what {record.name} makes is not known",
+        where=["a Reshape makes a map of it, alone or added to others"],
+        why="it lies as h w c in Keras then, as c h w in a channels-first model, and not all layers that make or read "
+        "it can be given that order",
+        do=f"say that the order stays as it is: --keep-order {record.name}",
     )
 
 

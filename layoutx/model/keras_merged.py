@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from layoutx.model.axes import Cat, Dim, State, axes_in, identifier, size_of
+from layoutx.model.axes import Axis, Cat, Dim, State, axes_in, identifier, same_order, size_of
 from layoutx.model.graph import Node
 from layoutx.model.keras_ops import blocked
 from layoutx.model.keras_spatial import as_map, channels_first
@@ -39,9 +39,12 @@ def summed(flow: Flow, node: Node, name: str, states: Sequence[State], labels: S
         known = (one for s in states if (one := features(s, stuck.blocked)) is not None)
         return [stuck if flow.channels_first else next(known, stuck)]
     best = _fullest(states)
+    for every in zip(*(reversed(s.last) for s in states), strict=False):
+        longer = [[x for x in dim if isinstance(x, Cat) or x.size != 1] for dim in every]
+        flow.tie({axis for one in longer if len(one) == 1 for axis in one if isinstance(axis, Axis)})
     doubt = next((s.doubt for s in states if s.doubt), "")
     unlike = "" if _built_alike(states, best) else f'{node.class_name} "{node.name}" of differently built axes'
-    if all(len(dim) == 1 for s in states for dim in s.last):  # the features are one axis whatever lies before them
+    if all(_single(s, dim) for s in states for dim in s.last):  # the features are one axis whatever lies before them
         return [replace(best, doubt=doubt, lead=best.lead or unlike)]
     return [replace(best, doubt=doubt or unlike)]
 
@@ -54,7 +57,9 @@ def _fullest(states: Sequence[State]) -> State:
 
 
 def _built_alike(states: Sequence[State], best: State) -> bool:
-    if all(s.last == s.first and not s.lead for s in states):  # in one order everywhere: positions as tokens
+    if all(
+        s.last == s.first and not s.lead and all(same_order(d, d) for d in s.last) for s in states
+    ):  # in one order everywhere: positions as tokens
         return True
     return all(s.lead or _shape_of(s) == _shape_of(best) or _broadcasts(s, best) for s in states)
 
@@ -62,14 +67,19 @@ def _built_alike(states: Sequence[State], best: State) -> bool:
 def _shape_of(state: State) -> list[tuple[int, bool]]:
     """What two tensors must have in common so that one sum treats their axes alike."""
     pairs = zip(state.last, state.first, strict=True)
-    return [(len([a for a in axes_in(d) if a.size != 1]), d == f) for d, f in pairs]
+    return [(len([a for a in axes_in(d) if a.size != 1]), d == f and same_order(d, f)) for d, f in pairs]
 
 
 def _broadcasts(state: State, best: State) -> bool:
     """A map of which some axes have length one, or one of another make but with no product of axes."""
-    return all(len(d) == 1 for s in (state, best) for d in s.last) and (
+    return all(_single(s, d) for s in (state, best) for d in s.last) and (
         state.spatial == best.spatial or len(state.last) < 2
     )
+
+
+def _single(state: State, dim: Dim) -> bool:
+    """Whether a dimension is one axis, or several end to end that lie alike everywhere."""
+    return len(dim) == 1 and same_order(dim, partner(state, dim))
 
 
 def concatenated(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:

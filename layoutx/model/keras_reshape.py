@@ -140,8 +140,13 @@ def _from_the_end(flow: Flow, name: str, items: list[Item], target: Sequence[int
 
 
 def _fresh(flow: Flow, name: str, state: State, sizes: Sequence[int]) -> State:
-    """Dims that cut across the old axes: new axes, for both orders agree and so nothing is lost."""
+    """Dims that cut across the old axes: new axes, for both orders agree and so nothing is lost.
+
+    But for a layer that reads a map of them: of the same elements a channels-first framework makes another one.
+    """
     dims: tuple[Dim, ...] = tuple((flow.axis(f"d{i}", name, s),) for i, s in enumerate(sizes))
+    if len(sizes) > 2 and sizes[-1] > 1 and max(sizes[:-1]) > 1:
+        flow.crossed |= {axis.id: name for dim in dims for axis in axes_in(dim)}
     return State(dims, dims)
 
 

@@ -99,8 +99,9 @@ def _unknown(flow: Flow, node: Node, name: str, states: Sequence[State], labels:
     if not states or any(s.blocked or len(s.last) != 1 for s in states):
         return [untold(node)]
     if all(same_order(s.last[0], s.first[0]) and not s.doubt for s in states):
-        new: Dim = (flow.axis("n", name, None),)
-        return [State((new,), (new,))]
+        axis = flow.axis("n", name, None)
+        flow.veiled[axis.id] = f'{node.class_name} "{node.name}"'
+        return [State(((axis,),), ((axis,),))]
     return [replace(untold(node), vector=size_of(states[0].last[0]) if len(states) == 1 else None)]
 
 
@@ -171,7 +172,8 @@ def _einsum(flow: Flow, node: Node, name: str, states: Sequence[State], labels: 
     if shape is None:
         return blocked(node)
     dims = tuple((flow.axis("n", name, s),) for s in shape)
-    return [State(dims, dims)]
+    on_map = bool(states) and states[0].spatial and len(states[0].last) > 2
+    return [State(dims, dims, lead=f'EinsumDense "{node.name}" on a map' if on_map and len(dims) > 2 else "")]
 
 
 def _repeat(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:

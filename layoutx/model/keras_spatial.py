@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from layoutx.model.axes import Axis, Dim, State, size_of
+from layoutx.model.axes import Axis, Dim, State, axes_in, size_of
 from layoutx.model.graph import Node
 from layoutx.model.keras_slots import stock
 
@@ -99,6 +99,7 @@ def _rank(node: Node) -> int:
 
 def _local(flow: Flow, node: Node, name: str, state: State) -> State:
     first, rank = channels_first(node, flow), _rank(node)
+    doubt = state.doubt or _unmapped(flow, node, name, state, rank)
     state = as_map(flow, state, first)
     sizes, channel = _parts(state, first, rank)
     out = [_size(node, i, rank, size) for i, size in enumerate(sizes)]
@@ -108,12 +109,37 @@ def _local(flow: Flow, node: Node, name: str, state: State) -> State:
         channel = (flow.axis("c", name, count),)
         if stock(node) in PLAIN and node.config.get("groups", 1) == 1:
             flow.use(name, "out", (channel,), (channel,), count)
-    return _map(spatial, channel, first)
+        doubt = ""
+    return replace(_map(spatial, channel, first), doubt=doubt)
+
+
+def _unmapped(flow: Flow, node: Node, name: str, state: State, rank: int) -> str:
+    """Why nobody knows how the elements of a map lie that was made of something else; "" where that is known.
+
+    A layer without weights hands it on, one that reads several channels is told of it.
+    """
+    if state.blocked or state.lead or flow.channels_first:
+        return ""
+    crossed = {flow.crossed[a.id] for d in state.last for a in axes_in(d) if a.id in flow.crossed}
+    if len(crossed) == 1 and size_of(state.last[-1]) != 1:
+        why = f'Reshape "{crossed.pop()}", which makes a map across other axes'
+    elif len(state.last) == 1 and rank > 1 and flow.veiled.keys() & {a.id for a in axes_in(state.last[0])}:
+        why = "what makes a map of a vector: " + next(flow.veiled[a.id] for a in axes_in(state.last[0]))
+    else:
+        return ""
+    stored = flow.records.get(name)
+    if stored is not None and stored.tensors:
+        shape = next(iter(stored.tensors.values())).shape
+        if len(shape) > 1 and shape[-1 if "Transpose" in node.class_name else -2] > 1:
+            flow.note(name, f"in axis could not be followed through {why}")
+        return ""
+    return why
 
 
 def _recurrent(flow: Flow, node: Node, name: str, state: State) -> State:
     """ConvLSTM: frames of a film become maps of `filters` channels; all of them, or the last one."""
     first, rank = channels_first(node, flow), _rank(node)
+    _unmapped(flow, node, name, state, rank)
     known = not state.blocked and not state.lead and len(state.last) == rank + 2
     time: Dim = state.last[0] if known else (flow.axis("t", name, None),)
     frame = replace(state, last=state.last[1:]) if known else State(blocked=name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 
 from layoutx.empty import NOTHING
@@ -76,7 +77,7 @@ def _finished(flow: Flow, record: LayerRecord) -> LayerRecord:
             if known is not None and any(" " in text for text in (known.last, found[0].last)):
                 notes.append(f"{axis} axis could not be followed: {found[0].why} into an einsum of several axes")
             else:
-                refine[axis] = found[0]
+                refine[axis] = _apart(axis, found[0], {name for one in refine.values() for name in one.sizes})
     notes.extend(flow.notes.get(record.name, ()))
     config = record.config
     if record.name in flow.ranks:  # torch has a BatchNorm class for each
@@ -94,6 +95,15 @@ def _finished(flow: Flow, record: LayerRecord) -> LayerRecord:
         _pieces(flow, own, flow.seen.get(record.name, {})) or NOTHING,
         flow.readers.alone(record.name),
     )
+
+
+def _apart(axis: str, found: Refinement, taken: Set[str]) -> Refinement:
+    """A refinement whose axes have other names than those of the layer's other axes: a map into a map."""
+    names = {name: f"{axis}_{name}" for name in found.sizes if name in taken}
+    if not names:
+        return found
+    last, first = (re.sub(r"\w+", lambda word: names.get(word[0], word[0]), text) for text in (found.last, found.first))
+    return replace(found, last=last, first=first, sizes={names.get(n, n): size for n, size in found.sizes.items()})
 
 
 def _joined(flow: Flow, found: Refinement | str | None, use: Use) -> Refinement | str | None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from layoutx.model.axes import Dim, State, axes_in, same_order
+from layoutx.model.axes import Axis, Dim, State, axes_in, same_order
 from layoutx.model.flow import Flow
+
+STAYS = "output axis stays as it is, though a Reshape makes a map of it"
 
 
 def note_readers(flow: Flow, given: Sequence[State], made: Sequence[State] = ()) -> None:
@@ -26,12 +28,22 @@ def settle(flow: Flow) -> None:
     """
     for parent in {a.id: a for a in flow.parents.values()}.values():
         last, first = flow.splits[parent.id]
-        uses, made = flow.uses.get(parent.origin, {}), flow.records.get(parent.origin)
-        if same_order(last, first) or "output" in uses or ("out" in uses and flow.taken[parent.id] == 1):
+        group = next((own for own in flow.tied if parent in own), {parent})
+        if same_order(last, first):
+            continue
+        if all(_turnable(flow, axis) and flow.splits.get(axis.id, (last, first)) == (last, first) for axis in group):
+            flow.splits |= dict.fromkeys((axis.id for axis in group), (last, first))
             continue
         flow.splits[parent.id] = (last, last)
-        if made is not None and made.tensors and parent.id not in flow.dealt:
-            flow.note(made.name, "output axis stays as it is, though a Reshape makes a map of it")
+        for made in (flow.records.get(axis.origin) for axis in group if parent.id not in flow.dealt):
+            if made is not None and made.tensors:
+                flow.note(made.name, STAYS)
+
+
+def _turnable(flow: Flow, axis: Axis) -> bool:
+    """Whether the layer that made an axis may make its elements in another order."""
+    uses = flow.uses.get(axis.origin, {})
+    return "output" in uses or ("out" in uses and flow.taken[axis.id] == 1)
 
 
 def deal(flow: Flow, channel: Dim, last: Dim, first: Dim, where: str) -> None:

@@ -160,3 +160,136 @@ def test_the_other_way_round(tmp_path):
     lx.convert(source, tmp_path / "out.keras", to="keras", like=tmp_path / "like.keras", live=False)
     got = keras.models.load_model(tmp_path / "out.keras")(x).numpy()
     np.testing.assert_allclose(got, twin(native).detach().numpy(), atol=1e-5)
+
+
+def drawn(vector, twin, parts):
+    """A Dense or several make a vector, a Reshape a map of it, and a convolution reads that."""
+    inputs = keras.Input((7,))
+    maps = L.Conv2D(5, 2, name="conv")(L.Reshape((2, 3, 4))(vector(inputs)))
+    model = trained(inputs, L.GlobalAveragePooling2D()(maps))
+    sees = Net(lambda s, x: s.conv(twin(s, x).reshape(-1, 4, 2, 3)).mean((2, 3)), conv=nn.Conv2d(4, 5, 2), **parts)
+    return model, sees
+
+
+def dense(name, **kwargs):
+    return L.Dense(24, name=name, **kwargs)
+
+
+def gated(x):
+    return dense("a")(x) * dense("b", activation="sigmoid")(x)
+
+
+def residual(x):
+    first = dense("a", activation="relu")(x)
+    return L.Average()([first, dense("b")(first), dense("c")(x)])
+
+
+def normed(x):
+    first = L.BatchNormalization(name="norm", epsilon=1e-5, center=False, scale=False)(dense("a")(x))
+    return L.Add()([dense("b")(first), first])
+
+
+def two(before=7, **more):
+    return {"a": nn.Linear(7, 24), "b": nn.Linear(before, 24), **more}
+
+
+SUMS = {
+    "gate": (gated, lambda s, x: s.a(x) * s.b(x).sigmoid(), two),
+    "residual": (
+        residual,
+        lambda s, x: (lambda y: (y + s.b(y) + s.c(x)) / 3)(s.a(x).relu()),
+        lambda: two(24, c=nn.Linear(7, 24)),
+    ),
+    "norm": (
+        normed,
+        lambda s, x: (lambda y: s.b(y) + y)(s.norm(s.a(x))),
+        lambda: two(24, norm=nn.BatchNorm1d(24, affine=False)),
+    ),
+}
+
+
+@pytest.mark.parametrize("ending", [".pt", ".pt2"])
+@pytest.mark.parametrize("kind", SUMS)
+def test_vectors_that_are_added_before_they_become_a_map_are_all_turned(kind, ending, tmp_path):
+    vector, twin, parts = SUMS[kind]
+    model, sees = drawn(vector, twin, parts())
+    for layer in model.layers:  # no negative variance
+        if layer.name == "norm":
+            layer.set_weights([np.abs(w) + 0.5 for w in layer.get_weights()])
+    assert converted(model, sees, given(7), tmp_path, ending) < 1e-5
+
+
+def beside(x):
+    return L.Concatenate()([L.Dense(12, name="a")(x), L.Dense(12, name="b")(x)])
+
+
+def of_steps(x):
+    return L.LSTM(24, name="a")(L.Reshape((7, 1))(x))
+
+
+def looked_up(x):
+    return L.Multiply()([dense("a")(x), L.LSTM(24, name="b")(L.Reshape((7, 1))(x))])
+
+
+@pytest.mark.parametrize("vector", [beside, of_steps, looked_up])
+def test_what_cannot_be_turned_before_it_becomes_a_map_is_refused(vector, tmp_path):
+    """The units of an LSTM, and the ends of two vectors: the map of a channels-first model is made of others."""
+    model, _ = drawn(vector, None, {})
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(LayoutxError, match="is not known"):
+        lx.convert(tmp_path / "model.keras", tmp_path / "out.safetensors", to="torch", live=False)
+
+
+def test_a_map_that_code_makes_of_a_vector_is_refused(tmp_path):
+    inputs = keras.Input((7,))
+    maps = L.Lambda(lambda x: keras.ops.reshape(x, (-1, 2, 3, 4)), output_shape=(2, 3, 4))(dense("a")(inputs))
+    trained(inputs, L.GlobalAveragePooling2D()(L.Conv2D(5, 2, name="conv")(maps))).save(tmp_path / "model.keras")
+    with pytest.raises(LayoutxError, match="the order of the 4 in rows of conv is not known"):
+        lx.convert(tmp_path / "model.keras", tmp_path / "out.safetensors", to="torch", live=False)
+    lx.convert(tmp_path / "model.keras", tmp_path / "kept.safetensors", to="torch", live=False, keep_order=["conv"])
+
+
+def test_steps_that_become_maps_are_refused(tmp_path):
+    inputs = keras.Input((5, 7))
+    maps = L.TimeDistributed(L.Conv2D(6, 2), name="conv")(L.Reshape((5, 2, 3, 4))(dense("a")(inputs)))
+    trained(inputs, L.GlobalAveragePooling3D()(maps)).save(tmp_path / "model.keras")
+    with pytest.raises(LayoutxError, match="makes a map across other axes"):
+        lx.convert(tmp_path / "model.keras", tmp_path / "out.safetensors", to="torch", live=False)
+
+
+def test_a_plane_of_an_embedding_beside_a_picture_has_one_order(tmp_path):
+    """One channel: nothing could stand elsewhere."""
+    inputs, label = keras.Input((4, 5, 3)), keras.Input((1,), dtype="int32")
+    plane = L.Reshape((4, 5, 1))(L.Embedding(5, 20, name="table")(label))
+    maps = L.Conv2D(5, 2, name="conv")(L.Concatenate()([inputs, plane]))
+    trained([inputs, label], L.Dense(11, name="fc")(L.Flatten()(maps))).save(tmp_path / "model.keras")
+    report = lx.convert(tmp_path / "model.keras", tmp_path / "out.safetensors", to="torch", live=False)
+    assert "rows h w c reordered to c h w" in " ".join(str(report).split())
+
+
+def test_an_einsum_on_a_map_hides_its_order_as_a_dense_does(tmp_path):
+    inputs = keras.Input((4, 5, 3))
+    maps = L.EinsumDense("bhwc,cd->bhwd", output_shape=(3, 4, 7), bias_axes="d")(L.Conv2D(6, 2)(inputs))
+    trained(inputs, L.Dense(11, name="fc")(L.Flatten()(maps))).save(tmp_path / "model.keras")
+    with pytest.raises(LayoutxError, match="the order of the 84 input rows of fc is not known"):
+        lx.convert(tmp_path / "model.keras", tmp_path / "out.safetensors", to="torch", live=False)
+
+
+def test_a_map_without_a_convolution_is_one_too(tmp_path):
+    """Units become a map, which an operation that is not known gives on: its rows are in no known order."""
+    inputs = keras.Input((7,))
+    maps = keras.ops.flip(L.Reshape((2, 3, 4))(dense("a")(inputs)), 1)
+    trained(inputs, L.Dense(11, name="fc")(L.Flatten()(maps))).save(tmp_path / "model.keras")
+    with pytest.raises(LayoutxError, match="the order of the 24 input rows of fc is not known"):
+        lx.convert(tmp_path / "model.keras", tmp_path / "out.safetensors", to="torch", live=False)
+
+
+def test_a_dense_that_is_added_to_a_flattened_map_beside_features_is_refused(tmp_path):
+    inputs = keras.Input((4, 5, 3))
+    maps = L.Conv2D(2, 2, name="conv")(inputs)
+    flat = L.Concatenate()([L.GlobalAveragePooling2D()(inputs), L.Flatten()(maps)])
+    trained(inputs, L.Dense(11, name="fc")(L.Add()([flat, L.Dense(27, name="more")(flat)]))).save(
+        tmp_path / "model.keras"
+    )
+    with pytest.raises(LayoutxError, match="the order of the 27 input rows of fc is not known"):
+        lx.convert(tmp_path / "model.keras", tmp_path / "out.safetensors", to="torch", live=False)
