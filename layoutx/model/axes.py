@@ -43,7 +43,8 @@ class State:
     the same axes. `spatial`: it is a map (or sequence) of a convolutional layer. `blocked` names the
     layer through which nothing can be followed (the dims then mean nothing); `doubt` says what a user
     of the axes must be told; `lead`: the layer because of which only the last axis is known. `vector`: the
-    size of the flattened map that entered the blocking layer, which may have passed it on.
+    size of the flattened map that entered the blocking layer, which may have passed it on. `shape`: its lengths as the
+    config says them, where the axes are not known.
     """
 
     last: tuple[Dim, ...] = ()
@@ -53,6 +54,7 @@ class State:
     doubt: str = ""
     lead: str = ""
     vector: int | None = None
+    shape: tuple[int | None, ...] | None = field(default=None, compare=False)
 
 
 @dataclass(slots=True)

@@ -38,7 +38,7 @@ def summed(flow: Flow, node: Node, name: str, states: Sequence[State], labels: S
     if stuck is not None:  # its features are those of any of its operands
         known = (one for s in states if (one := features(s, stuck.blocked)) is not None)
         return [stuck if flow.channels_first else next(known, stuck)]
-    best = _fullest(states)
+    best = _spread(_fullest(states), states)
     for every in zip(*(reversed(s.last) for s in states), strict=False):
         longer = [[x for x in dim if isinstance(x, Cat) or x.size != 1] for dim in every]
         flow.tie({axis for one in longer if len(one) == 1 for axis in one if isinstance(axis, Axis)})
@@ -56,6 +56,23 @@ def _fullest(states: Sequence[State]) -> State:
     return max(full, key=lambda s: sum(1 for d in s.last for a in axes_in(d) if a.size != 1))
 
 
+def _spread(best: State, states: Sequence[State]) -> State:
+    """The axes with those of length one as long as the other operands have them; the features alone, where one hides
+    how long the others are."""
+    longer: dict[Dim, tuple[Dim, Dim]] = {}
+    for at, dim in enumerate(best.last, -len(best.last)):
+        reach = [s for s in states if -at <= len(s.last) and (at == -1 or not s.lead)] if size_of(dim) == 1 else []
+        other = next((s for s in reach if size_of(s.last[at]) != 1), None)
+        if other is not None:
+            longer[dim] = other.last[at], partner(other, other.last[at])
+    last = tuple(longer.get(dim, (dim, dim))[0] for dim in best.last)
+    first = tuple(longer.get(dim, (dim, dim))[1] for dim in best.first)
+    hidden = next((s.lead for s in states if s.lead), "")
+    if hidden and any(size_of(dim) == 1 for dim in last[:-1]):
+        return replace(best, last=last[-1:], first=last[-1:], spatial=False, lead=hidden)
+    return replace(best, last=last, first=first)
+
+
 def _built_alike(states: Sequence[State], best: State) -> bool:
     if all(
         s.last == s.first and not s.lead and all(same_order(d, d) for d in s.last) for s in states
@@ -71,9 +88,10 @@ def _shape_of(state: State) -> list[tuple[int, bool]]:
 
 
 def _broadcasts(state: State, best: State) -> bool:
-    """A map of which some axes have length one, or one of another make but with no product of axes."""
+    """A map of which some axes have length one, or one of another make with one axis at most that is longer."""
+    longer = [dim for dim in state.last if size_of(dim) != 1]
     return all(_single(s, d) for s in (state, best) for d in s.last) and (
-        state.spatial == best.spatial or len(state.last) < 2
+        state.spatial == best.spatial or len(longer) < 2
     )
 
 

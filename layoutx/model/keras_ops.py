@@ -132,23 +132,34 @@ def padded(flow: Flow, node: Node, name: str, states: Sequence[State], labels: S
 
 
 def picked(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
-    """x[:, -1, 2:5]: an axis of which one position is taken goes, one of which some are is another one."""
+    """x[:, -1, 2:5]: an axis of which one position is taken goes, one of which some are is another one.
+
+    x[:, None]: an axis of length one more.
+    """
     key = node.config.get("key")
     keys = list(key) if isinstance(key, (list, tuple)) else [key]
     if len(states) != 1 or states[0].blocked or states[0].lead or key is None:
         return _passed(node, states)
     state = states[0]
     at = next((i for i, one in enumerate(keys) if _class(one) == "__ellipsis__"), len(keys))
-    keys[at : at + 1] = [WHOLE] * (len(state.last) + 2 - len(keys) if at < len(keys) else len(state.last) + 1 - at)
-    known = all(type(one) is int or _class(one) == "__slice__" for one in keys)
-    if not known or len(keys) != len(state.last) + 1 or not _whole(keys[0]):
+    said = sum(one is not None for one in keys) - (at < len(keys))
+    keys[at : at + 1] = [WHOLE] * (len(state.last) + 1 - said)
+    old = [one for one in keys if one is not None]
+    known = all(type(one) is int or _class(one) == "__slice__" for one in old)
+    if not known or len(old) != len(state.last) + 1 or keys[0] is None or not _whole(keys[0]):
         return blocked(node)
-    gone = [dim for dim, one in zip(state.last, keys[1:], strict=True) if type(one) is int]
-    some = [d for d, one in zip(state.last, keys[1:], strict=True) if type(one) is not int and not _whole(one)]
-    if any(len(dim) > 1 or isinstance(dim[0], Cat) for dim in some):  # a piece of a flattened map
-        return blocked(node)
+    gone = [dim for dim, one in zip(state.last, old[1:], strict=True) if type(one) is int]
+    some = [d for d, one in zip(state.last, old[1:], strict=True) if type(one) is not int and not _whole(one)]
+    wider = len(keys) > len(old)
+    if any(len(dim) > 1 or isinstance(dim[0], Cat) for dim in some) or (wider and state.last != state.first):
+        return blocked(node)  # a piece of a flattened map, or one more axis of a map
     cut: dict[Dim, Dim] = {dim: (flow.axis("d", name, None),) for dim in some}
     last, first = (tuple(cut.get(d, d) for d in dims if d not in gone) for dims in (state.last, state.first))
+    if wider:
+        rest = iter(last)
+        last = first = tuple(
+            (flow.axis("d", name, 1),) if one is None else next(rest) for one in keys[1:] if type(one) is not int
+        )
     if not last or len(first) != len(last):
         return blocked(node)
     return [replace(state, last=last, first=first, spatial=state.spatial and len(last) > 1)]

@@ -67,10 +67,13 @@ def _turn_split(flow: Flow, last: Sequence[Dim], first: Sequence[Dim]) -> None:
             )
 
 
-def _parts(state: State, first: bool, rank: int) -> tuple[list[Size], Dim | None]:
-    """Spatial sizes and the channel dim of what comes in."""
+def _parts(flow: Flow, name: str, state: State, first: bool, rank: int) -> tuple[list[Size], Dim | None]:
+    """Spatial sizes and the channel dim of what comes in; of a map that nobody could follow, as its config says."""
     if state.blocked or state.lead or len(state.last) != rank + 1:
-        return [None] * rank, None
+        if state.shape is None or len(state.shape) != rank + 1:
+            return [None] * rank, None
+        said = state.shape[1:] if first else state.shape[:-1]
+        return list(said), (flow.axis("c", name, state.shape[0 if first else -1]),)
     spatial = state.last[1:] if first else state.last[:-1]
     return [size_of(d) for d in spatial], state.last[0 if first else -1]
 
@@ -78,7 +81,7 @@ def _parts(state: State, first: bool, rank: int) -> tuple[list[Size], Dim | None
 def _global(flow: Flow, node: Node, name: str, state: State) -> State:
     first = channels_first(node, flow)
     rank = _rank(node)
-    _, channel = _parts(state, first, rank)
+    _, channel = _parts(flow, name, state, first, rank)
     if channel is None:
         channel = (flow.axis("c", name, None),)
     if not node.config.get("keepdims"):
@@ -101,7 +104,7 @@ def _local(flow: Flow, node: Node, name: str, state: State) -> State:
     first, rank = channels_first(node, flow), _rank(node)
     doubt = state.doubt or _unmapped(flow, node, name, state, rank)
     state = as_map(flow, state, first)
-    sizes, channel = _parts(state, first, rank)
+    sizes, channel = _parts(flow, name, state, first, rank)
     out = [_size(node, i, rank, size) for i, size in enumerate(sizes)]
     spatial: list[Dim] = [(flow.axis(x, name, s),) for x, s in zip(LETTERS[rank], out, strict=True)]
     count = _channels(node, None if channel is None else size_of(channel))
@@ -143,7 +146,7 @@ def _recurrent(flow: Flow, node: Node, name: str, state: State) -> State:
     known = not state.blocked and not state.lead and len(state.last) == rank + 2
     time: Dim = state.last[0] if known else (flow.axis("t", name, None),)
     frame = replace(state, last=state.last[1:]) if known else State(blocked=name)
-    sizes, _ = _parts(frame, first, rank)
+    sizes, _ = _parts(flow, name, frame, first, rank)
     out = [_size(node, i, rank, size) for i, size in enumerate(sizes)]
     spatial: list[Dim] = [(flow.axis(x, name, s),) for x, s in zip(LETTERS[rank], out, strict=True)]
     made = _map(spatial, (flow.axis("c", name, _channels(node, None)),), first)

@@ -68,7 +68,8 @@ def _body(name: str, held: Sequence[Any], entries: Sequence[Entry], calls: Calls
 
     def ref(x: Any) -> Entry:
         found = [names[id(x)], 0, 0] if id(x) in names else _place(x, names, numbers)
-        return {"class_name": "__keras_tensor__", "config": {"keras_history": found}}
+        shape = {} if calls.sized else {"shape": list(x.shape)}  # lengths that were made up are none of the model's
+        return {"class_name": "__keras_tensor__", "config": {"keras_history": found, **shape}}
 
     def wires(one: Any) -> list[Entry]:
         return [_inbound(n, ref) for n in nodes if n.operation is one]

@@ -252,6 +252,8 @@ def live_model(
         "params), a module of nnx, equinox, mlx or paddle",
         do="of flax' TrainState give (module, {'params': state.params, 'batch_stats': state.batch_stats})"
         if hasattr(model, "apply_fn")
+        else "give a model of this layer: x = keras.Input(SHAPE); keras.Model(x, layer(x))"
+        if hasattr(model, "get_weights")
         else "",
     )
 

@@ -144,7 +144,7 @@ def run(flow: Flow, graph: Graph, prefix: str, given: Sequence[Value] | None) ->
                 waiting.append((node, i, call))
                 left += [a.maker for a in args if a is not None]
                 continue
-            known = [a for a in args if a is not None]
+            known = [_with_shape(a, ref) for a, ref in zip(args, call, strict=True) if a is not None]
             if not call and node.name in at and feed is not None:
                 known = [feed[at[node.name]]] if at[node.name] < len(feed) else []
             made = _followed(flow, node, prefix + node.name, known, call)
@@ -160,6 +160,12 @@ def run(flow: Flow, graph: Graph, prefix: str, given: Sequence[Value] | None) ->
         flow.readers.note(ELSE, [v.maker for v in outputs if v is not None])
         note_readers(flow, [v.state for v in outputs if v is not None])
     return [v if v is not None else Value(State(blocked=f'"{graph.name}"')) for v in outputs]
+
+
+def _with_shape(value: Value, ref: Ref) -> Value:
+    """A tensor of which not all axes are known, with its lengths where the config says them."""
+    hidden = value.state.blocked or value.state.lead
+    return replace(value, state=replace(value.state, shape=ref.shape)) if hidden else value
 
 
 def _as_said(flow: Flow, graph: Graph, node: Node, name: str, made: Value) -> Value:

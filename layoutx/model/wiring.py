@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import field
 from typing import Any
 
 from layoutx.frozen import frozen
@@ -13,12 +14,16 @@ ARGUMENTS = {"args", "kwargs"}  # what a call of Keras 3 says
 
 @frozen
 class Ref:
-    """One output of one call of one layer; layer "" is the graph's own input number `tensor`."""
+    """One output of one call of one layer; layer "" is the graph's own input number `tensor`.
+
+    `shape`: its lengths without the batch, where the config says them.
+    """
 
     layer: str
     call: int = 0
     tensor: int = 0
     keyword: str = ""
+    shape: tuple[int | None, ...] | None = field(default=None, compare=False)
 
 
 Calls = tuple[tuple[Ref, ...], ...]
@@ -52,17 +57,24 @@ def _gather(value: Any, keyword: str, found: list[Ref], where: str) -> None:
             _gather(item, keyword, found, where)
     elif isinstance(value, MAPPING):
         if value.get("class_name") == "__keras_tensor__":
-            history = mapping_of(value.get("config")).get("keras_history")
+            config = mapping_of(value.get("config"))
+            history = config.get("keras_history")
             if isinstance(history, list) and len(history) == 3:
                 if not _is_ref(history):
                     raise bad_config(f"The wiring names no output of a layer: {history!r:.200}", where)
-                found.append(Ref(history[0], history[1], history[2], keyword))
+                found.append(Ref(history[0], history[1], history[2], keyword, _shape(config.get("shape"))))
         elif value.keys() == ARGUMENTS:
             _gather(value["args"], "", found, where)
             _gather(value["kwargs"], "", found, where)
         else:
             for key, item in value.items():
                 _gather(item, keyword or str(key), found, where)
+
+
+def _shape(said: Any) -> tuple[int | None, ...] | None:
+    """What a config says of a tensor's shape; None where it says nothing, or nothing that can be one."""
+    plain = isinstance(said, (list, tuple)) and all(n is None or (type(n) is int and n >= 0) for n in said)
+    return tuple(said[1:]) if plain else None
 
 
 def _is_ref(value: list[Any]) -> bool:

@@ -49,6 +49,11 @@ def shaken(model):
     return model
 
 
+def test_a_layer_alone_is_no_model():
+    with pytest.raises(lx.LayoutxError, match=r"a model of this layer: .*keras\.Model\(x, layer\(x\)\)"):
+        lx.port(L.Dense(5), nn.Linear(3, 5))
+
+
 def called(model):
     """The layers that hold weights."""
     return [record for record in live_records(model, lambda form: True).layers if record.tensors]
