@@ -16,6 +16,7 @@ from layoutx.verify.diagnose.numbers import atoms_of, is_float, opened, roles_in
 from layoutx.verify.diagnose.suspect import Edit, Suspect
 
 FEW = 8  # numbers of which nothing can be told by their correlation
+STRAY = 50  # of so many numbers one may be wrong by itself, and the tensor was loaded all the same
 MANY = 64  # numbers whose correlation is not small by chance
 NOISY = 0.6  # mean correlation above which tensors are the source's with noise
 WHOLE = "numbers of the layer"
@@ -152,7 +153,17 @@ def _state(suspect: Suspect, name: str, now: Array, right: Array) -> tuple[str, 
     other = now.size >= FEW and np.ptp(right) > 0 and not _sorted_close(now, right)
     if other and abs(float(np.corrcoef(now.reshape(-1), right.reshape(-1))[0, 1])) < RELATED:
         return ("F14" if bias else "F13"), "holds other numbers than the source: it was not loaded", True
-    return None
+    return _few(now, right)
+
+
+def _few(now: Array, right: Array) -> tuple[str, str, bool] | None:
+    """One number or a few that are not the source's, all the others being just that: changed after they were loaded."""
+    odd = np.argwhere(~np.isclose(now, right, rtol=1e-6, equal_nan=True))
+    if not 0 < len(odd) <= max(1, now.size // STRAY):
+        return None
+    where = ", ".join(map(str, odd[0].tolist()))
+    many = f"{len(odd)} of {now.size} numbers that are not the source's"
+    return "F13", f"holds {many}, the first at [{where}]", True
 
 
 def _sorted_close(now: Array, right: Array) -> bool:

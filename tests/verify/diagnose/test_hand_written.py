@@ -164,3 +164,13 @@ def test_one_projection_of_a_packed_matrix_that_is_transposed(at: tuple[int, ...
     assert best.certain
     exec(best.edits[0].code, {"model": wrong, "torch": torch})
     assert torch.equal(held, right.block.attn.in_proj_weight.data)
+
+
+def test_one_number_that_is_not_the_sources() -> None:
+    wrong, right = Encoder(), Encoder().eval()
+    wrong.load_state_dict(right.state_dict())
+    wrong.block.up.weight.data[5, 3] += 0.5
+    (found,) = diagnose(right, wrong.eval(), IDS.numpy()).layers
+    best = found.explanations[0]
+    assert "weight holds 1 of 204 numbers that are not the source's, the first at [5, 3]" in best.edits[0].what
+    assert best.certain
