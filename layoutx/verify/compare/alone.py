@@ -27,6 +27,7 @@ from layoutx.verify.reference import forward_layer
 
 Layer = Callable[[str, Sequence[Array], Sequence[str]], tuple[Array, ...]]
 OWN_INPUT = "fed the source's own input"
+REFERENCE = "NumPy reference"
 BESIDE_WORDS: Mapping[str, str] = {"h0": "first states", "mask": "mask"}
 SMALL = 1e-6  # of the input: how far it is moved to see how sensitive a layer is
 
@@ -127,7 +128,7 @@ def _found(
     if beside:
         weights = {name: tensor.read() for name, tensor in couple.target.tensors.items()}
         found = forward_layer(couple.target.bound, weights, x, couple.last, dtype="float64")
-        return found, f"{OWN_INPUT} and {' and '.join(beside)}; NumPy reference"
+        return found, f"{OWN_INPUT} and {' and '.join(beside)}; {REFERENCE}"
     if layer is not None and _single(couple):
         try:
             given, keywords = _arguments(couple, x, lead, there, template)
@@ -141,7 +142,7 @@ def _found(
     except Exception as error:  # frameworks raise what they like
         why = why or said(error)
     facts = forward_layer(target.bound, weights, x, last, dtype="float64")
-    return facts, f"{OWN_INPUT}; NumPy reference, since the layer alone was refused: {why}"
+    return facts, f"{OWN_INPUT}; {REFERENCE}, since the layer alone was refused: {why}"
 
 
 def _single(couple: Couple) -> bool:

@@ -16,6 +16,7 @@ from layoutx.verify.compare.limits import FAIL, OK, coarsest, verdict
 from layoutx.verify.compare.named import Named, axis_words
 from layoutx.verify.compare.outputs import alike
 from layoutx.verify.compare.pairs import Couple, Gap
+from layoutx.verify.compare.places import in_both
 from layoutx.verify.compare.windows import bare, border, cropped, padded
 from layoutx.verify.outputs import by_shape
 
@@ -53,6 +54,11 @@ class Link:
     gave: Side | None
     before: tuple[str, ...] | None = None
 
+    @property
+    def agrees(self) -> bool:
+        """Whether the target's own call is given what the source's is, and gives the same."""
+        return all(side is not None and side.verdict == OK for side in (self.given, self.gave))
+
 
 def given(couple: Couple, here: Named, there: Named, dtypes: Sequence[str], tolerance: float = 0.0) -> Side | None:
     """The worst of a layer's inputs in the two runs; a border that one model adds outside the layer does not count."""
@@ -62,7 +68,7 @@ def given(couple: Couple, here: Named, there: Named, dtypes: Sequence[str], tole
         if name in there.inputs and name != MASK:
             right = there.inputs[name]
             if name not in BESIDE:
-                right = in_line(left, right, here.lead, there.lead)
+                left, right = in_both(left, in_line(left, right, here.lead, there.lead), here.lead, there.lead)
                 left, right = (counted({"y": array}, mask)["y"] for array in (left, right))
             sides.append(_side(couple.source.bound, name, *_unframed(couple, left, right), dtypes, tolerance))
     return _worst(sides)
@@ -76,7 +82,9 @@ def gave(couple: Couple, here: Named, there: Named, dtypes: Sequence[str], toler
         expected = {name: array for name, array in expected.items() if name in ("y", "merged")}
     sides = []
     for name, left in expected.items():
-        right = in_line(left, found[name], here.lead, there.lead) if name == "y" else found[name]
+        right = found[name]
+        if name == "y":
+            left, right = in_both(left, in_line(left, right, here.lead, there.lead), here.lead, there.lead)
         right = counted({name: right}, mask)[name]
         sides.append(_side(couple.source.bound, name, left, right, dtypes, tolerance))
     return _worst(sides)

@@ -9,7 +9,7 @@ from layoutx.errors import LayoutxError
 from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.verify.compare import flow
-from layoutx.verify.compare.alone import Trial, by_direction, room_of, trial, with_weights
+from layoutx.verify.compare.alone import REFERENCE, Trial, by_direction, room_of, trial, with_weights
 from layoutx.verify.compare.apart import Apart, apart, where, worst
 from layoutx.verify.compare.calls import call_of, count, position
 from layoutx.verify.compare.held import held, is_bare, is_free
@@ -28,6 +28,7 @@ from layoutx.verify.probe import WINDOWS
 from layoutx.verify.recording import Call
 
 WINDOWED = "one of the two reads windows of a map, the other what was cut out before: they are given other data"
+CALLED = "computed anew from its weights it gives something else: its model's call says more (a mask) than they do"
 COUNTED = "each model counts its positions in its own way: what is looked up is compared, not where"
 
 
@@ -106,6 +107,8 @@ def _call(couple: Couple, runs: Runs, number: int, problem: str) -> Looked:
         return Looked((_by_flow(couple, link, problem, why, number),), link)
     if own.misplaced and link is not None and link.given is not None:
         link = replace(link, given=_misplaced(link.given, own, there))
+    if suspects and REFERENCE in own.how and link is not None and link.agrees:
+        return Looked((_by_flow(couple, link, problem, CALLED, number),), link)
     return Looked(tuple(checks), link, suspects)
 
 
