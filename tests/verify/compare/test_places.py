@@ -92,8 +92,11 @@ def test_of_two_arrays_the_longer_one_is_taken_where_the_shorter_one_is_the_same
     for at in range(STEPS):
         for there, one in (((3,), X[:, at]), ((3, 1), X[:, at])):
             left, right = in_both(whole, one, (3, STEPS), there)
-            assert np.array_equal(left, one) and right is one
+            assert np.array_equal(left, one)
+            assert right is one
         right, left = in_both(X[:, at], whole, (3,), (3, STEPS))
-        assert np.array_equal(left, X[:, at]) and right.shape == left.shape
+        assert np.array_equal(left, X[:, at])
+        assert right.shape == left.shape
     left, right = in_both(whole, X[:, 1] + 1, (3, STEPS), (3,))
-    assert left is whole and right.shape == (3, WIDTH)
+    assert left is whole
+    assert right.shape == (3, WIDTH)
