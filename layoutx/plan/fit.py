@@ -88,7 +88,7 @@ def _best_of(
     best: Plan | None = None
     rank: tuple[int, int, int] | None = None
     failures: list[LayoutxError] = []
-    for candidate in configs(form, config, source.facts, _sized(form, source)):
+    for candidate in configs(form, config, source.facts, sized_of(form, source)):
         try:
             target = _target(source, form, candidate, shapes, refine, instance)
             found = plan(source, target)
@@ -127,7 +127,7 @@ def _held(form: Form) -> frozenset[str]:
     return frozenset(role for spec in form.tensors for case in spec.cases for role in roles_of(case.value))
 
 
-def _sized(form: Form, source: BoundForm) -> dict[str, Any]:
+def sized_of(form: Form, source: BoundForm) -> dict[str, Any]:
     """Config values that are sizes, where tensors depend on them and the source has that axis: proj_size."""
     decisive, known = switches(form), {axis for place in source.places.values() for axis in place.block.strides}
     found = {}
