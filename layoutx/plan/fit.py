@@ -52,7 +52,8 @@ def fit(
     if best is None:
         from layoutx.plan.offer import advised
 
-        raise advised(_nearest(source, form, failures), source, form).at()  # the failure itself is kept
+        nearest = labels_apart(source, form) or _nearest(source, form, failures)
+        raise advised(nearest, source, form).at()  # the failure itself is kept
     return best
 
 
@@ -125,6 +126,26 @@ _roles: Memo[frozenset[str]] = Memo()
 def _held(form: Form) -> frozenset[str]:
     """The roles for which a form has a tensor under any config."""
     return frozenset(role for spec in form.tensors for case in spec.cases for role in roles_of(case.value))
+
+
+def labels_apart(source: BoundForm, form: Form) -> ConversionError | None:
+    """The refusal of a source with one label of an axis that the form has under no config by itself: backward alone."""
+    for axis, own in source.labels.items():
+        every = [case.value for case in form.only.get(axis, ())]
+        if len(own) > 1 or not every or any(set(own) == set(one) for one in every):
+            continue
+        told = next((c.when for c in source.form.only.get(axis, ()) if holds(c.when, source.config)), NOTHING)
+        usual = {key: source.form.config[key] for key in told}
+        said = ", ".join(f"--set LAYER.{key}={str(value).lower()}" for key, value in usual.items())
+        return ConversionError(
+            f"{form.name} cannot hold this {source.form.name}: its {axis} is {own[0]}, and no other",
+            why=f"{form.name} has {', or '.join(' and '.join(one) for one in every)}",
+            do=f"read it the usual way ({said}), and turn the steps of the data round in the target's program, before "
+            "and behind the layer"
+            if usual
+            else "",
+        )
+    return None
 
 
 def sized_of(form: Form, source: BoundForm) -> dict[str, Any]:
