@@ -185,7 +185,7 @@ def report_of(
     made = {*moved.arrays, *moved.written}
     written = {*made, *(name for name, kept in job.tied.items() if kept in made)}
     worst = max((r.exactness(x.plan) for x, r in _results(job, moved)), default=Exactness.MOVES)
-    computed = any(tensor.derived for tensor in job.kept.values())
+    computed = any(tensor.rounded for tensor in job.kept.values())
     worst = Exactness.ROUNDS if moved.rounded or computed else worst
     return Report(
         source=dict(source),

@@ -167,9 +167,9 @@ def because(error: LayoutxError, source: Form, target: Form) -> str:
 
 # what the engine says of one atom or size -> what it means for the pair
 MEANINGS = {
-    r"has nothing for \w+\.backward": "the target also runs backward, the source does not",
+    r"its direction is forward, and no other": "the target also runs backward, the source does not",
     r"has no place for \w+\.backward": "the source also runs backward, the target does not",
-    r"has nothing for \w+\.forward": "the target runs forward, the source runs backward only",
+    r"its direction is backward, and no other": "the target runs forward, the source runs backward only",
     r"has no place for \w+\.forward": "the source runs forward, the target runs backward only",
     r"^(\w+) is \d+, not \d+": r"the target has no size of its own for \1",
     r"^(\w+) is \d+ in the source and \d+ in the target": r"the target has no size of its own for \1",

@@ -25,8 +25,8 @@ def layers_of(whole: Tensor, axis: int) -> list[Tensor]:
         name, part = f"{whole.name}[{before}{index}]", Part(whole, axis, index)
         own = _mapped(whole, name, shape, index) if axis == 0 else None
         if own is None:
-            own = Tensor(name, whole.dtype, shape, partial(_one, read, axis, index), whole.derived)
-        found.append(Tensor(name, own.dtype, shape, own.read, own.derived, own.mapped, part))
+            own = Tensor(name, whole.dtype, shape, partial(_one, read, axis, index))
+        found.append(Tensor(name, own.dtype, shape, own.read, whole.derived, own.mapped, part, whole.intact))
     return found
 
 
@@ -43,7 +43,8 @@ def rows_of(whole: Tensor, axis: int, runs: Sequence[tuple[int, int, int]]) -> l
         shape = (*whole.shape[:axis], groups * (stop - start), *whole.shape[axis + 1 :])
         each = f" of each {whole.shape[axis] // groups}" if groups > 1 else ""
         name = f"{whole.name}[{':, ' * axis}{start}:{stop}{each}]"
-        found.append(Tensor(name, whole.dtype, shape, partial(_run, read, part, shape), whole.derived, part=part))
+        rows = partial(_run, read, part, shape)
+        found.append(Tensor(name, whole.dtype, shape, rows, whole.derived, part=part, intact=whole.intact))
     return found
 
 

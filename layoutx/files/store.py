@@ -18,8 +18,8 @@ from layoutx.frozen import frozen
 class Tensor:
     """One stored tensor: its bytes are read each time `read()` is called, and are never kept.
 
-    `derived` says how its values are computed, where the file does not hold them themselves. `part` says which stored
-    tensor it is one layer of, where that holds many.
+    `derived` says how its values are computed, where the file does not hold them themselves, and `intact` that this
+    only puts numbers elsewhere. `part` says which stored tensor it is one layer of, where that holds many.
     `read()` gives a C-contiguous array of `dtype` and `shape`; it may be a read-only view of a map. Where it is
     `mapped`, it always is one: reading costs no memory, and the tensor can be given to another process.
     """
@@ -31,6 +31,12 @@ class Tensor:
     derived: str = ""
     mapped: bool = field(default=False, compare=False)
     part: Part | None = field(default=None, compare=False)
+    intact: bool = field(default=False, compare=False)
+
+    @property
+    def rounded(self) -> bool:
+        """Whether its values are computed so that the stored numbers cannot be had from them, bit for bit."""
+        return bool(self.derived) and not self.intact
 
     @property
     def size(self) -> int:

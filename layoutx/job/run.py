@@ -165,14 +165,14 @@ def carry(
 
 
 def derived_of(layer: LayerJob) -> dict[str, str]:
-    """Target tensor -> how the source tensor that it is made of was computed."""
+    """Target tensor -> how the source tensor that it is made of was computed, unless that only moved numbers."""
     found: dict[str, str] = {}
-    if not any(tensor.derived for tensor in layer.sources.values()):
+    if not any(tensor.rounded for tensor in layer.sources.values()):
         return found
     for step in layer.plan.steps:
         names = [step.source] if isinstance(step, Copy) else []
         names += [term.source for term in step.terms] if isinstance(step, Add) else []
-        said = [text for name in names if (text := layer.sources[name].derived)]
+        said = [layer.sources[name].derived for name in names if layer.sources[name].rounded]
         if said and isinstance(step, (Copy, Add)):
             found[step.target] = said[0]
     return found

@@ -17,12 +17,14 @@ from layoutx.model.torch_flow import followed, lost
 from layoutx.model.torch_program import Program
 from layoutx.model.torch_trace import traced, unopened
 from layoutx.plan.plan import Array
+from layoutx.spec.registry import registry
 from layoutx.verify.keywords import keywords_for
 from layoutx.verify.made import told_inputs
 from layoutx.verify.made_onnx import onnx_inputs
 from layoutx.verify.models import arrangements
 from layoutx.verify.plain import is_torch
 from layoutx.verify.running.torch_rows import first_rows
+from layoutx.verify.running.whole import first_in
 
 Model = Keyed | ModelRecord
 Tries = Callable[[], Iterator[tuple[Sequence[Array], Sequence[str]]]]  # inputs, and the arguments that they are
@@ -41,13 +43,15 @@ def with_run(
     if not isinstance(model, Keyed) or not is_torch(live) or not hasattr(live, "register_forward_hook"):
         return model
 
+    first = first_in(other.framework, other, registry())
+
     def tries() -> Iterator[tuple[Sequence[Array], Sequence[str]]]:
         made = inputs is None
         named = _probes(other) if made else dict(inputs) if isinstance(inputs, Mapping) else {}
         given = list(map(np.asarray, named.values())) if named else _given(inputs) if not made else []
         keywords = keywords_for(live, tuple(named))
         for names in dict.fromkeys((keywords, ())) if given else ():
-            for turned, *_ in arrangements(given, False, True, mixed=bool(named)):
+            for turned, *_ in arrangements(given, first, True, mixed=bool(named)):
                 yield turned, names
 
     shapes = {name: tensor.shape for name, tensor in model.tensors.items()}

@@ -13,6 +13,9 @@ from layoutx.model.readers import ELSE, Readers
 from layoutx.model.record import LayerRecord, Piece, Refinement, Way
 
 Shape = tuple[int | None, ...] | None
+Dims = tuple[Dim, ...]
+Letters = Mapping[int, str]  # of axes by their numbers
+Told = Refinement | str | None  # a text where it could not be followed
 LETTERS: Mapping[int, str] = {1: "t", 2: "hw", 3: "dhw"}
 KEEPS_LAST = "in a model that keeps channels last"
 
@@ -25,7 +28,7 @@ class Value:
     ended; `of` is the record whose output it is, just as it came.
     """
 
-    dims: tuple[Dim, ...] | None = None
+    dims: Dims | None = None
     makers: tuple[Way, ...] = ()
     lost: str = ""
     of: str = ""
@@ -52,9 +55,7 @@ class Flow:
     splits: dict[int, tuple[Axis, ...]] = field(default_factory=dict)
     cut: dict[int, Axis] = field(default_factory=dict)
     inputs: set[int] = field(default_factory=set)
-    uses: dict[str, dict[str, list[tuple[Value, tuple[Dim, ...], int | None]]]] = field(
-        default_factory=dict
-    )  # by record
+    uses: dict[str, dict[str, list[tuple[Value, Dims, int | None]]]] = field(default_factory=dict)  # by record
     fed: dict[str, list[Way]] = field(default_factory=dict)
     sizes: dict[str, list[Size]] = field(default_factory=dict)
     given: dict[int, int] = field(default_factory=dict)
@@ -67,7 +68,7 @@ class Flow:
         self.count += 1
         return Axis(self.count, letter, origin, size)
 
-    def fresh(self, shape: Shape, origin: str) -> tuple[Dim, ...] | None:
+    def fresh(self, shape: Shape, origin: str) -> Dims | None:
         """New axes of these sizes; None where not even their number is known."""
         if shape is None:
             return None
@@ -225,11 +226,11 @@ def finished(flow: Flow, records: Iterable[LayerRecord]) -> list[LayerRecord]:
     return [_finished(flow, record, letters) for record in records]
 
 
-def _finished(flow: Flow, record: LayerRecord, letters: Mapping[int, str]) -> LayerRecord:
+def _finished(flow: Flow, record: LayerRecord, letters: Letters) -> LayerRecord:
     refine: dict[str, Refinement] = {}
     notes = [record.note] if record.note else []
     for axis, uses in flow.uses.get(record.name, {}).items():
-        found = [_refined(flow, axis, *use) for use in uses]
+        found = [_refined(flow, letters, axis, *use) for use in uses]
         if any(f != found[0] for f in found[1:]):
             found = [f"{axis} axis could not be followed: the layer is used at several places with different inputs"]
         if isinstance(found[0], str):
@@ -242,7 +243,7 @@ def _finished(flow: Flow, record: LayerRecord, letters: Mapping[int, str]) -> La
     return replace(wired, pieces=_pieces(flow, record, letters), alone=flow.readers.alone(record.name))
 
 
-def _pieces(flow: Flow, record: LayerRecord, letters: Mapping[int, str]) -> dict[str, tuple[Piece, ...]]:
+def _pieces(flow: Flow, record: LayerRecord, letters: Letters) -> dict[str, tuple[Piece, ...]]:
     """What each of a record's axes is made of, where every use of the layer agrees; axes of a map by its letters."""
     found: dict[str, list[tuple[Piece, ...]]] = {}
     for axis, uses in flow.uses.get(record.name, {}).items():
@@ -263,19 +264,19 @@ def _letters(flow: Flow) -> dict[int, str]:
     return letters
 
 
-def _lettered(letters: Mapping[int, str], dim: Dim) -> Dim:
+def _lettered(letters: Letters, dim: Dim) -> Dim:
     """The axes of a map under their usual letters."""
     return tuple(replace(x, letter=letters.get(x.id, x.letter)) if isinstance(x, Axis) else x for x in dim)
 
 
-def _refined(flow: Flow, axis: str, value: Value, dims: tuple[Dim, ...], total: int | None) -> Refinement | str | None:
+def _refined(flow: Flow, letters: Letters, axis: str, value: Value, dims: Dims, total: int | None) -> Told:
     if value.dims is None:
         return f"{axis} axis could not be followed through {value.lost or 'the graph'}"
     if len(dims) == 1:
         both = orders(flow, dims[0])
         if isinstance(both, str):
             return f"{axis} axis could not be followed: {both}"
-        use, own = Use((both.last,), (both.first,), total), both.own
+        use, own = Use((_lettered(letters, both.last),), (_lettered(letters, both.first),), total), both.own
     else:
         use, own = _several(flow, dims, total)
     found = refinement(axis, use, {})
@@ -287,7 +288,7 @@ def _refined(flow: Flow, axis: str, value: Value, dims: tuple[Dim, ...], total: 
     return replace(found, own=own, joined=dealt if axis == "out" else "")
 
 
-def _several(flow: Flow, dims: tuple[Dim, ...], total: int | None) -> tuple[Use, str]:
+def _several(flow: Flow, dims: Dims, total: int | None) -> tuple[Use, str]:
     """A norm over several axes: those of a map stand in another order in Keras."""
     axes = [a for d in dims for a in axes_in(d)]
     found = flow.maps.get(_key(axes))

@@ -121,4 +121,5 @@ def _same_rows(const: Const) -> Tensor | None:
         return stored if np.array_equal(np.asarray(stored.read()).reshape(-1), every[0].reshape(-1)) else None
     if stored.shape != every.shape or not np.array_equal(stored.read(), every):
         return None
-    return Tensor(stored.name, stored.dtype, (1, *stored.shape[1:]), lambda: every[:1], "the same for each of a batch")
+    shape, said = (1, *stored.shape[1:]), "the same for each of a batch"
+    return Tensor(stored.name, stored.dtype, shape, lambda: every[:1], said, intact=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -19,6 +20,11 @@ SMALL = 64  # whole numbers that inference may want to see: axes, shapes, bounds
 ROOM = 64 << 20  # bytes that may come of nothing: fills, masks, positions
 COMPUTED = "computed in the graph"
 DOMAINS = ("", "ai.onnx")
+COUNTS = ("Abs", "Add", "Div", "Max", "Min", "Mod", "Mul", "Neg", "Range", "Sub")  # of sizes and places: whole numbers
+MOVES = (  # what puts numbers elsewhere, and makes none
+    *("Concat", "Constant", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape"),
+    *("Shape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+)
 CHANCE = ("RandomNormal", "RandomUniform", "Bernoulli", "Multinomial")  # what begins so is another number every time
 SHRINKS = ("NonZero", "Unique", "Compress")  # never more than they are given, and inference cannot say how much
 
@@ -56,7 +62,8 @@ class Folding:
             return None
         ops = dict.fromkeys(node.op_type for node in nodes if node.op_type not in ("Constant", "Identity"))
         said = f"{COMPUTED} by {', '.join(ops)}" if ops else ""
-        return Tensor(name, *found, lambda: self._read(nodes, leaves, value, name, found), said)
+        read = partial(self._read, nodes, leaves, value, name, found)
+        return Tensor(name, *found, read, said, intact=_intact(nodes, leaves))
 
     def _read(
         self, nodes: list[Any], leaves: Mapping[str, Tensor], value: str, name: str, said: tuple[DType, tuple[int, ...]]
@@ -146,6 +153,26 @@ def _evaluated(nodes: list[Any], leaves: Mapping[str, Tensor], value: str, opset
         made = ReferenceEvaluator(_model([node], inputs, [], outputs, opset)).run(outputs, given)
         held.update(zip(outputs, made, strict=True))
     return settled(np.ascontiguousarray(held[value]).reshape(np.shape(held[value])))
+
+
+def _intact(nodes: list[Any], leaves: Mapping[str, Tensor]) -> bool:
+    """Whether the stored numbers are only put elsewhere: all that is computed are sizes and places."""
+    numbers = {name for name, tensor in leaves.items() if tensor.dtype.kind not in "iu"}
+    for node in nodes:
+        counted = node.op_type in COUNTS and numbers.isdisjoint(node.input)
+        if not counted and node.op_type not in MOVES:
+            return False
+        if not counted and node.op_type != "Shape":
+            numbers.update(node.output if numbers & {*node.input} or _holds_numbers(node) else ())
+    return True
+
+
+def _holds_numbers(node: Any) -> bool:
+    """Whether a node is a Constant of other than whole numbers."""
+    kinds = need_onnx().TensorProto
+    whole = (kinds.INT32, kinds.INT64)
+    said = [a for a in node.attribute if not (a.name.startswith("value_int") or a.t.data_type in whole)]
+    return node.op_type == "Constant" and bool(said)
 
 
 def _harmless(node: Any) -> bool:

@@ -14,7 +14,7 @@ from layoutx.lang.show import show
 from layoutx.lang.tree import Layout, Unit, walk
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import LayerRecord
-from layoutx.plan.fit import VERSION, configs
+from layoutx.plan.fit import VERSION, configs, sized_of
 from layoutx.spec.bind import bind
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.schema import Form
@@ -96,7 +96,7 @@ def _ranked(layer: Layer, form: Form, given: Mapping[str, Any]) -> Iterator[Mapp
     """Configs; each with every number of spatial axes where only the stored dimensions tell it (haiku's norms)."""
     spatial = any(axis in layer.bound.sizes for names in layer.bound.kind.spread.values() for axis in names)
     open_ = not spatial and form.config.get("rank", 0) is None and _has_units(form)
-    for config in configs(form, given, layer.bound.facts):
+    for config in configs(form, given, layer.bound.facts, sized_of(form, layer.bound)):
         yield from ({**config, "rank": rank} for rank in range(MOST_RANK + 1)) if open_ else (config,)
 
 

@@ -16,6 +16,7 @@ from layoutx.model.paths import places
 from layoutx.model.places import Candidate, plain
 from layoutx.model.said import PARTS, pair_option
 from layoutx.model.storing import Layer, Stored, stored
+from layoutx.plan.fit import labels_apart
 from layoutx.plan.naming import dim_name
 from layoutx.plan.offer import module_for, offer
 from layoutx.plan.words import described
@@ -157,6 +158,9 @@ def homeless(
         why = "; ".join(filter(None, [f"there is no module {only}", near(only, modules)]))
         do = f"correct the place: --pair {layer.record.name}={only}"
         return MatchError(f"{_told(layer)} has no place {only}", where=own, why=why, do=do)
+    apart = [found for form in forms if (found := labels_apart(bound, form)) is not None]
+    if apart and len(apart) == len(forms):
+        return MatchError(apart[0].what, where=own, why=apart[0].why, do=apart[0].do)
     place = f"no place in the {keyed.framework} model" if only is None else f"{only} of the {keyed.framework} model"
     return MatchError(
         f"{place} {'fits' if only is None else 'does not fit'} {_told(layer)}",

@@ -52,7 +52,8 @@ def fit(
     if best is None:
         from layoutx.plan.offer import advised
 
-        raise advised(_nearest(source, form, failures), source, form).at()  # the failure itself is kept
+        nearest = labels_apart(source, form) or _nearest(source, form, failures)
+        raise advised(nearest, source, form).at()  # the failure itself is kept
     return best
 
 
@@ -88,7 +89,7 @@ def _best_of(
     best: Plan | None = None
     rank: tuple[int, int, int] | None = None
     failures: list[LayoutxError] = []
-    for candidate in configs(form, config, source.facts, _sized(form, source)):
+    for candidate in configs(form, config, source.facts, sized_of(form, source)):
         try:
             target = _target(source, form, candidate, shapes, refine, instance)
             found = plan(source, target)
@@ -127,7 +128,27 @@ def _held(form: Form) -> frozenset[str]:
     return frozenset(role for spec in form.tensors for case in spec.cases for role in roles_of(case.value))
 
 
-def _sized(form: Form, source: BoundForm) -> dict[str, Any]:
+def labels_apart(source: BoundForm, form: Form) -> ConversionError | None:
+    """The refusal of a source with one label of an axis that the form has under no config by itself: backward alone."""
+    for axis, own in source.labels.items():
+        every = [case.value for case in form.only.get(axis, ())]
+        if len(own) > 1 or not every or any(set(own) == set(one) for one in every):
+            continue
+        told = next((c.when for c in source.form.only.get(axis, ()) if holds(c.when, source.config)), NOTHING)
+        usual = {key: source.form.config[key] for key in told}
+        said = ", ".join(f"--set LAYER.{key}={str(value).lower()}" for key, value in usual.items())
+        return ConversionError(
+            f"{form.name} cannot hold this {source.form.name}: its {axis} is {own[0]}, and no other",
+            why=f"{form.name} has {', or '.join(' and '.join(one) for one in every)}",
+            do=f"read it the usual way ({said}), and turn the steps of the data round in the target's program, before "
+            "and behind the layer"
+            if usual
+            else "",
+        )
+    return None
+
+
+def sized_of(form: Form, source: BoundForm) -> dict[str, Any]:
     """Config values that are sizes, where tensors depend on them and the source has that axis: proj_size."""
     decisive, known = switches(form), {axis for place in source.places.values() for axis in place.block.strides}
     found = {}

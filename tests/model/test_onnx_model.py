@@ -357,7 +357,9 @@ def test_a_vector_that_becomes_a_map(tmp_path: Path, last: bool) -> None:
     shape = np.array([-1, 3, 5, 7] if last else [-1, 7, 3, 5])
     found = layers(tmp_path, nodes, ["n", 2], D=(2, 105), b=(105,), U=(7, 2, 3, 3), s=shape)
     assert flattened(found[0], "output")[2] == ("last" if last else "")
-    assert sorted(found[0].refine["output"].sizes.values()) == [3, 5, 7]
+    made = found[0].refine["output"]  # each axis under its own letter, in the order of the file
+    assert dict(made.sizes) == ({"h": 3, "w": 5, "c": 7} if last else {"c": 7, "h": 3, "w": 5})
+    assert (made.last, made.first) == ("(h w c)", "(c h w)")
     assert found[1].inputs == ("dense",)
 
 

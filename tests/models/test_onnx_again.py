@@ -135,6 +135,14 @@ def test_a_group_norm_of_one_channel(tmp_path: Path) -> None:
     np.testing.assert_allclose(other(x).detach(), wanted, atol=1e-6)
 
 
+def test_the_rows_of_a_flattened_image_of_one_channel_stay(tmp_path: Path) -> None:
+    """A run on the image with its axes turned came first, in which columns lay before rows: wrong in silence."""
+    x, module = torch.randn(2, 1, 5, 7), nn.Sequential(nn.Flatten(), nn.Linear(35, 3))
+    path = exported(nn.Sequential(nn.Flatten(), nn.Linear(35, 3)), tmp_path / "model.onnx", x)
+    convert(module, tmp_path / "out.onnx", to="onnx", like=path)
+    np.testing.assert_allclose(run(tmp_path / "out.onnx", x), module(x).detach(), atol=1e-6)
+
+
 class Scaled(nn.Module):
     """One learned number behind a norm of several channels is no weight of the norm."""
 

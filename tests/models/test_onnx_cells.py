@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from onnx_runs import run
 
 from layoutx.convert import convert
 from layoutx.errors import LayoutxError
+from layoutx.port import port
 
 onnx = pytest.importorskip("onnx", reason="ONNX files need the onnx package")
 pytestmark = pytest.mark.models
@@ -26,7 +29,8 @@ def written(path: Path, op: str, lengths: bool = False, **options: Any) -> Path:
     node = onnx.helper.make_node(op, ["x", "W", "R", "", "lengths"][: 5 if lengths else 3], ["y"], **options)
     ends = [onnx.helper.make_tensor_value_info("x", 1, [7, 2, SIZE]), onnx.helper.make_tensor_value_info("y", 1, None)]
     graph = onnx.helper.make_graph([node], "g", ends[:1], ends[1:], stored)
-    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 14)]), path)
+    opsets = [onnx.helper.make_opsetid("", 14)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8), path)
     return path
 
 
@@ -43,3 +47,30 @@ def written(path: Path, op: str, lengths: bool = False, **options: Any) -> Path:
 def test_an_option_without_a_counterpart(op: str, options: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(LayoutxError, match=said):
         convert(written(tmp_path / "model.onnx", op, hidden_size=HIDDEN, **options), to="torch")
+
+
+class Turned(torch.nn.Module):
+    """A recurrent layer that is given its steps back to front, as the `reverse` of ONNX reads them."""
+
+    def __init__(self, op: str) -> None:
+        super().__init__()
+        self.rnn = getattr(torch.nn, op)(SIZE, HIDDEN)
+
+    def forward(self, x: Any) -> Any:
+        return self.rnn(x.flip(0))[0].flip(0)[:, None]
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU"])
+def test_a_layer_that_reads_backwards_alone(op: str, tmp_path: Path) -> None:
+    """The refusal names the direction, not eight tensors without a source; what it says to do is what helps."""
+    reset = {"linear_before_reset": 1} if op == "GRU" else {}
+    path = written(tmp_path / "model.onnx", op, hidden_size=HIDDEN, direction="reverse", **reset)
+    said = f"torch.{op} cannot hold this onnx.{op}: its direction is backward, and no other"
+    for call in (lambda: convert(path, to="torch"), lambda: port(path, Turned(op))):
+        with pytest.raises(LayoutxError, match=said) as error:
+            call()
+        assert "--set LAYER.direction=forward" in error.value.do
+    x, target = np.random.default_rng(5).normal(size=(7, 2, SIZE)).astype("float32"), Turned(op).eval()
+    port(path, target, x, values={"direction": "forward"})
+    with torch.no_grad():
+        np.testing.assert_allclose(target(torch.tensor(x)), run(path, x), atol=1e-6)

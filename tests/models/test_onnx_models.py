@@ -114,7 +114,8 @@ def test_torch_exports_become_the_state_dict_again(name: str, exporter: str, tmp
     path = exported(module, x, tmp_path / "m.onnx", exporter == "dynamo", **more)
     report = convert(path, tmp_path / "out.safetensors", to="torch")
     computed = exporter == "unfolded" and name in ("words", "digits")
-    assert ("computed" in report.round_trip) is computed
+    assert report.exactness != "rounds"  # what the graph computes only moves numbers
+    assert "computed" not in report.round_trip
     assert ("computed in the graph by Unsqueeze" in report.text(200)) is computed
     found = open_store(tmp_path / "out.safetensors").tensors
     for key, value in module.state_dict().items():

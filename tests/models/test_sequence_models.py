@@ -253,3 +253,24 @@ def test_inputs_with_time_before_batch_are_said_first() -> None:
     lx.port(source, target, compare=False)
     found = lx.validate(source, target, [RNG.normal(size=(4, 6, 7))])
     assert "time before batch" in " ".join(str(found).split("\n\n")[0].split())
+
+
+class Projected(nn.Module):
+    """An LSTM whose hidden states are projected; what comes out of it is read by a Linear."""
+
+    def __init__(self, hidden: int, proj: int) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(3, hidden, num_layers=2, proj_size=proj, bidirectional=True)
+        self.head = nn.Linear(2 * (proj or hidden), 2)
+
+    def forward(self, x: Any) -> Any:
+        return self.head(self.rnn(x)[0])
+
+
+def test_a_projected_lstm_has_a_place() -> None:
+    source, target, x = Projected(7, 5), Projected(7, 5), torch.tensor(RNG.normal(size=(11, 2, 3)).astype("float32"))
+    lx.port(source, target)
+    with torch.no_grad():
+        np.testing.assert_array_equal(target(x).numpy(), source(x).numpy())
+    with pytest.raises(LayoutxError, match="no place in the torch model fits rnn"):
+        lx.port(source, Projected(7, 0), skip=["head"])  # without the projection it is another function
