@@ -86,10 +86,12 @@ __all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'layoutx' has no attribute {name!r}")
     from importlib import import_module
 
+    if name == "errors":  # lx.errors.MatchError, before a call has imported it
+        return import_module("layoutx.errors")
+    if name not in _HOME:
+        raise AttributeError(f"module 'layoutx' has no attribute {name!r}")
     found = getattr(import_module(_HOME[name]), name)
     globals()[name] = found
     return found

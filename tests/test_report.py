@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +79,13 @@ def test_the_certificate_is_the_same_each_time(tmp_path: Path) -> None:
     assert first["forward"]["method"] == "NumPy reference"
     assert set(first["witness"]) == {"source", "target"}
     assert found["overall"]["exactness"] == "fills"
+
+
+def test_the_command_that_checks_the_file_can_be_copied(tmp_path: Path) -> None:
+    out = tmp_path / "my models" / "a.safetensors"
+    out.parent.mkdir()
+    said = " ".join(str(lx.convert(DIGITS, out, to="torch", live=False, verify="none")).split())
+    assert shlex.split(re.findall(r"\((layoutx verify .*)\)", said)[0]) == ["layoutx", "verify", str(out)]
 
 
 def test_json_holds_it_all(report: lx.Report) -> None:
@@ -152,6 +163,11 @@ def test_public_names_are_listed_and_load() -> None:
         assert getattr(lx, name) is not None
     with pytest.raises(AttributeError):
         _ = lx.no_such_name  # type: ignore[attr-defined]
+
+
+def test_errors_are_caught_by_name_before_any_call() -> None:
+    code = "import layoutx as lx; assert issubclass(lx.errors.MatchError, lx.LayoutxError)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_public_functions_are_not_hidden_by_modules() -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from layoutx.show.alike_text import exchange_text, given_text, placed_text
@@ -244,7 +245,7 @@ def _summary(report: Report) -> Iterator[str]:
     yield from recognised(report)
     end = [f"{report.seconds:.2f} s."] if report.seconds is not None else []
     if report.output and report.certified:
-        end.append(f"Certificate in the file's metadata (layoutx verify {clean(Path(report.output).name)}).")
+        end.append(f"Certificate in the file's metadata (layoutx verify {quote(clean(report.output))}).")
     if end:
         yield " ".join(end)
     if report.sha256:
