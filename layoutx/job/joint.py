@@ -18,7 +18,7 @@ from layoutx.model.followed import unfollowed
 from layoutx.model.in_parts import settled
 from layoutx.model.keyed import Keyed, keyed_view
 from layoutx.model.load import with_forms
-from layoutx.model.loose import numbered
+from layoutx.model.loose import matrixed, numbered
 from layoutx.model.match import Matching, Pair, matched
 from layoutx.model.matching.evidence import place_name
 from layoutx.model.matching.made import orders_of
@@ -133,8 +133,9 @@ class _Sides:
 
 
 def _joint(sides: _Sides, wires: Wires | None, keyed: Keyed | None = None) -> Joint:
-    model, registry, options = sides.model, sides.registry, sides.options
+    registry, options = sides.registry, sides.options
     keyed = sides.keyed if keyed is None else keyed
+    model = matrixed(sides.model, keyed, registry, options.keeps)
     records, skipped = chosen(model, options, keyed.tensors)
     layers: list[Layer] = []
     lost: dict[str, str] = {}

@@ -22,7 +22,7 @@ from layoutx.model.constants import untrained
 from layoutx.model.fused import unfused
 from layoutx.model.keyed import Keyed, keyed_view
 from layoutx.model.load import with_forms
-from layoutx.model.loose import numbered
+from layoutx.model.loose import matrixed, numbered
 from layoutx.model.match import Pair, pair
 from layoutx.model.matching.made import orders_of
 from layoutx.model.matching.wiring import wires_of
@@ -80,16 +80,16 @@ def _plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registr
     if isinstance(source, ModelRecord):
         source = _told_by(source, keyed_view(source), target, registry, options)
         if isinstance(target, Keyed):
-            return plan_into_keyed(source, target, registry, options)
+            return plan_into_keyed(matrixed(source, target, registry, options.keeps), target, registry, options)
         if "onnx" in (source.framework, target.framework):
             return plan_onnx(source, target, registry, options)
         return plan_between(source, target, registry, options)
     if isinstance(target, ModelRecord):
-        return plan_from_keyed(source, target, registry, options)
+        return plan_from_keyed(source, matrixed(target, source, registry, options.keeps), registry, options)
     if source.tied and len(source.tied) == len(target.tied):  # the target's are written once too
         source = source.distinct()
     model = _told_by(records_of(source, registry, options), source, target, registry, options)
-    return plan_into_keyed(model, target, registry, options)
+    return plan_into_keyed(matrixed(model, target, registry, options.keeps), target, registry, options)
 
 
 def _told_by(
