@@ -36,12 +36,17 @@ def dense_apart(model: ModelRecord, values: Mapping[str, Any]) -> ModelRecord:
     if not found:
         return model
     layers = [part for one in model.layers for part in (found.get(one.name) or [reading(one, found)])]
+    return stored_apart(replace(model, layers=tuple(layers)))
+
+
+def stored_apart(model: ModelRecord) -> ModelRecord:
+    """The model whose store has, in the place of a tensor of which layers hold parts, these."""
     own: dict[str, list[Tensor]] = {}
-    for tensor in (t for parts in found.values() for part in parts for t in part.tensors.values()):
-        assert tensor.part is not None
-        own.setdefault(tensor.part.whole.name, []).append(tensor)
+    for tensor in (tensor for one in model.layers for tensor in one.tensors.values()):
+        if tensor.part is not None:
+            own.setdefault(tensor.part.whole.name, []).append(tensor)
     tensors = {t.name: t for name, one in model.store.tensors.items() for t in own.get(name, [one])}
-    return replace(model, layers=tuple(layers), store=replace(model.store, tensors=tensors))
+    return replace(model, store=replace(model.store, tensors=tensors))
 
 
 def _parts(record: LayerRecord, text: Any) -> list[LayerRecord]:

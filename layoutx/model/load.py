@@ -199,7 +199,7 @@ def template_of(
     if isinstance(like, (str, Path)):
         store = open_store(like)
         if says_itself(store):
-            return model_of(store, registry, forms)
+            return dense_apart(model_of(store, registry, forms), values)
         if store.format == "pt2":
             return keyed_of(store, to, registry)
         return unstacked(said_apart(aside(keyed_store(store, to), registry), values), registry, values)

@@ -93,8 +93,8 @@ def matrixed(
     maps = any("onv" in one.form for one in model.layers)
     found: dict[str, list[LayerRecord]] = {}
     for one in model.layers:
-        if one.tensors and not one.form and _own(one, model.framework, registry):
-            parts = [_free(one, short, model.framework) for short in one.tensors]
+        if one.tensors and not one.form and of_ones_own(one, model.framework, registry):
+            parts = [free(one, short, model.framework) for short in one.tensors]
             parts = parts if all(keeps(part.name) for part in parts) else _refined(one, parts, maps)
             if parts and all(part.form for part in parts):
                 found[one.name] = parts
@@ -138,14 +138,14 @@ def reading(record: LayerRecord, found: Mapping[str, Sequence[LayerRecord]]) -> 
     return replace(record, inputs=inputs, ways=tuple(ways), alone="" if record.alone in found else record.alone)
 
 
-def _own(record: LayerRecord, framework: str, registry: Registry) -> bool:
+def of_ones_own(record: LayerRecord, framework: str, registry: Registry) -> bool:
     """Whether a class of the user's own holds these, and not one that could not be told."""
     if framework == "keras":
         return bool(record.class_name) and f"keras.{record.class_name}" not in registry.forms
     return record.note.startswith(NO_FORM)
 
 
-def _free(record: LayerRecord, short: str, framework: str) -> LayerRecord:
+def free(record: LayerRecord, short: str, framework: str) -> LayerRecord:
     """One of a layer's tensors as a record of its own; without a form where it may not be one."""
     whole = record.class_name == VARIABLE or record.name.rpartition(".")[2] == short
     name = record.name if whole else f"{record.name}{'/' if framework == 'keras' else '.'}{short}".lstrip("./")

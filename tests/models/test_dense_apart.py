@@ -107,3 +107,19 @@ def test_words_that_fit_nothing_are_refused() -> None:
         lx.port(network(), Net(), values={"attend/wkv.parts": "query 7, key 7"})
     with pytest.raises(UsageError, match="21 rows, which 12 do not divide"):
         lx.port(network(), Net(), values={"attend/qkv.parts": "query 7, key 5"})
+
+
+def test_a_keras_file_is_written_with_the_parts_together(tmp_path: Any) -> None:
+    from safetensors.torch import save_file
+
+    data = keras.Input((LONG, WIDTH))
+    qkv = L.Dense(3 * SIZE, name="qkv")(L.Dense(WIDTH, activation="relu", name="first")(data))
+    q, k, v = ops.split(qkv, 3, axis=-1)
+    made = ops.softmax(q @ ops.transpose(k, (0, 2, 1))) @ v
+    model, module = keras.Model(data, L.Dense(OUTPUTS, name="last")(made)), Net()
+    model.save(tmp_path / "like.keras")
+    save_file(module.state_dict(), tmp_path / "net.safetensors")
+    out, like = tmp_path / "out.keras", tmp_path / "like.keras"
+    said = {"qkv.parts": f"query {SIZE}, key {SIZE}, value {SIZE}"}
+    lx.convert(tmp_path / "net.safetensors", out, to="keras", like=like, values=said, keep_order=True)
+    same(keras.models.load_model(out), module)

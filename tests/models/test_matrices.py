@@ -286,3 +286,59 @@ def test_flax_parameters_into_torch_and_back() -> None:
         np.testing.assert_allclose(
             found[0].apply(found[1], x), other(torch.from_numpy(x)).numpy(), rtol=1e-4, atol=1e-5
         )
+
+
+class Stacked(L.Layer):
+    """Experts of two layers each, one tensor a layer."""
+
+    def __init__(self, bias: bool, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.bias = bias
+
+    def build(self, shape: Any) -> None:
+        self.router = self.add_weight(shape=(INPUTS, EXPERTS), name="router")
+        self.w1 = self.add_weight(shape=(EXPERTS, INPUTS, WIDTH), name="w1")
+        self.w2 = self.add_weight(shape=(EXPERTS, WIDTH, OUTPUTS), name="w2")
+        if self.bias:
+            self.b1 = self.add_weight(shape=(EXPERTS, WIDTH), name="b1")
+            self.b2 = self.add_weight(shape=(EXPERTS, OUTPUTS), name="b2")
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        y = ops.einsum("bi,eih->beh", x, self.w1)
+        y = ops.einsum("beh,eho->beo", ops.relu(y + self.b1 if self.bias else y), self.w2)
+        return ops.sum((y + self.b2 if self.bias else y) * ops.softmax(x @ self.router)[..., None], 1)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "bias": self.bias}
+
+
+class Listed(nn.Module):
+    def __init__(self, bias: bool) -> None:
+        super().__init__()
+        self.gate = nn.Linear(INPUTS, EXPERTS, bias=False)
+        layers = [(nn.Linear(INPUTS, WIDTH, bias), nn.ReLU(), nn.Linear(WIDTH, OUTPUTS, bias)) for _ in range(EXPERTS)]
+        self.experts = nn.ModuleList([nn.Sequential(*one) for one in layers])
+
+    def forward(self, x: Any) -> Any:
+        share = self.gate(x).softmax(-1)[..., None]
+        return (torch.stack([expert(x) for expert in self.experts], 1) * share).sum(1)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_stacked_experts_are_a_list_of_modules_elsewhere(bias: bool, tmp_path: Any) -> None:
+    from safetensors.torch import save_file
+
+    data = keras.Input((INPUTS,))
+    model, module = seeded(keras.Model(data, Stacked(bias, name="moe")(data))), Listed(bias)
+    assert lx.port(model, module).end_to_end.agrees
+    same(model, module, rows(SAMPLES, INPUTS))
+    other = Listed(bias)
+    assert lx.port(other, model).end_to_end.agrees
+    same(model, other, rows(SAMPLES, INPUTS))
+    third = Listed(bias)
+    save_file(third.state_dict(), tmp_path / "list.safetensors")
+    model.save(tmp_path / "like.keras")
+    lx.convert(tmp_path / "list.safetensors", tmp_path / "out.keras", to="keras", like=tmp_path / "like.keras")
+    again = keras.models.load_model(tmp_path / "out.keras", custom_objects={"Stacked": Stacked})
+    same(again, third, rows(SAMPLES, INPUTS))
