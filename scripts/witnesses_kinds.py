@@ -139,6 +139,7 @@ def gates_and_tables() -> Iterator[Plan]:
         many = 1 if "row" in more else 11
         yield Plan("keras.PositionEmbedding", config, {"x": (5,)}, {"embeddings": shape}, vocab=many)
     yield from scales()
+    yield from matrices()
     for mode in ("mean", "sum", "max"):
         config = {"num_embeddings": 11, "embedding_dim": 3, "mode": mode}
         yield Plan("torch.EmbeddingBag", config, {"x": (5,)}, vocab=11)
@@ -166,6 +167,25 @@ def scales() -> Iterator[Plan]:
             yield Plan(form, config, {"x": x}, {"": shape})
         for version in (3, 2):
             yield Plan("keras.Number", {**config, "version": version}, {"x": x}, {"number": shape})
+
+
+def matrices() -> Iterator[Plan]:
+    """Bare matrices, one and several side by side, as they are and turned over; a Linear read as one."""
+    for rank in (2, 3, 4):
+        outer, stack = (7 if rank == 4 else 1), (3 if rank > 2 else 1)
+        many, x = (7, 3)[4 - rank :], (2, outer, stack, 5)
+        for turned in (False, True):
+            config = {"rank": rank, "turned": turned}
+            shape = (*many, *((11, 5) if turned else (5, 11)))
+            for form in ("torch.Matrices", "flax.Matrices", "nnx.Matrices"):
+                yield Plan(form, config, {"x": x}, {"": shape})
+        for version in (3, 2):
+            yield Plan("keras.Matrices", {"rank": rank, "version": version}, {"x": x}, {"matrix": (*many, 5, 11)})
+    for form in ("torch.Matrix", "flax.Matrix", "nnx.Matrix"):
+        yield Plan(form, {}, {"x": (2, 5)}, {"": (5, 11)})
+        yield Plan(form, {"turned": True}, {"x": (2, 5)}, {"": (11, 5)})
+    sizes = {"in_features": 5, "out_features": 11, "bias": False}
+    yield Plan("torch.Linear.Matrices", sizes, {"x": (2, 1, 1, 5)}, {"weight": (11, 5)})
 
 
 def torch_and_onnx() -> Iterator[Plan]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -128,6 +129,8 @@ def deliver(
     """
     level = level_of(how.verify, job)
     template = target.store if isinstance(target, ModelRecord) else None
+    if template is not None and job.stacked:  # a file is written in tensors, of which layers may be parts
+        template = replace(template, tensors={t.name: t for t in whole_of(template.tensors.values())})
     if output is not None:
         _check_format(output, template, how, bool(job.stacked))
     output = None if how.dry else output

@@ -16,6 +16,7 @@ from layoutx.frozen import frozen
 from layoutx.model.bindings import bind_record
 from layoutx.model.followed import unfollowed
 from layoutx.model.keras import NOT_KERAS
+from layoutx.model.keras_uses import UNFOLLOWED
 from layoutx.model.mapfile import MapFile, read_map
 from layoutx.model.record import UNTRAINED, LayerRecord, ModelRecord
 from layoutx.model.said import STACKED
@@ -223,18 +224,23 @@ LIVE = (
 )
 
 
+KEPT = "say that what it is given keeps its order, so that its weights are moved as they are (--keep-order '{}/*'), "
+
+
 def _unformed(record: LayerRecord) -> ConversionError:
     """A live model tells what a Keras file does not: the classes of layers in others, whose variables it numbers."""
     tensors = ", ".join(f"{n} {t.shape}" for n, t in record.tensors.items())
     held = record.note.endswith(NOT_KERAS) and any("/" in name for name in record.tensors)  # layers of its own
     numbered = not record.class_name and all(name.rpartition("/")[2].isdigit() for name in record.tensors)
+    loose = bool(record.refine) or UNFOLLOWED in record.note  # the order of what it is given
     what = f"layer {record.name}: layoutx has no form for the class {record.class_name or 'unknown'}"
+    kept = KEPT.format(record.name) if loose and not held else ""
     if "quantised" in record.note:
         do = f"give the model as it was before it was quantised, or leave the layer out (--skip {record.name})"
     else:
         do = (
             f"{LIVE if held or numbered else ''}name its form (--form {record.name}=FORM), leave it out "
-            f"(--skip {record.name}), or add a spec (docs/writing-a-spec.md)"
+            f"(--skip {record.name}), {kept}or add a spec (docs/writing-a-spec.md)"
         )
     return ConversionError(what, where=f"tensors: {tensors}", why=record.note, do=do)
 

@@ -14,11 +14,12 @@ from layoutx.job.joined import Joined, Joint, Side, spare_of
 from layoutx.job.mapped import with_pairs
 from layoutx.model.bindings import refine_of
 from layoutx.model.constants import all_constant, untrained
+from layoutx.model.experts import experts_apart
 from layoutx.model.followed import unfollowed
 from layoutx.model.in_parts import settled
 from layoutx.model.keyed import Keyed, keyed_view
 from layoutx.model.load import with_forms
-from layoutx.model.loose import numbered
+from layoutx.model.loose import matrixed, numbered
 from layoutx.model.match import Matching, Pair, matched
 from layoutx.model.matching.evidence import place_name
 from layoutx.model.matching.made import orders_of
@@ -133,8 +134,9 @@ class _Sides:
 
 
 def _joint(sides: _Sides, wires: Wires | None, keyed: Keyed | None = None) -> Joint:
-    model, registry, options = sides.model, sides.registry, sides.options
+    registry, options = sides.registry, sides.options
     keyed = sides.keyed if keyed is None else keyed
+    model = loosened(sides.model, keyed, registry, options)
     records, skipped = chosen(model, options, keyed.tensors)
     layers: list[Layer] = []
     lost: dict[str, str] = {}
@@ -180,6 +182,11 @@ def _joint(sides: _Sides, wires: Wires | None, keyed: Keyed | None = None) -> Jo
     unused = {name: why for name, why in unused.items() if name not in spare and name not in consts}
     made = untrained({t.name: t for name in free for t in by_name[name].record.tensors.values()})
     return Joint(tuple(pairs), open_, lost, unused, skipped, {**model.leftover, **made}, spare=consts)
+
+
+def loosened(model: ModelRecord, keyed: Keyed, registry: Registry, options: Options) -> ModelRecord:
+    """The model with what no form is known for as layers and matrices of which the other model has the like."""
+    return matrixed(experts_apart(model, keyed, registry), keyed, registry, options.keeps)
 
 
 def _line(error: LayoutxError) -> str:

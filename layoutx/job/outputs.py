@@ -30,7 +30,8 @@ def arrays_of(moved: Moved, job: Job, target: Keyed | ModelRecord | None, option
         order = dict.fromkeys((*(t.name for t in own), *arrays))
         arrays = together({name: arrays[name] for name in order if name in arrays}, job.stacked)
     if isinstance(target, ModelRecord):
-        arrays = in_dtypes(arrays, job, moved, target.store.tensors, options)
+        wanted = {**target.store.tensors, **{name: part.whole for name, part in job.stacked.items()}}
+        arrays = together(in_dtypes(arrays, job, moved, wanted, options), job.stacked)
         arrays = _completed(arrays, job, target, options)
     return arrays
 
@@ -63,7 +64,7 @@ def _completed(arrays: Arrays, job: Job, target: ModelRecord, options: Options) 
     onnx = target.framework == "onnx"
     chosen = onnx and bool(options.skip or options.only)  # it keeps what the user left out
     for name in names_of(target.store, arrays) if onnx else weights_of(target.store):
-        if name in arrays:
+        if name in arrays or name in job.stacked:
             continue
         owner = next((r for r in target.layers if any(t.name == name for t in r.tensors.values())), None)
         if owner is not None and owner.form and owner.name not in job.skipped and not chosen:

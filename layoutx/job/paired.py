@@ -11,7 +11,7 @@ from layoutx.job.absorbed import absorbed
 from layoutx.job.agreed import agreed, refine_of_goal
 from layoutx.job.jobs import Job, LayerJob, Options, covers, job_of, layers_for
 from layoutx.job.joined import Joined
-from layoutx.job.joint import joint, oriented, records_of, tells_more
+from layoutx.job.joint import joint, loosened, oriented, records_of, tells_more
 from layoutx.job.mapped import check_open, with_pairs
 from layoutx.job.onnx_norms import with_norms_folded
 from layoutx.job.onnx_unfolded import allowed, with_norms_made
@@ -71,7 +71,7 @@ def _planned(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registry:
         check_unrolled(source, target, registry)
         source = with_norms_made(with_norms_folded(source, target, registry, options), target, registry, options)
     job = owned(allowed(_plan_pair(source, target, registry, options)), target)
-    return replace(absorbed(job, source, target, options), stacked=parts_of(target))
+    return replace(absorbed(job, source, target, options), stacked={**parts_of(target), **job.stacked})
 
 
 def _plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registry: Registry, options: Options) -> Job:
@@ -80,16 +80,16 @@ def _plan_pair(source: Keyed | ModelRecord, target: Keyed | ModelRecord, registr
     if isinstance(source, ModelRecord):
         source = _told_by(source, keyed_view(source), target, registry, options)
         if isinstance(target, Keyed):
-            return plan_into_keyed(source, target, registry, options)
+            return plan_into_keyed(loosened(source, target, registry, options), target, registry, options)
         if "onnx" in (source.framework, target.framework):
             return plan_onnx(source, target, registry, options)
         return plan_between(source, target, registry, options)
     if isinstance(target, ModelRecord):
-        return plan_from_keyed(source, target, registry, options)
+        return plan_from_keyed(source, loosened(target, source, registry, options), registry, options)
     if source.tied and len(source.tied) == len(target.tied):  # the target's are written once too
         source = source.distinct()
     model = _told_by(records_of(source, registry, options), source, target, registry, options)
-    return plan_into_keyed(model, target, registry, options)
+    return plan_into_keyed(loosened(model, target, registry, options), target, registry, options)
 
 
 def _told_by(
@@ -243,7 +243,7 @@ def plan_from_keyed(keyed: Keyed, model: ModelRecord, registry: Registry, option
     raise_all(problems, f"{len(problems)} layers cannot be converted to {model.framework}")
     rest = keyed.tensors.keys() - {full for match in pairs for full in match.candidate.names.values()}
     leftover = {**keyed.beside, **untrained({keyed.tensors[name].name: keyed.tensors[name] for name in rest})}
-    job = job_of(model, model.framework, layers, skipped)
+    job = replace(job_of(model, model.framework, layers, skipped), stacked=parts_of(model))
     return replace(job, source=keyed.framework, leftover=leftover, unwritten=tensors_left(model, job))
 
 

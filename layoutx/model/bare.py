@@ -41,7 +41,19 @@ NUMBERS: Mapping[str, str] = {
     "nnx": "nnx.Number",
     "keras": "keras.Number",
 }
-SLOTS = {"keras.PositionEmbedding": "embeddings", "keras.LayerScale": "gamma", "keras.Number": "number"}
+MATRICES: Mapping[str, str] = {
+    "torch": "torch.Matrices",
+    "flax": "flax.Matrices",
+    "nnx": "nnx.Matrices",
+    "keras": "keras.Matrices",
+}
+ONE: Mapping[str, str] = {"torch": "torch.Matrix", "flax": "flax.Matrix", "nnx": "nnx.Matrix"}
+SLOTS = {
+    "keras.PositionEmbedding": "embeddings",
+    "keras.LayerScale": "gamma",
+    "keras.Number": "number",
+    "keras.Matrices": "matrix",
+}
 # words by which people call tables that are added to what goes through: ViT, BERT, GPT-2, perceivers
 WORDS = re.compile(
     r"pos(?![a-z])|posit|pos_?(emb|enc)|embed|token|query|queries|latent|(?<![a-z])(?:emb|w[tp]e)(?![a-z])",
@@ -60,6 +72,7 @@ NORMS = re.compile(r"norm|(?<![a-z])(?:bn|ln|gn|rms|mean|var|std)_?\d*(?![a-z])"
 _PART = re.compile(r"[./]")
 MOST_AXES = 3  # of the places of a map
 MOST_ONES = 4  # around a number
+MOST_DIMS = 4  # of matrices side by side
 
 
 def bare_names(keyed: Keyed, registry: Registry) -> Mapping[str, tuple[str, ...]]:
@@ -74,15 +87,13 @@ def bare_names(keyed: Keyed, registry: Registry) -> Mapping[str, tuple[str, ...]
     return {
         name: forms
         for name, tensor in keyed.tensors.items()
-        if (not tensor.shape or name.rpartition(".")[2] not in used or _lone_bias(name, keyed, used))
-        and (forms := _forms(name, tensor, keyed))
-        and not _of_a_layer(name, keyed)
+        if not _of_a_layer(name, keyed) and (forms := _forms(name, tensor, keyed, used))
     }
 
 
 def stands_alone(name: str, forms: tuple[str, ...]) -> bool:
     """Whether a tensor is a layer of its own, from its name and the forms that it may have: a matrix has to be told."""
-    return called_table(name) or not set(forms) <= set(TABLES.values())
+    return called_table(name) or not set(forms) <= {*TABLES.values(), *MATRICES.values(), *ONE.values()}
 
 
 def is_number(tensor: Tensor) -> bool:
@@ -94,6 +105,11 @@ def is_table(tensor: Tensor) -> bool:
     """Whether a tensor may be a table: (rows, width), or (1, rows, width) as it is added to a batch."""
     shape = tensor.shape
     return tensor.dtype.kind not in "iub" and (len(shape) == 2 or (len(shape) == 3 and shape[0] == 1))
+
+
+def are_matrices(tensor: Tensor) -> bool:
+    """Whether a tensor may hold matrices that something is multiplied with: one, or several side by side."""
+    return tensor.dtype.kind not in "iub" and 2 <= len(tensor.shape) <= MOST_DIMS and tensor.size > 1
 
 
 def is_row(tensor: Tensor) -> bool:
@@ -153,8 +169,29 @@ def _end(name: str) -> str:
     return ".".join(_PART.split(name)[-2:])
 
 
-def _forms(name: str, tensor: Tensor, keyed: Keyed) -> tuple[str, ...]:
-    """What a bare tensor may be: () for nothing that there is a form for."""
+def _forms(name: str, tensor: Tensor, keyed: Keyed, used: Collection[str]) -> tuple[str, ...]:
+    """What a bare tensor may be: () for nothing that there is a form for.
+
+    Matrices, and vectors beside them, may be called as layers call theirs where a class of the user's own holds them.
+    """
+    own, holder = keyed.framework, name.rpartition(".")[0]
+    plain = not tensor.shape or name.rpartition(".")[2] not in used or _lone_bias(name, keyed, used)
+    many = are_matrices(tensor) and not (called_table(name) and is_table(tensor))
+    if not plain and holder not in keyed.modules:
+        return ()
+    if not plain and not many:
+        others = (keyed.tensors.get(f"{holder}.{other}") for other in used) if is_scale(tensor) else ()
+        return (NUMBERS.get(own, ""),) * (own in NUMBERS and any(one and are_matrices(one) for one in others))
+    one = many and len(tensor.shape) == 2
+    return (
+        *(_few(name, tensor, keyed) if plain else ()),
+        *(MATRICES.get(own, ""),) * (many and own in MATRICES),
+        *(ONE.get(own, ""),) * (one and own in ONE),
+    )
+
+
+def _few(name: str, tensor: Tensor, keyed: Keyed) -> tuple[str, ...]:
+    """The same, of a number, a vector or a table."""
     own = keyed.framework
     if is_number(tensor):
         return (NUMBERS[own],) if own in NUMBERS else ()
@@ -215,6 +252,7 @@ def alone(record: LayerRecord, framework: str, said: str = "", own: bool = True)
         (SCALES.get(framework, ""), is_scale(tensor), called_scale(*names), FACTOR),
         (TABLES[framework], (row and called) or is_table(tensor), called or _spread(record), ROWS),
         (NUMBERS.get(framework, ""), is_scale(tensor), own and loose and not record.form, NUMBER),
+        (MATRICES.get(framework, ""), are_matrices(tensor), False, NUMBER),
     )
     for form, fits, speaks, why in ways:
         wanted = said == form if said else speaks and record.form in ("", form)
@@ -232,6 +270,8 @@ def _shape(form: str, tensor: Tensor) -> dict[str, Any]:
     shape = tensor.shape
     if form in TABLES.values():
         return {"leading": len(shape) == 3, "row": len(shape) == 1}
+    if form in MATRICES.values():
+        return {"rank": len(shape)}
     if form in NUMBERS.values() and tensor.size == 1:
         return {"scalar": True, "rank": len(shape)}
     return ones_around(shape)

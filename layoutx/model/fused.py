@@ -74,18 +74,21 @@ def said_apart(keyed: Keyed, values: Mapping[str, Any]) -> Keyed:
     for path in prefixes(keyed.tensors):
         for pattern, text in said.items():
             if fnmatchcase(path, pattern) and _matrix(keyed, path) is not None:
-                chosen[path] = _shares(keyed, path, text)
+                matrix = _matrix(keyed, path)
+                chosen[path] = shares(path, matrix.shape[_axis(keyed, path)] if matrix is not None else 0, text)
     return _apart(keyed, chosen) if chosen else keyed
 
 
-def _shares(keyed: Keyed, path: str, text: Any) -> tuple[Share, ...]:
-    """What the user said of one layer."""
+def shares(path: str, size: int, text: Any) -> tuple[Share, ...]:
+    """What the user said of one layer, of so many outputs.
+
+    Raises:
+        UsageError: no names and numbers of rows, or rows that do not come out even.
+    """
     runs = [one.split() for one in str(text).split(",")]
     do = f"say how many rows each has: --set '{path}.{PARTS}=query 6, key 6, value 6'"
     if not all(len(run) == 2 and run[1].isdigit() and int(run[1]) for run in runs) or len({r[0] for r in runs}) < 2:
         raise UsageError(f"{path}.{PARTS} does not name parts: {text!r}", do=do)
-    matrix = _matrix(keyed, path)
-    size = matrix.shape[_axis(keyed, path)] if matrix is not None else 0
     ends = list(accumulate(int(many) for _, many in runs))
     if size % ends[-1]:
         raise UsageError(f"{path} has {size} rows, which {ends[-1]} do not divide", why=f"its parts are {text}", do=do)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from layoutx.files.store import Tensor
 from layoutx.model.axes import Axis, Dim, State, axes_in, same_order, size_of
 from layoutx.model.graph import Node
 from layoutx.model.keras_slots import RNNS, stock
@@ -45,6 +46,16 @@ def consume(flow: Flow, node: Node, record: str, states: Sequence[State], keywor
         first = node.config.get("data_format") == "channels_first" or node.config.get("dim_ordering") == "th"
         flow.see(record, "in", states[0].last[0 if first else -1])
         _channel_use(flow, node, record, states[0], states[0].last[0 if first else -1])
+    elif not stored.form:  # a class of the user's own, whose matrices may multiply what it is given
+        for state in states:
+            _feature_use(flow, record, "row", state, _rows(stored.tensors.values(), state))
+
+
+def _rows(tensors: Iterable[Tensor], state: State) -> int | None:
+    """How many features a class of the user's own reads, where one of its matrices has as many rows."""
+    size = state.vector if state.blocked else size_of(state.last[-1]) if state.last else None
+    found = [tensor.shape[-2] for tensor in tensors if len(tensor.shape) > 1]
+    return size if size in found or not found else found[0]
 
 
 def _kind(node: Node) -> str:

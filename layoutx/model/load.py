@@ -17,6 +17,7 @@ from layoutx.model.alone import alone
 from layoutx.model.callables import built, no_class
 from layoutx.model.config import with_input_shape
 from layoutx.model.constants import aside, unformed_aside
+from layoutx.model.dense_apart import dense_apart
 from layoutx.model.entry import named
 from layoutx.model.fused import said_apart
 from layoutx.model.identify import identified
@@ -107,6 +108,7 @@ def model_of(
     model = with_forms(model, registry, forms, guessing=bare, values=values)
     said = config or (template.store.config if template is not None else None)
     model = with_values(model, registry, values, said, elsewhere)
+    model = dense_apart(model, values)
     if model.framework == "tf1":
         from layoutx.model.tf1_scopes import with_assumed
 
@@ -197,7 +199,7 @@ def template_of(
     if isinstance(like, (str, Path)):
         store = open_store(like)
         if says_itself(store):
-            return model_of(store, registry, forms)
+            return dense_apart(model_of(store, registry, forms), values)
         if store.format == "pt2":
             return keyed_of(store, to, registry)
         return unstacked(said_apart(aside(keyed_store(store, to), registry), values), registry, values)
@@ -231,7 +233,8 @@ def live_model(
         check_framework(framework, registry)
     if is_keras(model):
         _said_of(model, "keras", framework)
-        return with_forms(live_records(model, lambda name: name in registry.forms), registry, forms)
+        records = live_records(model, lambda name: name in registry.forms)
+        return dense_apart(with_forms(records, registry, forms), values)
     if hasattr(model, "state_dict") and hasattr(model, "named_modules") and not is_tree(model):
         _said_of(model, "torch", framework)
         return said_apart(aside(keyed_module(model, lambda name: _keys(name, registry)), registry), values)

@@ -20,7 +20,16 @@ from layoutx.model.order import keeps_order
 from layoutx.model.places import Candidate, candidates, index_of
 from layoutx.model.record import LayerRecord
 from layoutx.model.storing import Layer
-from layoutx.model.unmatched import ambiguous, crowded, homeless, refused_words, several_in_one, squeezed, untold
+from layoutx.model.unmatched import (
+    ambiguous,
+    crowded,
+    homeless,
+    one_in_several,
+    refused_words,
+    several_in_one,
+    squeezed,
+    untold,
+)
 from layoutx.spec.registry import Registry
 
 BY_THE_USER = "paired by the user"
@@ -158,7 +167,7 @@ def pair(
     lost = {name: error for name, error in found.lost.items() if name not in free}
     few = [by_name[name] for name in lost] if len(lost) <= MOST_READ else []
     rest = unused_names(found.pairs, keyed)
-    left = several_in_one(few, rest, keyed)
+    left = several_in_one(few, rest, keyed) or one_in_several(few, rest, keyed)
     nowhere = [error for name, error in lost.items() if not found.options[name]]
     raise_all([*nowhere, *left] if nowhere else [], "layers without a place")
     problems: list[LayoutxError] = [

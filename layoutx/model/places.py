@@ -130,6 +130,8 @@ def _held(
             for place in _fitting(layer, keyed, form, way, values, index):
                 if not place.settles(form, way, switched):
                     continue
+                if PATH in way.shapes and not _roles(layer.bound) <= _roles(way.bound):
+                    continue  # a bare matrix has no bias
                 if way.given.items() - {**seen_in(form, keyed, place.prefix), **place.said}.items():
                     continue
                 where = place.names.values() if form.modules else (place.prefix,)  # two paths may lead to a composite
@@ -143,6 +145,10 @@ def _held(
                     differ = [k for k in switched if way.config.get(k) != best[key].config.get(k)]
                     best[key] = replace(best[key], open=tuple(k for k in differ if k not in place.given))
     return sorted(_fullest(list(best.values())), key=lambda c: c.at)
+
+
+def _roles(bound: BoundForm) -> set[str]:
+    return {role for role, _ in bound.places}
 
 
 @frozen

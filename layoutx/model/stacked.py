@@ -80,10 +80,15 @@ def check_stacked(values: Mapping[str, Any], *models: Keyed | ModelRecord) -> No
     names = [name for model in models for name in _names(model)]
     wholes = {
         part.whole.name.replace("/", ".").rpartition(".")[0] for model in models for part in parts_of(model).values()
+    } | {
+        one.name.rpartition("/")[0].replace("/", ".")
+        for model in models
+        for one in (model.layers if isinstance(model, ModelRecord) else ())
+        if any(tensor.part is not None for tensor in one.tensors.values())
     }
     for said in values:
         path, _, key = said.rpartition(".")
-        if key == PARTS and not any(fnmatchcase(whole, path) for whole in wholes):
+        if key == PARTS and not any(fnmatchcase(whole, path.replace("/", ".")) for whole in wholes):
             raise UsageError(
                 f"--set {said} names no layer of a model that has several in one: {path!r}",
                 do="give the path of the layer in the file: 'h.*.attn.qkv.parts=query 6, key 6, value 6'",

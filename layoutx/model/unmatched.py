@@ -20,6 +20,7 @@ from layoutx.plan.fit import labels_apart
 from layoutx.plan.naming import dim_name
 from layoutx.plan.offer import module_for, offer
 from layoutx.plan.words import described
+from layoutx.spec.configs import switches
 from layoutx.spec.registry import Registry
 from layoutx.words import listed, near
 
@@ -103,6 +104,33 @@ def several_in_one(layers: Sequence[Layer], unused: Sequence[str], keyed: Keyed)
     return []
 
 
+def one_in_several(layers: Sequence[Layer], unused: Sequence[str], keyed: Keyed) -> list[MatchError]:
+    """The first Dense of Keras without a place that is as large as some matrices without a layer, and how to say it.
+
+    Args:
+        layers: those without a place. unused: names of tensors that no layer has.
+    """
+    spare = [name for name in unused if len(keyed.tensors[name].shape) == 2]
+    for layer in (one for one in layers if one.record.form == "keras.Dense"):
+        width, units = layer.record.tensors["kernel"].shape
+        sizes = [keyed.tensors[name].size // width for name in spare]
+        wide = [width in keyed.tensors[name].shape for name in spare]
+        for start in range(len(spare)):
+            for end in range(start + 2, len(spare) + 1):
+                if all(wide[start:end]) and sum(sizes[start:end]) == units:
+                    named = [name.rpartition(".")[0].rpartition(".")[2] for name in spare[start:end]]
+                    each = ", ".join(f"{name} {size}" for name, size in zip(named, sizes[start:end], strict=True))
+                    return [
+                        MatchError(
+                            f"{layer.record.name} {width, units} may be several layers in one",
+                            why=f"it is as large as {', '.join(spare[start:end])} together, which have no layer either",
+                            do="if so, say how many units each has, in the order in which they lie: "
+                            f"--set '{layer.record.name}.{PARTS}={each}' ('*/qkv.{PARTS}=...' for several)",
+                        )
+                    ]
+    return []
+
+
 def _together(layers: Sequence[Layer], rows: int, width: int) -> list[str]:
     """Names of layers one after the other, of so many inputs, that have so many outputs together."""
     sizes = []
@@ -120,11 +148,12 @@ def _together(layers: Sequence[Layer], rows: int, width: int) -> list[str]:
 def untold(layer: Layer, found: Candidate) -> MatchError:
     """A place whose names and shapes allow two layouts of the same numbers."""
     name, key = layer.record.name, found.open[0]
+    values = " or ".join(str(value).lower() for value in switches(found.form).get(key, ()))
     return MatchError(
         f"{found.prefix or name} fits {found.form.name} with two values of {' and '.join(found.open)}",
         where=", ".join(f"{short} {shape}" for short, shape in _shapes(layer, found)),
         why="they store the same shapes with the numbers at other places, and the file does not tell which it is",
-        do=f"say it: --set {name}.{key}=VALUE (in Python, values={{'{name}.{key}': ...}})",
+        do=f"say it: --set {name}.{key}=VALUE, {values} (in Python, values={{'{name}.{key}': ...}})",
     )
 
 

@@ -100,6 +100,7 @@ CANONICAL: Mapping[str, Mapping[str, str]] = {
     "group_norm": {"x": "batch ... (group channel)", "y": "batch ... (group channel)"},
     "prelu": _NORM,
     "layer_scale": _NORM,
+    "matrices": {"x": "batch outer stack row", "y": "batch outer stack column"},
     "simple_rnn": _RECURRENT,
     "lstm": _LSTM,
     "gru": _RECURRENT,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from layoutx.frozen import frozen
+from layoutx.model.bare import NUMBER
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import LayerRecord, ModelRecord, Way
 from layoutx.model.ways import ACTIVE, GATE, SIGMOID, kind_of, linked, passed, through
@@ -46,7 +47,7 @@ def ways_of(model: ModelRecord) -> dict[str, tuple[Way, ...]]:
         return {}
     records = {record.name: record for record in model.layers}
     made: dict[str, tuple[Way, ...]] = {r.name: (Way(r.name, active=_active(r)),) for r in model.layers if r.tensors}
-    own = list(made)
+    own = [name for name in made if records[name].inputs or records[name].note != NUMBER]  # else nobody knows
     return {name: tuple(way for group in _given(records[name], records, made) for way in group) for name in own}
 
 

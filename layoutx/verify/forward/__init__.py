@@ -17,7 +17,7 @@ from layoutx.verify.forward.local import locally_connected_1d, locally_connected
 from layoutx.verify.forward.minimal import mgu
 from layoutx.verify.forward.norm import batch_norm, group_norm, layer_norm, rms_norm
 from layoutx.verify.forward.pairs import additive_attention, attention_scale, bilinear
-from layoutx.verify.forward.plain import dense, embedding, layer_scale, prelu
+from layoutx.verify.forward.plain import dense, embedding, layer_scale, matrices, prelu
 from layoutx.verify.forward.recurrent import gru, lstm, simple_rnn
 from layoutx.verify.forward.rotary import rotary_attention
 from layoutx.verify.forward.shapes import Array, Arrays, Facts
@@ -37,6 +37,7 @@ KINDS: Mapping[str, Callable[[Arrays, Arrays, Facts, Facts], dict[str, Array]]] 
         "group_norm": group_norm,
         "prelu": prelu,
         "layer_scale": layer_scale,
+        "matrices": matrices,
         "simple_rnn": simple_rnn,
         "lstm": lstm,
         "gru": gru,

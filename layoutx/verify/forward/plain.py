@@ -1,4 +1,4 @@
-"""Dense, embedding, layer scale and PReLU: one line of mathematics each."""
+"""Dense, embedding, layer scale, bare matrices and PReLU: one line of mathematics each."""
 
 from __future__ import annotations
 
@@ -48,6 +48,16 @@ def layer_scale(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict
     (gamma,), (data,) = need("layer_scale", roles, "gamma"), need("layer_scale", x, "x")
     sizes_of("layer_scale", {"gamma": (gamma, "channel"), "x": (data, "batch... channel")})
     return {"y": data * gamma}
+
+
+def matrices(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, np.ndarray]:
+    """y = x matrix, matrix by matrix.
+
+    matrix (outer, stack, row, column); x (batch, outer, stack, row) -> y (batch, outer, stack, column).
+    """
+    (matrix,), (data,) = need("matrices", roles, "matrix"), need("matrices", x, "x")
+    sizes_of("matrices", {"matrix": (matrix, "outer stack row column"), "x": (data, "batch outer stack row")})
+    return {"y": (data[..., None, :] @ matrix)[..., 0, :]}
 
 
 def prelu(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, np.ndarray]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from layoutx.errors import UsageError
 from layoutx.verify.live.arrays import Array, Arrays
+from layoutx.verify.live.bare import MATRICES, used
 from layoutx.verify.live.bare import RUNNERS as BARE
-from layoutx.verify.live.bare import used
 from layoutx.version import public
 
 __all__ = ["RUNNERS", "available", "describe", "precision", "run"]
@@ -59,8 +59,8 @@ def run(form: str, config: Mapping[str, Any], tensors: Arrays, x: Arrays, dtype:
     Raises:
         UsageError: unknown framework or layer, a missing input. BindError: the layer does not take the weights.
     """
-    if form in BARE:
-        return used(form, tensors, x, dtype, config.get("version", 3))
+    if form in BARE or form in MATRICES:
+        return used(form, config, tensors, x, dtype)
     found: dict[str, Array] = _runner(form).run(form, config, tensors, x, dtype)
     return found
 

@@ -13,10 +13,11 @@ from layoutx.verify.live.arrays import Array, Arrays, cast_all, inputs, refused
 Use = Callable[[Any, Any], Any]  # what the module makes of its parameter and of its input
 
 
-def used(form: str, tensors: Arrays, x: Arrays, dtype: str = "float64", version: int = 3) -> dict[str, Array]:
+def used(form: str, config: Mapping[str, Any], tensors: Arrays, x: Arrays, dtype: str = "float64") -> dict[str, Array]:
     """What a module of the framework gives that holds the parameter and nothing else.
 
-    A table, (rows, width), (1, rows, width) or one row, gives the rows that `x` names; factors are spread over `x`.
+    A table, (rows, width), (1, rows, width) or one row, gives the rows that `x` names; factors are spread over `x`;
+    matrices, of two to four dimensions, multiply it one by one, from the other side where the config says `turned`.
 
     Raises:
         UsageError: a missing input.
@@ -27,8 +28,10 @@ def used(form: str, tensors: Arrays, x: Arrays, dtype: str = "float64", version:
     (held,) = cast_all(tensors, dtype).values()
     if form in TABLES and (held.ndim not in (1, 2, 3) or held.shape[:-2] not in ((), (1,))):
         raise refused(form, tensors, "a table has rows and a width, or is one row")
-    (data,) = inputs(form, cast_all(x, dtype) if form in SCALES else x, "x")
-    run = (TF_KERAS if version == 2 else RUNNERS)[form]
+    (data,) = inputs(form, x if form in TABLES else cast_all(x, dtype), "x")
+    if form in MATRICES:
+        return {"y": _multiplied_by(form, config, held, np.asarray(data))}
+    run = (TF_KERAS if config.get("version", 3) == 2 else RUNNERS)[form]
     return {"y": np.asarray(run(held, np.asarray(data)))}
 
 
@@ -56,6 +59,25 @@ def _looked_up(table: Any, x: Any) -> Any:
 
 def _times(factors: Any, x: Any) -> Any:
     return x * factors
+
+
+def _multiplied(matrix: Any, x: Any) -> Any:
+    return x @ matrix
+
+
+def _turned(matrix: Any, x: Any) -> Any:
+    return x @ matrix.mT
+
+
+def _multiplied_by(form: str, config: Mapping[str, Any], held: Array, data: Array) -> Array:
+    """The data, (batch, input) or (batch, outer, stack, row), through one matrix or each its own, as it came."""
+    own = MATRICES[form] if config.get("version", 3) == 3 else _tf_keras
+    use = _turned if config.get("turned") else _multiplied
+    if data.ndim == 2:
+        return np.asarray(own(held, data, use))
+    some = data[:, 0] if held.ndim == 3 else data[:, 0, 0] if held.ndim == 2 else data
+    made = np.moveaxis(np.asarray(own(held, np.ascontiguousarray(np.moveaxis(some, 0, -2)), use)), -2, 0)
+    return made.reshape(*data.shape[:3], made.shape[-1])
 
 
 def _torch(held: Array, data: Array, use: Use) -> Any:
@@ -204,6 +226,15 @@ SCALES: Mapping[str, Callable[[Array, Array], Any]] = {
     "nnx.Number": partial(_nnx, use=_times),
     "keras.Number": partial(_keras, use=_times),
     "onnx.Mul": partial(_node, "Mul"),
+}
+MATRICES: Mapping[str, Callable[[Array, Array, Use], Any]] = {
+    "torch.Matrices": _torch,
+    "flax.Matrices": _linen,
+    "nnx.Matrices": _nnx,
+    "keras.Matrices": _keras,
+    "torch.Matrix": _torch,
+    "flax.Matrix": _linen,
+    "nnx.Matrix": _nnx,
 }
 RUNNERS = {**TABLES, **SCALES}
 TF_KERAS: Mapping[str, Callable[[Array, Array], Any]] = {
