@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from layoutx.model.axes import Axis, Dim, Item
@@ -31,3 +32,8 @@ def opened(flow: Flow, dim: Dim) -> Dim:
         parts = flow.splits.get(item.id, ()) if isinstance(item, Axis) else ()
         out.extend(opened(flow, parts) if parts else (item,))
     return tuple(out)
+
+
+def lettered(letters: Mapping[int, str], dim: Dim) -> Dim:
+    """The axes of a map under their usual letters."""
+    return tuple(replace(x, letter=letters.get(x.id, x.letter)) if isinstance(x, Axis) else x for x in dim)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from layoutx.frozen import frozen
 from layoutx.model.axes import Axis, Cat, Dim, Item, Use, axes_in, refinement, same_order, size_of
-from layoutx.model.onnx_apart import apart, key_of, opened
+from layoutx.model.onnx_apart import apart, key_of, lettered, opened
 from layoutx.model.onnx_sizes import Size
 from layoutx.model.pieces import pieces
 from layoutx.model.readers import ELSE, Readers
@@ -220,7 +220,7 @@ def _finished(flow: Flow, record: LayerRecord, letters: Mapping[int, str]) -> La
     notes = [record.note] if record.note else []
     for axis, uses in flow.uses.get(record.name, {}).items():
         found = [_refined(flow, axis, *use) for use in uses]
-        if any(f != found[0] for f in found[1:]):
+        if any(_plain(f) != _plain(found[0]) for f in found[1:]):
             found = [f"{axis} axis could not be followed: the layer is used at several places with different inputs"]
         if isinstance(found[0], str):
             notes.append(f"{found[0]}, {KEEPS_LAST}" if "last" in flow.habits else found[0])
@@ -236,7 +236,7 @@ def _pieces(flow: Flow, record: LayerRecord, letters: Mapping[int, str]) -> dict
     """What each of a record's axes is made of, where every use of the layer agrees; axes of a map by its letters."""
 
     def parts(dim: Dim) -> Dim:
-        return _lettered(letters, opened(flow, dim))
+        return lettered(letters, opened(flow, dim))
 
     found: dict[str, list[tuple[Piece, ...]]] = {}
     for axis, uses in flow.uses.get(record.name, {}).items():
@@ -245,11 +245,17 @@ def _pieces(flow: Flow, record: LayerRecord, letters: Mapping[int, str]) -> dict
         if axis == "out" or (axis == "output" and whole_) or (flow.tried and flow.inputs & ids):
             continue  # units are of interest where a Reshape takes them apart
         found[axis] = [
-            pieces([_lettered(letters, d) for d in dims], total, parts)
+            pieces([lettered(letters, d) for d in dims], total, parts)
             for value, dims, total in uses
             if value.dims is not None
         ]
-    return {axis: every[0] for axis, every in found.items() if every and every[0] and all(e == every[0] for e in every)}
+    alike = {axis: {tuple(piece.axes for piece in one) for one in every} for axis, every in found.items()}
+    return {axis: every[0] for axis, every in found.items() if len(alike[axis]) == 1 and every[0]}
+
+
+def _plain(found: Refinement | str | None) -> Refinement | str | None:
+    """What two calls of one layer must have in common: not which nodes their maps went through."""
+    return replace(found, why="") if isinstance(found, Refinement) else found
 
 
 def _letters(flow: Flow) -> dict[int, str]:
@@ -258,11 +264,6 @@ def _letters(flow: Flow) -> dict[int, str]:
     for axes in flow.maps.values():
         letters |= dict(zip((a.id for a in axes), ("c", *LETTERS.get(len(axes) - 1, "")), strict=False))
     return letters
-
-
-def _lettered(letters: Mapping[int, str], dim: Dim) -> Dim:
-    """The axes of a map under their usual letters."""
-    return tuple(replace(x, letter=letters.get(x.id, x.letter)) if isinstance(x, Axis) else x for x in dim)
 
 
 def _refined(flow: Flow, axis: str, value: Value, dims: tuple[Dim, ...], total: int | None) -> Refinement | str | None:

@@ -137,3 +137,22 @@ def test_a_map_that_is_enlarged_has_its_channels_first(tmp_path):
         fc=nn.Linear(32, 11),
     )
     assert converted(model, twin, given(7), tmp_path, ".pt2") < 1e-5
+
+
+@pytest.mark.parametrize("ending", ["live", ".pt2", ".onnx"])
+def test_a_network_that_is_called_on_two_pictures(ending, tmp_path):
+    """Each call has poolings of its own, and one order."""
+    one = L.Input((9, 7, 3))
+    base = keras.Model(one, L.Dense(5, name="fc")(L.Flatten()(L.MaxPooling2D(2)(L.Conv2D(2, 2, name="conv")(one)))))
+    a, b = keras.Input((9, 7, 3)), keras.Input((9, 7, 3))
+    model = trained([a, b], L.Dense(11, name="end")(L.Subtract()([base(a), base(b)])))
+
+    def run(s, a, b):
+        a, b = (s.fc(F.max_pool2d(s.conv(x), 2).flatten(1)) for x in (a, b))
+        return s.end(a - b)
+
+    twin = Net(run, conv=nn.Conv2d(3, 2, 2), fc=nn.Linear(24, 5), end=nn.Linear(5, 11)).eval()
+    like = twin if ending == "live" else program(twin, [torch.zeros(2, 3, 9, 7)] * 2, tmp_path, ending)
+    model.save(tmp_path / "model.keras")
+    to, out = ("onnx", "out.onnx") if ending == ".onnx" else ("torch", "out.safetensors")
+    assert not lx.convert(tmp_path / "model.keras", tmp_path / out, to=to, like=like, live=False).supposed
