@@ -68,11 +68,15 @@ def _supposed_alone(
     if options.keeps(record.name) or found.form.apart:
         return False
     lost = LOST.search(record.note)
-    units = several(record.pieces.get("output", ()))
-    open_ = (record.refine.keys() | turned_in(record.pieces) | ({"output"} if units else set())) - set(known)
-    seen = seen_of(keyed, next(iter(found.names.values()), "").rpartition(".")[0]) if open_ or lost else None
+    products = {axis for axis, every in record.pieces.items() if several(every)} - set(known)
+    open_ = (record.refine.keys() | turned_in(record.pieces) | products & {"output"}) - set(known)
+    path = next(iter(found.names.values()), "").rpartition(".")[0]
+    seen = seen_of(keyed, path) if products or open_ or lost else None
     if seen is None:
         return bool(open_ - {"output"}) or "output" in record.refine
+    doubt = LOST.search(seen.note)
+    if doubt is not None and doubt[1] in products:
+        return True
     if not several(seen.pieces.get("output", ())) and "output" not in record.refine:
         open_.discard("output")
     return bool(open_ - seen.refine.keys()) or (lost is not None and lost[1] in turned_in(seen.pieces))

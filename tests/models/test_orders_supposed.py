@@ -46,6 +46,18 @@ def test_the_input_that_a_live_module_was_tried_on_is_no_evidence(tmp_path):
     assert not told(model, program(twin, [torch.zeros(2, 3, 4, 5)], tmp_path, ".pt2"), tmp_path).supposed
 
 
+def test_axes_of_a_picture_that_was_tried_are_told_though_no_framework_orders_them_otherwise(tmp_path):
+    inputs = keras.Input((4, 5, 3))
+    columns = L.Dense(7, name="each")(L.Permute((1, 3, 2))(inputs))
+    model = trained(inputs, L.Dense(11, name="fc")(L.Flatten()(columns)))
+    twin = Net(
+        lambda s, x: s.fc(s.each(x.permute(0, 1, 3, 2)).transpose(1, 2).flatten(1)),
+        each=nn.Linear(5, 7),
+        fc=nn.Linear(84, 11),
+    ).eval()
+    assert told(model, twin, tmp_path).supposed == ("fc",)
+
+
 def test_a_live_module_that_turns_its_map_is_run_for_the_sizes(tmp_path):
     """Traced symbolically it shows which axis stands where, and not how long it is."""
     twin = looked_at(lambda x: x.permute(0, 3, 1, 2).flatten(1)).eval()
