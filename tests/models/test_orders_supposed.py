@@ -125,6 +125,23 @@ def test_a_graph_whose_pads_are_computed(order, tmp_path):
     assert converted(model, twin, given(7, 5, 3), tmp_path, ".onnx") < 1e-5
 
 
+@pytest.mark.parametrize("moved", ["flip", "roll", "cut"])
+def test_a_live_module_moves_positions_as_a_program_does(moved, tmp_path):
+    ops = keras.ops
+    here = {"flip": lambda x: ops.flip(x, 2), "roll": lambda x: ops.roll(x, 1, 2), "cut": lambda x: x[:, 1:, :]}[moved]
+    there = {"flip": lambda x: x.flip(3), "roll": lambda x: x.roll(1, 3), "cut": lambda x: x[:, :, 1:]}[moved]
+    twin = Net(
+        lambda s, x: s.fc(there(s.conv(x)).permute(0, 1, 3, 2).flatten(1)),
+        conv=nn.Conv2d(3, 2, 3),
+        fc=nn.Linear(24 if moved == "cut" else 30, 11),
+    ).eval()
+    model, x = picture(here), given(7, 5, 3)
+    assert not told(model, twin, tmp_path).supposed
+    native = torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1)))
+    got = outputs_of(twin, [native], tmp_path / "out.safetensors")
+    np.testing.assert_allclose(got, model(x).numpy(), atol=1e-5)
+
+
 @pytest.mark.parametrize("ending", [".pt2", ".onnx"])
 @pytest.mark.parametrize("moved", ["flip", "roll", "cut"])
 def test_positions_that_move_along_an_axis_are_still_its_own(moved, ending, tmp_path):
