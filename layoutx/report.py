@@ -52,6 +52,7 @@ class Report:
             made from a file of the target's framework.
         model: the live model that `port` gave the weights to.
         groups: layers that could be exchanged with each other, as the pairing left them, see `alike`.
+        guessed: layers whose rows are in an order that is only supposed, as the planning left them, see `supposed`.
     """
 
     source: Mapping[str, Any]
@@ -82,6 +83,7 @@ class Report:
     back: WayBack | None = None
     model: Any = field(default=None, compare=False, repr=False)
     groups: Sequence[Sequence[str]] = ()
+    guessed: Sequence[str] = ()
 
     @property
     def alike(self) -> Sequence[Sequence[str]]:
@@ -91,10 +93,19 @@ class Report:
         (unless the inputs were put in another order to make them agree: exchanged layers would need the one, these the
         other), and so do the original's numbers, where they are all where they were.
         """
+        return () if self._told else self.groups
+
+    @property
+    def supposed(self) -> Sequence[str]:
+        """Layers whose rows are in the usual order because nothing tells it; none where something has told."""
+        return () if self._told else self.guessed
+
+    @property
+    def _told(self) -> bool:
         end = self.end_to_end
         ran = end is not None and bool(end.agrees) and not end.mixed and not end.only
         again = self.back is not None and self.back.named and self.back.same == self.back.many
-        return () if ran or again else self.groups
+        return ran or again
 
     @property
     def largest(self) -> float | None:
@@ -134,6 +145,7 @@ class Report:
             **({"kept": self.kept} if self.kept else {}),
             "skipped": dict(self.skipped),
             **({"alike": [list(names) for names in self.alike]} if self.alike else {}),
+            **({"supposed": list(self.supposed)} if self.supposed else {}),
             "overall": {"exactness": self.exactness, "round_trip": self.round_trip, "largest": self.largest},
         }
 
@@ -208,6 +220,7 @@ def report_of(
         shards=moved.shards,
         exactness=str(worst),
         groups=exchangeable((layer.record.name, layer.alike) for layer in job.layers),
+        guessed=tuple(layer.record.name for layer in job.layers if layer.supposed),
     )
 
 

@@ -10,9 +10,9 @@ from math import prod
 from layoutx.errors import ConversionError
 from layoutx.frozen import frozen
 from layoutx.job.jobs import Options
-from layoutx.job.shown import Order, Seen, composite, order_of, seen_of
+from layoutx.job.shown import Order, Seen, composite, order_of, seen_of, several, turned_in
 from layoutx.model.bindings import refine_of
-from layoutx.model.followed import dealt_error, joined_error
+from layoutx.model.followed import LOST, dealt_error, joined_error
 from layoutx.model.keyed import Keyed, Module
 from layoutx.model.places import Candidate
 from layoutx.model.record import LayerRecord, Refinement
@@ -23,11 +23,15 @@ from layoutx.spec.registry import Registry
 
 @frozen
 class Agreed:
-    """A layer with its axes as both models have them, and the dims of these in the other model."""
+    """A layer with its axes as both models have them, and the dims of these in the other model.
+
+    `supposed`: the order of one of them follows from the frameworks' habits alone.
+    """
 
     record: LayerRecord
     bound: BoundForm
     there: Mapping[str, str]
+    supposed: bool = False
 
 
 def agreed(
@@ -46,10 +50,36 @@ def agreed(
     left = replace(record, refine={axis: r for axis, r in record.refine.items() if axis not in shown})
     sure = frozenset(axis for axis, order in orders.items() if order.sure)
     there = refine_there(left if shown else record, found, keyed, registry, options, sure | shown.keys())
+    guess = _supposed_alone(record, found, keyed, options, sure | shown.keys())
     if not shown:
-        return Agreed(record, bound, there)
+        return Agreed(record, bound, there, guess)
     record = replace(record, refine={**record.refine, **shown})
-    return Agreed(record, rebound(record, bound, registry), {**there, **{axis: r.first for axis, r in shown.items()}})
+    there = {**there, **{axis: r.first for axis, r in shown.items()}}
+    return Agreed(record, rebound(record, bound, registry), there, guess)
+
+
+def _supposed_alone(
+    record: LayerRecord, found: Candidate, keyed: Keyed, options: Options, known: Collection[str]
+) -> bool:
+    """Whether an axis is a map, or axes that were turned, of which nothing shows how the other model has them.
+
+    So are units that become several axes: who reads these may have turned them since.
+    """
+    if options.keeps(record.name) or found.form.apart:
+        return False
+    lost = LOST.search(record.note)
+    products = {axis for axis, every in record.pieces.items() if several(every)} - set(known)
+    open_ = (record.refine.keys() | turned_in(record.pieces) | products & {"output"}) - set(known)
+    path = next(iter(found.names.values()), "").rpartition(".")[0]
+    seen = seen_of(keyed, path) if products or open_ or lost else None
+    if seen is None:
+        return bool(open_ - {"output"}) or "output" in record.refine
+    doubt = LOST.search(seen.note)
+    if doubt is not None and doubt[1] in products:
+        return True
+    if not several(seen.pieces.get("output", ())) and "output" not in record.refine:
+        open_.discard("output")
+    return bool(open_ - seen.refine.keys()) or (lost is not None and lost[1] in turned_in(seen.pieces))
 
 
 def _orders(

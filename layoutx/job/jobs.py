@@ -119,6 +119,7 @@ class LayerJob:
         told: config keys of the source that the user said; known: config keys that the target itself tells.
         allowed: what the user has consented to for this layer by asking for its plan, beside `Options.allow`.
         alike: the first of the layers that it could be exchanged with, which habits alone tell apart, see `Pair`.
+        supposed: a map is flattened into one of its axes, and in which order one of the models does that is not known.
     """
 
     record: LayerRecord
@@ -132,6 +133,7 @@ class LayerJob:
     known: frozenset[str] = frozenset()
     allowed: frozenset[str] = frozenset()
     alike: str = ""
+    supposed: bool = False
 
 
 @frozen

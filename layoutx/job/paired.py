@@ -146,15 +146,14 @@ def plan_into_keyed(model: ModelRecord, keyed: Keyed, registry: Registry, option
         targets = {name: keyed.tensors[full].name for name, full in match.candidate.names.items()}
         module, reason = keyed.modules.get(match.candidate.prefix), _where(match)
         known = frozenset(module.config if module else ())
-        layers.append(
-            LayerJob(record, plan, record.tensors, targets, reason, refine, last, known=known, alike=match.alike)
-        )
+        job = LayerJob(record, plan, record.tensors, targets, reason, refine, last, known=known, alike=match.alike)
+        layers.append(replace(job, supposed=one.supposed))
     raise_all(problems, f"{len(problems)} layers cannot be converted to {keyed.framework}")
-    job = job_of(model, keyed.framework, layers, skipped)
-    written = set(job.order)
+    whole = job_of(model, keyed.framework, layers, skipped)
+    written = set(whole.order)
     order = tuple(tensor.name for tensor in keyed.tensors.values() if tensor.name in written)
     tied = {keyed.tensors[name].name: keyed.tensors[first].name for name, first in keyed.tied.items()}
-    return replace(job, order=order, tied=tied, unwritten=names_left(pairs, keyed))
+    return replace(whole, order=order, tied=tied, unwritten=names_left(pairs, keyed))
 
 
 def _fit_pair(bound: BoundForm, match: Pair, shapes: Mapping[str, tuple[int, ...]], refine: Mapping[str, str]) -> Plan:
@@ -239,7 +238,8 @@ def plan_from_keyed(keyed: Keyed, model: ModelRecord, registry: Registry, option
         said = {**values_said(options.values, record.name), **values_said(options.values, match.candidate.prefix)}
         known, own = frozenset(bound.config), frozenset(said)
         reason = _where(match)
-        layers.append(LayerJob(record, plan, sources, targets, reason, refine, refine, own, known, alike=match.alike))
+        moved = LayerJob(record, plan, sources, targets, reason, refine, refine, own, known, alike=match.alike)
+        layers.append(replace(moved, supposed=one.supposed))
     raise_all(problems, f"{len(problems)} layers cannot be converted to {model.framework}")
     rest = keyed.tensors.keys() - {full for match in pairs for full in match.candidate.names.values()}
     leftover = {**keyed.beside, **untrained({keyed.tensors[name].name: keyed.tensors[name] for name in rest})}

@@ -94,7 +94,7 @@ def _seen(live: Any, tries: Tries, refused: list[str], devices: Sequence[str | N
     for inputs, names in tries():
         if (found := seen(live, inputs, names, devices, refused)) is not None:
             refused.clear()
-            return found
+            return replace(found, tried=True)
     return None
 
 

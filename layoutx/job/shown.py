@@ -39,7 +39,17 @@ def seen_of(keyed: Keyed, path: str) -> Seen | None:
 
 def composite(record: LayerRecord) -> bool:
     """Whether some axis is a product of axes, which could be multiplied in another order."""
-    return any(len(_long(piece)) > 1 for every in record.pieces.values() for piece in every)
+    return any(map(several, record.pieces.values()))
+
+
+def several(every: Sequence[Piece]) -> bool:
+    """Whether some run of an axis is a product of axes."""
+    return any(len(_long(piece)) > 1 for piece in every)
+
+
+def turned_in(pieces: Mapping[str, Sequence[Piece]]) -> set[str]:
+    """The axes in which some axes stand in another order than they were made in."""
+    return {axis for axis, every in pieces.items() if any(piece.turned for piece in every)}
 
 
 @frozen
@@ -76,7 +86,10 @@ def order_of(record: LayerRecord, axis: str, seen: Seen, texts: tuple[str, str])
     known = axis in seen.refine or f"{axis} {LAID_OTHERWISE}" in seen.note
     told = [_matched(a, b, known) for a, b in zip(here, there, strict=True)]
     laid = [run or _alike(*runs) for run, *runs in zip(told, here, there, kept, strict=True)]
-    if None in laid:
+    parts = zip(told, here, record.pieces[axis], seen.pieces[axis], strict=True)
+    if None in laid or (
+        not known and any(t is None and len(own) > 1 and (a.turned or b.turned) for t, own, a, b in parts)
+    ):
         raise _untold(record, axis, here, there)
     found = [run for run in laid if run is not None]
     return Order(None if found == kept else _refinement(record, axis, here, found), None not in told)
@@ -129,7 +142,8 @@ def _matched(here: Run, there: Run, known: bool) -> Run | None:
     by_letter, by_size = dict(zip(_letters(here), here, strict=True)), {n: (name, n) for name, n in here}
     if known and sorted(_letters(here)) == sorted(_letters(there)) and len(by_letter) == len(here):
         found = tuple(by_letter[letter] for letter in _letters(there))
-        return found if [n for _, n in found] == [n for _, n in there] else None
+        if [n for _, n in found] == [n for _, n in there]:
+            return found
     return tuple(by_size[n] for _, n in there) if len(by_size) == len(here) else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 
 from layoutx.frozen import frozen
@@ -13,12 +13,21 @@ from layoutx.model.record import Refinement
 
 @frozen
 class Axis:
-    """One leaf axis: made by the layer `origin`, of `size` elements (None: unknown)."""
+    """One leaf axis: made by the layer `origin`, of `size` elements (None: unknown).
+
+    `heir`: the number of the axis whose place it took (a pooling's positions); 0 where it took none.
+    """
 
     id: int
     letter: str
     origin: str
     size: int | None
+    heir: int = field(default=0, compare=False)
+
+    @property
+    def age(self) -> int:
+        """A number that is smaller the earlier an axis stood where this one stands."""
+        return self.heir or self.id
 
 
 @frozen
@@ -72,6 +81,11 @@ class Naming:
 
     names: dict[int, str] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+
+
+def heir_of(axis: Axis, dim: Dim) -> Axis:
+    """An axis in the place of another one."""
+    return replace(axis, heir=dim[0].age) if len(dim) == 1 and isinstance(dim[0], Axis) else axis
 
 
 def size_of(dim: Dim) -> int | None:

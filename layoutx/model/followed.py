@@ -33,7 +33,7 @@ MORE = {  # what tells the wiring of a model, by its framework
 }
 Layers = Sequence[tuple[LayerRecord, BoundForm]]
 _LAYER = re.compile(r'followed through \w+ "([^"]+)"')
-_LOST = re.compile(r"\b(?!output)(\w+) axis could not be followed")
+LOST = re.compile(r"\b(?!output)(\w+) axis could not be followed")
 
 
 def unfollowed(
@@ -128,7 +128,7 @@ def _axis_error(seen: _Seen, record: LayerRecord, bound: BoundForm) -> Conversio
     joined = next(((axis, found.joined) for axis, found in record.refine.items() if found.joined), None)
     if joined and not seen.told and not seen.same:
         return joined_error(record, *joined)
-    lost = _LOST.search(record.note)
+    lost = LOST.search(record.note)
     axis = lost[1] if lost else next((a for a in AXES if a in bound.sizes), "")
     if not axis or axis in record.refine or (seen.same and KEEPS_LAST not in record.note):
         return None

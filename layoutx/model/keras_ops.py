@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from layoutx.model.axes import Cat, Dim, State, size_of
+from layoutx.model.axes import Axis, Cat, Dim, State, heir_of, size_of
+from layoutx.model.entry import mapping_of
 from layoutx.model.graph import Node
 from layoutx.model.keras_patches import depth_to_space, patched
 from layoutx.model.keras_reshape import flatten, permute, reshape
@@ -125,7 +126,7 @@ def padded(flow: Flow, node: Node, name: str, states: Sequence[State], labels: S
     if len(widths) != len(state.last) + 1 or any(list(widths[0])):
         return _passed(node, states)
     longer: dict[Dim, Dim] = {
-        dim: (flow.axis("d", name, None),) for dim, by in zip(state.last, widths[1:], strict=True) if any(by)
+        dim: _other(flow, name, dim, by=sum(by)) for dim, by in zip(state.last, widths[1:], strict=True) if any(by)
     }
     last, first = (tuple(longer.get(d, d) for d in dims) for dims in (state.last, state.first))
     return [replace(state, last=last, first=first)]
@@ -149,11 +150,11 @@ def picked(flow: Flow, node: Node, name: str, states: Sequence[State], labels: S
     if not known or len(old) != len(state.last) + 1 or keys[0] is None or not _whole(keys[0]):
         return blocked(node)
     gone = [dim for dim, one in zip(state.last, old[1:], strict=True) if type(one) is int]
-    some = [d for d, one in zip(state.last, old[1:], strict=True) if type(one) is not int and not _whole(one)]
+    some = {d: one for d, one in zip(state.last, old[1:], strict=True) if type(one) is not int and not _whole(one)}
     wider = len(keys) > len(old)
     if any(len(dim) > 1 or isinstance(dim[0], Cat) for dim in some) or (wider and state.last != state.first):
         return blocked(node)  # a piece of a flattened map, or one more axis of a map
-    cut: dict[Dim, Dim] = {dim: (flow.axis("d", name, None),) for dim in some}
+    cut: dict[Dim, Dim] = {dim: _other(flow, name, dim, one) for dim, one in some.items()}
     last, first = (tuple(cut.get(d, d) for d in dims if d not in gone) for dims in (state.last, state.first))
     if wider:
         rest = iter(last)
@@ -163,6 +164,30 @@ def picked(flow: Flow, node: Node, name: str, states: Sequence[State], labels: S
     if not last or len(first) != len(last):
         return blocked(node)
     return [replace(state, last=last, first=first, spatial=state.spatial and len(last) > 1)]
+
+
+def _other(flow: Flow, name: str, dim: Dim, key: Any = None, by: int = 0) -> Dim:
+    """An axis with other positions than this one: some of them (`key`), `by` more, or the same ones moved."""
+    size, config = size_of(dim), mapping_of(mapping_of(key).get("config"))
+    ends = [config.get(end) for end in ("start", "stop", "step")]
+    plain = size is not None and ends[2] != 0 and all(one is None or type(one) is int for one in ends)
+    letter = dim[0].letter if len(dim) == 1 and isinstance(dim[0], Axis) else "d"
+    return (heir_of(flow.axis(letter, name, len(range(size or 0)[slice(*ends)]) + by if plain else None), dim),)
+
+
+def shifted(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
+    """keras.ops.flip(x, axis), roll, cumsum: at each place of one axis stands what was at others."""
+    axis, state = node.config.get("axis"), states[0] if states else State()
+    rank = len(state.last) + 1
+    if len(states) != 1 or not state.last or state.blocked or state.lead or not isinstance(axis, int):
+        return _passed(node, states[:1])
+    at = axis % rank
+    if not -rank <= axis < rank or not at or len(state.last[at - 1]) > 1 or isinstance(state.last[at - 1][0], Cat):
+        return blocked(node)  # of a flattened map
+    old = state.last[at - 1]
+    new = _other(flow, name, old)
+    last, first = (tuple(new if d == old else d for d in dims) for dims in (state.last, state.first))
+    return [replace(state, last=last, first=first)]
 
 
 def gathered(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
@@ -209,6 +234,7 @@ def _passed(node: Node, states: Sequence[State]) -> list[State]:
 
 REDUCED: dict[str, Rule] = {
     **dict.fromkeys(("mean", "max", "min", "sum", "amax", "amin", "argmax", "argmin", "squeeze"), _reduced),
+    **dict.fromkeys(("flip", "roll", "cumsum", "cumprod"), shifted),
     "get_item": picked,
     "take_along_axis": gathered,
     "extract_patches": patched,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from layoutx.model.axes import Axis, Dim, State, axes_in, size_of
+from layoutx.model.axes import Axis, Dim, State, axes_in, heir_of, size_of
 from layoutx.model.graph import Node
 from layoutx.model.keras_slots import stock
 
@@ -106,9 +106,13 @@ def _local(flow: Flow, node: Node, name: str, state: State) -> State:
     state = as_map(flow, state, first)
     sizes, channel = _parts(flow, name, state, first, rank)
     out = [_size(node, i, rank, size) for i, size in enumerate(sizes)]
-    spatial: list[Dim] = [(flow.axis(x, name, s),) for x, s in zip(LETTERS[rank], out, strict=True)]
+    new = "onv" in node.class_name or "LocallyConnected" in node.class_name
+    kept = (state.last[1:] if first else state.last[:-1]) if not new and len(state.last) == rank + 1 else ((),) * rank
+    spatial: list[Dim] = [
+        (heir_of(flow.axis(x, name, s), old),) for x, s, old in zip(LETTERS[rank], out, kept, strict=True)
+    ]
     count = _channels(node, None if channel is None else size_of(channel))
-    if "onv" in node.class_name or "LocallyConnected" in node.class_name or channel is None:
+    if new or channel is None:
         channel = (flow.axis("c", name, count),)
         if stock(node) in PLAIN and node.config.get("groups", 1) == 1:
             flow.use(name, "out", (channel,), (channel,), count)

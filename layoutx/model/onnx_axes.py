@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from layoutx.frozen import frozen
 from layoutx.model.axes import Axis, Cat, Dim, Item, Use, axes_in, refinement, same_order, size_of
+from layoutx.model.onnx_apart import apart, key_of, lettered, opened
 from layoutx.model.onnx_sizes import Size
 from layoutx.model.pieces import pieces
 from layoutx.model.readers import ELSE, Readers
@@ -45,6 +46,7 @@ class Flow:
         inputs: axes of the model's own inputs that could be a map, while no spatial node has said so.
         sizes: computed shapes, by value name.
         given: an axis of the model's own inputs, of sequences too -> its place there.
+        tried: the inputs' sizes are only those that the model ran on: of axes in `inputs` they tell no order.
         habits: "first" and "last", as the channels stand in those that a spatial node reads.
     """
 
@@ -61,6 +63,7 @@ class Flow:
     given: dict[int, int] = field(default_factory=dict)
     habits: set[str] = field(default_factory=set)
     readers: Readers = field(default_factory=Readers)
+    tried: bool = False
     count: int = 0
 
     def axis(self, letter: str, origin: str, size: int | None) -> Axis:
@@ -81,7 +84,7 @@ class Flow:
         axes = [d[0] for d in dims[1:] if len(d) == 1 and isinstance(d[0], Axis)]
         if len(axes) != len(dims) - 1 or len(axes) < 2:
             return
-        self.maps[_key(axes)] = tuple(axes)
+        self.maps[key_of(axes)] = tuple(axes)
         self.channels.add(axes[0].id)
 
     def use(self, record: str, axis: str, value: Value, dims: Sequence[Dim], total: int | None) -> None:
@@ -92,10 +95,6 @@ class Flow:
         if axis == "channel" and value.of and dims and not any(a.origin == value.of for a in axes_in(dims[0])):
             self.readers.note(ELSE, [value.of])
         self.uses.setdefault(record, {}).setdefault(axis, []).append((value, tuple(dims), total))
-
-
-def _key(axes: Sequence[Item]) -> frozenset[int]:
-    return frozenset(a.id for a in axes if not isinstance(a, Axis) or a.size != 1)
 
 
 @frozen
@@ -109,14 +108,14 @@ class Orders:
 
 def orders(flow: Flow, dim: Dim) -> Orders | str:
     """Both orders of one dimension of the graph; a reason where they cannot be told."""
-    items = _apart(flow, whole(flow, dim))
+    items = apart(flow, whole(flow, dim))
     real = [x for x in items if isinstance(x, Cat) or x.size != 1]
     if len(real) == 1 and isinstance(real[0], Cat):
         return _of_cat(flow, real[0])
     if any(isinstance(x, Cat) for x in real) and len(real) > 1:
         return "a concatenation lies inside a product of axes"
     axes = [x for x in real if isinstance(x, Axis)]
-    found = flow.maps.get(_key(axes)) if len(axes) > 1 else None
+    found = flow.maps.get(key_of(axes)) if len(axes) > 1 else None
     if found is not None:
         first = tuple(a for a in found if a.size != 1)
         last = (*(a for a in first if a.id not in flow.channels), *(a for a in first if a.id in flow.channels))
@@ -155,7 +154,7 @@ def _runs(flow: Flow, axes: Sequence[Axis]) -> list[tuple[Axis, Dim]]:
 
 def _of_runs(flow: Flow, runs: Sequence[tuple[Axis, Dim]]) -> Orders | str:
     """A map whose channels were cut and dealt out anew (a shuffle of groups) is one in which they lie so."""
-    found = flow.maps.get(_key([axis for axis, _ in runs]))
+    found = flow.maps.get(key_of([axis for axis, _ in runs]))
     if found is None or any(axis.size is None or size_of(run) != axis.size for axis, run in runs):
         return "a part of a map's channels is flattened with something else"
     order = [a.id for a in found if a.size != 1]
@@ -196,15 +195,6 @@ def whole(flow: Flow, dim: Dim) -> Dim:
     return tuple(out)
 
 
-def _apart(flow: Flow, dim: Dim) -> Dim:
-    """The dimension with axes replaced by the parts that a Reshape made of them, where those turned out to be a map."""
-    out: list[Item] = []
-    for item in dim:
-        parts = flow.splits.get(item.id, ()) if isinstance(item, Axis) else ()
-        out.extend(parts if parts and _key(parts) in flow.maps else (item,))
-    return tuple(out)
-
-
 def _of_cat(flow: Flow, cat: Cat) -> Orders | str:
     parts, own = [], set()
     for name, dim, _ in cat.parts:
@@ -231,7 +221,7 @@ def _finished(flow: Flow, record: LayerRecord, letters: Letters) -> LayerRecord:
     notes = [record.note] if record.note else []
     for axis, uses in flow.uses.get(record.name, {}).items():
         found = [_refined(flow, letters, axis, *use) for use in uses]
-        if any(f != found[0] for f in found[1:]):
+        if any(_plain(f) != _plain(found[0]) for f in found[1:]):
             found = [f"{axis} axis could not be followed: the layer is used at several places with different inputs"]
         if isinstance(found[0], str):
             notes.append(f"{found[0]}, {KEEPS_LAST}" if "last" in flow.habits else found[0])
@@ -245,15 +235,28 @@ def _finished(flow: Flow, record: LayerRecord, letters: Letters) -> LayerRecord:
 
 def _pieces(flow: Flow, record: LayerRecord, letters: Letters) -> dict[str, tuple[Piece, ...]]:
     """What each of a record's axes is made of, where every use of the layer agrees; axes of a map by its letters."""
+
+    def parts(dim: Dim) -> Dim:
+        return lettered(letters, opened(flow, dim))
+
     found: dict[str, list[tuple[Piece, ...]]] = {}
     for axis, uses in flow.uses.get(record.name, {}).items():
-        if axis not in ("output", "out"):
-            found[axis] = [
-                pieces([_lettered(letters, d) for d in dims], total, lambda dim: _lettered(letters, _apart(flow, dim)))
-                for value, dims, total in uses
-                if value.dims is not None
-            ]
-    return {axis: every[0] for axis, every in found.items() if every and every[0] and all(e == every[0] for e in every)}
+        intact = all(a.id not in flow.splits for _, dims, _ in uses for d in dims for a in d)
+        ids = {_uncut(flow, a).id for _, dims, _ in uses for d in dims for a in axes_in(d)}
+        if axis == "out" or (axis == "output" and intact) or (flow.tried and flow.inputs & ids):
+            continue  # units are of interest where a Reshape takes them apart
+        found[axis] = [
+            pieces([lettered(letters, d) for d in dims], total, parts)
+            for value, dims, total in uses
+            if value.dims is not None
+        ]
+    alike = {axis: {tuple(piece.axes for piece in one) for one in every} for axis, every in found.items()}
+    return {axis: every[0] for axis, every in found.items() if len(alike[axis]) == 1 and every[0]}
+
+
+def _plain(found: Told) -> Told:
+    """What two calls of one layer must have in common: not which nodes their maps went through."""
+    return replace(found, why="") if isinstance(found, Refinement) else found
 
 
 def _letters(flow: Flow) -> dict[int, str]:
@@ -264,11 +267,6 @@ def _letters(flow: Flow) -> dict[int, str]:
     return letters
 
 
-def _lettered(letters: Letters, dim: Dim) -> Dim:
-    """The axes of a map under their usual letters."""
-    return tuple(replace(x, letter=letters.get(x.id, x.letter)) if isinstance(x, Axis) else x for x in dim)
-
-
 def _refined(flow: Flow, letters: Letters, axis: str, value: Value, dims: Dims, total: int | None) -> Told:
     if value.dims is None:
         return f"{axis} axis could not be followed through {value.lost or 'the graph'}"
@@ -276,7 +274,7 @@ def _refined(flow: Flow, letters: Letters, axis: str, value: Value, dims: Dims, 
         both = orders(flow, dims[0])
         if isinstance(both, str):
             return f"{axis} axis could not be followed: {both}"
-        use, own = Use((_lettered(letters, both.last),), (_lettered(letters, both.first),), total), both.own
+        use, own = Use((lettered(letters, both.last),), (lettered(letters, both.first),), total), both.own
     else:
         use, own = _several(flow, dims, total)
     found = refinement(axis, use, {})
@@ -291,7 +289,7 @@ def _refined(flow: Flow, letters: Letters, axis: str, value: Value, dims: Dims, 
 def _several(flow: Flow, dims: Dims, total: int | None) -> tuple[Use, str]:
     """A norm over several axes: those of a map stand in another order in Keras."""
     axes = [a for d in dims for a in axes_in(d)]
-    found = flow.maps.get(_key(axes))
+    found = flow.maps.get(key_of(axes))
     if found is None or any(len(d) != 1 for d in dims):
         return Use(dims, dims, total), ""
     first = tuple((a,) for a in found)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from layoutx.files.blob import reading
-from layoutx.files.onnx_file import bodies, label, need_onnx, opset_of, structure
+from layoutx.files.onnx_file import bodies, label, opset_of, structure
 from layoutx.files.store import Store, Tensor
 from layoutx.model.onnx_consts import Const
 from layoutx.model.onnx_flow import wired
-from layoutx.model.onnx_parts import Parts, Shape, parts_of
+from layoutx.model.onnx_parts import Parts, parts_of
+from layoutx.model.onnx_shapes import settled_shapes, shapes_of
 from layoutx.model.onnx_unrolled import unrolled
 from layoutx.model.record import MADE, LayerRecord, ModelRecord
 
@@ -27,7 +27,7 @@ def onnx_records(store: Store) -> ModelRecord:
         model = opened(structure(store.path))
         shapes = shapes_of(model)
         parts = parts_of(model.graph, store, shapes, opset_of(model))
-        followed, channels = wired(model.graph, parts, shapes)
+        followed, channels = wired(model.graph, parts, settled_shapes(model, parts.consts, shapes))
     layers = unrolled(model.graph, parts, tuple(followed))
     made = _made(model.graph, parts, layers)
     whole = replace(store, tensors={**store.tensors, **{t.name: t for _, t in made.values()}})
@@ -46,23 +46,6 @@ def opened(model: Any) -> Any:
     from onnx import inliner
 
     return inliner.inline_local_functions(model)
-
-
-def shapes_of(model: Any) -> dict[str, Shape]:
-    """Value name -> its shape as onnx infers it, None for symbolic sizes; missing where it cannot be told."""
-    with suppress(Exception):  # custom operators and contradictions: what is declared has to do
-        model = need_onnx().shape_inference.infer_shapes(model, data_prop=True)
-    found: dict[str, Shape] = {}
-    graphs = [model.graph]
-    for graph in graphs:  # it grows while it is read
-        graphs += [body for node in graph.node for a in node.attribute for body in bodies(a)]
-        for info in (*graph.input, *graph.value_info, *graph.output):
-            kind = info.type.tensor_type
-            if kind.HasField("shape"):
-                found[info.name] = tuple(d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim)
-        for proto in graph.initializer:
-            found[proto.name] = tuple(proto.dims)
-    return found
 
 
 def _made(graph: Any, parts: Parts, layers: Sequence[LayerRecord]) -> dict[str, tuple[Const, Tensor]]:

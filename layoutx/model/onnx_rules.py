@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from layoutx.model.axes import Axis, Cat, Dim, axes_in, identifier, size_of
+from layoutx.model.axes import Axis, Cat, Dim, axes_in, heir_of, identifier, size_of
 from layoutx.model.onnx_axes import LETTERS, Flow, Shape, Value
 from layoutx.model.onnx_blocks import dealt, gathered
 from layoutx.model.onnx_reshape import reshaped
@@ -79,7 +79,10 @@ def spatial(flow: Flow, origin: str, read: Dims, out: Shape, channel: Dim | None
     letters = LETTERS.get(rank - 2) or "".join(chr(97 + i) for i in range(rank - 2))
     batch = read[0] if read else (flow.axis("b", origin, sizes[0]),)
     front: Dim = channel or (flow.axis("c", origin, sizes[1]),)
-    positions: list[Dim] = [(flow.axis(x, origin, n),) for x, n in zip(letters, sizes[2:], strict=False)]
+    kept = read[2:] if channel and read and len(read) == rank else ((),) * (rank - 2)
+    positions: list[Dim] = [
+        (heir_of(flow.axis(x, origin, n), old),) for x, n, old in zip(letters, sizes[2:], kept, strict=False)
+    ]
     made = (batch, front, *positions)
     flow.note_map(made)
     return made
@@ -97,11 +100,17 @@ def _local(flow: Flow, node: Any, ins: Sequence[Value], out: Shape, said: Mappin
         if size is not None and size == size_of(dim):
             made.append(dim)
         elif len(dim) == 1 and isinstance(dim[0], Axis):
-            made.append((flow.axis(dim[0].letter, dim[0].origin, size),))
+            made.append(moved_axis(flow, dim, size))
         else:
             return None
     carried(flow, dims, made)
     return tuple(made)
+
+
+def moved_axis(flow: Flow, dim: Dim, size: int | None) -> Dim:
+    """The axis that takes the place of this one: with more, fewer or other positions."""
+    (axis,) = axes_in(dim)
+    return (heir_of(flow.axis(axis.letter, axis.origin, size), dim),)
 
 
 def carried(flow: Flow, dims: Sequence[Dim], made: Sequence[Dim]) -> None:
@@ -199,7 +208,7 @@ def _concat(flow: Flow, node: Any, ins: Sequence[Value], out: Shape, said: Mappi
     else:
         total = None if None in sizes else sum(s for s in sizes if s is not None)
         letter = next((a.letter for a in axes_in(pieces[0])), "n")
-        merged = (flow.axis(letter, node.name, total),)
+        merged = (heir_of(flow.axis(letter, node.name, total), pieces[0]),)
     made = [merged if i == at else d for i, d in enumerate(known[0])]
     carried(flow, known[0], made)
     return tuple(made)

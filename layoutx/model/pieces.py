@@ -42,7 +42,13 @@ def _laid(dim: Dim, opened: Callable[[Dim], Dim]) -> list[Piece] | None:
     if any(isinstance(item, Cat) for item in dim):
         return None
     axes = [axis for axis in axes_in(dim) if axis.size != 1] or list(axes_in(dim))[:1]
-    return [Piece(tuple((a.letter, a.size) for a in axes), _origins(axes))]
+    return [Piece(tuple((a.letter, a.size) for a in axes), _origins(axes), _turned(axes))]
+
+
+def _turned(axes: Sequence[Axis]) -> bool:
+    """Whether axes stand in another order than they were made in."""
+    ages = [axis.age for axis in axes]
+    return ages != sorted(ages)
 
 
 def _origins(axes: Sequence[Axis]) -> tuple[str, ...]:

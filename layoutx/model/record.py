@@ -40,10 +40,12 @@ class Piece:
     """A run of an axis: the axes that were laid end to end in it, outermost first, and the layers that made them.
 
     The first of `origins` made the channels; others only the positions (a pooling). A size may be None: not known.
+    `turned`: some of the axes stand in another order than they were made in.
     """
 
     axes: tuple[tuple[str, int | None], ...]
     origins: tuple[str, ...]
+    turned: bool = field(default=False, compare=False)
 
     @property
     def size(self) -> int | None:

@@ -36,7 +36,7 @@ def followed(program: Program, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
         shapes: the state dict's names -> shapes.
     """
     known = {name: tuple(n if isinstance(n, int) else None for n in own) for name, own in program.shapes.items()}
-    flow = Flow(shapes=known)
+    flow = Flow(shapes=known, tried=program.tried)
     walk = Walk(flow, program, shapes, _below(shapes), dict(program.weights))
     for name in program.inputs:
         dims = flow.fresh(known.get(name), name)
@@ -61,8 +61,9 @@ def _below(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def lost(found: Mapping[str, LayerRecord]) -> bool:
-    """Whether an axis ended in an operation that is not known, or whose sizes are not."""
-    return _stopped(found) or any(UNSIZED in record.note for record in found.values())
+    """Whether an axis ended in an operation that is not known, or needs sizes: those of axes that were turned."""
+    turned = (p.turned and p.size is None for record in found.values() for own in record.pieces.values() for p in own)
+    return _stopped(found) or any(UNSIZED in record.note for record in found.values()) or any(turned)
 
 
 def _stopped(found: Mapping[str, LayerRecord]) -> bool:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from layoutx.frozen import frozen
-from layoutx.model.axes import Dim, size_of
+from layoutx.model.axes import Axis, Dim, size_of
 from layoutx.model.onnx_axes import Flow, Shape, Value
 from layoutx.model.onnx_blocks import unfolded
-from layoutx.model.onnx_rules import rule_of, spatial
+from layoutx.model.onnx_rules import carried, moved_axis, rule_of, spatial
 from layoutx.model.onnx_sizes import wanted_of
 from layoutx.model.torch_picked import expanded, indexed, listed, repeated, select
 from layoutx.model.torch_program import Op, Ref
@@ -22,7 +22,7 @@ ALIKE = [
     "mish prelu softmax logsoftmax tanhshrink softshrink hardshrink threshold dropout dropout1d dropout2d dropout3d",
     "featuredropout alphadropout nativedropout clone contiguous detach alias to tocopy typeas float double half clamp",
     "clip exp log sqrt rsqrt reciprocal abs neg square sign erf sin cos floor ceil round identity normalize",
-    "logsigmoid cumsum liftfreshcopy",
+    "logsigmoid liftfreshcopy",
     "batchnorm batchnorm1d batchnorm2d batchnorm3d syncbatchnorm cudnnbatchnorm nativebatchnormlegitnotraining",
     "nativebatchnorm layernorm nativelayernorm rmsnorm groupnorm nativegroupnorm instancenorm instancenorm1d",
     "instancenorm2d instancenorm3d localresponsenorm crossmaplrn2d",
@@ -72,7 +72,8 @@ LOCAL = frozenset(
     ]
 )
 REDUCE = frozenset(["mean", "sum", "amax", "amin", "prod", "var", "std", "norm", "logsumexp"])
-MAPS = POOLS | ADAPTIVE | {f"instancenorm{n}" for n in ("", "1d", "2d", "3d")} | {"groupnorm", "nativegroupnorm"}
+NORMED = frozenset([*(f"instancenorm{n}" for n in ("", "1d", "2d", "3d")), "groupnorm", "nativegroupnorm"])
+MAPS = POOLS | ADAPTIVE | NORMED | frozenset(ENLARGED)  # what reads (batch, channel, positions...)
 PARTS = frozenset(["chunk", "split", "splitwithsizes", "unbind", "tensorsplit"])
 
 
@@ -216,6 +217,21 @@ def _unsqueeze(flow: Flow, op: Op, ins: Sequence[Value], out: Shape) -> Dims:
     return _onnx("Unsqueeze", flow, op, ins[:1], out, axes=[op.arg(1, "dim", default=0)])
 
 
+def _shifted(flow: Flow, op: Op, ins: Sequence[Value], out: Shape) -> Dims:
+    """What stands along some axes stands at other positions of them, or is added up (flip, roll, cumsum)."""
+    dims = ins[0].dims if ins else None
+    said = op.arg(2 if op.name == "roll" else 1, "dims", "dim", default=None)
+    axes = [said] if isinstance(said, int) else said
+    if dims is None or not isinstance(axes, (list, tuple)) or not axes or not all(isinstance(a, int) for a in axes):
+        return None
+    at = {a % len(dims) for a in axes}
+    if any(len(dims[i]) > 1 or not isinstance(dims[i][0], Axis) for i in at):
+        return None  # of a flattened map
+    made = [moved_axis(flow, d, size_of(d)) if i in at else d for i, d in enumerate(dims)]
+    carried(flow, dims, made)
+    return tuple(made)
+
+
 def _product(flow: Flow, op: Op, ins: Sequence[Value], out: Shape) -> Dims:
     return _onnx("MatMul", flow, op, ins, out)
 
@@ -254,6 +270,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("transpose", "swapaxes", "swapdims", "t"), _transpose),
     **dict.fromkeys(("movedim", "moveaxis"), _movedim),
     **dict.fromkeys(("cat", "concat", "concatenate"), _cat),
+    **dict.fromkeys(("flip", "roll", "cumsum", "cumprod"), _shifted),
     "squeeze": _squeeze,
     "unsqueeze": _unsqueeze,
     "select": select,

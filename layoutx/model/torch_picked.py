@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from layoutx.model.axes import Dim, size_of
+from layoutx.model.axes import Axis, Dim, size_of
 from layoutx.model.onnx_axes import Flow, Shape, Value
+from layoutx.model.onnx_rules import carried, moved_axis
 from layoutx.model.torch_program import Op
 
 Dims = tuple[Dim, ...] | None
@@ -49,8 +50,19 @@ def indexed(flow: Flow, op: Op, ins: Sequence[Value], out: Shape) -> Dims:
         if one == slice(None):
             made.append(dim)
         elif isinstance(one, slice):
-            made.append((flow.axis("g", op.outputs[0], None),))
+            made.append(_cut(flow, op, dim, one, out[len(made)] if out is not None and len(out) > len(made) else None))
+    if len(made) == len(dims) and None not in index:
+        carried(flow, dims, made)
     return tuple(made)
+
+
+def _cut(flow: Flow, op: Op, dim: Dim, ends: slice, said: int | None) -> Dim:
+    """A part of a dimension; of a single axis it is that axis with fewer positions."""
+    whole = size_of(dim)
+    plain = all(end is None or type(end) is int for end in (ends.start, ends.stop, ends.step)) and ends.step != 0
+    size = said if said is not None or whole is None or not plain else len(range(whole)[ends])
+    single = len(dim) == 1 and isinstance(dim[0], Axis)
+    return moved_axis(flow, dim, size) if single else (flow.axis("g", op.outputs[0], size),)
 
 
 def repeated(flow: Flow, op: Op, ins: Sequence[Value], out: Shape) -> Dims:

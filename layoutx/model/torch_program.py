@@ -63,6 +63,7 @@ class Program:
         inputs: names of the model's own inputs.
         shapes: value name -> its sizes, where they are known.
         outputs: names of what it gives.
+        tried: it was seen in a run on inputs that were made up, whose axes may stand in another order.
     """
 
     ops: tuple[Op, ...]
@@ -70,6 +71,7 @@ class Program:
     inputs: tuple[str, ...]
     shapes: Mapping[str, tuple[Size, ...]] = NOTHING
     outputs: tuple[str, ...] = ()
+    tried: bool = False
 
 
 def _refs(value: Any) -> Iterator[Ref]:

@@ -13,6 +13,7 @@ from layoutx.report import Report
 from layoutx.show.alike_text import exchange_text
 from layoutx.show.kept_text import unwritten_text
 from layoutx.show.report_lines import LayerLine
+from layoutx.show.supposed_text import supposed_text
 
 HEADS = ("layer", "from, to", "tensors", "exactness", "difference", "proof")
 
@@ -20,9 +21,9 @@ HEADS = ("layer", "from, to", "tensors", "exactness", "difference", "proof")
 def sections(report: Report) -> Iterator[Section]:
     """What was converted, what the target must be told, and where every key went."""
     rows = [_row(line) for line in report.layers]
-    alike = [tag("p", text) for text in exchange_text(report.alike)]
+    said = [tag("p", text) for text in (*exchange_text(report.alike), *supposed_text(report.supposed))]
     moved = table(HEADS, rows, [line.name for line in report.layers])
-    yield Section("layers-moved", "Layers that were moved", tag("div", alike, moved))
+    yield Section("layers-moved", "Layers that were moved", tag("div", said, moved))
     settings = {line.name: line.settings for line in report.layers if line.settings}
     if settings or report.remarks:
         told = [tag("li", tag("b", name), tag("ul", [tag("li", line) for line in s])) for name, s in settings.items()]

@@ -15,6 +15,7 @@ from layoutx.show.kept_text import kept_answer, rounded_text, unwritten_text
 from layoutx.show.left_text import left_out
 from layoutx.show.recognised_text import recognised
 from layoutx.show.settings_text import apart_text, without_text
+from layoutx.show.supposed_text import supposed_text, usual_text
 from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row, size_text
 from layoutx.verify.outcome import UNASKED
 from layoutx.words import listed
@@ -56,6 +57,7 @@ def as_dict(report: Report) -> dict[str, Any]:
         "seconds": report.seconds,
         "sha256": report.sha256,
         "alike": [list(names) for names in report.alike],
+        "supposed": list(report.supposed),
         "again": report.again,
         "back": asdict(report.back) if report.back is not None else None,
     }
@@ -133,7 +135,8 @@ def _same(report: Report) -> str:
     said = {len(report.layers): "every layer computes the same", 0: "no layer compared"}.get(proved, some)
     whole = ", of the whole models nothing is known" if end is not None and end.note != UNASKED else ""
     whole = ", the whole models do not" if end is not None and end.agrees is False else whole
-    return said + placed_text(report.alike, len(report.layers)) + whole + (without if whole else "")
+    placed = placed_text(report.alike, len(report.layers)) + usual_text(report.supposed)
+    return said + placed + whole + (without if whole else "")
 
 
 def _exact(report: Report) -> str:
@@ -235,6 +238,7 @@ def _summary(report: Report) -> Iterator[str]:
     yield from rounded_text(report)
     yield from _forward(report)
     yield from exchange_text(report.alike)
+    yield from supposed_text(report.supposed)
     unsaid = [layer.name for layer in report.layers if not layer.settled]
     if unsaid:
         unsaid_names = clean(listed(unsaid, FEW))

@@ -17,8 +17,9 @@ from layoutx.files.open import open_store
 from layoutx.files.store import Store, Tensor
 from layoutx.frozen import frozen
 from layoutx.model.onnx_forms import RECURRENT
-from layoutx.model.onnx_model import opened, shapes_of
+from layoutx.model.onnx_model import opened
 from layoutx.model.onnx_parts import Parts, parts_of
+from layoutx.model.onnx_shapes import shapes_of
 from layoutx.plan.plan import Array
 from layoutx.verify.made import sized
 from layoutx.verify.outputs import RELATIVE

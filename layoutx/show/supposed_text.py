@@ -1,0 +1,26 @@
+"""Layers whose rows lie in an order that nobody was told: what is said of them, and what would tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from layoutx.show.tables import clean
+from layoutx.words import listed
+
+MOST = 3  # layers that are named
+TELL = (
+    "What tells it is the model itself, with its code: a live module, a .pt2 or ONNX file, or a run of both models "
+    "(`layoutx validate`, `layoutx port`); rows that must stay as they are: --keep-order LAYER."
+)
+
+
+def usual_text(names: Sequence[str]) -> str:
+    """What the first line says of them; "" where there are none."""
+    return f", if maps are flattened in the usual order before {clean(listed(names, MOST))}" if names else ""
+
+
+def supposed_text(names: Sequence[str]) -> Iterator[str]:
+    """What a person has to know of them."""
+    if names:
+        rows = f"In which order one of the models has the rows of {clean(listed(names, MOST))} is not known"
+        yield f"{rows}, and the usual one is supposed. {TELL}"
