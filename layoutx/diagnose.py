@@ -10,6 +10,7 @@ from typing import Any, overload
 
 from layoutx.diagnosis import WholeDiagnosis
 from layoutx.errors import LayoutxError, UsageError
+from layoutx.mended import Mended, doubted, mended
 from layoutx.plan.plan import Array
 from layoutx.progress import Progress, steps, tell
 from layoutx.show.progress import reported
@@ -112,15 +113,19 @@ def diagnose(
         for given, runner in ((a, first), (b, second))
     )
 
-    def compared(more: Mapping[str, str]) -> Validation:
+    def compared(more: Mapping[str, str], target: Any = None) -> Validation:
         both = {**(pairs or {}), **more}
         return validate(
-            *(*sides, inputs), map=map, forms=forms, pairs=both, skip=skip, only=only, ignore_keys=ignore_keys,
-            keep_order=keep_order, specs=specs, tolerance=tolerance, values=values, weights=weights,
+            sides[0], sides[1] if target is None else target, inputs, map=map, forms=forms, pairs=both, skip=skip,
+            only=only, ignore_keys=ignore_keys, keep_order=keep_order, specs=specs, tolerance=tolerance, values=values,
+            weights=weights,
         )  # fmt: skip
 
     found = compared({})
-    return _whole(_other_order(found, compared, second) or found, (first, second), budget, started)
+    crossing = _other_order(found, compared, second)
+    more, found = ({}, found) if crossing is None else crossing
+    told = _whole(found, (first, second), budget, started)
+    return _tested(told, mended(found, told.layers, second.model, lambda target: compared(more, target)), started)
 
 
 def _whole(found: Validation, runners: Sequence[Runner], budget: float, started: float) -> WholeDiagnosis:
@@ -142,7 +147,17 @@ def _whole(found: Validation, runners: Sequence[Runner], budget: float, started:
     gaps += _behind(found, gaps) if found.runs is None else _of_runs(found, runners)
     if any(remark.mode == "F10" and remark.random for remark in remarks):
         gaps = tuple(by_chance(gap) for gap in gaps)
-    return WholeDiagnosis(found, layers, gaps, tuple(remarks), time.perf_counter() - started)
+    return WholeDiagnosis(found, layers, gaps, tuple(remarks), seconds=time.perf_counter() - started)
+
+
+def _tested(told: WholeDiagnosis, tried: Mended | None, started: float) -> WholeDiagnosis:
+    """The diagnosis with what its repairs did in the target's own run; what only then shows between layers is told."""
+    if tried is None:
+        return told
+    layers = tuple(one if tried.holds or one.suspect.name not in tried.layers else doubted(one) for one in told.layers)
+    targets = {layer: target for layer, _, _, target in tried.after.bounds}
+    gaps = (*told.gaps, *_gaps(replace(tried.after, gaps=tried.gaps), targets))
+    return replace(told, tried=tried, layers=layers, gaps=gaps, seconds=time.perf_counter() - started)
 
 
 def _gaps(found: Validation, targets: Mapping[str, BoundForm]) -> tuple[Found, ...]:
@@ -192,7 +207,7 @@ def _behind(found: Validation, told: Sequence[Found]) -> tuple[Found, ...]:
 
 def _other_order(
     found: Validation, compared: Callable[[Mapping[str, str]], Validation], target: Runner
-) -> Validation | None:
+) -> tuple[Mapping[str, str], Validation] | None:
     """F38: numbers paired two layers, and the target calls them the other way round: compared by the order of calls."""
     if found.ok:
         return None
@@ -209,7 +224,7 @@ def _other_order(
         return None
     if again.gaps and len(again.gaps) >= len(found.gaps):
         return None  # the calls stand in another order for a reason of their own
-    return again if len(told) == len(suspects) or len(again.gaps) < len(found.gaps) else None
+    return (pairs, again) if len(told) == len(suspects) or len(again.gaps) < len(found.gaps) else None
 
 
 def _callable(model: Any) -> bool:

@@ -38,6 +38,10 @@ class Half(Protocol):
         """Layers of its model that together are this one, in order; () for the one layer of its name."""
 
     @property
+    def told(self) -> bool:
+        """Whether its model shows the order of these dims; else they are its framework's habit."""
+
+    @property
     def less(self) -> Mapping[str, Array]:
         """What it is given or gives -> the numbers along its last axis that it is compared without."""
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
-from layoutx.verify.diagnose.said_in_torch import said_in_torch
+from layoutx.verify.diagnose.said_in_torch import axes_in_words, permuted, said_in_torch
 from layoutx.verify.diagnose.windows import same, windows
 
 MOST_ORDERS = 24
@@ -79,7 +79,7 @@ def _merged(merge: Callable[..., Array], x: Array) -> Array:
 
 def turns(x: Array) -> Iterator[Op]:
     """The same numbers in another order, at the same shape."""
-    yield Op("the channels reversed (RGB as BGR)", "channels", lambda a: a[..., ::-1], "F34", "x = x.flip(1)")
+    yield Op("the channels reversed (RGB as BGR)", "channels", lambda a: a[..., ::-1], "F34", f"x = x.flip({1 if x.ndim != 3 else -1})")  # fmt: skip # noqa: E501
     if x.ndim == 3:
         yield Op("time reversed", "time", lambda a: a[:, ::-1], "F18", "x = x.flip(1)")
         if x.shape[-1] % 2 == 0:
@@ -92,8 +92,7 @@ def turns(x: Array) -> Iterator[Op]:
         yield Op(flipped, "turn", partial(np.flip, axis=at), "F17", f"x = x.flip({at + 1})")
     for order in list(permutations(range(1, x.ndim)))[:MOST_ORDERS]:
         if order != tuple(range(1, x.ndim)) and tuple(x.shape[i] for i in order) == x.shape[1:]:
-            words = " ".join(map(str, (0, *order)))
-            yield Op(f"its axes in the order {words}", "axes", partial(_ordered, order), "F1", f"x = x.permute({words.replace(' ', ', ')})")  # fmt: skip # noqa: E501
+            yield Op(f"its axes in the order {axes_in_words(order)}", "axes", partial(_ordered, order), "F1", f"x = x.permute({permuted(order)})")  # fmt: skip # noqa: E501
 
 
 def moves(x: Array) -> Iterator[Op]:
