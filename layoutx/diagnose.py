@@ -26,7 +26,7 @@ from layoutx.verify.diagnose.masks import of_masks, unmasked
 from layoutx.verify.diagnose.remarks import Remark, of_folded, of_mode, of_order, of_rest, of_settings
 from layoutx.verify.diagnose.runs import from_runs
 from layoutx.verify.diagnose.search import BUDGET, search
-from layoutx.verify.diagnose.sequence import time_first, turned_layers
+from layoutx.verify.diagnose.sequence import time_first, turned_inputs, turned_layers
 from layoutx.verify.diagnose.suspect import Diagnosis, Suspect
 from layoutx.verify.diagnose.tables import explained, unseen
 from layoutx.verify.diagnose.waypoints import first_wrong, stepwise
@@ -131,15 +131,17 @@ def diagnose(
 def _whole(found: Validation, runners: Sequence[Runner], budget: float, started: float) -> WholeDiagnosis:
     """Every fault of a comparison searched."""
     layers = _searched(found.suspects(), found.owners, budget)
-    remarks = [
-        *_modes(runners, found.fed),
-        *of_order(found.notes if found.runs is None or found.ok else (), turned_layers(found.bounds)),
-    ]
+    turned = turned_layers(found.bounds)
+    order = list(of_order(found.notes if found.runs is None or found.ok else (), turned))
+    remarks = [*_modes(runners, found.fed), *order]
     remarks += [*of_masks(found.checks), *of_folded(found.notes)]
     remarks += of_rest(found.lost, found.unused, found.ok)
     remarks += of_settings([(layer, source, target) for layer, _, source, target in found.bounds])
     targets = {layer: target for layer, _, _, target in found.bounds}
     gaps = _gaps(found, targets)
+    if order:
+        before, gaps = gaps, tuple(turned_inputs(gap, turned) for gap in gaps)
+        remarks = [one for one in remarks if gaps == before or one not in order]
     if not all(gap.known for gap in gaps):
         untold = [check for check in found.checks if check.verdict == OPEN]
         gaps = explained(gaps, tuple(unseen(untold, found.owners)), [layer for layer, *_ in found.bounds])

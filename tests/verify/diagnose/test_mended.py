@@ -162,3 +162,24 @@ def test_inputs_of_float64_are_the_same_numbers_for_both_models() -> None:
     assert found.ok
     assert found.end_to_end[0].relative is not None
     assert found.end_to_end[0].relative < 1e-12
+
+
+class Tagger(nn.Module):
+    """Two recurrent layers; `first`: whether the first one reads batch before time, as the second does."""
+
+    def __init__(self, first: bool) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(5, 6, batch_first=first)
+        self.gru, self.head = nn.GRU(6, 7, batch_first=True), nn.Linear(7, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.gru(self.lstm(x)[0])[0])
+
+
+def test_one_recurrent_layer_without_batch_first_is_named_once() -> None:
+    source, target = Tagger(True).eval(), Tagger(False).eval()
+    target.load_state_dict(source.state_dict())
+    found = diagnose(source, target, RNG.normal(size=(4, 9, 5)).astype("float32"))
+    (gap,) = found.gaps
+    assert (gap.mode, gap.code) == ("F36", "lstm = torch.nn.LSTM(..., batch_first=True)")
+    assert [remark for remark in found.remarks if remark.mode == "F36"] == []
