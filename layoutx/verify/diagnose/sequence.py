@@ -60,8 +60,8 @@ def turned_inputs(found: Found, turned: Sequence[tuple[str, BoundForm]]) -> Foun
     first = reads_time_first(torch[0][1])
     reads, gets = ("time before batch", "batch before time") if first else ("batch before time", "time before batch")
     what = (
-        f"in the target {listed(places)} {'reads' if len(places) == 1 else 'read'} {reads}, where the source gives {gets}; "
-        f"{found.gap.places[-1] or found.gap.after} behind it is right"
+        f"in the target {listed(places)} {'reads' if len(places) == 1 else 'read'} {reads}, where the source gives "
+        f"{gets}; {found.gap.places[-1] or found.gap.after} behind it is right"
     )
     code = "; ".join(constructor(bound, f"batch_first={first}", place) for place, bound in torch)
     return replace(found, what=what, code=code)
