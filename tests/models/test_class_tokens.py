@@ -36,14 +36,14 @@ class Patches(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.patch(x).flatten(2).transpose(1, 2)
         x = torch.cat([self.cls.expand(len(x), -1, -1), x], 1) + self.pos
-        return self.head(self.norm(x)[:, 0])
+        return self.head(self.norm(x).mean(1))
 
 
 def test_a_layer_that_holds_a_class_token_and_positions() -> None:
     given = keras.Input((SIDE, SIDE, 3))
     x = layers.Reshape((STEPS, WIDTH))(layers.Conv2D(WIDTH, PATCH, strides=PATCH, name="patch")(given))
     x = layers.LayerNormalization(epsilon=1e-5, name="norm")(Tokens(name="tokens")(x))
-    source = keras.Model(given, layers.Dense(OUT, name="head")(x[:, 0]))
+    source = keras.Model(given, layers.Dense(OUT, name="head")(layers.GlobalAveragePooling1D()(x)))
     rng = np.random.default_rng(20261123)
     source.set_weights([rng.normal(size=w.shape) for w in source.weights])
     target = Patches().eval()
