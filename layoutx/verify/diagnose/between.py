@@ -73,7 +73,7 @@ def _groups(gap: Gap) -> tuple[str, ...]:
 
 def _between(gap: Gap, budget: float) -> Found:
     here, many = ways(starts(gap, True), gap.expected, gap.act, budget)
-    there, more = ways(starts(gap, False), gap.given, budget=budget)
+    there, more = ways(starts(gap, False), gap.given, gap.there_act, budget)
     same = bool(here and there) and here[0].words == there[0].words
     if here and there and not same:
         return _told(gap, here, there, many + more)
@@ -103,7 +103,7 @@ def behind(gap: Gap) -> Found | None:
         return None
     for given in fitting:
         gap = replace(gap, given=given)
-        there, more = ways(starts(gap, False), given)
+        there, more = ways(starts(gap, False), given, gap.there_act)
         if there and not any(way.words == here[0].words for way in there):
             break
     else:
@@ -111,7 +111,10 @@ def behind(gap: Gap) -> Found | None:
     if gap.cropped and {op.group for op in {*_all(here[0])} ^ {*_all(there[0])}} == {"border"}:
         return None  # what the layer's own padding makes too much is what is cut here
     found = _told(gap, here, there, many + more)
-    wrong, right = made(gap, replace(there[0], act=""), True), made(gap, here[0], True)
+    wrong, right = (
+        made(gap, replace(there[0], act=there[0].act if gap.there_act else ""), True),
+        made(gap, here[0], True),
+    )
     if wrong is None or right is None:
         return None
     return replace(found, before=far(wrong, gap.expected), after=far(right, gap.expected), families=_groups(gap))

@@ -157,10 +157,14 @@ def made(gap: Gap, way: Way, source: bool) -> Array | None:
     """What a way gives of one model's own numbers; None where they do not allow it."""
     for start in starts(gap, source):
         if (start.join, start.skip) == (way.join, way.skip):
-            act = "" if source else way.act
+            steps, act = way.ops, way.act if source == bool(gap.there_act) else ""
+            if gap.there_act and not source and start.name == "y" and way.act != gap.there_act:
+                if not steps or steps[0].name != gap.there_act:
+                    return None  # it is in these numbers, and nothing takes it out
+                steps = steps[1:]
             try:
                 array = replace(start, mix=None).whole(act) if way.late else start.whole(act)
-                for op in way.ops:
+                for op in steps:
                     array = op.apply(array)
                 return start.mix(array) if way.late and start.mix is not None else array
             except (LayoutxError, ValueError, IndexError):  # an activation of the user's own has no function here

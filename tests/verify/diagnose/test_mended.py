@@ -183,3 +183,43 @@ def test_one_recurrent_layer_without_batch_first_is_named_once() -> None:
     (gap,) = found.gaps
     assert (gap.mode, gap.code) == ("F36", "lstm = torch.nn.LSTM(..., batch_first=True)")
     assert [remark for remark in found.remarks if remark.mode == "F36"] == []
+
+
+class Head(nn.Module):
+    """Three dense layers with their activations behind them; Keras has these inside its layers."""
+
+    def __init__(self, first: Callable[[torch.Tensor], torch.Tensor] = torch.tanh) -> None:
+        super().__init__()
+        self.first = first
+        self.a, self.b, self.c = nn.Linear(5, 6), nn.Linear(6, 7), nn.Linear(7, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.c(torch.tanh(self.b(self.first(self.a(x))))).softmax(-1)
+
+
+def keras_head(source: Head) -> keras.Model:
+    layers = keras.layers
+    acts = {"a": "tanh", "b": "tanh", "c": "softmax"}
+    sizes = {"a": 6, "b": 7, "c": 3}
+    made = keras.Sequential([keras.Input((5,)), *(layers.Dense(sizes[n], acts[n], name=n) for n in acts)])
+    for name in acts:
+        own = source.get_submodule(name)
+        made.get_layer(name).set_weights([own.weight.detach().numpy().T, own.bias.detach().numpy()])
+    return made
+
+
+def test_an_activation_in_the_targets_own_layers_is_no_fault_behind_another() -> None:
+    source = Head().eval()
+    target = keras_head(source)
+    bias = target.get_layer("a").bias
+    bias.assign(bias + 1.0)
+    found = diagnose(source, target, RNG.normal(size=(5, 5)).astype("float32"))
+    assert [one.suspect.name for one in found.layers] == ["a"]
+    assert found.gaps == ()
+
+
+def test_an_activation_in_the_targets_own_layer_is_told_where_it_is_the_wrong_one() -> None:
+    source = Head(torch.relu).eval()
+    found = diagnose(source, keras_head(source), RNG.normal(size=(5, 5)).astype("float32"))
+    (gap,) = found.gaps
+    assert "between a and b the source does: relu; the target does: tanh" in gap.what
