@@ -19,12 +19,14 @@ from layoutx.spec.registry import registry
 from layoutx.validate import validate
 from layoutx.validation import Validation
 from layoutx.verify.compare.limits import OPEN
-from layoutx.verify.diagnose.between import Found, behind, between, by_chance, missing
+from layoutx.verify.diagnose.between import Found, behind, between, by_chance, missing, outward
+from layoutx.verify.diagnose.counted import counted
 from layoutx.verify.diagnose.crossed import Owner, crossed, other_order
 from layoutx.verify.diagnose.families import LAYER
 from layoutx.verify.diagnose.masks import of_masks, unmasked
 from layoutx.verify.diagnose.remarks import Remark, of_folded, of_mode, of_order, of_rest, of_settings
 from layoutx.verify.diagnose.runs import from_runs
+from layoutx.verify.diagnose.said_in_torch import said_in
 from layoutx.verify.diagnose.search import BUDGET, search
 from layoutx.verify.diagnose.sequence import time_first, turned_inputs, turned_layers
 from layoutx.verify.diagnose.suspect import Diagnosis, Suspect
@@ -147,9 +149,14 @@ def _whole(found: Validation, runners: Sequence[Runner], budget: float, started:
         gaps = explained(gaps, tuple(unseen(untold, found.owners)), [layer for layer, *_ in found.bounds])
     gaps += tuple(unseen([c for c in found.checks if not c.ok and c.layer not in found.evidence], found.owners))
     gaps += _behind(found, gaps) if found.runs is None else _of_runs(found, runners)
-    if any(remark.mode == "F10" and remark.random for remark in remarks):
-        gaps = tuple(by_chance(gap) for gap in gaps)
+    random = [remark.side for remark in remarks if remark.random]
+    gaps = tuple(_said(by_chance(gap, random[0]) if random else gap, found.target) for gap in gaps)
     return WholeDiagnosis(found, layers, gaps, tuple(remarks), seconds=time.perf_counter() - started)
+
+
+def _said(gap: Found, target: Mapping[str, str]) -> Found:
+    """The fix as the target's framework says it."""
+    return replace(gap, code=said_in(target.get("framework", "torch"), gap.code))
 
 
 def _tested(told: WholeDiagnosis, tried: Mended | None, started: float) -> WholeDiagnosis:
@@ -169,6 +176,7 @@ def _gaps(found: Validation, targets: Mapping[str, BoundForm]) -> tuple[Found, .
     told: list[Found] = []
     places = set[str]()
     for gap in found.gaps:
+        gap = outward(gap, first[0])
         place = first_wrong(gap, (first[0], first[1]))
         if place in places:
             continue  # it spoils another path too
@@ -179,6 +187,7 @@ def _gaps(found: Validation, targets: Mapping[str, BoundForm]) -> tuple[Found, .
             one = time_first(unmasked(missing(one, found.lost)), targets.get(gap.after))
         if not one.known and (step := step or stepwise(gap, (first[0], first[1]))) is not None:
             one = replace(step, tried=one.tried + step.tried, families=one.families)
+        one = counted(one)
         places |= {place} if place and one.known else set()
         told.append(one)
     return tuple(told)
@@ -197,12 +206,13 @@ def _of_runs(found: Validation, runners: Sequence[Runner]) -> tuple[Found, ...]:
 def _behind(found: Validation, told: Sequence[Found]) -> tuple[Found, ...]:
     """Faults behind the first one on each path, each in its own right, for as long as there is time."""
     turned = {gap.gap.after for gap in told if gap.mode == "F36"}  # what such a layer gives is turned too
+    first = registry().framework(found.source["framework"]).channels == "first"
     end = time.perf_counter() + LATER
     more = []
     for gap in found.behind():
         if time.perf_counter() > end:
             break
-        if not turned & set(gap.before) and (fault := behind(gap)) is not None:
+        if not turned & set(gap.before) and (fault := behind(outward(gap, first))) is not None:
             more.append(fault)
     return tuple(more)
 

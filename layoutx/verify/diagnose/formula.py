@@ -10,7 +10,8 @@ import numpy as np
 
 from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
-from layoutx.verify.diagnose.ops import Op, activations, ops
+from layoutx.verify.diagnose.operation import Op
+from layoutx.verify.diagnose.ops import activations, ops
 from layoutx.verify.diagnose.ways import CLOSE, SAMPLES, far
 
 BUDGET = 1.0  # seconds of computing for one array, whatever else the machine does

@@ -14,6 +14,7 @@ FORMULAS = {
     "tanh": "torch.tanh(x)",
     "sigmoid": "torch.sigmoid(x)",
 }
+KERAS = ("relu", "tanh", "sigmoid", "softmax", "gelu", "elu", "selu", "softplus", "softsign", "silu", "exponential")
 
 
 def said_in_torch(name: str, dim: int) -> str:
@@ -24,6 +25,16 @@ def said_in_torch(name: str, dim: int) -> str:
         return f"x = F.softmax(x, {dim})"
     stem, _, slope = name.rpartition("_")
     return f"x = F.{stem}(x, {slope})" if stem == "leaky_relu" else f"x = F.{name}(x)"
+
+
+def said_in(framework: str, code: str) -> str:
+    """A fix in the words of the target's framework: one activation in those of Keras, anything else in torch's."""
+    if framework == "torch" or not code.startswith(("x = ", "h = ", "a, b = ")):
+        return code
+    act = next((name for name in KERAS if code in (said_in_torch(name, -1), said_in_torch(name, 1))), "")
+    if framework in ("keras", "tf_keras") and act:
+        return f"x = {framework}.activations.{act}(x)"
+    return f"{code}   # as torch says it"
 
 
 def axes_in_words(order: Sequence[int]) -> str:

@@ -13,7 +13,7 @@ from layoutx.plan.plan import Array
 from layoutx.verify.compare.pairs import Gap
 from layoutx.verify.diagnose.between import UNKNOWN, Found, place_of
 from layoutx.verify.diagnose.formula import formula, often
-from layoutx.verify.diagnose.ops import Op
+from layoutx.verify.diagnose.operation import Op
 from layoutx.verify.diagnose.ways import CLOSE, Start, far, lined, spread, ways
 from layoutx.verify.recording import Call
 from layoutx.words import listed
