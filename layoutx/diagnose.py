@@ -10,7 +10,7 @@ from typing import Any, overload
 
 from layoutx.diagnosis import WholeDiagnosis
 from layoutx.errors import LayoutxError, UsageError
-from layoutx.mended import Mended, doubted, mended
+from layoutx.mended import Mended, doubted, mended, numbered
 from layoutx.plan.plan import Array
 from layoutx.progress import Progress, steps, tell
 from layoutx.show.progress import reported
@@ -18,6 +18,7 @@ from layoutx.spec.bound import BoundForm
 from layoutx.spec.registry import registry
 from layoutx.validate import validate
 from layoutx.validation import Validation
+from layoutx.verify.compare.both import UNCALLED
 from layoutx.verify.compare.limits import OPEN
 from layoutx.verify.diagnose.between import Found, behind, between, by_chance, missing, outward
 from layoutx.verify.diagnose.counted import counted
@@ -30,11 +31,12 @@ from layoutx.verify.diagnose.said_in_torch import said_in
 from layoutx.verify.diagnose.search import BUDGET, search
 from layoutx.verify.diagnose.sequence import time_first, turned_inputs, turned_layers
 from layoutx.verify.diagnose.suspect import Diagnosis, Suspect
-from layoutx.verify.diagnose.tables import explained, unseen
+from layoutx.verify.diagnose.tables import explained, known, unseen
 from layoutx.verify.diagnose.waypoints import first_wrong, stepwise
 from layoutx.verify.recording import Recording
 from layoutx.verify.running.inputs_file import inputs_of
 from layoutx.verify.running.opened import Runner, opened
+from layoutx.words import listed
 
 TOTAL = 60.0  # seconds for all layers together, unless the caller says otherwise
 LATER = 5.0  # seconds for faults between layers that stand behind others
@@ -127,6 +129,7 @@ def diagnose(
     crossing = _other_order(found, compared, second)
     more, found = ({}, found) if crossing is None else crossing
     told = _whole(found, (first, second), budget, started)
+    told = _loaded(told, numbered(found, second.model, lambda target: compared(more, target)))
     return _tested(told, mended(found, told.layers, second.model, lambda target: compared(more, target)), started)
 
 
@@ -148,10 +151,34 @@ def _whole(found: Validation, runners: Sequence[Runner], budget: float, started:
         untold = [check for check in found.checks if check.verdict == OPEN]
         gaps = explained(gaps, tuple(unseen(untold, found.owners)), [layer for layer, *_ in found.bounds])
     gaps += tuple(unseen([c for c in found.checks if not c.ok and c.layer not in found.evidence], found.owners))
+    gaps = tuple(_uncalled(gap, found) for gap in gaps)
     gaps += _behind(found, gaps) if found.runs is None else _of_runs(found, runners)
     random = [remark.side for remark in remarks if remark.random]
     gaps = tuple(_said(by_chance(gap, random[0]) if random else gap, found.target) for gap in gaps)
     return WholeDiagnosis(found, layers, gaps, tuple(remarks), seconds=time.perf_counter() - started)
+
+
+def _loaded(told: WholeDiagnosis, tried: Mended | None) -> WholeDiagnosis:
+    """The diagnosis with bare parameters in place of the gaps that the source's numbers in them do away with."""
+    gone = {(gap.before, gap.after, gap.call) for gap in tried.gone} if tried is not None else set()
+    if tried is None or not gone:
+        return told
+    kept = [one for one in told.gaps if (one.gap.before, one.gap.after, one.gap.call) not in gone]
+    lost = [replace(one, before=one.gap.found.largest) for one in told.gaps if one not in kept]
+    left = max((check.largest or 0.0 for check in tried.after.end_to_end), default=0.0)
+    checks = [check for check in told.validation.checks if check.layer in tried.layers]
+    found = [known(one, lost[0].before, left) for one in unseen(checks, told.validation.owners)]
+    return replace(told, gaps=(*kept, *found)) if found and lost else told
+
+
+def _uncalled(gap: Found, found: Validation) -> Found:
+    """The gap with the layer that the source has there, and that the target holds and never calls."""
+    idle = [check for check in found.checks if UNCALLED in check.note and f"what {check.layer} gives" in gap.what]
+    if not idle:
+        return gap
+    places = listed(list(dict.fromkeys(check.place for check in idle)))
+    what = f"{gap.what}. The target has {places}, and never calls it"
+    return replace(gap, what=what, mode="F14", code=f"x = {places}(x)   # {gap.code}")
 
 
 def _said(gap: Found, target: Mapping[str, str]) -> Found:

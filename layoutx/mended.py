@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,10 @@ from layoutx.frozen import frozen
 from layoutx.job.slots import slots_of
 from layoutx.model.keras_live import is_keras
 from layoutx.plan.plan import Array
+from layoutx.plan.run import run
 from layoutx.validation import Validation
+from layoutx.verify.compare.held import HOW
+from layoutx.verify.compare.limits import OPEN
 from layoutx.verify.compare.pairs import Gap
 from layoutx.verify.diagnose.crossed import Owner
 from layoutx.verify.diagnose.suspect import Diagnosis
@@ -47,6 +50,12 @@ class Mended:
         return tuple(gap for gap in self.after.gaps if (gap.before, gap.after, gap.call) not in known)
 
     @property
+    def gone(self) -> tuple[Gap, ...]:
+        """What lay between layers without them, and does not any more."""
+        left = {(gap.before, gap.after, gap.call) for gap in self.after.gaps}
+        return tuple(gap for gap in self.before.gaps if (gap.before, gap.after, gap.call) not in left)
+
+    @property
     def holds(self) -> bool:
         """Whether nothing speaks against the repairs: the models agree, or what is left was there before."""
         left = self.after.evidence.keys() - (self.before.evidence.keys() - {*self.layers})
@@ -70,6 +79,27 @@ def mended(
         if changed:
             tried.append(one.suspect.name)
             stored |= {(one.suspect.name, name): array for name, array in changed.items()}
+    return _compared(found, tried, stored, model, compared)
+
+
+def numbered(found: Validation, model: Any, compared: Callable[[Any], Validation]) -> Mended | None:
+    """The same with the source's numbers in every parameter of the target that only the model's own code uses."""
+    stored: dict[tuple[str, str], Array] = {}
+    loose = [check for check in found.checks if check.verdict == OPEN and check.how == HOW]
+    for check in loose if not found.ok else ():
+        owner = found.owners.get(check.layer)
+        if owner is None or owner.plan is None:
+            continue
+        with suppress(LayoutxError):
+            goal = run(owner.plan, {name: tensor.read() for name, tensor in owner.tensors.items()}).tensors
+            fits = all(name in owner.held and owner.held[name].shape == array.shape for name, array in goal.items())
+            stored |= {(check.layer, name): array for name, array in goal.items() if fits}
+    return _compared(found, list(dict.fromkeys(layer for layer, _ in stored)), stored, model, compared)
+
+
+def _compared(
+    found: Validation, tried: Sequence[str], stored: Stored, model: Any, compared: Callable[[Any], Validation]
+) -> Mended | None:
     if not tried:
         return None
     try:

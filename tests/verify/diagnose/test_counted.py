@@ -103,3 +103,54 @@ def test_maps_that_are_the_outputs_of_a_channels_first_source() -> None:
         target.get_layer(name).set_weights([kernel, own.bias.detach().numpy()])
     (gap,) = diagnose(source, target, RNG.normal(size=(3, 3, 7, 9)).astype("float32")).gaps
     assert "the source does: nothing; the target does: sigmoid" in gap.what
+
+
+class Clip(nn.Module):
+    """Two towers; a temperature and a factor that only the model's own code uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(7, 5), nn.Linear(6, 5)
+        self.logit_scale, self.factors = nn.Parameter(torch.tensor(2.6592)), nn.Parameter(torch.rand(5) + 0.3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a = F.normalize(self.left(x[:, :7]) * self.factors, dim=-1)
+        return self.logit_scale.exp() * a @ F.normalize(self.right(x[:, 7:]), dim=-1).T
+
+
+@pytest.mark.parametrize("name", ["logit_scale", "factors"])
+def test_a_parameter_of_ones_own_that_was_not_loaded(name: str) -> None:
+    source = Clip().eval()
+    target = copy.deepcopy(source)
+    with torch.no_grad():
+        getattr(target, name).fill_(1.0)
+    found = diagnose(source, target, RNG.normal(size=(4, 13)).astype("float32"))
+    (told,) = found.gaps
+    assert (told.layer, told.mode) == (name, "F13")
+    assert told.after < 1e-9
+    assert torch.equal(getattr(target, name), torch.ones_like(getattr(target, name)))
+
+
+class Normed(nn.Module):
+    """`called`: whether the norm, which is made and loaded, is called too."""
+
+    def __init__(self, called: bool) -> None:
+        super().__init__()
+        self.called = called
+        self.a, self.norm, self.b = nn.Linear(7, 8), nn.LayerNorm(8), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.a(x))
+        return self.b(self.norm(x) if self.called else x)
+
+
+def test_a_layer_that_the_target_holds_and_never_calls() -> None:
+    source = Normed(True)
+    with torch.no_grad():
+        source.norm.weight.uniform_(0.5, 2.0)
+    found = told(source, Normed(False), RNG.normal(size=(4, 7)).astype("float32"))
+    (gap,) = found.gaps
+    assert "The target has norm, and never calls it" in gap.what
+    assert gap.mode == "F14"
+    note = next(check.note for check in found.validation.checks if check.layer == "norm")
+    assert "its own run does not call it" in note
