@@ -21,7 +21,7 @@ from layoutx.validation import Validation
 from layoutx.verify.compare.both import UNCALLED
 from layoutx.verify.compare.limits import OPEN
 from layoutx.verify.diagnose.between import Found, behind, between, by_chance, missing, outward
-from layoutx.verify.diagnose.counted import counted
+from layoutx.verify.diagnose.counted import counted, exchanged
 from layoutx.verify.diagnose.crossed import Owner, crossed, other_order
 from layoutx.verify.diagnose.families import LAYER
 from layoutx.verify.diagnose.masks import of_masks, unmasked
@@ -214,7 +214,7 @@ def _gaps(found: Validation, targets: Mapping[str, BoundForm]) -> tuple[Found, .
             one = time_first(unmasked(missing(one, found.lost)), targets.get(gap.after))
         if not one.known and (step := step or stepwise(gap, (first[0], first[1]))) is not None:
             one = replace(step, tried=one.tried + step.tried, families=one.families)
-        one = counted(one)
+        one = counted(exchanged(one, found.fed[0] if found.fed else ()))
         places |= {place} if place and one.known else set()
         told.append(one)
     return tuple(told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +24,29 @@ def counted(found: Found) -> Found:
     if not (np.isfinite(here).all() and np.isfinite(there).all()):
         return found
     return _ids(found, here, there) or _zeros(found, here, there) or found
+
+
+def exchanged(found: Found, inputs: Sequence[Array]) -> Found:
+    """The same where the target reads another of the model's inputs there than the source does.
+
+    Args:
+        inputs: of the source, in its order.
+    """
+    gap = found.gap
+    if found.known or gap.before or len(inputs) < 2:
+        return found
+    read = [next((i for i, one in enumerate(inputs) if _alike(one, array)), -1) for array in (gap.expected, gap.given)]
+    if -1 in read or read[0] == read[1]:
+        return found
+    place = gap.places[-1] if gap.after else "its end"
+    what = f"the target reads input {read[1]} at {place}, where the source reads input {read[0]}"
+    code = "give the inputs in the source's order, or read them so in forward"
+    return replace(found, what=what, mode="F38", code=code, after=0.0)
+
+
+def _alike(one: Array, other: Array) -> bool:
+    """Whether two arrays hold the same numbers in a row."""
+    return one.size == other.size and np.array_equal(np.ravel(one), np.ravel(other))
 
 
 def _ids(found: Found, here: Array, there: Array) -> Found | None:

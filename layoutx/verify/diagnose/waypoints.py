@@ -169,7 +169,7 @@ def _told(
     place = f"at {meant.name} ({point.name})" if point.name else place_of(gap)
     does = right.words if right is not None else _recorded(gap, meant, mine) or _there(meant, theirs)
     before, tried = gap.found.largest, many + more
-    if wrong is None or not does:
+    if wrong is None or not does or does == wrong.words:
         what = f"{place} the source does: {does or UNKNOWN}; the target does: {wrong.words if wrong else UNKNOWN}"
         return Found(gap, f"none of these: {what}", before=before, tried=tried)
     what = f"{place} the source does: {does}; the target does: {wrong.words}"

@@ -154,3 +154,24 @@ def test_a_layer_that_the_target_holds_and_never_calls() -> None:
     assert gap.mode == "F14"
     note = next(check.note for check in found.validation.checks if check.layer == "norm")
     assert "its own run does not call it" in note
+
+
+class Pair(nn.Module):
+    """Two tables of one shape; `turned`: each is given the other's ids."""
+
+    def __init__(self, turned: bool) -> None:
+        super().__init__()
+        self.turned = turned
+        self.user, self.item, self.head = nn.Embedding(ROWS, 5), nn.Embedding(ROWS, 5), nn.Linear(10, 3)
+
+    def forward(self, user: torch.Tensor, item: torch.Tensor) -> torch.Tensor:
+        first, second = (item, user) if self.turned else (user, item)
+        return self.head(torch.cat([self.user(first), self.item(second)], -1))
+
+
+def test_inputs_that_are_read_in_another_order() -> None:
+    source, target = Pair(False).eval(), Pair(True).eval()
+    target.load_state_dict(source.state_dict())
+    found = diagnose(source, target, [RNG.integers(0, ROWS, 11) for _ in range(2)])
+    assert found.gaps[0].what == "the target reads input 1 at user, where the source reads input 0"
+    assert found.explained
