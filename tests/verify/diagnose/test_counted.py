@@ -175,3 +175,13 @@ def test_inputs_that_are_read_in_another_order() -> None:
     found = diagnose(source, target, [RNG.integers(0, ROWS, 11) for _ in range(2)])
     assert found.gaps[0].what == "the target reads input 1 at user, where the source reads input 0"
     assert found.explained
+
+
+def test_a_plain_sum_of_rounded_numbers_is_no_multiple() -> None:
+    from layoutx.verify.diagnose.formula import formula
+
+    one, other = (RNG.normal(size=(5, 7, 3)) for _ in range(2))
+    goal = (one + other).astype("float32").astype("float64")
+    found, _ = formula(goal, {"one": one, "other": other})
+    assert found is not None
+    assert found.words == "one added to other"
