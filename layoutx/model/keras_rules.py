@@ -117,7 +117,7 @@ def _settled(state: State) -> bool:
 def _tables(record: LayerRecord) -> bool:
     """Whether each of a layer's weights is called as a table is."""
     each = [replace(record, name=f"{record.name}/{own}", tensors={own: t}) for own, t in record.tensors.items()]
-    return not record.form and all(map(_spread, each))
+    return not record.form and bool(each) and all(map(_spread, each))
 
 
 def _spread(record: LayerRecord) -> bool:
