@@ -10,6 +10,7 @@ from typing import Any, overload
 
 from layoutx.diagnosis import WholeDiagnosis
 from layoutx.errors import LayoutxError, UsageError
+from layoutx.mended import Mended, doubted, mended, numbered
 from layoutx.plan.plan import Array
 from layoutx.progress import Progress, steps, tell
 from layoutx.show.progress import reported
@@ -17,21 +18,25 @@ from layoutx.spec.bound import BoundForm
 from layoutx.spec.registry import registry
 from layoutx.validate import validate
 from layoutx.validation import Validation
+from layoutx.verify.compare.both import UNCALLED
 from layoutx.verify.compare.limits import OPEN
-from layoutx.verify.diagnose.between import Found, behind, between, by_chance, missing
+from layoutx.verify.diagnose.between import Found, behind, between, by_chance, missing, outward
+from layoutx.verify.diagnose.counted import counted, exchanged
 from layoutx.verify.diagnose.crossed import Owner, crossed, other_order
 from layoutx.verify.diagnose.families import LAYER
 from layoutx.verify.diagnose.masks import of_masks, unmasked
 from layoutx.verify.diagnose.remarks import Remark, of_folded, of_mode, of_order, of_rest, of_settings
 from layoutx.verify.diagnose.runs import from_runs
+from layoutx.verify.diagnose.said_in_torch import said_in
 from layoutx.verify.diagnose.search import BUDGET, search
-from layoutx.verify.diagnose.sequence import time_first, turned_layers
+from layoutx.verify.diagnose.sequence import time_first, turned_inputs, turned_layers
 from layoutx.verify.diagnose.suspect import Diagnosis, Suspect
-from layoutx.verify.diagnose.tables import explained, unseen
+from layoutx.verify.diagnose.tables import explained, known, unseen
 from layoutx.verify.diagnose.waypoints import first_wrong, stepwise
 from layoutx.verify.recording import Recording
 from layoutx.verify.running.inputs_file import inputs_of
 from layoutx.verify.running.opened import Runner, opened
+from layoutx.words import listed
 
 TOTAL = 60.0  # seconds for all layers together, unless the caller says otherwise
 LATER = 5.0  # seconds for faults between layers that stand behind others
@@ -112,37 +117,83 @@ def diagnose(
         for given, runner in ((a, first), (b, second))
     )
 
-    def compared(more: Mapping[str, str]) -> Validation:
+    def compared(more: Mapping[str, str], target: Any = None) -> Validation:
         both = {**(pairs or {}), **more}
         return validate(
-            *(*sides, inputs), map=map, forms=forms, pairs=both, skip=skip, only=only, ignore_keys=ignore_keys,
-            keep_order=keep_order, specs=specs, tolerance=tolerance, values=values, weights=weights,
+            sides[0], sides[1] if target is None else target, inputs, map=map, forms=forms, pairs=both, skip=skip,
+            only=only, ignore_keys=ignore_keys, keep_order=keep_order, specs=specs, tolerance=tolerance, values=values,
+            weights=weights,
         )  # fmt: skip
 
     found = compared({})
-    return _whole(_other_order(found, compared, second) or found, (first, second), budget, started)
+    crossing = _other_order(found, compared, second)
+    more, found = ({}, found) if crossing is None else crossing
+    told = _whole(found, (first, second), budget, started)
+    told = _loaded(told, numbered(found, second.model, lambda target: compared(more, target)))
+    return _tested(told, mended(found, told.layers, second.model, lambda target: compared(more, target)), started)
 
 
 def _whole(found: Validation, runners: Sequence[Runner], budget: float, started: float) -> WholeDiagnosis:
     """Every fault of a comparison searched."""
     layers = _searched(found.suspects(), found.owners, budget)
-    remarks = [
-        *_modes(runners, found.fed),
-        *of_order(found.notes if found.runs is None or found.ok else (), turned_layers(found.bounds)),
-    ]
+    turned = turned_layers(found.bounds)
+    order = list(of_order(found.notes if found.runs is None or found.ok else (), turned))
+    remarks = [*_modes(runners, found.fed), *order]
     remarks += [*of_masks(found.checks), *of_folded(found.notes)]
     remarks += of_rest(found.lost, found.unused, found.ok)
     remarks += of_settings([(layer, source, target) for layer, _, source, target in found.bounds])
     targets = {layer: target for layer, _, _, target in found.bounds}
     gaps = _gaps(found, targets)
+    if order:
+        before, gaps = gaps, tuple(turned_inputs(gap, turned) for gap in gaps)
+        remarks = [one for one in remarks if gaps == before or one not in order]
     if not all(gap.known for gap in gaps):
         untold = [check for check in found.checks if check.verdict == OPEN]
         gaps = explained(gaps, tuple(unseen(untold, found.owners)), [layer for layer, *_ in found.bounds])
     gaps += tuple(unseen([c for c in found.checks if not c.ok and c.layer not in found.evidence], found.owners))
+    gaps = tuple(_uncalled(gap, found) for gap in gaps)
     gaps += _behind(found, gaps) if found.runs is None else _of_runs(found, runners)
-    if any(remark.mode == "F10" and remark.random for remark in remarks):
-        gaps = tuple(by_chance(gap) for gap in gaps)
-    return WholeDiagnosis(found, layers, gaps, tuple(remarks), time.perf_counter() - started)
+    random = [remark.side for remark in remarks if remark.random]
+    gaps = tuple(_said(by_chance(gap, random[0]) if random else gap, found.target) for gap in gaps)
+    return WholeDiagnosis(found, layers, gaps, tuple(remarks), seconds=time.perf_counter() - started)
+
+
+def _loaded(told: WholeDiagnosis, tried: Mended | None) -> WholeDiagnosis:
+    """The diagnosis with bare parameters in place of the gaps that the source's numbers in them do away with."""
+    gone = {(gap.before, gap.after, gap.call) for gap in tried.gone} if tried is not None else set()
+    if tried is None or not gone:
+        return told
+    kept = [one for one in told.gaps if (one.gap.before, one.gap.after, one.gap.call) not in gone]
+    lost = [replace(one, before=one.gap.found.largest) for one in told.gaps if one not in kept]
+    left = max((check.largest or 0.0 for check in tried.after.end_to_end), default=0.0)
+    checks = [check for check in told.validation.checks if check.layer in tried.layers]
+    found = [known(one, lost[0].before, left) for one in unseen(checks, told.validation.owners)]
+    return replace(told, gaps=(*kept, *found)) if found and lost else told
+
+
+def _uncalled(gap: Found, found: Validation) -> Found:
+    """The gap with the layer that the source has there, and that the target holds and never calls."""
+    idle = [check for check in found.checks if UNCALLED in check.note and f"what {check.layer} gives" in gap.what]
+    if not idle:
+        return gap
+    places = listed(list(dict.fromkeys(check.place for check in idle)))
+    what = f"{gap.what}. The target has {places}, and never calls it"
+    return replace(gap, what=what, mode="F14", code=f"x = {places}(x)   # {gap.code}")
+
+
+def _said(gap: Found, target: Mapping[str, str]) -> Found:
+    """The fix as the target's framework says it."""
+    return replace(gap, code=said_in(target.get("framework", "torch"), gap.code))
+
+
+def _tested(told: WholeDiagnosis, tried: Mended | None, started: float) -> WholeDiagnosis:
+    """The diagnosis with what its repairs did in the target's own run; what only then shows between layers is told."""
+    if tried is None:
+        return told
+    layers = tuple(one if tried.holds or one.suspect.name not in tried.layers else doubted(one) for one in told.layers)
+    targets = {layer: target for layer, _, _, target in tried.after.bounds}
+    gaps = (*told.gaps, *_gaps(replace(tried.after, gaps=tried.gaps), targets))
+    return replace(told, tried=tried, layers=layers, gaps=gaps, seconds=time.perf_counter() - started)
 
 
 def _gaps(found: Validation, targets: Mapping[str, BoundForm]) -> tuple[Found, ...]:
@@ -152,6 +203,7 @@ def _gaps(found: Validation, targets: Mapping[str, BoundForm]) -> tuple[Found, .
     told: list[Found] = []
     places = set[str]()
     for gap in found.gaps:
+        gap = outward(gap, first[0])
         place = first_wrong(gap, (first[0], first[1]))
         if place in places:
             continue  # it spoils another path too
@@ -162,6 +214,7 @@ def _gaps(found: Validation, targets: Mapping[str, BoundForm]) -> tuple[Found, .
             one = time_first(unmasked(missing(one, found.lost)), targets.get(gap.after))
         if not one.known and (step := step or stepwise(gap, (first[0], first[1]))) is not None:
             one = replace(step, tried=one.tried + step.tried, families=one.families)
+        one = counted(exchanged(one, found.fed[0] if found.fed else ()))
         places |= {place} if place and one.known else set()
         told.append(one)
     return tuple(told)
@@ -180,19 +233,20 @@ def _of_runs(found: Validation, runners: Sequence[Runner]) -> tuple[Found, ...]:
 def _behind(found: Validation, told: Sequence[Found]) -> tuple[Found, ...]:
     """Faults behind the first one on each path, each in its own right, for as long as there is time."""
     turned = {gap.gap.after for gap in told if gap.mode == "F36"}  # what such a layer gives is turned too
+    first = registry().framework(found.source["framework"]).channels == "first"
     end = time.perf_counter() + LATER
     more = []
     for gap in found.behind():
         if time.perf_counter() > end:
             break
-        if not turned & set(gap.before) and (fault := behind(gap)) is not None:
+        if not turned & set(gap.before) and (fault := behind(outward(gap, first))) is not None:
             more.append(fault)
     return tuple(more)
 
 
 def _other_order(
     found: Validation, compared: Callable[[Mapping[str, str]], Validation], target: Runner
-) -> Validation | None:
+) -> tuple[Mapping[str, str], Validation] | None:
     """F38: numbers paired two layers, and the target calls them the other way round: compared by the order of calls."""
     if found.ok:
         return None
@@ -209,7 +263,7 @@ def _other_order(
         return None
     if again.gaps and len(again.gaps) >= len(found.gaps):
         return None  # the calls stand in another order for a reason of their own
-    return again if len(told) == len(suspects) or len(again.gaps) < len(found.gaps) else None
+    return (pairs, again) if len(told) == len(suspects) or len(again.gaps) < len(found.gaps) else None
 
 
 def _callable(model: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from layoutx.frozen import frozen
+from layoutx.mended import Mended
 from layoutx.validation import Validation
 from layoutx.verify.diagnose.between import Found
 from layoutx.verify.diagnose.remarks import Remark
@@ -20,6 +21,7 @@ class WholeDiagnosis:
         layers: one for each layer that differs in its own right, in the source's order.
         gaps: one for each fault between layers, and for each tensor of wrong numbers that no run shows.
         remarks: what a run at inference does not show.
+        tried: the comparison with the repairs of the layers' numbers written into the target; None: not tried.
         seconds: spent on explanations.
     """
 
@@ -27,6 +29,7 @@ class WholeDiagnosis:
     layers: tuple[Diagnosis, ...] = ()
     gaps: tuple[Found, ...] = ()
     remarks: tuple[Remark, ...] = ()
+    tried: Mended | None = None
     seconds: float = 0.0
 
     @property
@@ -38,6 +41,8 @@ class WholeDiagnosis:
     def explained(self) -> bool:
         """Whether everything that differs has an explanation."""
         found = [*(bool(d.explanations) for d in self.layers), *(gap.known for gap in self.gaps)]
+        if self.tried is not None and not self.tried.holds and not self.tried.gaps:
+            return False  # what was to repair it does not
         return all(found) and (bool(found) or self.ok)
 
     def to_dict(self) -> dict[str, Any]:
@@ -47,6 +52,7 @@ class WholeDiagnosis:
             "explained": self.explained,
             "layers": [_layer(found) for found in self.layers],
             "between": [_gap(found) for found in self.gaps],
+            "tried": None if self.tried is None else _tried(self.tried),
             "remarks": [
                 {"mode": r.mode, "what": r.what, "do": r.do, "wrong": r.wrong, "training": r.training}
                 for r in self.remarks
@@ -104,6 +110,16 @@ def _gap(found: Found) -> dict[str, Any]:
         "rivals": list(found.rivals),
         "tried": found.tried,
         "families": list(found.families),
+    }
+
+
+def _tried(found: Mended) -> dict[str, Any]:
+    left = found.after.end_to_end
+    return {
+        "layers": list(found.layers),
+        "ok": found.ok,
+        "holds": found.holds,
+        "largest": _number(max((check.largest or 0.0 for check in left), default=float("nan"))),
     }
 
 

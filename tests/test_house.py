@@ -46,6 +46,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
             "layoutx.validation",
             "layoutx.diagnose",
             "layoutx.diagnosis",
+            "layoutx.mended",
             "layoutx.validate",
             "layoutx.validated",
             *("layoutx.diff", "layoutx.difference", "layoutx.history"),

@@ -160,6 +160,15 @@ def refine_there(
     return {axis: record.refine[axis].last if axis in lasts else text for axis, text in habit.items()}
 
 
+def tells(record: LayerRecord, found: Candidate, keyed: Keyed) -> bool:
+    """Whether the keyed model's program shows the order of all axes that the record's layer has refined; of a model
+    without a program its framework's habit is all that there is."""
+    if keyed.axes is None or not record.refine:
+        return True
+    seen = keyed.axes().get(next(iter(found.names.values()), "").rpartition(".")[0])
+    return seen is not None and record.refine.keys() <= seen.refine.keys()
+
+
 def refine_of_goal(record: LayerRecord, goal: LayerRecord, registry: Registry, framework: str) -> dict[str, str]:
     """Axis -> its dims in a model with a config of its own, over the record's leaf axes where both are of one map.
 

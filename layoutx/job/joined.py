@@ -29,6 +29,7 @@ class Side:
         tensors: form tensor name -> stored tensor; read when asked for.
         refine: axis -> its dims on this side, `{"input": "(c h w)"}`.
         parts: layers of that model that together are this one: a convolution and the batch norm after it.
+        told: its model shows the order of its axes itself; where it does not, `refine` is its framework's habit.
         less: what it is given or gives ("x", "y") -> the numbers along its last axis that it is compared without.
     """
 
@@ -38,6 +39,7 @@ class Side:
     refine: Mapping[str, str] = NOTHING
     parts: tuple[str, ...] = ()
     less: Mapping[str, Array] = NOTHING
+    told: bool = True
 
 
 @frozen

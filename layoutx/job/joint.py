@@ -8,7 +8,7 @@ from dataclasses import replace
 from layoutx.errors import LayoutxError, UsageError
 from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
-from layoutx.job.agreed import refine_of_goal, refine_there
+from layoutx.job.agreed import refine_of_goal, refine_there, tells
 from layoutx.job.jobs import LEFT_OUT, Options, bound_layers, chosen, covers
 from layoutx.job.joined import Joined, Joint, Side, spare_of
 from layoutx.job.mapped import with_pairs
@@ -236,7 +236,7 @@ def _joined(sides: _Sides, layer: Layer, match: Pair, keyed: Keyed, doubt: Layou
         problem = problem or error.at(record.place)
         bound = _bound(layer, match, given, shapes, there)
     here = Side(record.name, layer.bound, record.tensors, refine_of(record, registry, layer.bound.form.framework))
-    side = Side(sides.named(candidate.prefix), bound, tensors, there)
+    side = Side(sides.named(candidate.prefix), bound, tensors, there, told=tells(record, candidate, keyed))
     last = refine_of(record, registry, "keras")
     planned = planned if problem is None else None
     sure, instance = match.confidence, dict(candidate.instance)

@@ -92,9 +92,12 @@ def untold(node: Node) -> State:
 def _unknown(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
     """A layer of which nothing is known; from vectors that hold no map it cannot make a flattened map.
 
-    A class that holds a table of positions and nothing else adds it, or multiplies by factors: the axes stay.
+    A class that holds a table of positions and nothing else adds it, or multiplies by factors: the axes stay. Of one
+    that holds several (a class token, positions) the features do, where they are no flattened map.
     """
     if len(states) == 1 and name in flow.records and _spread(flow.records[name]):
+        return list(states)
+    if len(states) == 1 and name in flow.records and _tables(flow.records[name]) and _settled(states[0]):
         return list(states)
     if not states or any(s.blocked or len(s.last) != 1 for s in states):
         return [untold(node)]
@@ -103,6 +106,18 @@ def _unknown(flow: Flow, node: Node, name: str, states: Sequence[State], labels:
         flow.veiled[axis.id] = f'{node.class_name} "{node.name}"'
         return [State(((axis,),), ((axis,),))]
     return [replace(untold(node), vector=size_of(states[0].last[0]) if len(states) == 1 else None)]
+
+
+def _settled(state: State) -> bool:
+    """Whether the features of a sequence are one axis, which no framework has in another order."""
+    known = not state.blocked and not state.spatial and len(state.last) == 2
+    return known and len(state.last[-1]) == 1 and same_order(state.last[-1], state.first[-1])
+
+
+def _tables(record: LayerRecord) -> bool:
+    """Whether each of a layer's weights is called as a table is."""
+    each = [replace(record, name=f"{record.name}/{own}", tensors={own: t}) for own, t in record.tensors.items()]
+    return not record.form and bool(each) and all(map(_spread, each))
 
 
 def _spread(record: LayerRecord) -> bool:

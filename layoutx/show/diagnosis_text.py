@@ -13,6 +13,7 @@ from layoutx.words import listed
 
 if TYPE_CHECKING:
     from layoutx.diagnosis import WholeDiagnosis
+    from layoutx.mended import Mended
 
 MOST_NAMES, MOST_FAMILIES, MOST_RIVALS, MOST_LAYERS, MOST_LINES = 6, 8, 3, 8, 4
 NO_OPTION = "none is needed: no weights lie there; port and convert move those of the layers as they are"
@@ -31,6 +32,7 @@ def as_text(found: WholeDiagnosis, width: int = 99, colour: bool = False) -> str
         parts.append(
             prose(f"and {plural(len(told) - MOST_LAYERS, 'more layer')}: --json has all", width, colour, "dim")
         )
+    parts += [prose(_tried(found.tried), width, colour)] if found.tried is not None else []
     parts += [_part(_gap_title(gap), _gap(gap), width, colour) for gap in found.gaps]
     now = [r for r in found.remarks if not r.training]
     parts += [_part(f"{_sentence(r.what)}{_mode(r.mode)}.", _remark(r), width, colour) for r in now]
@@ -61,6 +63,22 @@ def _answer(found: WholeDiagnosis) -> str:
     said = "explained" if known == many else f"{known} of {many} explained" if known else "not explained"
     verb = "differs" if many == 1 and not any(gap.layer for gap in found.gaps) else "differ"
     return f"{pair}: {' and '.join(where)} {verb}; {said}, in {found.seconds:.1f} s."
+
+
+def _tried(found: Mended) -> str:
+    """What the repairs did in the target's own run."""
+    names = listed([*map(clean, found.layers)], MOST_NAMES)
+    largest = max((check.largest or 0.0 for check in found.after.end_to_end), default=0.0)
+    if found.ok:
+        return f"Tried: with {names} repaired so, the models compute the same (largest difference {_number(largest)})."
+    if found.gaps:
+        return f"Tried: with {names} repaired so, the outputs still differ, by what then shows between the layers:"
+    if found.holds:
+        return f"Tried: with {names} repaired so, nothing is left of that; what else is told here remains."
+    return (
+        f"Tried: with {names} repaired so, the outputs still differ, by {_number(largest)}, and nothing tells why: "
+        "do not rely on it."
+    )
 
 
 def _many(names: Sequence[str], what: str) -> str:

@@ -12,11 +12,13 @@ from layoutx.progress import steps
 from layoutx.verify.ahead import AS_THEY_ARE, Ahead
 from layoutx.verify.compare import flow
 from layoutx.verify.compare.behind import behind
+from layoutx.verify.compare.calls import count
 from layoutx.verify.compare.context import in_context
 from layoutx.verify.compare.cut import cut_outside
 from layoutx.verify.compare.first import up_to_first
-from layoutx.verify.compare.flattened import seen, turned
+from layoutx.verify.compare.flattened import seen, turned, untold
 from layoutx.verify.compare.gap_told import told
+from layoutx.verify.compare.held import is_bare
 from layoutx.verify.compare.layers import Looked, look, noted
 from layoutx.verify.compare.limits import OK
 from layoutx.verify.compare.links import Runs
@@ -27,6 +29,9 @@ from layoutx.verify.compare.run import run
 from layoutx.verify.compare.scaled import used_outside
 from layoutx.verify.compare.stacks import title
 from layoutx.verify.running.opened import Runner
+
+SHOWN = ("torch", "keras")  # frameworks whose runs show every layer that is called
+UNCALLED = "the target has this layer, and its own run does not call it"
 
 
 @frozen
@@ -104,7 +109,8 @@ def both(
 
 
 def _looked(couple: Couple, runs: Runs, problem: str, same: bool) -> list[Looked]:
-    """One pair; where the models' outputs agree, its output may be flattened in the source's order just as well."""
+    """One pair; its axes may lie in the source's order just as well where the models' outputs agree, and where nobody
+    tells in which they do: it is then right if that makes it so, and what is wrong lies between the layers."""
     shown = seen(couple, runs)
     found = look(shown, runs, problem)
     if same:
@@ -113,10 +119,11 @@ def _looked(couple: Couple, runs: Runs, problem: str, same: bool) -> list[Looked
         orders = [", ".join(f"{axis} {dims}" for axis, dims in c.target.refine.items()) for c in (shown, couple)]
         note = f"in its own run the target flattens a map into it as {orders[0]}, where its habit is {orders[1]}"
         found = [replace(one, checks=tuple(noted(check, note) for check in one.checks)) for one in found]
+    run = runs.target if runs.target is not None and runs.target.framework in SHOWN else None
+    if not same and not is_bare(couple) and run is not None and not count(couple.target, run):
+        found = [replace(one, checks=tuple(noted(check, UNCALLED) for check in one.checks)) for one in found]
     wrong = any(not check.ok for one in found for check in one.checks)
-    if not (wrong and same and couple.target.refine and dict(couple.target.refine) != dict(couple.last)):
-        return found
-    other = turned(couple)
+    other = turned(couple) if wrong and (same or untold(couple)) else None
     again = look(other, runs, problem) if other is not None else []
     return again if again and all(check.ok for one in again for check in one.checks) else found
 

@@ -19,23 +19,34 @@ def seen(couple: Couple, runs: Runs) -> Couple:
     A torch module may permute its map before it flattens it, and an ONNX graph may keep channels last: then what its
     layer is given agrees with the source in the other order, number by number.
     """
-    if not couple.target.refine or dict(couple.target.refine) == dict(couple.last) or runs.target is None:
-        return couple
-    other = turned(couple)
+    other = turned(couple) if runs.target is not None else None
     if other is None or fed_alike(couple, runs) is not False or not fed_alike(other, runs):
         return couple
     return other
 
 
 def turned(couple: Couple) -> Couple | None:
-    """The pair with the target's axes in canonical order; None where its tensors do not have that order."""
-    target = couple.target
+    """The pair with all axes in canonical order, those of the target, else those of the source; None where both have
+    that order already, or tensors that do not have it."""
+    at = next((at for at in ("target", "source") if _other(getattr(couple, at), couple)), "")
+    if not at:
+        return None
+    side = getattr(couple, at)
     try:
-        bound = rebound(target, couple.last)
+        bound = rebound(side, couple.last)
     except LayoutxError:
         return None
-    side = replace(cast(Any, target), bound=bound, refine=dict(couple.last))
-    return cast(Couple, replace(cast(Any, couple), target=side))
+    side = replace(side, bound=bound, refine=dict(couple.last))
+    return cast(Couple, replace(cast(Any, couple), **{at: side}))
+
+
+def untold(couple: Couple) -> bool:
+    """Whether one of the two has axes in an order that is its framework's habit alone."""
+    return any(not side.told and _other(side, couple) for side in (couple.source, couple.target))
+
+
+def _other(side: Half, couple: Couple) -> bool:
+    return bool(side.refine) and dict(side.refine) != dict(couple.last)
 
 
 def rebound(side: Half, refine: Any) -> BoundForm:

@@ -29,7 +29,8 @@ def told(gap: Gap, links: Sequence[flow.Link], runs: Runs, couples: Sequence[Cou
     end = next((link for link in links if link.layer == gap.after), None)
     here, there = _inside(start, end, runs.source, runs.target, couples)
     last = next((couple for couple in couples if gap.before == (title(couple.source),)), None)
-    act = applied(last) if last is not None and own_activation(last.source.bound.settings) else ""
+    only = applied(last) if last is not None else ""
+    act = only if last is not None and own_activation(last.source.bound.settings) else ""
     said = (
         _hint(gap, last, act, runs),
         _left_out(gap, runs.source, here, "target"),
@@ -41,6 +42,7 @@ def told(gap: Gap, links: Sequence[flow.Link], runs: Runs, couples: Sequence[Cou
         there=there,
         hint="; ".join(text for text in said if text),
         act=act,
+        there_act="" if act else only,
         earlier=handed(gap, links),
         calls=called(start, end, runs.source, runs.target),
     )

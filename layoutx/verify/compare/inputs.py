@@ -20,7 +20,7 @@ SAMPLES = 2
 
 
 def inputs_for(first: Runner, second: Runner, inputs: Any, far: float = 1.0, long: bool = False) -> tuple[Any, bool]:
-    """The inputs, and whether they are in the axis order of the second model.
+    """The inputs, and whether they are in the axis order of the second model; float64 as float32, which models take.
 
     Args:
         far: how many times as large those are that are made. long: axes that the models leave open are long ones.
@@ -29,7 +29,7 @@ def inputs_for(first: Runner, second: Runner, inputs: Any, far: float = 1.0, lon
         UsageError: none are given, and neither model says the shapes of its own.
     """
     if inputs is not None:
-        return inputs, False
+        return as_float32(inputs), False
     made = first.inputs(long)
     if made:
         return enlarged(made, far), False
@@ -41,6 +41,20 @@ def inputs_for(first: Runner, second: Runner, inputs: Any, far: float = 1.0, lon
         why="a torch module runs on any shape that its code takes",
         do="give the inputs: inputs=array, or --inputs batch.npz",
     )
+
+
+def as_float32(inputs: Any) -> Any:
+    """Inputs of float64 in the numbers of float32: a wired Keras model rounds them so, and another would not."""
+    if isinstance(inputs, Mapping):
+        return {name: as_float32(one) for name, one in inputs.items()}
+    if isinstance(inputs, (list, tuple)) and any(isinstance(one, np.ndarray) for one in inputs):
+        return [as_float32(one) for one in inputs]
+    array = np.asarray(inputs)
+    if array.dtype != np.float64:
+        return inputs
+    with np.errstate(over="ignore"):
+        narrow = array.astype(np.float32)
+    return narrow if np.array_equal(np.isfinite(narrow), np.isfinite(array)) else inputs
 
 
 def by_name(one: Runner, other: Runner, inputs: Any) -> tuple[str, ...]:

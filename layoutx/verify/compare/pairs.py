@@ -38,6 +38,10 @@ class Half(Protocol):
         """Layers of its model that together are this one, in order; () for the one layer of its name."""
 
     @property
+    def told(self) -> bool:
+        """Whether its model shows the order of these dims; else they are its framework's habit."""
+
+    @property
     def less(self) -> Mapping[str, Array]:
         """What it is given or gives -> the numbers along its last axis that it is compared without."""
 
@@ -159,7 +163,8 @@ class Gap:
         verdict: INACCURATE or FAIL.
         hint: what the numbers say by themselves. call: which call of `after`.
         gave, there_gave: every output of the one layer before, by name, in canonical order, in the source and in the
-            target; act: the activation that this layer has in the source only, and which `there_gave` lacks.
+            target; act: the activation that this layer has in the source only, and which `there_gave` lacks; there_act:
+            the one that it has in the target only, and which `gave` lacks.
         earlier: what layers further ahead were given and gave: a connection may skip layers.
         calls: all that was called there, with the layers before, in the source and in the target.
         cropped: one of the models crops what the one layer before gives to the size that the other's gives.
@@ -182,6 +187,7 @@ class Gap:
     gave: Mapping[str, Array] = NOTHING
     there_gave: Mapping[str, Array] = NOTHING
     act: str = ""
+    there_act: str = ""
     earlier: tuple[Handed, ...] = ()
     calls: tuple[tuple[Call, ...], tuple[Call, ...]] = ((), ())
     cropped: bool = False

@@ -12,9 +12,12 @@ import numpy as np
 from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.verify.compare.pairs import Gap
-from layoutx.verify.diagnose.ops import Op, activations, ops
+from layoutx.verify.diagnose.operation import Op
+from layoutx.verify.diagnose.ops import activations, ops
+from layoutx.verify.diagnose.pieces import beside
 from layoutx.verify.diagnose.residual import residual
-from layoutx.verify.diagnose.ways import BESIDE, BUDGET, CLOSE, Way, affine, far, made, makes, spread, starts, ways
+from layoutx.verify.diagnose.scales import affine
+from layoutx.verify.diagnose.ways import BESIDE, BUDGET, CLOSE, Way, far, made, makes, spread, starts, ways
 
 UNKNOWN = "something that is not among the known ways"
 
@@ -72,8 +75,8 @@ def _groups(gap: Gap) -> tuple[str, ...]:
 
 
 def _between(gap: Gap, budget: float) -> Found:
-    here, many = ways(starts(gap, True), gap.expected, gap.act, budget)
-    there, more = ways(starts(gap, False), gap.given, budget=budget)
+    here, many = _ways(gap, True, budget)
+    there, more = _ways(gap, False, budget)
     same = bool(here and there) and here[0].words == there[0].words
     if here and there and not same:
         return _told(gap, here, there, many + more)
@@ -87,6 +90,21 @@ def _between(gap: Gap, budget: float) -> Found:
     if there:
         what += f" (the target does: {there[0].words})"
     return Found(gap, what, before=gap.found.largest, tried=tried)
+
+
+def _ways(gap: Gap, source: bool, budget: float) -> tuple[list[Way], int]:
+    """The ways of one model; of layers whose maps are of different sizes first each laid beside the others."""
+    goal, act = (gap.expected, gap.act) if source else (gap.given, gap.there_act)
+    arrays = gap.left if source else gap.right
+    apart = len({array.shape[:-1] for array in (*arrays, goal)}) > 1
+    found, many = beside(gap, source, budget) if apart else ([], 0)
+    if not found:
+        found, more = ways(starts(gap, source), goal, act, budget)
+        many += more
+    if not found and not apart:
+        found, more = beside(gap, source, budget)
+        many += more
+    return found, many
 
 
 def behind(gap: Gap) -> Found | None:
@@ -103,7 +121,7 @@ def behind(gap: Gap) -> Found | None:
         return None
     for given in fitting:
         gap = replace(gap, given=given)
-        there, more = ways(starts(gap, False), given)
+        there, more = ways(starts(gap, False), given, gap.there_act)
         if there and not any(way.words == here[0].words for way in there):
             break
     else:
@@ -111,7 +129,10 @@ def behind(gap: Gap) -> Found | None:
     if gap.cropped and {op.group for op in {*_all(here[0])} ^ {*_all(there[0])}} == {"border"}:
         return None  # what the layer's own padding makes too much is what is cut here
     found = _told(gap, here, there, many + more)
-    wrong, right = made(gap, replace(there[0], act=""), True), made(gap, here[0], True)
+    wrong, right = (
+        made(gap, replace(there[0], act=there[0].act if gap.there_act else ""), True),
+        made(gap, here[0], True),
+    )
     if wrong is None or right is None:
         return None
     return replace(found, before=far(wrong, gap.expected), after=far(right, gap.expected), families=_groups(gap))
@@ -125,11 +146,22 @@ def _orders(gap: Gap) -> list[Array]:
     return [gap.given.transpose(order) for order in permutations(range(gap.given.ndim))]
 
 
-def by_chance(found: Found) -> Found:
-    """The same where the target's outputs change from run to run, which no operation does that was tried."""
+def outward(gap: Gap, first: bool) -> Gap:
+    """The gap before the outputs with the channels of maps last, as all that layers give has them.
+
+    Args:
+        first: whether the source has them first.
+    """
+    if gap.after or not first or gap.expected.ndim < 4 or gap.given.ndim != gap.expected.ndim:
+        return gap
+    return replace(gap, expected=np.moveaxis(gap.expected, 1, -1), given=np.moveaxis(gap.given, 1, -1))
+
+
+def by_chance(found: Found, side: str = "target") -> Found:
+    """The same where one model's outputs change from run to run, which no operation does that was tried."""
     if UNKNOWN not in found.what and found.after == found.after:
         return found
-    what = f"{place_of(found.gap)} the target does something that changes from run to run"
+    what = f"{place_of(found.gap)} the {side} does something that changes from run to run"
     return replace(found, what=what, mode="F10", code="F.dropout(x, p, training=self.training)")
 
 
@@ -175,7 +207,8 @@ def _cut(gap: Gap, there: Sequence[Way]) -> list[Way]:
 
 def _beside(right: Way, wrong: Way) -> str:
     """The line that lays what several layers give side by side in the source's order; "" where that is no matter."""
-    if right.join == wrong.join or not (right.join.endswith(BESIDE) and wrong.join.endswith(BESIDE)):
+    inner = sorted(op.name for op in right.inner) == sorted(op.name for op in wrong.inner)
+    if right.join == wrong.join or not inner or not (right.join.endswith(BESIDE) and wrong.join.endswith(BESIDE)):
         return ""
     return f"x = torch.cat([{right.join.removesuffix(BESIDE).strip()}], dim)   # what they give, in this order"
 
@@ -193,7 +226,7 @@ def _all(way: Way | None) -> list[Op]:
     if way is None:
         return []
     own = [op for op in activations() if op.name == way.act]
-    return [*own, *(op for op in way.ops if op.group != "nothing")]
+    return [*own, *way.inner, *(op for op in way.ops if op.group != "nothing")]
 
 
 def _rivals(here: Sequence[Way]) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ import numpy as np
 
 from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
-from layoutx.verify.diagnose.ops import Op, activations, ops
+from layoutx.verify.diagnose.operation import Op
+from layoutx.verify.diagnose.ops import activations, ops
 from layoutx.verify.diagnose.ways import CLOSE, SAMPLES, far
 
 BUDGET = 1.0  # seconds of computing for one array, whatever else the machine does
@@ -122,7 +123,7 @@ def _scaled(goal: Array, arrays: Mapping[str, Array], using: str) -> Iterator[tu
         left, right = arrays[name], arrays[other]
         power = float((left * left).sum())
         factor = float((left * (goal - right)).sum()) / power if power > 0 and using in ("", name, other) else 0.0
-        if np.isfinite(factor) and factor not in (0.0, 1.0):
+        if np.isfinite(factor) and min(abs(factor), abs(factor - 1.0)) > CLOSE:  # a plain sum has its own words
             factor = round(factor, 12)
             own = Op(_fold(factor), "scale", partial(np.multiply, factor), "F32", f"{factor:.6g} * x   # x: {name}")
             yield Formula(name, own, "added to", other), left * factor + right

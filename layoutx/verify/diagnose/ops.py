@@ -9,34 +9,17 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import permutations, product
 from math import prod
-from typing import Any
 
 import numpy as np
 
-from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
-from layoutx.verify.diagnose.said_in_torch import said_in_torch
+from layoutx.verify.diagnose.operation import Op
+from layoutx.verify.diagnose.resizes import edged, sizes
+from layoutx.verify.diagnose.said_in_torch import axes_in_words, permuted, said_in_torch
 from layoutx.verify.diagnose.windows import same, windows
 
 MOST_ORDERS = 24
 MOVED = 3  # pixels that a wrong border moves a map by
-
-
-@frozen
-class Op:
-    """One operation.
-
-    Attributes:
-        name: in words, "max pooling 2 by stride 2". group: operations that stand for one another ("pooling").
-        apply: arrays of the layers before -> the array that is handed on. mode: the failure mode that a wrong one is.
-        code: how torch says it, with `x` for what it is applied to.
-    """
-
-    name: str
-    group: str
-    apply: Callable[[Array], Array]
-    mode: str = ""
-    code: str = ""
 
 
 def ops(x: Array, goal: tuple[int, ...]) -> Iterator[Op]:
@@ -44,6 +27,7 @@ def ops(x: Array, goal: tuple[int, ...]) -> Iterator[Op]:
     yield Op("nothing", "nothing", lambda a: a)
     if x.shape == goal:
         yield from activations(1 if x.ndim > 3 else -1)
+        yield from over_others(x)
         yield from turns(x)
         yield from moves(x)
     if x.shape[:-1] == goal[:-1] and x.shape[-1] == 2 * goal[-1]:
@@ -66,6 +50,19 @@ def activations(dim: int = -1) -> Iterator[Op]:
             yield Op(name, "activation", activation(name), mode, said_in_torch(name, dim))
 
 
+def over_others(x: Array) -> Iterator[Op]:
+    """A softmax over another axis than the last: of the samples where there is no other."""
+    names = {0: "samples", **{at: "steps" if x.ndim == 3 else f"axis {at}" for at in range(1, x.ndim - 1)}}
+    for at, what in names.items():
+        there = at + 1 if at and x.ndim > 3 else at  # torch keeps the channels of maps first
+        yield Op(f"softmax over the {what}", "activation", partial(_softmax, at), "F19", f"x = F.softmax(x, {there})")
+
+
+def _softmax(axis: int, x: Array) -> Array:
+    power = np.exp(x - x.max(axis, keepdims=True))
+    return np.asarray(power / power.sum(axis, keepdims=True))
+
+
 def merges() -> Iterator[Op]:
     """Two directions made one (Keras' merge_mode)."""
     for name, merge in (("added", np.sum), ("averaged", np.mean), ("multiplied", np.prod)):
@@ -79,7 +76,7 @@ def _merged(merge: Callable[..., Array], x: Array) -> Array:
 
 def turns(x: Array) -> Iterator[Op]:
     """The same numbers in another order, at the same shape."""
-    yield Op("the channels reversed (RGB as BGR)", "channels", lambda a: a[..., ::-1], "F34", "x = x.flip(1)")
+    yield Op("the channels reversed (RGB as BGR)", "channels", lambda a: a[..., ::-1], "F34", f"x = x.flip({1 if x.ndim != 3 else -1})")  # fmt: skip # noqa: E501
     if x.ndim == 3:
         yield Op("time reversed", "time", lambda a: a[:, ::-1], "F18", "x = x.flip(1)")
         if x.shape[-1] % 2 == 0:
@@ -92,8 +89,7 @@ def turns(x: Array) -> Iterator[Op]:
         yield Op(flipped, "turn", partial(np.flip, axis=at), "F17", f"x = x.flip({at + 1})")
     for order in list(permutations(range(1, x.ndim)))[:MOST_ORDERS]:
         if order != tuple(range(1, x.ndim)) and tuple(x.shape[i] for i in order) == x.shape[1:]:
-            words = " ".join(map(str, (0, *order)))
-            yield Op(f"its axes in the order {words}", "axes", partial(_ordered, order), "F1", f"x = x.permute({words.replace(' ', ', ')})")  # fmt: skip # noqa: E501
+            yield Op(f"its axes in the order {axes_in_words(order)}", "axes", partial(_ordered, order), "F1", f"x = x.permute({permuted(order)})")  # fmt: skip # noqa: E501
 
 
 def moves(x: Array) -> Iterator[Op]:
@@ -145,15 +141,15 @@ def _pooled(size: int, stride: int, border: str, pads: Sequence[tuple[int, int]]
         code = f"F.max_pool{rank}d(F.pad(x, ({edges}), value=-torch.inf), {size}, {stride})"
 
     def most(a: Array) -> Array:
-        return np.asarray(windows(_edged(a, pads, -np.inf), shape, step).max(tuple(range(-rank, 0))))
+        return np.asarray(windows(edged(a, pads, -np.inf), shape, step).max(tuple(range(-rank, 0))))
 
     def mean(a: Array) -> Array:
-        with_edges = windows(_edged(a, pads, 0.0), shape, step).sum(tuple(range(-rank, 0)))
-        inside = windows(_edged(np.ones_like(a), pads, 0.0), shape, step).sum(tuple(range(-rank, 0)))
+        with_edges = windows(edged(a, pads, 0.0), shape, step).sum(tuple(range(-rank, 0)))
+        inside = windows(edged(np.ones_like(a), pads, 0.0), shape, step).sum(tuple(range(-rank, 0)))
         return np.asarray(with_edges / inside)
 
     def counted(a: Array) -> Array:
-        return np.asarray(windows(_edged(a, pads, 0.0), shape, step).mean(tuple(range(-rank, 0))))
+        return np.asarray(windows(edged(a, pads, 0.0), shape, step).mean(tuple(range(-rank, 0))))
 
     average = code.replace("max", "avg").replace(", value=-torch.inf", "")
     yield Op(f"max {words}", "pooling", most, mode, f"x = {code}")
@@ -170,78 +166,6 @@ def _pads(border: str, space: Sequence[int], size: int, stride: int) -> list[tup
     if border == "ceil":
         return [(0, (-(n - size)) % stride) for n in space]
     return [(0, 0)] * len(space)
-
-
-def _edged(x: Array, pads: Sequence[tuple[int, int]], value: float) -> Array:
-    return np.pad(x, ((0, 0), *pads, (0, 0)), constant_values=value)
-
-
-def sizes(x: Array, goal: tuple[int, ...]) -> Iterator[Op]:
-    """Maps of another size: borders, cropping, enlarging, depth to space."""
-    if len(goal) != x.ndim:
-        return
-    space, there = x.shape[1:-1], goal[1:-1]
-    if goal[-1] == x.shape[-1]:
-        more = [b - a for a, b in zip(space, there, strict=True)]
-        if all(0 <= n <= 8 for n in more) and any(more):
-            for ends in product(*([(i, n - i) for i in range(n + 1)] for n in more)):
-                yield Op(f"a border of zeros {' '.join(map(str, ends))}", "border", partial(_edged, pads=ends, value=0.0), "F7", f"x = F.pad(x, {tuple(n for e in reversed(ends) for n in e)})")  # fmt: skip # noqa: E501
-        if all(-8 <= n <= 0 for n in more) and any(more):
-            for ends in product(*([(i, -n - i) for i in range(-n + 1)] for n in more)):
-                code = f"x = x[..., {', '.join(f'{a}:{-b or None}' for a, b in ends)}]"
-                yield Op(f"cropped by {' '.join(map(str, ends))}", "border", partial(_cropped, by=ends), "F7", code)
-        if all(b > a for a, b in zip(space, there, strict=True)):
-            yield from _enlarged(space, there)
-    blocks = {b // a for a, b in zip(space, there, strict=True)}
-    if len(space) == 2 and len(blocks) == 1 and (block := blocks.pop()) > 1 and goal[-1] * block**2 == x.shape[-1]:
-        for name, order in (("depth first (DCR, TensorFlow)", (0, 1, 2)), ("column first (CRD, torch)", (1, 2, 0))):
-            yield Op(f"depth to space, {name}", "depth to space", partial(_to_space, block=block, order=order), "F29", "x = F.pixel_shuffle(x, r)   # CRD; permute the channels before it for DCR")  # fmt: skip # noqa: E501
-
-
-def _cropped(x: Array, by: Sequence[tuple[int, int]]) -> Array:
-    inner = [slice(a, n - b) for (a, b), n in zip(by, x.shape[1:-1], strict=True)]
-    return x[(slice(None), *inner)]
-
-
-def _to_space(x: Array, block: int, order: tuple[int, int, int]) -> Array:
-    """`order`: where row, column and channel stand in the split channel axis."""
-    batch, h, w, channels = x.shape
-    lengths = {0: block, 1: block, 2: channels // block**2}
-    spread = sorted(range(3), key=lambda i: order[i])
-    split = x.reshape(batch, h, w, *(lengths[i] for i in spread))
-    at = {what: 3 + place for place, what in enumerate(spread)}
-    return split.transpose(0, 1, at[0], 2, at[1], at[2]).reshape(batch, h * block, w * block, lengths[2])
-
-
-def _enlarged(space: Sequence[int], there: Sequence[int]) -> Iterator[Op]:
-    rules: dict[str, tuple[str, Callable[[int, int], Array]]] = {
-        "half-pixel centres": ("align_corners=False", lambda n, m: (np.arange(m) + 0.5) * n / m - 0.5),
-        "aligned corners": ("align_corners=True", lambda n, m: np.arange(m) * (n - 1) / max(m - 1, 1)),
-        "asymmetric": ("TF1 legacy", lambda n, m: np.arange(m) * n / m),
-    }
-    for rule, (said, at) in rules.items():
-        points = [at(n, m) for n, m in zip(space, there, strict=True)]
-        code = f"x = F.interpolate(x, size={tuple(there)}, mode='bilinear')   # {said}"
-        yield Op(f"bilinear, {rule}", "resize", partial(_linear, points=points), "F28", code)
-        nearest = [np.clip(np.floor(p + (0.5 if rule != "asymmetric" else 0.0)), 0, None).astype(int) for p in points]
-        code = f"x = F.interpolate(x, size={tuple(there)}, mode='nearest')   # {said}"
-        yield Op(f"nearest, {rule}", "resize", partial(_picked, points=nearest), "F28", code)
-
-
-def _linear(x: Array, points: Sequence[Array]) -> Array:
-    for axis, at in enumerate(points, 1):
-        last = x.shape[axis] - 1
-        low = np.clip(np.floor(at), 0, last).astype(int)
-        high = np.minimum(low + 1, last)
-        part = np.clip(at - low, 0.0, 1.0).reshape([-1 if i == axis else 1 for i in range(x.ndim)])
-        x = np.take(x, low, axis) * (1 - part) + np.take(x, high, axis) * part
-    return x
-
-
-def _picked(x: Array, points: Sequence[Any]) -> Array:
-    for axis, at in enumerate(points, 1):
-        x = np.take(x, np.minimum(at, x.shape[axis] - 1), axis)
-    return x
 
 
 def steps(x: Array, goal: tuple[int, ...]) -> Iterator[Op]:

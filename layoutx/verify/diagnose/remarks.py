@@ -30,7 +30,8 @@ class Remark:
     Attributes:
         mode: the failure mode, "F10"; "" where the list has no number for it.
         what: in one sentence; do: what to do.
-        wrong: whether it makes the outputs that the user sees differ. random: whether two runs differ.
+        wrong: whether it makes the outputs that the user sees differ.
+        random: whether two runs differ, of the model on that `side`.
         training: it only matters when training goes on.
     """
 
@@ -39,6 +40,7 @@ class Remark:
     do: str = ""
     wrong: bool = False
     random: bool = False
+    side: str = ""
     training: bool = False
 
 
@@ -64,13 +66,13 @@ def of_mode(runs: Runs, name: str, training: bool | None) -> Remark | None:
         return None
     if training is False and chance > SMALL * scale:
         what = f"two runs of the {name} on the same inputs differ by {chance:.3g}, at inference too: dropout is active"
-        return Remark("F10", what, "tell the function: F.dropout(x, p, training=self.training)", True, True)
+        return Remark("F10", what, "tell the function: F.dropout(x, p, training=self.training)", True, True, side=name)
     if chance > SMALL * scale:
         why = f"two runs on the same inputs differ by {chance:.3g}: dropout is active"
     else:
         why = f"its outputs differ by {mode:.3g} from those at inference: batch norms take the batch's statistics"
     what = f"the {name} is in training mode as it was given: {why}"
-    return Remark("F10", what, "call model.eval() first (torch), or pass training=False (Keras)", True)
+    return Remark("F10", what, "call model.eval() first (torch), or pass training=False (Keras)", True, side=name)
 
 
 def of_settings(bounds: Bounds) -> Iterator[Remark]:

@@ -12,6 +12,7 @@ from layoutx.spec.bound import BoundForm
 from layoutx.verify.diagnose.between import Found
 from layoutx.verify.diagnose.fixes import constructor
 from layoutx.verify.diagnose.ways import CLOSE, far
+from layoutx.words import listed
 
 READS = ("x", "query")  # the names of what a sequence layer reads
 
@@ -42,6 +43,28 @@ def time_first(found: Found, target: BoundForm | None) -> Found:
     code = code or f"x = x.swapaxes(0, 1)   # before {place}, and once more behind it"
     option = "none is needed: the weights are the same for both orders; only the model's code is wrong"
     return replace(found, what=what, mode="F36", code=code, option=option, after=after)
+
+
+def turned_inputs(found: Found, turned: Sequence[tuple[str, BoundForm]]) -> Found:
+    """The fault of a layer that reads its data as in the source, laid where it is made: at the layers that do not.
+
+    The inputs were turned for these, so that it is another layer behind them that is given the wrong order.
+
+    Args:
+        turned: (place, target) of the layers that read time first on one side only.
+    """
+    places = [place for place, _ in turned]
+    torch = [(place, bound) for place, bound in turned if bound.form.framework == "torch"]
+    if found.mode != "F36" or not torch or found.gap.places[-1:] == tuple(places) or len(torch) < len(turned):
+        return found
+    first = reads_time_first(torch[0][1])
+    reads, gets = ("time before batch", "batch before time") if first else ("batch before time", "time before batch")
+    what = (
+        f"in the target {listed(places)} {'reads' if len(places) == 1 else 'read'} {reads}, where the source gives "
+        f"{gets}; {found.gap.places[-1] or found.gap.after} behind it is right"
+    )
+    code = "; ".join(constructor(bound, f"batch_first={first}", place) for place, bound in torch)
+    return replace(found, what=what, code=code)
 
 
 def turned_layers(bounds: Sequence[tuple[str, str, BoundForm, BoundForm]]) -> tuple[tuple[str, BoundForm], ...]:

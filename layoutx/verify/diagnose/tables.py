@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -57,6 +58,12 @@ def explained(gaps: Sequence[Found], tables: Sequence[Found], order: Sequence[st
         inside = [] if gap.known else [t for t in tables if start < at.get(t.gap.before[0], -1) < end]
         found += [t for t in inside if t not in found] or ([] if inside else [gap])
     return tuple(found)
+
+
+def known(found: Found, before: float, after: float) -> Found:
+    """The same of numbers that were tried in the target's run; before, after: the outputs' difference without, with."""
+    what = found.what.removeprefix("none of these: ")
+    return replace(found, what=what, mode=found.mode or "F14", before=before, after=after)
 
 
 def _told(check: Check, name: str, held: Array, goal: Array) -> Found | None:

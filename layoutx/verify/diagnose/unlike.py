@@ -10,8 +10,10 @@ import ml_dtypes
 import numpy as np
 
 from layoutx.plan.plan import Array
-from layoutx.verify.diagnose.ops import MOST_ORDERS, Op, ops
-from layoutx.verify.diagnose.ways import CLOSE, affine, far, makes
+from layoutx.verify.diagnose.operation import Op
+from layoutx.verify.diagnose.ops import MOST_ORDERS, ops
+from layoutx.verify.diagnose.scales import affine
+from layoutx.verify.diagnose.ways import CLOSE, far, makes
 
 BLOCKS = {2: "F18", 3: "F4", 4: "F3"}  # how many blocks of units exchanged -> what they most likely are
 NARROW = {"float16": np.dtype(np.float16), "bfloat16": np.dtype(ml_dtypes.bfloat16)}

@@ -13,7 +13,7 @@ from layoutx.plan.plan import Array
 from layoutx.verify.compare.pairs import Gap
 from layoutx.verify.diagnose.between import UNKNOWN, Found, place_of
 from layoutx.verify.diagnose.formula import formula, often
-from layoutx.verify.diagnose.ops import Op
+from layoutx.verify.diagnose.operation import Op
 from layoutx.verify.diagnose.ways import CLOSE, Start, far, lined, spread, ways
 from layoutx.verify.recording import Call
 from layoutx.words import listed
@@ -169,7 +169,7 @@ def _told(
     place = f"at {meant.name} ({point.name})" if point.name else place_of(gap)
     does = right.words if right is not None else _recorded(gap, meant, mine) or _there(meant, theirs)
     before, tried = gap.found.largest, many + more
-    if wrong is None or not does:
+    if wrong is None or not does or does == wrong.words:
         what = f"{place} the source does: {does or UNKNOWN}; the target does: {wrong.words if wrong else UNKNOWN}"
         return Found(gap, f"none of these: {what}", before=before, tried=tried)
     what = f"{place} the source does: {does}; the target does: {wrong.words}"

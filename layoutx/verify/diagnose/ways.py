@@ -16,10 +16,12 @@ from layoutx.errors import LayoutxError
 from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.verify.compare.pairs import Gap, Handed
-from layoutx.verify.diagnose.ops import Op, joins, ops
+from layoutx.verify.diagnose.operation import Op
+from layoutx.verify.diagnose.ops import joins, ops
 from layoutx.verify.forward.activations import activation
 
 SAMPLES = 2
+WHOLE = 4096  # numbers of which all samples are looked at
 BUDGET = 3.0  # seconds of computing for one side
 # how joins and connections that skip layers are told
 ONLY, PLUS, BESIDE = "only that of ", "plus ", "side by side"
@@ -51,13 +53,18 @@ class Start:
 
 @frozen
 class Way:
-    """How one model makes what it hands on: an activation of the layer itself, what is joined, then operations."""
+    """How one model makes what it hands on: an activation of the layer itself, what is joined, then operations.
+
+    `inner`: operations on what is joined, each on its own, which `join` tells; `make` carries them out.
+    """
 
     act: str
     join: str
     ops: tuple[Op, ...]
     skip: str = ""
     late: bool = False
+    inner: tuple[Op, ...] = ()
+    make: Callable[[Gap, bool], Array] | None = None
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -155,12 +162,21 @@ def _beside(other: Array, last: bool, own: Array) -> Array:
 
 def made(gap: Gap, way: Way, source: bool) -> Array | None:
     """What a way gives of one model's own numbers; None where they do not allow it."""
+    if way.make is not None:
+        try:
+            return way.make(gap, source)
+        except (ValueError, IndexError):
+            return None
     for start in starts(gap, source):
         if (start.join, start.skip) == (way.join, way.skip):
-            act = "" if source else way.act
+            steps, act = way.ops, way.act if source == bool(gap.there_act) else ""
+            if gap.there_act and not source and start.name == "y" and way.act != gap.there_act:
+                if not steps or steps[0].name != gap.there_act:
+                    return None  # it is in these numbers, and nothing takes it out
+                steps = steps[1:]
             try:
                 array = replace(start, mix=None).whole(act) if way.late else start.whole(act)
-                for op in way.ops:
+                for op in steps:
                     array = op.apply(array)
                 return start.mix(array) if way.late and start.mix is not None else array
             except (LayoutxError, ValueError, IndexError):  # an activation of the user's own has no function here
@@ -174,7 +190,7 @@ def ways(given: Sequence[Start], goal: Array, act: str = "", budget: float = BUD
     act: the activation that is in what is called y already.
     """
     square = any(s.array.ndim > 2 and s.array.shape[0] == s.array.shape[1] for s in given)  # a part cannot be turned
-    many = len(goal) if square else SAMPLES
+    many = len(goal) if square or goal.size <= WHOLE else SAMPLES
     wanted = np.asarray(goal[:many], np.float64)
     few = [(s, s.whole()[:many]) for s in given if s.array.shape[:1] == goal.shape[:1]]
     end = time.thread_time() + budget
@@ -215,6 +231,12 @@ def _late(few: Sequence[tuple[Start, Array]], wanted: Array, act: str) -> tuple[
     return [], tried
 
 
+def steps_to(x: Array, goal: tuple[int, ...]) -> Iterator[tuple[Op, ...]]:
+    """One operation, then two, that may turn an array into one of this shape."""
+    yield from _one(x, goal)
+    yield from _two(x, goal)
+
+
 def _one(x: Array, goal: tuple[int, ...]) -> Iterator[tuple[Op, ...]]:
     yield from ((op,) for op in ops(x, goal))
 
@@ -253,30 +275,6 @@ def makes(x: Array, way: Sequence[Op], goal: Array) -> bool:
     except (ValueError, IndexError):
         return False
     return x.shape == goal.shape and far(x, goal) <= CLOSE * max(float(np.abs(goal).max(initial=0.0)), 1e-26)
-
-
-def affine(given: Array, expected: Array) -> Op | None:
-    """The scale and shift of every channel that make one the other: a preprocessing of the inputs (F34)."""
-    channels = given.shape[-1] if given.ndim > 1 else 1
-    x, y = given.reshape(-1, channels), expected.reshape(-1, channels)
-    if x.shape[0] < 3 or not np.isfinite(x).all():
-        return None
-    middle = x - x.mean(0)
-    power = (middle**2).sum(0)
-    if not (power > 0).all():
-        return None
-    scale = (middle * (y - y.mean(0))).sum(0) / power
-    shift = y.mean(0) - scale * x.mean(0)
-    if np.abs(x * scale + shift - y).max() > CLOSE * max(float(np.abs(y).max()), 1e-26):
-        return None
-    if np.allclose(scale, scale[0], rtol=1e-6) and np.allclose(shift, shift[0], rtol=1e-6, atol=1e-6 * np.abs(y).max()):
-        scale, shift = scale[:1], shift[:1]
-    numbers = [", ".join(f"{v:.6g}" for v in values[:4]) for values in (scale, shift)]
-    small = bool(np.all(np.abs(shift) <= CLOSE * np.abs(y).max()))
-    words = f"a factor of {numbers[0]}" if small else f"a factor of {numbers[0]} and a shift of {numbers[1]}"
-    whole = (scale, np.zeros(1)) if small else (scale, shift)
-    code = f"x = x * {numbers[0]}" + ("" if small else f" + {numbers[1]}")
-    return Op(words, "scale", lambda a: a * whole[0] + whole[1], "F34", code)
 
 
 def far(a: Array, b: Array) -> float:

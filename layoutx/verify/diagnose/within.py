@@ -13,7 +13,8 @@ from layoutx.verify.compare.apart import apart
 from layoutx.verify.compare.limits import FAIL
 from layoutx.verify.compare.pairs import Check, Gap, Handed
 from layoutx.verify.diagnose.between import Found
-from layoutx.verify.diagnose.ops import Op, activations
+from layoutx.verify.diagnose.operation import Op
+from layoutx.verify.diagnose.ops import activations
 from layoutx.verify.diagnose.unlike import order_words, permutation, spoils, unlike
 from layoutx.verify.diagnose.ways import CLOSE, far
 from layoutx.verify.forward.activations import activation

@@ -78,7 +78,7 @@ class TorchRunner:
     def repeat(self, inputs: Inputs) -> tuple[tuple[Array, ...], tuple[Array, ...], tuple[Array, ...]] | None:
         """Outputs in the model's own mode, twice, and at inference: they differ where it was left in training mode."""
         try:
-            own = _copied(self.model)
+            own = copied(self.model)
             args, kwargs = self._arguments(own, inputs, False)
             with calm(False):
                 first = _outputs(own(*args, **kwargs))
@@ -98,7 +98,7 @@ class TorchRunner:
         """
         if double not in self.copies:
             with same_random():
-                found = _copied(self.model).eval()
+                found = copied(self.model).eval()
                 self.copies[double] = doubled(found) if double else found
         return self.copies[double]
 
@@ -151,7 +151,7 @@ class TorchRunner:
         return tuple(plain), {key: t for t, key in zip(tensors, names, strict=True) if key}
 
 
-def _copied(model: Any) -> Any:
+def copied(model: Any) -> Any:
     """A copy with the same modes.
 
     Raises:
