@@ -15,8 +15,8 @@ from layoutx.files.store import Part, Tensor
 from layoutx.frozen import frozen
 from layoutx.model.bindings import bind_record
 from layoutx.model.followed import unfollowed
-from layoutx.model.keras import NOT_KERAS
 from layoutx.model.keras_uses import UNFOLLOWED
+from layoutx.model.loose import has_layers
 from layoutx.model.mapfile import MapFile, read_map
 from layoutx.model.record import UNTRAINED, LayerRecord, ModelRecord
 from layoutx.model.said import STACKED
@@ -232,7 +232,7 @@ KEPT = "say that what it is given keeps its order, so that its weights are moved
 def _unformed(record: LayerRecord) -> ConversionError:
     """A live model tells what a Keras file does not: the classes of layers in others, whose variables it numbers."""
     tensors = ", ".join(f"{n} {t.shape}" for n, t in record.tensors.items())
-    held = record.note.endswith(NOT_KERAS) and any("/" in name for name in record.tensors)  # layers of its own
+    held = has_layers(record)
     numbered = not record.class_name and all(name.rpartition("/")[2].isdigit() for name in record.tensors)
     loose = bool(record.refine) or UNFOLLOWED in record.note  # the order of what it is given
     what = f"layer {record.name}: layoutx has no form for the class {record.class_name or 'unknown'}"

@@ -10,7 +10,7 @@ from math import prod
 from layoutx.files.store import Tensor
 from layoutx.model.bare import MATRICES, NUMBER, NUMBERS, alone, are_matrices, may_be_number
 from layoutx.model.graph import VARIABLE
-from layoutx.model.keras import UNNAMED
+from layoutx.model.keras import NOT_KERAS, UNNAMED
 from layoutx.model.keras_uses import UNFOLLOWED
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import LayerRecord, ModelRecord
@@ -141,8 +141,13 @@ def reading(record: LayerRecord, found: Mapping[str, Sequence[LayerRecord]]) -> 
 def of_ones_own(record: LayerRecord, framework: str, registry: Registry) -> bool:
     """Whether a class of the user's own holds these, and not one that could not be told."""
     if framework == "keras":
-        return bool(record.class_name) and f"keras.{record.class_name}" not in registry.forms
+        return bool(record.class_name) and f"keras.{record.class_name}" not in registry.forms and not has_layers(record)
     return record.note.startswith(NO_FORM)
+
+
+def has_layers(record: LayerRecord) -> bool:
+    """Whether a class of the user's own in a file holds layers, of which only the live model tells the classes."""
+    return record.note.endswith(NOT_KERAS) and any("/" in name for name in record.tensors)
 
 
 def free(record: LayerRecord, short: str, framework: str) -> LayerRecord:

@@ -48,6 +48,7 @@ REFUSALS = [
     Refusal(
         "conv", "keras.DepthwiseConv?D", "a depthwise layer sees one channel an output", lambda b: size(b, "in") > 1
     ),
+    Refusal("dense", "*.Matrix", "a bare matrix has no bias", lambda b: biased(b, "bias")),
     Refusal("conv_transpose", "keras.*", "Keras has no grouped transposed convolution", lambda b: size(b, "group") > 1),
     Refusal("batch_norm", "keras.*", BATCH, fact("statistics", "running")),
     Refusal("batch_norm", "onnx.*", BATCH, fact("statistics", "running")),
