@@ -125,8 +125,8 @@ def test_a_graph_whose_pads_are_computed(order, tmp_path):
     assert converted(model, twin, given(7, 5, 3), tmp_path, ".onnx") < 1e-5
 
 
-@pytest.mark.parametrize("moved", ["flip", "roll", "cut"])
-def test_a_live_module_moves_positions_as_a_program_does(moved, tmp_path):
+def moving(moved):
+    """A model that moves what stands along an axis of its map, and a module that has its rows the other way."""
     ops = keras.ops
     here = {"flip": lambda x: ops.flip(x, 2), "roll": lambda x: ops.roll(x, 1, 2), "cut": lambda x: x[:, 1:, :]}[moved]
     there = {"flip": lambda x: x.flip(3), "roll": lambda x: x.roll(1, 3), "cut": lambda x: x[:, :, 1:]}[moved]
@@ -134,8 +134,13 @@ def test_a_live_module_moves_positions_as_a_program_does(moved, tmp_path):
         lambda s, x: s.fc(there(s.conv(x)).permute(0, 1, 3, 2).flatten(1)),
         conv=nn.Conv2d(3, 2, 3),
         fc=nn.Linear(24 if moved == "cut" else 30, 11),
-    ).eval()
-    model, x = picture(here), given(7, 5, 3)
+    )
+    return picture(here), twin.eval()
+
+
+@pytest.mark.parametrize("moved", ["flip", "roll", "cut"])
+def test_a_live_module_moves_positions_as_a_program_does(moved, tmp_path):
+    (model, twin), x = moving(moved), given(7, 5, 3)
     assert not told(model, twin, tmp_path).supposed
     native = torch.from_numpy(np.ascontiguousarray(np.moveaxis(x, -1, 1)))
     got = outputs_of(twin, [native], tmp_path / "out.safetensors")
@@ -145,15 +150,7 @@ def test_a_live_module_moves_positions_as_a_program_does(moved, tmp_path):
 @pytest.mark.parametrize("ending", [".pt2", ".onnx"])
 @pytest.mark.parametrize("moved", ["flip", "roll", "cut"])
 def test_positions_that_move_along_an_axis_are_still_its_own(moved, ending, tmp_path):
-    ops = keras.ops
-    here = {"flip": lambda x: ops.flip(x, 2), "roll": lambda x: ops.roll(x, 1, 2), "cut": lambda x: x[:, 1:, :]}[moved]
-    there = {"flip": lambda x: x.flip(3), "roll": lambda x: x.roll(1, 3), "cut": lambda x: x[:, :, 1:]}[moved]
-    twin = Net(
-        lambda s, x: s.fc(there(s.conv(x)).permute(0, 1, 3, 2).flatten(1)),
-        conv=nn.Conv2d(3, 2, 3),
-        fc=nn.Linear(24 if moved == "cut" else 30, 11),
-    )
-    assert converted(picture(here), twin, given(7, 5, 3), tmp_path, ending) < 1e-5
+    assert converted(*moving(moved), given(7, 5, 3), tmp_path, ending) < 1e-5
 
 
 def test_a_map_that_is_enlarged_has_its_channels_first(tmp_path):
