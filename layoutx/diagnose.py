@@ -160,10 +160,10 @@ def _whole(found: Validation, runners: Sequence[Runner], budget: float, started:
 
 def _loaded(told: WholeDiagnosis, tried: Mended | None) -> WholeDiagnosis:
     """The diagnosis with bare parameters in place of the gaps that the source's numbers in them do away with."""
-    gone = {(gap.before, gap.after, gap.call) for gap in tried.gone} if tried is not None else set()
+    gone = {gap.spot for gap in tried.gone} if tried is not None else set()
     if tried is None or not gone:
         return told
-    kept = [one for one in told.gaps if (one.gap.before, one.gap.after, one.gap.call) not in gone]
+    kept = [one for one in told.gaps if one.gap.spot not in gone]
     lost = [replace(one, before=one.gap.found.largest) for one in told.gaps if one not in kept]
     left = max((check.largest or 0.0 for check in tried.after.end_to_end), default=0.0)
     checks = [check for check in told.validation.checks if check.layer in tried.layers]

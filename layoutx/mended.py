@@ -48,14 +48,12 @@ class Mended:
     @property
     def gaps(self) -> tuple[Gap, ...]:
         """What lies between layers and showed only then."""
-        known = {(gap.before, gap.after, gap.call) for gap in self.before.gaps}
-        return tuple(gap for gap in self.after.gaps if (gap.before, gap.after, gap.call) not in known)
+        return _but(self.after.gaps, self.before.gaps)
 
     @property
     def gone(self) -> tuple[Gap, ...]:
         """What lay between layers without them, and does not any more."""
-        left = {(gap.before, gap.after, gap.call) for gap in self.after.gaps}
-        return tuple(gap for gap in self.before.gaps if (gap.before, gap.after, gap.call) not in left)
+        return _but(self.before.gaps, self.after.gaps)
 
     @property
     def holds(self) -> bool:
@@ -68,6 +66,11 @@ class Mended:
     def _stored(self, check: Check) -> bool:
         """Whether a repaired layer is right but for float32's rounding: one added to a bias took its last bits."""
         return check.layer in self.layers and check.relative is not None and check.relative <= ROUNDED
+
+
+def _but(gaps: Sequence[Gap], known: Sequence[Gap]) -> tuple[Gap, ...]:
+    spots = {gap.spot for gap in known}
+    return tuple(gap for gap in gaps if gap.spot not in spots)
 
 
 def mended(

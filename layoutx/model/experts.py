@@ -60,9 +60,7 @@ def _parts(record: LayerRecord, version: str) -> list[LayerRecord]:
         config["version"] = int(version.partition(".")[0] or 3)
         for at in range(tensor.shape[0]):
             own = {name: some[at] for name, some in held.items()}
-            part = LayerRecord(
-                f"{record.name}/{short}/{at}", record.class_name, "keras.Dense", config, own, note=NUMBER
-            )
+            part = LayerRecord(f"{record.name}/{short}/{at}", record.class_name, "keras.Dense", config, own)
             parts.append(replace(part, inputs=record.inputs, ways=record.ways, note=NUMBER))
     return parts if all(part.form for part in parts) else []
 

@@ -191,3 +191,8 @@ class Gap:
     earlier: tuple[Handed, ...] = ()
     calls: tuple[tuple[Call, ...], tuple[Call, ...]] = ((), ())
     cropped: bool = False
+
+    @property
+    def spot(self) -> tuple[tuple[str, ...], str, int]:
+        """Where it lies: what two comparisons of the same models call the same gap."""
+        return self.before, self.after, self.call
