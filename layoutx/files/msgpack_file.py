@@ -19,6 +19,7 @@ from layoutx.files.names import shown
 from layoutx.files.nested import nested
 from layoutx.files.notes import KEY, from_text, to_text
 from layoutx.files.store import Store, Tensor
+from layoutx.files.written import append_all
 from layoutx.frozen import frozen
 
 # flax 0.12.8 flax/serialization.py _MsgpackExtType, _chunk: an array is ext 1, (shape, dtype name, bytes) packed again;
@@ -96,7 +97,7 @@ def write_msgpack(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str
     tree = nested(arrays)
     with path.open("wb") as file:
         for piece in _packed(tree):
-            file.write(piece)
+            append_all(file, piece)
 
 
 def _tensor(name: str, pieces: list[Leaf], blob: Blob) -> Tensor:

@@ -13,6 +13,7 @@ from layoutx.files.dtypes import Array, bits
 from layoutx.files.onnx_file import BITS, STRING, dtype_of, need_onnx, tensors_in
 from layoutx.files.onnx_replace import replaced
 from layoutx.files.store import Store
+from layoutx.files.written import append_all
 
 INLINE_LIMIT = (1 << 31) - (1 << 24)  # protobuf holds 2 GiB; what is larger goes to a data file beside the model
 TYPED = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data", "external_data")
@@ -120,6 +121,6 @@ def _outside(found: list[tuple[str, Any]], arrays: Mapping[str, Array], path: Pa
             proto.data_location = proto.EXTERNAL
             for key, value in said.items():
                 proto.external_data.add(key=key, value=value)
-            file.write(raw)
+            append_all(file, raw)
         file.flush()
         os.fsync(file.fileno())

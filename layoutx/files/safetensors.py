@@ -19,6 +19,7 @@ from layoutx.files.limits import within
 from layoutx.files.names import shown
 from layoutx.files.remote import opened
 from layoutx.files.store import Store, Tensor
+from layoutx.files.written import append_all
 
 # huggingface/safetensors README.md and safetensors 0.8 Dtype; F4 and F6 pack elements across bytes and are refused
 DTYPES = {
@@ -81,7 +82,7 @@ def write_safetensors(path: Path, arrays: Mapping[str, Array], metadata: Mapping
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name in places:
-            file.write(bits(arrays[name]).data)
+            append_all(file, bits(arrays[name]).data)
 
 
 def placed(entries: Sequence[Entry]) -> dict[str, tuple[int, int]]:

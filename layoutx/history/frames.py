@@ -19,6 +19,7 @@ import numpy as np
 
 from layoutx.errors import FileError
 from layoutx.files.magic import HISTORY as MAGIC
+from layoutx.files.written import append_all
 from layoutx.frozen import frozen
 
 HEADER = struct.Struct("<4s4sIQI")
@@ -64,7 +65,7 @@ def append(file: BinaryIO, kind: str, text: Mapping[str, Any], arrays: Sequence[
     sums = {"crc": [zlib.crc32(v) for v in views]} if views else {}
     file.write(packed(kind, {**text, **sums}, sum(v.nbytes for v in views)))
     for v in views:
-        file.write(v)
+        append_all(file, v)
     file.flush()
 
 

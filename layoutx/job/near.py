@@ -14,11 +14,11 @@ from layoutx.files.leftovers import scratch
 from layoutx.files.remote import fetch, url_of
 from layoutx.files.remote_write import uploaded
 from layoutx.files.store import Tensor
+from layoutx.files.written import write_all
 from layoutx.job.moves import Moves
 from layoutx.job.observed import Told
 from layoutx.job.stream import Output, stream
 from layoutx.move.moves import Move
-from layoutx.move.pool import write_all
 
 GAP = 1 << 20  # bytes between two tensors that are read with them: another request would take longer
 

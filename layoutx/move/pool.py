@@ -17,6 +17,7 @@ from layoutx.files.blob import holding
 from layoutx.files.dtypes import Array
 from layoutx.files.guarded import broken, check_since, intact
 from layoutx.files.hashes import XXH3, Leaves, leaves_of, together
+from layoutx.files.written import write_all
 from layoutx.frozen import frozen
 from layoutx.move.filled import Seen, Sources, filled, room
 from layoutx.move.looks import Looks
@@ -176,15 +177,6 @@ def _put(place: Place, number: int, piece: Array | None, files: Mapping[Path, Ou
     for first, size in place.cut.runs(number):
         at += files[place.path].write(piece[at : at + size * width], place.offset + first * width)
     return at
-
-
-def write_all(file: int, data: bytes | Array, offset: int) -> int:
-    """Write all of it, for a system may write less than it is given; how many bytes."""
-    view = memoryview(data if isinstance(data, bytes) else data.data)
-    while len(view):
-        written = os.pwrite(file, view, offset)
-        view, offset = view[written:], offset + written
-    return len(data)
 
 
 def units(places: Sequence[Place], small: Sequence[bool]) -> Iterator[Unit]:

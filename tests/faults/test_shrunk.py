@@ -24,7 +24,7 @@ from layoutx.errors import FileError
 from layoutx.files import blob, guarded, spool
 from layoutx.files.guarded import SourceError, intact
 from layoutx.files.open import open_store
-from layoutx.move.pool import write_all
+from layoutx.files.written import write_all
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows lets nobody cut a mapped file")
 MAPPED, FILLED = "layoutx.files.blob:mapped", "layoutx.move.filled:flat_of"
