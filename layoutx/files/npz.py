@@ -14,10 +14,11 @@ import numpy as np
 from layoutx.errors import FileError, UsageError
 from layoutx.files import zips
 from layoutx.files.blob import DO_AGAIN, Blob, array_at, member, reading, stored
-from layoutx.files.dtypes import Array, DType, is_extra, is_numeric, named, native
+from layoutx.files.dtypes import Array, DType, bits, is_extra, is_numeric, named, native
 from layoutx.files.limits import within
 from layoutx.files.notes import MEMBER, from_text, to_text
 from layoutx.files.store import Store, Tensor
+from layoutx.files.written import append_all
 
 COMMENT_LIMIT = 65535  # the zip format's own
 HEAD = 10_000  # bytes of a header: NumPy reads no longer literal either, and that of numbers has a hundred
@@ -58,7 +59,8 @@ def write_npz(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, st
                 raise UsageError(f"a zip member cannot be called {name!r}", do="choose another format")
             plain = array.view(f"V{array.dtype.itemsize}") if is_extra(array.dtype) else array
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, plain, allow_pickle=False)
+                np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(plain))
+                append_all(file, bits(plain).data)
         text = to_text(notes).encode() if notes else b""
         if len(text) <= COMMENT_LIMIT:
             archive.comment = text

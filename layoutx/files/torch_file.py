@@ -21,6 +21,7 @@ from layoutx.files.limits import within_expansion
 from layoutx.files.notes import MEMBER, TIED, from_text, to_text
 from layoutx.files.store import Store, Tensor
 from layoutx.files.torch_pickle import check_legacy, check_zip
+from layoutx.files.written import Appended
 
 OLDEST = (2, 6)  # before, torch.load(weights_only=True) can run code of the file: CVE-2025-32434
 # where trainers put the state dict inside a checkpoint, the usual first
@@ -96,7 +97,7 @@ def write_torch(path: Path, arrays: Mapping[str, Array], metadata: Mapping[str, 
     state = OrderedDict((name, torch_of(torch, name, array)) for name, array in arrays.items())
     # given a file object, torch calls the folder in the zip "archive" and not after the temporary name
     with path.open("wb") as file:
-        torch.save(state, file)
+        torch.save(state, Appended(file))
     if metadata:
         with zipfile.ZipFile(path, "a", zipfile.ZIP_STORED) as archive:
             archive.writestr(f"archive/{MEMBER}", to_text(metadata))

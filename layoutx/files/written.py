@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import BinaryIO
+from typing import IO
 
 from layoutx.files.dtypes import Array
 
@@ -21,8 +21,25 @@ def write_all(file: int, data: bytes | Array, offset: int) -> int:
     return len(data)
 
 
-def append_all(file: BinaryIO, data: bytes | memoryview) -> None:
+def append_all(file: IO[bytes], data: bytes | memoryview) -> None:
     """Write all of it at the place where a buffered file is."""
     view = memoryview(data).cast("B")
     for begin in range(0, len(view), CALL):
         file.write(view[begin : begin + CALL])
+
+
+class Appended:
+    """A file for a library that writes whole arrays: what it has to say goes on in short calls."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        """`file`: open for writing."""
+        self._file = file
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write all of it; how many bytes."""
+        append_all(self._file, data)
+        return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        """Hand what is left to the system."""
+        self._file.flush()

@@ -10,7 +10,7 @@ import pytest
 
 from layoutx.files import written
 from layoutx.files.dtypes import bits
-from layoutx.files.written import CALL, append_all, write_all
+from layoutx.files.written import CALL, Appended, append_all, write_all
 
 NUMBERS = np.random.default_rng(3).integers(0, 1 << 60, 131_101).astype(np.int64)  # four calls, the last one short
 
@@ -46,7 +46,7 @@ def test_what_is_appended_comes_in_short_calls():
     with io.BufferedWriter(raw) as file:
         file.write(b"head")
         append_all(file, bits(NUMBERS).data)
-        append_all(file, NUMBERS[:3].tobytes())
+        assert Appended(file).write(NUMBERS[:3].tobytes()) == 24
         file.flush()
         assert b"".join(raw.parts) == b"head" + NUMBERS.tobytes() + NUMBERS[:3].tobytes()
         assert max(map(len, raw.parts)) <= CALL
