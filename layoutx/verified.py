@@ -28,6 +28,7 @@ from layoutx.move.stored import hashes_of
 from layoutx.progress import Progress
 from layoutx.show.alike_text import groups_of
 from layoutx.show.progress import reported
+from layoutx.show.supposed_text import supposed_of
 from layoutx.spec.registry import registry
 
 
@@ -45,6 +46,7 @@ class Verified:
             None where it was not done. underived: why not.
         nbytes: of the file's tensors.
         alike: layers that could be exchanged without a check noticing, group by group, as the certificate says.
+        supposed: layers whose rows are in an order that was only supposed, as it says too.
     """
 
     file: str
@@ -57,6 +59,7 @@ class Verified:
     underived: str = ""
     nbytes: int = 0
     alike: Sequence[Sequence[str]] = ()
+    supposed: Sequence[str] = ()
     seconds: float = field(default=0.0, compare=False)
 
     @property
@@ -131,7 +134,8 @@ def verify_file(
     made = _made(certificate or {})
     nbytes = sum(tensor.nbytes for tensor in store.tensors.values())
     kind, alike = hashes.tensors.kind if hashes else "", groups_of(certificate or {})
-    found = Verified(name, "", made, kind, tensors, nbytes=nbytes, alike=alike)
+    supposed = supposed_of(certificate or {})
+    found = Verified(name, "", made, kind, tensors, nbytes=nbytes, alike=alike, supposed=supposed)
     if source is not None:
         given = open_store(located(source))
         sources = _sources(given, hashes.sources, many) if hashes is not None and hashes.sources.many else None

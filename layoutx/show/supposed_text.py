@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from layoutx.show.tables import clean
 from layoutx.words import listed
@@ -14,13 +15,20 @@ TELL = (
 )
 
 
+def supposed_of(certificate: Mapping[str, Any]) -> tuple[str, ...]:
+    """The layers that a certificate names."""
+    found = certificate.get("supposed")
+    return tuple(name for name in found if isinstance(name, str)) if isinstance(found, list) else ()
+
+
 def usual_text(names: Sequence[str]) -> str:
     """What the first line says of them; "" where there are none."""
     return f", if maps are flattened in the usual order before {clean(listed(names, MOST))}" if names else ""
 
 
-def supposed_text(names: Sequence[str]) -> Iterator[str]:
-    """What a person has to know of them."""
+def supposed_text(names: Sequence[str], file: str = "") -> Iterator[str]:
+    """What a person has to know of them; `file`: whose names they are, where that does not show."""
     if names:
-        rows = f"In which order one of the models has the rows of {clean(listed(names, MOST))} is not known"
+        inside = f" in {clean(file)}" if file else ""
+        rows = f"In which order one of the models has the rows of {clean(listed(names, MOST))}{inside} is not known"
         yield f"{rows}, and the usual one is supposed. {TELL}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from layoutx.files.certified import DIFFERS, EXTRA, MISSING, OK
 from layoutx.job.derive import LENT
 from layoutx.show.alike_text import exchange_text
+from layoutx.show.supposed_text import supposed_text
 from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row, size_text
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def as_dict(found: Verified) -> dict[str, Any]:
         "derived": None if found.derived is None else dict(found.derived),
         "underived": found.underived,
         "alike": [list(names) for names in found.alike],
+        "supposed": list(found.supposed),
         "seconds": found.seconds,
     }
 
@@ -113,6 +115,7 @@ def _checks(found: Verified) -> Iterator[str]:
     if found.underived:
         yield f"Not converted again: {clean(found.underived, 400)}."
     yield from exchange_text(found.alike, found.made.get("file", ""))
+    yield from supposed_text(found.supposed, found.made.get("file", ""))
     if not found.source:
         yield "This shows damage, not forgery: --source SRC compares with what it was made from."
     yield f"{found.seconds:.2f} s."

@@ -26,6 +26,10 @@ def test_names_and_shapes_do_not_tell_how_the_target_flattens(tmp_path):
     assert report.supposed == ("fc",)
     assert USUAL in " ".join(str(report).split("\n\n")[0].split())
     assert report.to_dict()["supposed"] == ["fc"]
+    later = lx.verify_file(tmp_path / "out.safetensors")
+    assert later.supposed == ("fc",)
+    assert later.to_dict()["supposed"] == ["fc"]
+    assert "the rows of fc in model.keras is not known" in " ".join(str(later).split())
 
 
 @pytest.mark.parametrize("ending", ["live", ".pt2"])
