@@ -61,7 +61,26 @@ def plan(
             where=f"{source} is a {bound.kind.name}, {target} a {goal.kind}",
             do=f"`layoutx specs show {bound.kind.name}` lists the forms of {bound.kind.name}",
         )
-    return fit(bound, goal, target_config, refine=target_refine, instance=instance)
+    found = fit(bound, goal, target_config, refine=target_refine, instance=instance)
+    _all_told(given, {**config, **target_config}, found)
+    return found
+
+
+def _all_told(sizes: Mapping[str, int], config: Mapping[str, Any], found: Plan) -> None:
+    """Refuse the size of an axis that neither side's tensors, inputs and outputs have: it would change nothing."""
+    from layoutx.errors import UsageError
+    from layoutx.spec.expand import axis_names
+
+    sides = (found.source, found.target)
+    used = {name for side in sides for dims in side.data.values() for name in axis_names(dims)}
+    used |= {name for side in sides for tensor in side.tensors for name in axis_names(tensor.layout.dims)}
+    for name, size in sizes.items():
+        if name not in used and size != 1:  # an axis of one is everywhere
+            raise UsageError(
+                f"neither {found.source.form.name} nor {found.target.form.name} has an axis {name!r} with this config",
+                where=f"size {name}={size}; config {dict(config)}"[:300],
+                do="leave the size out, or give the config that makes the layer have it",
+            )
 
 
 def _known_config(known: Registry, name: str, config: Mapping[str, Any]) -> None:

@@ -47,6 +47,16 @@ def test_a_misspelled_axis_is_refused() -> None:
         lx.plan("keras.Dense", "torch.Linear", sizes={"input": 3, "ouput": 2})
 
 
+def test_the_size_of_an_axis_that_this_config_does_not_have_is_refused() -> None:
+    """A projection is of torch's alone, and without proj_size there is none: its size would be passed over."""
+    sizes = {"input": 3, "hidden": 5, "proj": 2}
+    with pytest.raises(lx.UsageError, match=r"neither keras\.LSTM nor torch\.LSTM has an axis 'proj' with this config"):
+        lx.plan("keras.LSTM", "torch.LSTM", sizes=sizes)
+    with pytest.raises(lx.UsageError, match=r"an axis 'k' with this config(.|\n)*config \{'use_bias': False\}"):
+        lx.plan("keras.Dense", "torch.Linear", sizes={"input": 3, "output": 2, "k": 4}, config={"use_bias": False})
+    assert lx.plan("torch.LSTM", "paddle.LSTM", sizes=sizes, config={"proj_size": 2}).target.sizes["proj"] == 2
+
+
 def test_conv1d_by_hand() -> None:
     rng = np.random.default_rng(2)
     kernel, bias, x = rng.normal(size=(3, 5, 7)), rng.normal(size=7), rng.normal(size=(2, 11, 5))

@@ -49,7 +49,6 @@ class BoundForm:
         sizes: axis -> length, for role axes and for the leaves of refined ones.
         tensors: in the form's order; absent ones left out.
         places: every stored atom -> where.
-        axes: role -> its integer axes after refinement, for each set of labels in `places`.
         facts: fact -> value; settings: setting -> value (canonical convention).
         maps: atom -> how its stored numbers become those of the kind, where they are not the same.
         data: what goes in and out (`x`, `y`, `query`, `h`) -> its dims in the framework's order.
