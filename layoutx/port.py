@@ -178,7 +178,6 @@ def _report(planned: Planned, moved: Moved, source: Any, target: Any) -> Report:
     report = report_of(
         planned.job,
         moved,
-        planned.registry,
         source={"file": _name(source), "format": "live", "framework": planned.job.source, "tensors": planned.kept.many},
         output=_name(target),
         target=planned.job.target,

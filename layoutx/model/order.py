@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from layoutx.files.notes import KEY
 from layoutx.model.keyed import Keyed
@@ -39,11 +38,6 @@ def positions(keyed: Keyed) -> dict[str, int]:
     """Name -> its place in the model's order; in a sorted file that of the numbers in the names."""
     names = list(keyed.tensors) if keeps_order(keyed) else sorted(keyed.tensors, key=_natural)
     return {name: at for at, name in enumerate(names)}
-
-
-def family(names: Iterable[str]) -> tuple[str, ...]:
-    """Names without their numbers: `blocks.3.norm1.weight` and `blocks.4.norm2.weight` are of one family."""
-    return tuple(_NUMBER.sub("#", name) for name in names)
 
 
 def counted(name: str) -> str:
