@@ -21,7 +21,7 @@ from layoutx.model.beginning import beginning
 from layoutx.model.keras_live import is_keras
 from layoutx.model.onnx_live import is_onnx
 from layoutx.model.record import ModelRecord
-from layoutx.model.tree import head, is_tree
+from layoutx.model.tree import is_tree, name_of
 from layoutx.move.pool import jobs_of
 from layoutx.plan.plan import Plan
 from layoutx.progress import Progress
@@ -175,21 +175,12 @@ def _report(planned: Planned, moved: Moved, source: Any, target: Any) -> Report:
     more = planned.kept.more
     seen = moved.results, moved.proofs
     lines = more["lines"] if not moved.arrays and more.get("seen") == seen else None
-    report = report_of(
-        planned.job,
-        moved,
-        source={"file": _name(source), "format": "live", "framework": planned.job.source, "tensors": planned.kept.many},
-        output=_name(target),
-        target=planned.job.target,
-        lines=lines,
-    )
+    job = planned.job
+    about = {"file": name_of(source), "format": "live", "framework": job.source, "tensors": planned.kept.many}
+    report = report_of(job, moved, source=about, output=name_of(target), target=job.target, lines=lines)
     if not moved.arrays:
         more.update(seen=seen, lines=report.layers)
     return report
-
-
-def _name(model: Any) -> str:
-    return Path(model).name if isinstance(model, (str, Path)) else type(head(model)).__name__
 
 
 def _narrowed(lost: Mapping[str, tuple[str, str]], job: Job, moved: Moved) -> None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from layoutx.files.store import Tensor
@@ -20,6 +19,7 @@ from layoutx.model.in_parts import settled
 from layoutx.model.keyed import Keyed
 from layoutx.model.mapfile import MapFile
 from layoutx.model.record import UNTRAINED, ModelRecord
+from layoutx.model.tree import name_of
 from layoutx.progress import Progress, steps
 from layoutx.show.progress import reported
 from layoutx.spec.registry import Registry, registry
@@ -95,7 +95,7 @@ def relate(
     joined = joint(here, there, known, options)
     norms = [*_norms(here, known, options), *(replace(n, there=True) for n in _norms(there, known, options))]
     layers = tuple(_layer(pair, norms) for pair in steps(joined.pairs, lambda one: f"relating {one.source.name}"))
-    found = Relation(_name(a), _name(b), layers, lost=joined.lost, open=joined.open)
+    found = Relation(name_of(a), name_of(b), layers, lost=joined.lost, open=joined.open)
     found = _with_loose(found, joined, here, there)
     return replace(found, seconds=time.perf_counter() - started)
 
@@ -112,10 +112,6 @@ def _opened(
     """A model to relate; weights that are stored in parts (weight_norm) computed."""
     found = seen(given, known, forms, options.values, framework, config, input_shape)
     return settled(found, True, options.skip) if isinstance(found, Keyed) else found
-
-
-def _name(given: Any) -> str:
-    return Path(given).name if isinstance(given, (str, Path)) else type(given).__name__
 
 
 def _layer(pair: Joined, norms: Sequence[Norm]) -> LayerRelation:

@@ -7,8 +7,7 @@ import re
 from layoutx.files.notes import KEY
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
-
-_NUMBER = re.compile(r"(\d+)")
+from layoutx.words import natural
 
 
 def keeps_order(keyed: Keyed) -> bool:
@@ -36,14 +35,10 @@ def in_order(model: ModelRecord) -> bool:
 
 def positions(keyed: Keyed) -> dict[str, int]:
     """Name -> its place in the model's order; in a sorted file that of the numbers in the names."""
-    names = list(keyed.tensors) if keeps_order(keyed) else sorted(keyed.tensors, key=_natural)
+    names = list(keyed.tensors) if keeps_order(keyed) else sorted(keyed.tensors, key=natural)
     return {name: at for at, name in enumerate(names)}
 
 
 def counted(name: str) -> str:
     """A Keras layer's name without its count: `dense`, `dense_1` and `dense_12` are of one series."""
     return re.sub(r"_\d+(?=/|$)", "", name)
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in _NUMBER.split(name)]

@@ -15,6 +15,7 @@ from layoutx.model.keras_leaves import Leaf, Number, cells_of
 from layoutx.model.keras_slots import names_of, pieces
 from layoutx.model.keras_unsaid import ATTRIBUTES, hint
 from layoutx.model.record import QUANTISED, LayerRecord
+from layoutx.words import natural
 
 # tf_keras 2.21 engine/functional.py `_layer_checkpoint_dependencies`: the N-th layer with weights; keras 3.15.1
 # models/functional.py keeps `_operations`, a Sequential such a model as `_functional`
@@ -224,10 +225,6 @@ def by_objects(store: Store, used: Collection[str], note: str) -> tuple[list[Lay
         owners.setdefault(owner, {})[slot] = tensor
     layers = [
         LayerRecord(owner or "model", hint(owner), "", {}, _sorted(owners[owner]), note=note)
-        for owner in sorted(owners, key=_natural)
+        for owner in sorted(owners, key=natural)
     ]
     return layers, skipped_of(store.metadata)
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -156,15 +156,11 @@ def _bindings(kind: Kind, form: Form) -> Iterator[str]:
         try:
             bound = bind(kind, form, config, sizes=example_sizes(kind, form, config, rank))
         except Problems as error:
-            yield from (f"{_line(p)}{text}" for p in error.problems)
+            yield from (f"{p.line}{text}" for p in error.problems)
         except LayoutxError as error:
-            yield f"{_line(error)}{text}"
+            yield f"{error.line}{text}"
         else:
             yield from (f"{problem}{text}" for problem in (*_covered(bound), *_stored(bound, rank)))
-
-
-def _line(error: LayoutxError) -> str:
-    return "; ".join(part for part in (error.what, *error.where, error.why) if part)
 
 
 def _covered(bound: BoundForm) -> Iterator[str]:
