@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,14 @@ def x64() -> Iterator[None]:
 
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
         yield
+
+
+def class_named(form: str, module: str) -> str:
+    """The class of a form, which has to be one of this module's: `Linear` of equinox.nn. Raises UsageError."""
+    name = form.partition(".")[2]
+    if not isinstance(getattr(import_module(module), name, None), type):
+        raise UsageError(f"{module} has no {name}")
+    return name
 
 
 def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

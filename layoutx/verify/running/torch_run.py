@@ -14,7 +14,7 @@ from layoutx.errors import LayoutxError, ModelError
 from layoutx.plan.plan import Array
 from layoutx.verify.recording import Recording
 from layoutx.verify.running.events import Event, calls_of, seen_form
-from layoutx.verify.running.given import Inputs, layer_fails, no_layer, only_one, resolved, said, widest
+from layoutx.verify.running.given import Inputs, no_layer, only_one, resolved, said, widest, widest_layer
 from layoutx.verify.running.nested import arguments, flattened
 from layoutx.verify.running.torch_watch import Arrays, calm, hooked, is_tensor, scripted, tensor, tensor_array
 from layoutx.verify.running.untouched import same_random
@@ -61,19 +61,14 @@ class TorchRunner:
         name = resolved(name, self.layers())
         if name not in self.layers():
             raise no_layer(name, self.layers())
-        problem: Exception | None = None
-        for double in (True, False):
-            try:
-                module = dict(self.copy(double).named_modules())[name]
-                args, kwargs = self._call_of(name, module, inputs, names, double)
-                with calm(double):
-                    return tuple(tensor_array(t) for t in flattened(module(*args, **kwargs), is_tensor))
-            except LayoutxError:
-                raise
-            except Exception as error:
-                problem = problem or error
-        assert problem is not None
-        raise layer_fails(name, problem) from problem
+
+        def run(double: bool) -> tuple[Array, ...]:
+            module = dict(self.copy(double).named_modules())[name]
+            args, kwargs = self._call_of(name, module, inputs, names, double)
+            with calm(double):
+                return tuple(tensor_array(t) for t in flattened(module(*args, **kwargs), is_tensor))
+
+        return widest_layer(run, name)
 
     def repeat(self, inputs: Inputs) -> tuple[tuple[Array, ...], tuple[Array, ...], tuple[Array, ...]] | None:
         """Outputs in the model's own mode, twice, and at inference: they differ where it was left in training mode."""
