@@ -49,7 +49,7 @@ def by_setting(source: BoundForm, target: BoundForm) -> Iterator[tuple[str, str]
         wanted = spelled(value, there)
         current = plain(target.config.get(there.config))
         unsaid = current is None and (_neutral(value) or value == EPSILON)  # strides=None of flax is 1
-        if _expanded(wanted) != _expanded(current) and not unsaid:
+        if single(wanted) != single(current) and not unsaid:
             yield name, _line(there, wanted, current, source, name, target)
 
 
@@ -197,7 +197,7 @@ def _cropped(source: BoundForm, target: BoundForm, there: Reading | None) -> lis
         return [by_hand(cut, option.config if option else "", ready(target, "same", given))]
     filled = [f"{option.config}={shown(tuple(more))}: {FILLED}"] if option and any(more) else []
     current = target.settings.get("padding")
-    there_already = not any(front) if unpadded(current) else _expanded(plain(current)) == _expanded(tuple(front))
+    there_already = not any(front) if unpadded(current) else single(current) == single(tuple(front))
     return ([] if there_already else [_numbers(tuple(front), target, there, True)]) + filled
 
 
@@ -207,7 +207,7 @@ def _same(target: BoundForm, source: BoundForm, there: Reading | None, option: R
     if there is not None and target.settings.get("padding") != "same":
         lines.append(_line(there, spelled("same", there), _key(target, there), source, "padding", target))
     wanted, current = (plain(bound.settings.get("output_padding")) for bound in (source, target))
-    if option is not None and _expanded(wanted) != _expanded(current):
+    if option is not None and single(wanted) != single(current):
         lines.append(_line(option, wanted, current, source, "output_padding", target))
     return lines
 
@@ -276,8 +276,9 @@ def _each(value: Any, count: int) -> list[int]:
     return [int(v) for v in value] if isinstance(value, (list, tuple)) else [1 if value is None else int(value)] * count
 
 
-def _expanded(value: Any) -> Any:
+def single(value: Any) -> Any:
     """(2, 2) and 2 are one setting."""
+    value = plain(value)
     return value[0] if isinstance(value, tuple) and value and len(set(value)) == 1 else value
 
 
@@ -290,4 +291,4 @@ def _neutral(value: Any) -> bool:
 
 def shown(value: Any) -> str:
     """A setting's value as a constructor call writes it."""
-    return f'"{value}"' if isinstance(value, str) else str(_expanded(plain(value)))
+    return f'"{value}"' if isinstance(value, str) else str(single(value))

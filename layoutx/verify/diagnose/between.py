@@ -15,9 +15,8 @@ from layoutx.verify.compare.pairs import Gap
 from layoutx.verify.diagnose.operation import Op
 from layoutx.verify.diagnose.ops import activations, ops
 from layoutx.verify.diagnose.pieces import beside
-from layoutx.verify.diagnose.residual import residual
 from layoutx.verify.diagnose.scales import affine
-from layoutx.verify.diagnose.ways import BESIDE, BUDGET, CLOSE, Way, far, made, makes, spread, starts, ways
+from layoutx.verify.diagnose.ways import BESIDE, BUDGET, CLOSE, ONLY, PLUS, Way, far, made, makes, spread, starts, ways
 
 UNKNOWN = "something that is not among the known ways"
 
@@ -185,7 +184,7 @@ def _told(gap: Gap, here: Sequence[Way], there: Sequence[Way], tried: int) -> Fo
     right_ops, wrong_ops = (_all(way) for way in (right, wrong))
     odd = [op for op in right_ops if op.name not in {o.name for o in wrong_ops}]
     extra = [op for op in wrong_ops if op.name not in {o.name for o in right_ops}]
-    skips = residual(right, wrong)
+    skips = _residual(right, wrong)
     if skips is not None:
         what = f"{gap.place} {skips[0]}; the source does: {right.words}; the target does: {wrong.words}"
     states = right.join != wrong.join and "state" in right.join + wrong.join
@@ -248,3 +247,26 @@ def _direct(gap: Gap) -> tuple[list[Op], int]:
     found = [op for op in all_ if makes(given, (op,), expected)]
     scaled = affine(given, expected)
     return ([*found, *([scaled] if scaled is not None and not found else [])], len(all_) + 1)
+
+
+def _residual(right: Way, wrong: Way | None) -> tuple[str, str] | None:
+    """(what is wrong, the line of code) where the two ways differ in what is added; None where they do not.
+
+    Args:
+        right, wrong: what the source and the target do; None where nobody knows what the target does.
+    """
+    there = (wrong.join, wrong.skip) if wrong is not None else ("", "")
+    if (right.join, right.skip) == there or not _adds(right):
+        return None
+    if wrong is not None and _adds(wrong):
+        said = "the residual connection is taken from the wrong place"
+    elif wrong is not None and not wrong.skip and (right.skip or wrong.join.startswith(ONLY)):
+        said = "the residual connection, x + f(x), is missing in the target"
+    else:
+        return None
+    other = right.skip.removeprefix(PLUS) or "all that is added in the source"
+    return said, f"x = f(x) + y   # y: {other}"
+
+
+def _adds(way: Way) -> bool:
+    return way.join == "added" or way.skip.startswith(PLUS)
