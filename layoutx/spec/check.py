@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
+from math import prod
 
 from layoutx.errors import LayoutxError, Problems, SpecError
 from layoutx.lang.show import show
@@ -175,9 +176,7 @@ def _covered(bound: BoundForm) -> Iterator[str]:
 
 
 def _marks(tensor: BoundTensor, sizes: Mapping[str, int]) -> list[int]:
-    total = 1
-    for size in tensor.shape:
-        total *= size
+    total = prod(tensor.shape)
     marks = [0] * total
     for block in tensor.blocks:
         positions = [block.offset]
