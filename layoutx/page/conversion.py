@@ -11,9 +11,9 @@ from layoutx.page.model import Told
 from layoutx.page.table import Cell, difference, number, table
 from layoutx.report import Report
 from layoutx.show.alike_text import exchange_text
+from layoutx.show.beside_text import supposed_text
 from layoutx.show.kept_text import unwritten_text
 from layoutx.show.report_lines import LayerLine
-from layoutx.show.supposed_text import supposed_text
 
 HEADS = ("layer", "from, to", "tensors", "exactness", "difference", "proof")
 
