@@ -55,9 +55,8 @@ def over_others(x: Array) -> Iterator[Op]:
     names = {0: "samples", **{at: "steps" if x.ndim == 3 else f"axis {at}" for at in range(1, x.ndim - 1)}}
     for at, what in names.items():
         there = at + 1 if at and x.ndim > 3 else at  # torch keeps the channels of maps first
-        yield Op(
-            f"softmax over the {what}", "activation", partial(softmax, axis=at), "F19", f"x = F.softmax(x, {there})"
-        )
+        code = f"x = F.softmax(x, {there})"
+        yield Op(f"softmax over the {what}", "activation", partial(softmax, axis=at), "F19", code)
 
 
 def merges() -> Iterator[Op]:
