@@ -29,7 +29,6 @@ class TorchRunner:
     framework: str = "torch"
     copies: dict[bool, Any] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
-    note: str = ""
 
     def layers(self) -> Mapping[str, str]:
         """Module path -> class name, "" the model itself; a shared module under its first path."""

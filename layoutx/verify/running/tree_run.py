@@ -21,7 +21,6 @@ class TreeRunner:
     """Runs a copy of the model, or the model itself where its framework has no float64 (mlx), its modes put back."""
 
     model: Any
-    note: str = ""
     events: list[Event] = field(default_factory=list)
     parts: dict[str, Any] = field(default_factory=dict)
 
