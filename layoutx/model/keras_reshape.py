@@ -76,7 +76,7 @@ def reshape(flow: Flow, node: Node, name: str, states: Sequence[State], labels: 
         return blocked
     if made is None:
         assert sizes is not None
-        return [_fresh(flow, name, state, sizes)] if state.last == state.first and not state.doubt else blocked
+        return [_fresh(flow, name, sizes)] if state.last == state.first and not state.doubt else blocked
     if len(state.last) == 1:
         return [_from_vector(flow, state, made)]
     whole = state.last[-1] == made[-1] or (flow.channels_first and state.last[0] == made[0])
@@ -140,7 +140,7 @@ def _from_the_end(flow: Flow, name: str, items: list[Item], target: Sequence[int
     return (tuple(rest), *out) if rest else None
 
 
-def _fresh(flow: Flow, name: str, state: State, sizes: Sequence[int]) -> State:
+def _fresh(flow: Flow, name: str, sizes: Sequence[int]) -> State:
     """Dims that cut across the old axes: new axes, for both orders agree and so nothing is lost.
 
     But for a layer that reads a map of them: of the same elements a channels-first framework makes another one.

@@ -9,7 +9,7 @@ from layoutx.errors import ModelError
 from layoutx.files.notes import skipped_of
 from layoutx.files.store import Store, Tensor
 from layoutx.files.tf_checkpoint import LISTED, STYLE
-from layoutx.model.graph import Graph, Node
+from layoutx.model.graph import Node
 from layoutx.model.keras_groups import quantised
 from layoutx.model.keras_leaves import Leaf, Number, cells_of
 from layoutx.model.keras_slots import names_of, pieces
@@ -43,7 +43,7 @@ def version_of(store: Store) -> int:
     return 3 if new and not any(_OLD.match(name) for name in store.tensors) else 2
 
 
-def object_numbering(store: Store, graph: Graph, version: int) -> tuple[str, Number]:
+def object_numbering(store: Store, version: int) -> tuple[str, Number]:
     """The rule by which the layers of a config are numbered in this checkpoint, as `numbering` of keras_groups.
 
     Raises:

@@ -29,7 +29,7 @@ def tensor_card(layer: LayerView, tensor: TensorView, array: Array | None) -> Ht
         real = _readable(array)
         parts.append(histogram(real))
         if found.min != found.max or found.nan + found.inf:
-            parts.append(_map(real.reshape(_plane(layer, tensor)), tensor))
+            parts.append(_map(real.reshape(_plane(tensor)), tensor))
     return tag("div", parts, class_="tensor")
 
 
@@ -50,11 +50,10 @@ def _map(plane: Array, tensor: TensorView) -> Html | None:
     return tag("figure", image, tag("figcaption", drawn.caption))
 
 
-def _plane(layer: LayerView, tensor: TensorView) -> tuple[int, int]:
+def _plane(tensor: TensorView) -> tuple[int, int]:
     """Rows and columns as in the picture of the layout; a long vector stands in lines of one width."""
     split = split_of(tensor.shape)
-    rows, columns = prod(tensor.shape[:split]), prod(tensor.shape[split:])
-    return rows, columns
+    return prod(tensor.shape[:split]), prod(tensor.shape[split:])
 
 
 def _readable(array: Array) -> Array:

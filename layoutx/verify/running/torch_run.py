@@ -73,7 +73,7 @@ class TorchRunner:
         """Outputs in the model's own mode, twice, and at inference: they differ where it was left in training mode."""
         try:
             own = copied(self.model)
-            args, kwargs = self._arguments(own, inputs, False)
+            args, kwargs = self._arguments(own, inputs)
             with calm(False):
                 first = _outputs(own(*args, **kwargs))
                 second = _outputs(own(*args, **kwargs))
@@ -100,7 +100,7 @@ class TorchRunner:
         import torch
 
         model = self.copy(double)
-        args, kwargs = self._arguments(model, inputs, double)
+        args, kwargs = self._arguments(model, inputs)
         given = arguments(args, kwargs, is_tensor).tensors
         before = [(t, t._version) for t in given]
         events, result = hooked(model, self.layers(), args, kwargs, double, False)
@@ -108,7 +108,7 @@ class TorchRunner:
         if any(tensor._version != version for tensor, version in seen):
             # a function wrote into what a module gave: once more, with copies of all, in the memory of the first run
             del events, result, seen
-            args, kwargs = self._arguments(model, inputs, double)
+            args, kwargs = self._arguments(model, inputs)
             given = tuple(t.clone() for t in arguments(args, kwargs, is_tensor).tensors)
             events, result = hooked(model, self.layers(), args, kwargs, double, True)
         arrays = Arrays()
@@ -120,7 +120,7 @@ class TorchRunner:
         note = f"compiled, their calls are not recorded: {', '.join(compiled) or 'the model'}" if compiled else ""
         return Recording("torch", public(torch.__version__), dtype, whole, outputs, calls_of(self.events), {}, note)
 
-    def _arguments(self, model: Any, inputs: Inputs, double: bool) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _arguments(self, model: Any, inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call's arguments as tensors; a mapping is given by keyword."""
         dtype, device = _kind(model)
         inputs = only_one(inputs, _keywords(model))
