@@ -11,7 +11,7 @@ from layoutx.frozen import frozen
 from layoutx.job.jobs import Job, LayerJob
 from layoutx.job.recognised import WayBack
 from layoutx.job.run import Moved
-from layoutx.model.identify import SAID
+from layoutx.model.bare import SAID
 from layoutx.plan.run import Result
 from layoutx.plan.steps import Exactness
 from layoutx.show.alike_text import exchangeable

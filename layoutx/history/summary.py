@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from layoutx.plan.plan import Array
+
 MEASURES = ("norm", "largest", "moved", "broken")
 CHUNK = 1 << 18  # numbers that are widened at a time
 

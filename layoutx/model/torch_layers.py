@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-from layoutx.model.axes import Dim
-from layoutx.model.onnx_axes import Flow, Shape, Value
+from layoutx.model.axes import Dim, Shape
+from layoutx.model.onnx_axes import Flow, Value
 from layoutx.model.onnx_rules import spatial
 from layoutx.model.torch_ops import PARTS, ruled
 from layoutx.model.torch_program import Op

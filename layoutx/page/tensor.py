@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 import numpy as np
 
 from layoutx.page.charts import histogram
 from layoutx.page.heat import heat
 from layoutx.page.html import Html, tag
+from layoutx.plan.plan import Array
 from layoutx.show.picture import split_of
 from layoutx.show.views import LayerView, TensorView
 from layoutx.verify.stats.numbers import Numbers, numbers
-
-Array = np.ndarray[Any, Any]
 
 
 def tensor_card(layer: LayerView, tensor: TensorView, array: Array | None) -> Html:
