@@ -187,7 +187,7 @@ def convert(
     def told(moved: Moved) -> Report:
         if moved.news not in reports:
             about = _about(store, job)
-            reports[moved.news] = report_of(job, moved, known, source=about, output=name, target=to)
+            reports[moved.news] = report_of(job, moved, source=about, output=name, target=to)
         return reports[moved.news]
 
     before, written = held(final) if final is not None else "", dict[str, str]()

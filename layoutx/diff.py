@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from layoutx.difference import Difference, LayerDifference
@@ -24,6 +23,7 @@ from layoutx.model.mapfile import MapFile
 from layoutx.model.parametrized import sites
 from layoutx.model.record import ModelRecord
 from layoutx.model.said import stacks_said
+from layoutx.model.tree import name_of
 from layoutx.spec.registry import registry
 from layoutx.verify.change import TensorChange
 from layoutx.verify.moved import Half, alike, moved, only_after
@@ -101,7 +101,7 @@ def diff(
     lone_before |= {name: "its layer has no place for it" for name in held if name not in done}
     lone_after |= dict(x for pair in joined.pairs if pair.source.name not in unpaired for x in _extra(pair))
     return Difference(
-        _name(before), _name(after), (here.framework, there.framework), tuple(layers), lone_before, lone_after,
+        name_of(before), name_of(after), (here.framework, there.framework), tuple(layers), lone_before, lone_after,
         unpaired, joined.skipped, joined.leftover, time.perf_counter() - started,
     )  # fmt: skip
 
@@ -136,10 +136,6 @@ def _part(joined: Joint, options: Options) -> tuple[Joint, tuple[Joined, ...]]:
     skipped = {n: "left out by --skip or --only" for n in names if not wanted(n)}
     found = replace(joined, pairs=kept, lost=lost, open=open_, skipped={**joined.skipped, **skipped})
     return found, tuple(pair for pair in joined.pairs if not wanted(pair.source.name))
-
-
-def _name(given: Any) -> str:
-    return Path(given).name if isinstance(given, (str, Path)) else type(given).__name__
 
 
 def _frozen(model: Any) -> set[str]:

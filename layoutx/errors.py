@@ -54,6 +54,11 @@ class LayoutxError(Exception):
         lines = [self.what, *self.where, self.why, self.do]
         return "\n  ".join(visible(line, "\n") for line in lines if line)
 
+    @property
+    def line(self) -> str:
+        """What, where and why, in one line."""
+        return "; ".join(text for text in (self.what, *self.where, self.why) if text)
+
     def at(self, *where: str) -> LayoutxError:
         """The same error with outer places put before its own; the caller raises it."""
         return type(self)(self.what, where=(*where, *self.where), why=self.why, do=self.do)

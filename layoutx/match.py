@@ -25,7 +25,7 @@ from layoutx.model.mapwrite import Entry, write_map
 from layoutx.model.record import ModelRecord
 from layoutx.model.said import stacks_said
 from layoutx.model.stacked import check_stacked
-from layoutx.model.tree import head
+from layoutx.model.tree import name_of
 from layoutx.progress import Progress
 from layoutx.show.alike_text import exchangeable
 from layoutx.show.progress import reported
@@ -213,4 +213,4 @@ def check_said(config: Any, input_shape: Sequence[int] | None, *models: Keyed | 
 def _called(model: Any) -> str:
     if isinstance(model, str) and not Path(model).exists():
         return model
-    return Path(model).name if isinstance(model, (str, Path)) else type(head(model)).__name__
+    return name_of(model)

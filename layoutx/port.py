@@ -21,7 +21,7 @@ from layoutx.model.beginning import beginning
 from layoutx.model.keras_live import is_keras
 from layoutx.model.onnx_live import is_onnx
 from layoutx.model.record import ModelRecord
-from layoutx.model.tree import head, is_tree
+from layoutx.model.tree import is_tree, name_of
 from layoutx.move.pool import jobs_of
 from layoutx.plan.plan import Plan
 from layoutx.progress import Progress
@@ -175,22 +175,12 @@ def _report(planned: Planned, moved: Moved, source: Any, target: Any) -> Report:
     more = planned.kept.more
     seen = moved.results, moved.proofs
     lines = more["lines"] if not moved.arrays and more.get("seen") == seen else None
-    report = report_of(
-        planned.job,
-        moved,
-        planned.registry,
-        source={"file": _name(source), "format": "live", "framework": planned.job.source, "tensors": planned.kept.many},
-        output=_name(target),
-        target=planned.job.target,
-        lines=lines,
-    )
+    job = planned.job
+    about = {"file": name_of(source), "format": "live", "framework": job.source, "tensors": planned.kept.many}
+    report = report_of(job, moved, source=about, output=name_of(target), target=job.target, lines=lines)
     if not moved.arrays:
         more.update(seen=seen, lines=report.layers)
     return report
-
-
-def _name(model: Any) -> str:
-    return Path(model).name if isinstance(model, (str, Path)) else type(head(model)).__name__
 
 
 def _narrowed(lost: Mapping[str, tuple[str, str]], job: Job, moved: Moved) -> None:
@@ -215,13 +205,8 @@ def _compared(
         return EndToEnd(note=UNASKED)
     here = planned.here()
     there = planned.there() if options.skip and is_keras(target) else None
-    first = {
-        name
-        for side in (here, there)
-        if side is not None
-        for way in beginning(side, options.skip).values()
-        for name in way
-    }
+    sides = [side for side in (here, there) if side is not None]
+    first = {name for side in sides for way in beginning(side, options.skip).values() for name in way}
     left = planned.job.left_out.keys() - first
     if left and options.only:
         return EndToEnd(note="layers were left out: the two models need not agree")
@@ -245,33 +230,40 @@ def _compared(
             same_on_larger(source, target, options, planned.registry)
         elif larger.agrees and not end.agrees:  # what is lost in biases on plain inputs shows on larger ones
             end = larger
-    if end.agrees is False:
-        from layoutx.parting import DIFFERS, NEAR, parting
-        from layoutx.show.settings_text import other_settings
-        from layoutx.show.validation_text import time_first
+    if end.agrees is not False:
+        return end
+    return _parted(source, target, planned, inputs, options, report, end, bool(left))
 
-        size = end.largest is not None and f"largest difference {end.largest:.3g}, outputs up to {end.scale:.3g}"
-        near = end.largest is not None and end.largest <= NEAR * end.scale
-        why, same = parting(source, target, inputs, options, planned.registry, near)
-        if same is not None:
-            worst = max(check.largest or 0.0 for check in same.end_to_end)
-            if time_first(same):
-                return EndToEnd(worst, end.scale, same.source["dtype"], True, "; ".join(same.notes), late=True)
-            if end.largest is not None:  # outputs of other shapes, or more of them, are no rounding
-                said = (end.note, f"rounding: in float64 the largest difference is {worst:.2g}")
-                return replace(end, agrees=True, note="; ".join(filter(None, said)))
-        if left:
-            return replace(end, note="; ".join(filter(None, (end.note, "layers were left out: they need not agree"))))
-        raise VerificationError(
-            "the two models do not compute the same",
-            where=[
-                f"{size or end.note}{f' ({end.dtype})' * bool(end.dtype)}",
-                *other_settings(report.layers, why),
-                *why.split("\n"),  # one entry a line: the command line spells out an end of line
-            ],
-            do=DIFFERS,
-        )
-    return end
+
+def _parted(
+    source: Any, target: Any, planned: Planned, inputs: Any, options: Options, report: Report, end: EndToEnd, left: bool
+) -> EndToEnd:
+    """Outputs that differ, where they may: up to rounding, time first, or since layers were left out."""
+    from layoutx.parting import DIFFERS, NEAR, parting
+    from layoutx.show.settings_text import other_settings
+    from layoutx.show.validation_text import time_first
+
+    near = end.largest is not None and end.largest <= NEAR * end.scale
+    why, same = parting(source, target, inputs, options, planned.registry, near)
+    if same is not None:
+        worst = max(check.largest or 0.0 for check in same.end_to_end)
+        if time_first(same):
+            return EndToEnd(worst, end.scale, same.source["dtype"], True, "; ".join(same.notes), late=True)
+        if end.largest is not None:  # outputs of other shapes, or more of them, are no rounding
+            said = (end.note, f"rounding: in float64 the largest difference is {worst:.2g}")
+            return replace(end, agrees=True, note="; ".join(filter(None, said)))
+    if left:
+        return replace(end, note="; ".join(filter(None, (end.note, "layers were left out: they need not agree"))))
+    size = end.largest is not None and f"largest difference {end.largest:.3g}, outputs up to {end.scale:.3g}"
+    raise VerificationError(
+        "the two models do not compute the same",
+        where=[
+            f"{size or end.note}{f' ({end.dtype})' * bool(end.dtype)}",
+            *other_settings(report.layers, why),
+            *why.split("\n"),  # one entry a line: the command line spells out an end of line
+        ],
+        do=DIFFERS,
+    )
 
 
 def _padding(plan: Plan) -> int:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 from layoutx.files.store import Tensor
@@ -20,6 +19,7 @@ from layoutx.model.in_parts import settled
 from layoutx.model.keyed import Keyed
 from layoutx.model.mapfile import MapFile
 from layoutx.model.record import UNTRAINED, ModelRecord
+from layoutx.model.tree import name_of
 from layoutx.progress import Progress, steps
 from layoutx.show.progress import reported
 from layoutx.spec.registry import Registry, registry
@@ -95,8 +95,8 @@ def relate(
     joined = joint(here, there, known, options)
     norms = [*_norms(here, known, options), *(replace(n, there=True) for n in _norms(there, known, options))]
     layers = tuple(_layer(pair, norms) for pair in steps(joined.pairs, lambda one: f"relating {one.source.name}"))
-    found = Relation(_name(a), _name(b), layers, lost=joined.lost, open=joined.open)
-    found = _with_loose(found, joined, here, there, options)
+    found = Relation(name_of(a), name_of(b), layers, lost=joined.lost, open=joined.open)
+    found = _with_loose(found, joined, here, there)
     return replace(found, seconds=time.perf_counter() - started)
 
 
@@ -112,10 +112,6 @@ def _opened(
     """A model to relate; weights that are stored in parts (weight_norm) computed."""
     found = seen(given, known, forms, options.values, framework, config, input_shape)
     return settled(found, True, options.skip) if isinstance(found, Keyed) else found
-
-
-def _name(given: Any) -> str:
-    return Path(given).name if isinstance(given, (str, Path)) else type(given).__name__
 
 
 def _layer(pair: Joined, norms: Sequence[Norm]) -> LayerRelation:
@@ -173,7 +169,7 @@ def _norms(model: Model, known: Registry, options: Options) -> Iterator[Norm]:
         )
 
 
-def _tensors(model: Model, options: Options) -> dict[str, Tensor]:
+def _tensors(model: Model) -> dict[str, Tensor]:
     if isinstance(model, Keyed):
         return {tensor.name: tensor for tensor in (*model.tensors.values(), *model.kept.values())}
     return {tensor.name: tensor for layer in model.layers for tensor in layer.tensors.values()} | _untrained(model)
@@ -187,7 +183,7 @@ def _untrained(model: Model) -> dict[str, Tensor]:
     return {name: stored[name] for name, why in model.leftover.items() if why.endswith(UNTRAINED) and name in stored}
 
 
-def _homes(model: Model, options: Options) -> dict[str, str]:
+def _homes(model: Model) -> dict[str, str]:
     """Tensor's name -> layer and tensor as people say it, "fc2 kernel"."""
     layers = model.layers if isinstance(model, ModelRecord) else ()
     return {t.name: f"{layer.name} {name}" for layer in layers for name, t in layer.tensors.items()}
@@ -207,7 +203,7 @@ def _elsewhere(layer: LayerRelation, alone: Sequence[LooseRelation]) -> LayerRel
     return replace(layer, tensors=tuple(tensors))
 
 
-def _accounted(joined: Joint, found: Relation, here: Model, options: Options, sources: set[str]) -> dict[str, str]:
+def _accounted(joined: Joint, found: Relation, here: Model, sources: set[str]) -> dict[str, str]:
     """Layers without a counterpart, but those whose tensors were found one by one; folded ones are told so."""
     if isinstance(here, Keyed):
         own = {name: [name] if name in here.tensors else list(here.under(name).values()) for name in joined.lost}
@@ -240,11 +236,11 @@ def _undone(found: Relation, there: Model) -> dict[str, str]:
     }
 
 
-def _with_loose(found: Relation, joined: Joint, here: Model, there: Model, options: Options) -> Relation:
+def _with_loose(found: Relation, joined: Joint, here: Model, there: Model) -> Relation:
     """What the layers leave unexplained, tensor against tensor: numbers of another layer, tensors without one."""
-    theirs = _tensors(there, options)
-    ours = _tensors(here, options)
-    homes = _homes(here, options)
+    theirs = _tensors(there)
+    ours = _tensors(here)
+    homes = _homes(here)
     read_as = {
         layer.names[t.name]: f"{layer.name} {t.name}"
         for layer in found.layers
@@ -260,7 +256,7 @@ def _with_loose(found: Relation, joined: Joint, here: Model, there: Model, optio
     alone = [replace(one, pair=read_as.get(one.name, "")) for one in loose(ours, {n: theirs[n] for n in wanted})]
     alone = [one for one in alone if not one.pair or one.source != one.name]  # its layer said more of these
     explained = {one.name for one in alone}
-    lost = _accounted(joined, found, here, options, {one.source for one in alone})
+    lost = _accounted(joined, found, here, {one.source for one in alone})
     alone = [one if one.name == one.source else replace(one, source=homes.get(one.source, one.source)) for one in alone]
     undone = _undone(found, there)
     extra = {name: why for name, why in spare.items() if name not in explained and name not in undone}

@@ -11,13 +11,12 @@ from layoutx.frozen import frozen
 from layoutx.job.jobs import Job, LayerJob
 from layoutx.job.recognised import WayBack
 from layoutx.job.run import Moved
-from layoutx.model.identify import SAID
+from layoutx.model.bare import SAID
 from layoutx.plan.run import Result
 from layoutx.plan.steps import Exactness
 from layoutx.show.alike_text import exchangeable
 from layoutx.show.report_lines import LayerLine
 from layoutx.show.report_many import Lines
-from layoutx.spec.registry import Registry
 from layoutx.verify.outcome import EndToEnd, Proof
 from layoutx.version import VERSION
 from layoutx.words import listed
@@ -173,7 +172,6 @@ class Report:
 def report_of(
     job: Job,
     moved: Moved,
-    known: Registry,
     *,
     source: Mapping[str, Any],
     output: str,
@@ -183,7 +181,6 @@ def report_of(
     """The report of a job that was carried out.
 
     Args:
-        known: the registry that the job was planned with.
         source: what is known of the source: file, format, framework, version, tensors, bytes.
         output: the file, "" where none is written.
         target: the framework.

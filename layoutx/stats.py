@@ -124,7 +124,7 @@ def _layer(layer: LayerView) -> tuple[LayerStats, list[Finding]]:
         note = f"{note}: only the numbers of its tensors are told" if layer.bound is None else "too large to look at"
         own = tuple(TensorStats(t.name, t.key, t.text, n) for t, n in tensors)
         plain = LayerStats(layer.name, layer.class_name, layer.form, own, note=note)
-        return plain, [f for t in own for f in _not_finite(layer.name, t, None)]
+        return plain, [f for t in own for f in _not_finite(layer.name, t)]
     arrays = layer.arrays()
     seen, note = None, ""
     try:
@@ -136,7 +136,7 @@ def _layer(layer: LayerView) -> tuple[LayerStats, list[Finding]]:
         TensorStats(t.name, t.key, t.text, numbers(arrays[t.name]), _spectral(layer, t.name, norms))
         for t in layer.tensors
     )
-    findings = [f for t in own for f in _not_finite(layer.name, t, None)]
+    findings = [f for t in own for f in _not_finite(layer.name, t)]
     if seen is not None and not findings:
         findings = [finding for rule in RULES for finding in rule(seen)]
     elif seen is not None:
@@ -163,10 +163,10 @@ def _gain(seen: Look | None, norms: Mapping[str, tuple[Matrix, float | None]]) -
     return norm / (found.array.shape[0] * found.array.shape[1]) ** 0.5 if np.isfinite(norm) else None
 
 
-def _not_finite(layer: str, tensor: TensorStats, where: str | None) -> Iterator[Finding]:
+def _not_finite(layer: str, tensor: TensorStats) -> Iterator[Finding]:
     counts = [f"{n} {word}" for n, word in ((tensor.numbers.nan, "NaN"), (tensor.numbers.inf, "infinite")) if n]
     if counts:
-        yield _wrong(layer, tensor.name, " and ".join(counts), tensor.numbers.size, where or tensor.key)
+        yield _wrong(layer, tensor.name, " and ".join(counts), tensor.numbers.size, tensor.key)
 
 
 def _placed(seen: Look) -> Iterator[Finding]:

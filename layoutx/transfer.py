@@ -30,7 +30,7 @@ from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
 from layoutx.model.said import stacks_said
 from layoutx.model.stacked import check_stacked, parts_of
-from layoutx.model.tree import head
+from layoutx.model.tree import name_of
 from layoutx.plan.plan import Array
 from layoutx.show.report_lines import layer_line
 from layoutx.spec.registry import Registry, registry
@@ -99,7 +99,7 @@ def transfer(
         not_over(Path(output), [target, *(one.model for one in sources)])
     found = _joined(sources, there, known, options)
     moved, arrays = _moved(found, sources, there, options, live)
-    result = _result(found, moved, sources, there, _name(target), options)
+    result = _result(found, moved, sources, there, name_of(target), options)
     if file:
         stores = [one.known.store for one in sources]
         jobs = [job for job, _ in moved] if len(moved) == 1 else []  # of several sources, names say too little
@@ -178,7 +178,7 @@ def _joined(sources: Sequence[_Source], there: Model, known: Registry, options: 
     found: list[Part] = []
     for one in sources:
         own = {a: b for a, b in options.pairs.items() if _has(one.known, a) or len(sources) == 1}
-        found.append(part(_name(one.model), one.known, there, known, replace(options, pairs=own), one.places))
+        found.append(part(name_of(one.model), one.known, there, known, replace(options, pairs=own), one.places))
     problems = [problem for one in found for problem in one.problems]
     problems += written_twice(found)
     problems += missing(found, _places(sources), there, options)
@@ -294,7 +294,3 @@ def _in_place(target: Any, arrays: Mapping[str, Array]) -> None:
     except BaseException:
         write(old, slots)
         raise
-
-
-def _name(model: Any) -> str:
-    return Path(model).name if isinstance(model, (str, Path)) else type(head(model)).__name__

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from layoutx.job.joined import Joint
 from layoutx.job.traded import said
-from layoutx.model.tree import head
+from layoutx.model.tree import name_of
 from layoutx.report import GUESSED
 from layoutx.validation import Validation
 from layoutx.verify.compare.both import Both
@@ -22,7 +21,7 @@ from layoutx.words import listed
 
 def about(runner: Runner, recording: Recording | None, given: Any) -> dict[str, str]:
     """What a model is called, whose it is, and what it computed in."""
-    name = Path(given).name if isinstance(given, (str, Path)) else type(head(given)).__name__
+    name = name_of(given)
     if recording is None:
         return {"name": name, "framework": runner.framework, "version": "", "dtype": ""}
     return {

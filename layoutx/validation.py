@@ -92,7 +92,7 @@ class Validation:
             "ok": self.ok,
             "source": dict(self.source),
             "target": dict(self.target),
-            "first": None if first is None else first.layer if isinstance(first, Check) else _gap_name(first),
+            "first": None if first is None else first.layer if isinstance(first, Check) else first.place,
             "layers": {"compared": self.compared, "of": self.layers},
             "checks": [_check_dict(check) for check in self.checks],
             "between": [_gap_dict(gap) for gap in self.gaps],
@@ -117,10 +117,6 @@ def _whole(check: Check) -> str:
     """A check's layer without the direction."""
     name, _, way = check.layer.rpartition(".")
     return name if way in ("forward", "backward") and name else check.layer
-
-
-def _gap_name(gap: Gap) -> str:
-    return f"between {', '.join(gap.before) or 'the inputs'} and {gap.after or 'the outputs'}"
 
 
 def _check_dict(check: Check) -> dict[str, Any]:

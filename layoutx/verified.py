@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 from os import PathLike
@@ -220,8 +219,3 @@ def _again(
         return rederived(job, target, options, dtype, store, jobs), ""
     except LayoutxError as error:
         return None, "; ".join(filter(None, (error.what, *error.where[:3], error.why)))
-
-
-def counted(states: Mapping[str, str]) -> dict[str, int]:
-    """How many of each word."""
-    return dict(Counter(states.values()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from itertools import islice
 
@@ -19,6 +20,11 @@ def listed(names: Sequence[str], most: int = MOST) -> str:
     """The same in a sentence: `a, b, c and 4 more`."""
     shown = first(names, most)
     return ", ".join(names) if len(shown) == len(names) else f"{', '.join(shown[:-1])} {shown[-1]}"
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """To sort by: `dense_2` before `dense_10`, since the numbers count."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def near(name: str, known: Collection[str], what: str = "") -> str:

@@ -220,8 +220,7 @@ def _convert(several: Any) -> None:
     found.add_argument(
         "--like", metavar="TARGET", help="the target's names: a file, or package.module:callable that builds the model"
     )
-    consent = "accept what is not reversible (rounds, conditional, range), or layoutx.torch for torch (modules)"
-    found.add_argument("--allow", action="append", default=[], metavar="WHAT", help=consent)
+    consent(found, "not reversible (rounds, conditional, range), or layoutx.torch for torch (modules)")
     config(found, "SOURCE")
     found.add_argument("--skip", action="append", default=[], metavar="GLOB", help="leave these layers out")
     found.add_argument("--only", action="append", default=[], metavar="GLOB", help="convert only these layers")
@@ -241,6 +240,11 @@ def keep_order(found: Any, about: str = "") -> None:
     """`--keep-order`, alone for all layers, or with a pattern."""
     about = about or "the target flattens channels-last, as Keras does: rows stay (of all layers, or of these)"
     found.add_argument("--keep-order", nargs="?", const="*", action="append", default=[], metavar="GLOB", help=about)
+
+
+def consent(found: Any, what: str = "not reversible (rounds, conditional)") -> None:
+    """`--allow`."""
+    found.add_argument("--allow", action="append", default=[], metavar="WHAT", help=f"accept what is {what}")
 
 
 def ignore_key(found: ArgumentParser) -> None:

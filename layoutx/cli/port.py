@@ -11,7 +11,7 @@ EXAMPLE = "layoutx port digits.keras mypkg.models:Digits -o digits.safetensors"
 
 def add(several: Any) -> None:
     """Its parser."""
-    from layoutx.cli.options import Pairs, _command, _common, config, pairs_option, said, said_values
+    from layoutx.cli.options import Pairs, _command, _common, config, consent, pairs_option, said, said_values
     from layoutx.cli.report import option as page_option
 
     found = _command(several, "port", ABOUT, EXAMPLE, run)
@@ -28,13 +28,7 @@ def add(several: Any) -> None:
     found.add_argument("--form", action=Pairs, default={}, metavar="LAYER=FORM", help="the form of a layer of SRC")
     found.add_argument("--skip", action="append", default=[], metavar="GLOB", help="leave these layers out")
     found.add_argument("--only", action="append", default=[], metavar="GLOB", help="port only these layers")
-    found.add_argument(
-        "--allow",
-        action="append",
-        default=[],
-        metavar="WHAT",
-        help="accept what is not reversible (rounds, conditional)",
-    )
+    consent(found)
     found.add_argument("--from", dest="from_", default="", metavar="FRAMEWORK", help="whose names SRC holds")
     config(found, "SRC")
     said_values(found)

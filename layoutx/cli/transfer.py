@@ -18,7 +18,7 @@ EXAMPLE = (
 
 def add(several: Any) -> None:
     """Its parser."""
-    from layoutx.cli.options import _command
+    from layoutx.cli.options import _command, consent
 
     found = _command(several, "transfer", ABOUT, EXAMPLE, run)
     found.add_argument(
@@ -33,13 +33,7 @@ def add(several: Any) -> None:
     found.add_argument("-o", "--output", metavar="OUT", help="the file to write, of the target's format")
     joining(found, "SRC", "TARGET", "copy", "these keep the target's numbers")
     holding(found, "SRC", "TARGET")
-    found.add_argument(
-        "--allow",
-        action="append",
-        default=[],
-        metavar="WHAT",
-        help="accept what is not reversible (rounds, conditional)",
-    )
+    consent(found)
     found.add_argument("--materialise", action="store_true", help="compute what SRC stores in parts (weight_norm)")
     found.add_argument("--no-live", action="store_true", help="prove with NumPy even where the framework is installed")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 
@@ -97,13 +97,19 @@ def verify(written: Path, arrays: Mapping[str, Array], metadata: Mapping[str, st
         VerificationError: any difference; all of them together.
     """
     store = open_store(written)
-    problems: list[LayoutxError] = []
-    for name in [*arrays, *(name for name in store.tensors if name not in arrays)]:
-        if difference := _difference(store, name, arrays):
-            problems.append(VerificationError(f"{final.name} did not keep '{name}'", where=str(final), why=difference))
-    for key, value in metadata.items():
-        if store.metadata.get(key) != value:
-            problems.append(VerificationError(f"{final.name} did not keep the metadata '{key}'", where=str(final)))
+    check_kept(store, arrays, lambda name: _difference(store, name, arrays), metadata, final)
+
+
+def check_kept(
+    store: Store, wanted: Iterable[str], difference: Callable[[str], str], metadata: Mapping[str, str], final: Path
+) -> None:
+    """Raises VerificationError: all tensors of a written file with a difference ("" for none), and its metadata."""
+    lost = {name: why for name in dict.fromkeys((*wanted, *store.tensors)) if (why := difference(name))}
+    keys = [key for key, value in metadata.items() if store.metadata.get(key) != value]
+    problems = [
+        *(VerificationError(f"{final.name} did not keep '{n}'", where=str(final), why=why) for n, why in lost.items()),
+        *(VerificationError(f"{final.name} did not keep the metadata '{key}'", where=str(final)) for key in keys),
+    ]
     raise_all(problems, f"{final.name} was not written: it did not give back what was put in")
 
 

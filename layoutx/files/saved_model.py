@@ -99,9 +99,7 @@ def keras_nodes(path: Path) -> Iterator[Mapping[str, Any]]:
         FileError: it is damaged.
     """
     with reading(path, "the metadata of a Keras SavedModel"):
-        data = text_of(path)
-        for _, _, start, end in fields(data, 0, len(data)):
-            said = {number: data[a:b] for number, _, a, b in fields(data, start, end)}
+        for said in _listed(path):
             if METADATA in said:
                 yield parse_object(said[METADATA], path, "the metadata")
 
@@ -109,15 +107,20 @@ def keras_nodes(path: Path) -> Iterator[Mapping[str, Any]]:
 def _config(path: Path) -> Mapping[str, Any] | None:
     """The config of the Keras model that was saved; None of a subclassed one, which has none."""
     with reading(path, "the metadata of a Keras SavedModel"):
-        data = text_of(path)
-        for _, _, start, end in fields(data, 0, len(data)):
-            said = {number: data[a:b] for number, _, a, b in fields(data, start, end)}
+        for said in _listed(path):
             if said.get(PATH) == b"root":
                 told = _plain(parse_object(said[METADATA], path, "the metadata"))
                 config = told.get("config")
                 whole = isinstance(config, Mapping) and "layers" in config
                 return {"class_name": told["class_name"], "config": config} if whole else None
     return None
+
+
+def _listed(path: Path) -> Iterator[Mapping[int, bytes]]:
+    """Field number -> its bytes, of each object that the metadata lists."""
+    data = text_of(path)
+    for _, _, start, end in fields(data, 0, len(data)):
+        yield {number: data[a:b] for number, _, a, b in fields(data, start, end)}
 
 
 def _plain(value: Any) -> Any:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-Array = np.ndarray[Any, Any]
+from layoutx.plan.plan import Array
+
 MEASURES = ("norm", "largest", "moved", "broken")
 CHUNK = 1 << 18  # numbers that are widened at a time
 
@@ -42,12 +41,8 @@ def _settle(values: Array) -> int:
     return count
 
 
-def unit_norms(values: Array, unit: int, first: int = 0) -> Array:
-    """The norm of each unit's numbers.
-
-    Args:
-        values: with `first` dimensions in front that stay (steps); unit: which of the others counts units.
-    """
+def unit_norms(values: Array, unit: int) -> Array:
+    """The norm of each unit's numbers; `unit` is the dimension that counts units."""
     wide = values.astype(np.float64)
-    rest = tuple(i for i in range(first, wide.ndim) if i != first + unit)
+    rest = tuple(i for i in range(wide.ndim) if i != unit)
     return np.asarray(np.sqrt((wide * wide).sum(axis=rest)), np.float32)

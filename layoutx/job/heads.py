@@ -11,8 +11,8 @@ from layoutx.job.joined import Joint
 from layoutx.model.keyed import Keyed, Module
 from layoutx.model.record import ModelRecord
 from layoutx.spec.registry import Registry
+from layoutx.verify.diagnose.heads import HEADS
 
-HEADS = ("num_heads", "num_attention_heads")
 Model = Keyed | ModelRecord
 
 

@@ -142,7 +142,7 @@ def _joint(sides: _Sides, wires: Wires | None, keyed: Keyed | None = None) -> Jo
     lost: dict[str, str] = {}
     for record in records:
         found, problems = bound_layers([record], registry, options)
-        lost |= dict.fromkeys([record.name] if problems else [], "".join(map(_line, problems[:1])))
+        lost |= dict.fromkeys([record.name] if problems else [], "".join(error.line for error in problems[:1]))
         layers += [
             Layer(r, bound, refine_of(r, registry, keyed.framework, options.keeps(r.name))) for r, bound in found
         ]
@@ -169,9 +169,9 @@ def _joint(sides: _Sides, wires: Wires | None, keyed: Keyed | None = None) -> Jo
         try:
             pairs.append(_joined(sides, by_name[one.record.name], one, keyed, doubts.get(one.record.name)))
         except LayoutxError as error:
-            lost[one.record.name] = _line(error)
+            lost[one.record.name] = error.line
     free = {name for name in match.lost if name not in fixed and all_constant(by_name[name].record.tensors)}
-    lost |= {name: _line(error) for name, error in match.lost.items() if name not in free}
+    lost |= {name: error.line for name, error in match.lost.items() if name not in free}
     open_ = {name: tuple(dict.fromkeys(sides.named(place_name(c)) for c in own)) for name, own in match.open.items()}
     unused = _unused(pairs, match, keyed)
     spare = {name for name in unused if covers(options.skip, name)}
@@ -187,10 +187,6 @@ def _joint(sides: _Sides, wires: Wires | None, keyed: Keyed | None = None) -> Jo
 def loosened(model: ModelRecord, keyed: Keyed, registry: Registry, options: Options) -> ModelRecord:
     """The model with what no form is known for as layers and matrices of which the other model has the like."""
     return matrixed(experts_apart(model, keyed, registry), keyed, registry, options.keeps)
-
-
-def _line(error: LayoutxError) -> str:
-    return "; ".join(text for text in (error.what, *error.where, error.why) if text)
 
 
 def _unused(pairs: list[Joined], match: Matching, keyed: Keyed) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,6 @@ from layoutx.plan.plan import Array, Plan
 from layoutx.plan.run import consent, run
 from layoutx.plan.steps import Copy, Fill, Guard, Loop, Step
 from layoutx.plan.views import view
-
-Numbers = Callable[[], dict[str, Array]]
 
 
 @frozen

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from layoutx.errors import LayoutxError, VerificationError, raise_all
 from layoutx.files.atomic import replacing
 from layoutx.files.blob import writing
 from layoutx.files.hashes import XXH3
 from layoutx.files.laid.entry import Entry
 from layoutx.files.laid.lay import lay
 from layoutx.files.open import open_store
+from layoutx.files.save import check_kept
 from layoutx.files.store import Store
 from layoutx.frozen import frozen
 from layoutx.job.moves import Moves
@@ -92,17 +92,13 @@ def check_structure(written: Path, entries: Sequence[Entry], metadata: Mapping[s
     """
     store = open_store(written)
     wanted = {entry.name: entry for entry in entries}
-    problems: list[LayoutxError] = []
-    for name in [*wanted, *(name for name in store.tensors if name not in wanted)]:
+
+    def difference(name: str) -> str:
         want, got = wanted.get(name), store.tensors.get(name)
         if want is None or got is None:
-            why = "nobody asked for it" if want is None else "the file does not hold it"
-        elif (want.dtype, want.shape) != (got.dtype, got.shape):
-            why = f"{want.dtype} of shape {want.shape} became {got.dtype} of shape {got.shape}"
-        else:
-            continue
-        problems.append(VerificationError(f"{final.name} did not keep '{name}'", where=str(final), why=why))
-    for key, value in metadata.items():
-        if store.metadata.get(key) != value:
-            problems.append(VerificationError(f"{final.name} did not keep the metadata '{key}'", where=str(final)))
-    raise_all(problems, f"{final.name} was not written: it did not give back what was put in")
+            return "nobody asked for it" if want is None else "the file does not hold it"
+        if (want.dtype, want.shape) != (got.dtype, got.shape):
+            return f"{want.dtype} of shape {want.shape} became {got.dtype} of shape {got.shape}"
+        return ""
+
+    check_kept(store, wanted, difference, metadata, final)

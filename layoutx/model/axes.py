@@ -41,6 +41,7 @@ class Cat:
 UNSIZED = "Flatten of a map of unknown size: give --input-shape"
 Item = Axis | Cat
 Dim = tuple[Item, ...]
+Shape = tuple[int | None, ...] | None  # sizes, None where one is open; None where not even their number is known
 Splits = Mapping[int, tuple[Dim, Dim]]
 
 

@@ -41,9 +41,7 @@ def _axes(record: LayerRecord, registry: Registry) -> set[str]:
     return {name for role in kind.roles.values() for name in axis_names(role.axes)}
 
 
-def bind_record(
-    record: LayerRecord, registry: Registry, config: Mapping[str, Any] = NOTHING, ignore: frozenset[str] = frozenset()
-) -> BoundForm:
+def bind_record(record: LayerRecord, registry: Registry, ignore: frozenset[str] = frozenset()) -> BoundForm:
     """A layer's form bound to its config and stored shapes.
 
     Raises:
@@ -56,7 +54,7 @@ def bind_record(
         return bind(
             registry.kinds[form.kind],
             form,
-            {**record.config, **config} if config else record.config,
+            record.config,
             shapes={name: tensor.shape for name, tensor in record.tensors.items()},
             sizes=sizes,
             refine=refine_of(record, registry, form.framework),

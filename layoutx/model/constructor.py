@@ -6,7 +6,7 @@ from typing import Any
 
 from layoutx.lang.sizes import extent
 from layoutx.lang.tree import Axis, Product
-from layoutx.model.settings import reading_of, spelled
+from layoutx.model.settings import reading_of, shown, single, spelled
 from layoutx.spec.bound import BoundForm
 from layoutx.spec.expand import axis_names, expand
 from layoutx.spec.schema import choose
@@ -26,8 +26,8 @@ def constructor(source: BoundForm, target: BoundForm) -> str:
     if "batch_first" in form.config:
         x = choose(next(iter(source.form.data.values()), ()), source.config)
         said["batch_first"] = bool(x) and isinstance(x[0], Axis) and x[0].name == "batch"
-    said = {key: _single(value) for key, value in said.items()}
-    words = [f"{key}={_word(said[key])}" for key in form.config if key in said and said[key] != form.config[key]]
+    said = {key: single(value) for key, value in said.items()}
+    words = [f"{key}={shown(said[key])}" for key in form.config if key in said and said[key] != form.config[key]]
     return f"{form.import_name}({', '.join(words)})"
 
 
@@ -40,13 +40,3 @@ def _sizes(target: BoundForm) -> dict[str, Any]:
             whole = isinstance(dim, tuple)
             found[key] = tuple(extent(d, target.sizes) for d in dims) if whole else extent(Product(dims), target.sizes)
     return found
-
-
-def _single(value: Any) -> Any:
-    """(2, 2) and 2 are one setting."""
-    value = tuple(value) if isinstance(value, list) else value
-    return value[0] if isinstance(value, tuple) and len(set(value)) == 1 else value
-
-
-def _word(value: Any) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value)

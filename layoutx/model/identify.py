@@ -12,7 +12,7 @@ from layoutx.empty import NOTHING
 from layoutx.errors import BindError, LayoutxError
 from layoutx.lang.show import show, show_dims
 from layoutx.lang.tree import Layout, roles_of
-from layoutx.model.bare import alone
+from layoutx.model.bare import SAID, alone
 from layoutx.model.einsum import EINSUM
 from layoutx.model.record import QUANTISED, LayerRecord
 from layoutx.spec.bind import UNKNOWN, bind, tensor_names
@@ -25,7 +25,6 @@ from layoutx.spec.sizing import UndeterminedError
 
 ORIGIN = frozenset({"release", "backend"})  # what wrote a Keras 1 file: asked for where it decides (model/origin.py)
 MOST_NAMES = 4  # tensors of a layer whose names say nothing: kernels and a bias
-SAID = "the form was given by --form"
 
 
 def identified(

@@ -9,13 +9,13 @@ from typing import Any
 from layoutx.model.axes import Dim
 from layoutx.model.jax_ops import Dims, alike, picked, product, ruled, window
 from layoutx.model.jax_program import Traced
+from layoutx.model.jax_stacks import INNER
 from layoutx.model.keyed import Keyed
 from layoutx.model.onnx_axes import Flow, Value, finished
 from layoutx.model.readers import ELSE
 from layoutx.model.record import LayerRecord, Refinement, Way
 from layoutx.model.ways import kind_of, passed
 
-INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # the body of a function that is called in place
 LOOPS = ("while", "cond", "scan")
 UNTOUCHED = ("convert_element_type", "copy")
 NORMS = {"BatchNorm": "channel", "PReLU": "channel", "LayerNorm": "features", "RMSNorm": "features"}

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from layoutx.model.axes import Axis, Dim, axes_in, size_of
-from layoutx.model.onnx_axes import Flow, Shape, Value
+from layoutx.model.axes import Axis, Dim, Shape, axes_in, size_of
+from layoutx.model.onnx_axes import Flow, Value
 from layoutx.model.onnx_reshape import reshaped
 from layoutx.model.onnx_rules import carried, rule_of, spatial
 

@@ -92,7 +92,7 @@ def _grouped(
     """Layers of a `.keras` or `.weights.h5` file, whose groups are numbered by class (layouts.md 15.1)."""
     objects = is_objects(store)
     below = {} if objects else names_below(store)
-    container, number = object_numbering(store, graph, version) if objects else numbering(store, graph, version, below)
+    container, number = object_numbering(store, version) if objects else numbering(store, graph, version, below)
     one = object_tensors if objects else partial(group_tensors, check_name=not borrowed, names=below)
     problems: list[LayoutxError] = []
     found: list[LayerRecord] = []

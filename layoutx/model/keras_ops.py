@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from layoutx.model.axes import Axis, Cat, Dim, State, heir_of, size_of
@@ -68,12 +69,8 @@ def reshaped(flow: Flow, node: Node, name: str, states: Sequence[State], labels:
     if len(states) != 1 or not isinstance(shape, (list, tuple)) or len(shape) < 2 or not states[0].last:
         return [states[0]] if len(states) == 1 and states[0].blocked else blocked(node)
     batch, rest = shape[0], list(shape[1:])
-    total = 1
-    for dim in states[0].last:
-        total *= size_of(dim) or 0
-    wanted = 1
-    for size in rest:
-        wanted *= size if isinstance(size, int) else 0
+    total = prod(size_of(dim) or 0 for dim in states[0].last)
+    wanted = prod(size if isinstance(size, int) else 0 for size in rest)
     if batch is not None and (batch != -1 or not total or wanted != total):  # else the batch may be in it
         return blocked(node)
     if len(rest) == 1:
@@ -177,29 +174,33 @@ def _other(flow: Flow, name: str, dim: Dim, key: Any = None, by: int = 0) -> Dim
 
 def shifted(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
     """keras.ops.flip(x, axis), roll, cumsum: at each place of one axis stands what was at others."""
-    axis, state = node.config.get("axis"), states[0] if states else State()
-    rank = len(state.last) + 1
-    if len(states) != 1 or not state.last or state.blocked or state.lead or not isinstance(axis, int):
+    axis = node.config.get("axis")
+    if len(states) != 1 or not _told(states) or not isinstance(axis, int):
         return _passed(node, states[:1])
-    at = axis % rank
-    if not -rank <= axis < rank or not at or len(state.last[at - 1]) > 1 or isinstance(state.last[at - 1][0], Cat):
-        return blocked(node)  # of a flattened map
-    old = state.last[at - 1]
-    new = _other(flow, name, old)
-    last, first = (tuple(new if d == old else d for d in dims) for dims in (state.last, state.first))
-    return [replace(state, last=last, first=first)]
+    return _along(node, states[0], axis, lambda old: _other(flow, name, old))
 
 
 def gathered(flow: Flow, node: Node, name: str, states: Sequence[State], labels: Sequence[str]) -> list[State]:
     """keras.ops.take_along_axis(x, indices, axis): some of the positions along an axis, the others as they are."""
-    axis, state = node.config.get("axis"), states[0] if states else State()
-    rank = len(state.last) + 1
-    if not state.last or state.blocked or state.lead or not isinstance(axis, int) or not -rank <= axis < rank:
+    axis = node.config.get("axis")
+    if not _told(states) or not isinstance(axis, int) or not -len(states[0].last) - 1 <= axis <= len(states[0].last):
         return _passed(node, states[:1])
+    return _along(node, states[0], axis, lambda old: (flow.axis("d", name, None),))
+
+
+def _told(states: Sequence[State]) -> bool:
+    """Whether the first value has axes that are known, all behind the batch."""
+    return bool(states and states[0].last) and not states[0].blocked and not states[0].lead
+
+
+def _along(node: Node, state: State, axis: int, renewed: Callable[[Dim], Dim]) -> list[State]:
+    """The state with another axis in the place of one."""
+    rank = len(state.last) + 1
     at = axis % rank
-    if not at or len(state.last[at - 1]) > 1 or isinstance(state.last[at - 1][0], Cat):  # a piece of a flattened map
-        return blocked(node)
-    old, new = state.last[at - 1], (flow.axis("d", name, None),)
+    if not -rank <= axis < rank or not at or len(state.last[at - 1]) > 1 or isinstance(state.last[at - 1][0], Cat):
+        return blocked(node)  # of a flattened map
+    old = state.last[at - 1]
+    new = renewed(old)
     last, first = (tuple(new if d == old else d for d in dims) for dims in (state.last, state.first))
     return [replace(state, last=last, first=first)]
 

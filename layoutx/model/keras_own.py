@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from layoutx.model.keras_own_norms import norm_of
+from layoutx.model.keras_own_norms import close, norm_of
 
-NEAR = 1e-4  # relative to the largest output
 FAR, TINY = 100.0, 1e-6  # inputs of a norm beside which no eps counts, and beside which it is all that does
 
 
@@ -43,7 +42,7 @@ def _attention(layer: Any) -> tuple[str, Mapping[str, Any]] | None:
     plain.set_weights(layer.get_weights())
     names = [weight.name for weight in plain.weights] == [weight.name for weight in layer.weights]
     here, there = (_made(one(data[0], data[1], key=data[2])) for one in (layer, plain))
-    return ("MultiHeadAttention", config) if names and _close(here, there) else None
+    return ("MultiHeadAttention", config) if names and close(here, there) else None
 
 
 def _norm(layer: Any) -> tuple[str, Mapping[str, Any]] | None:
@@ -57,7 +56,7 @@ def _norm(layer: Any) -> tuple[str, Mapping[str, Any]] | None:
     root = np.sqrt(np.mean(np.square(x, dtype="float64"), -1, keepdims=True))
     for name, factor in (("RMSNormalization", scale), ("ShiftedRMSNormalization", 1 + scale)):
         at = int(np.argmax(np.abs(factor)))
-        if _close(made, x / root * factor) and factor[at]:
+        if close(made, x / root * factor) and factor[at]:
             small = np.full((1, 1, len(scale)), TINY, "float32")
             ratio = TINY * factor[at] / float(_made(layer(small))[0, 0, at])
             eps = float(f"{max(ratio**2 - TINY**2, 0):.3g}")
@@ -80,11 +79,7 @@ def _dense(layer: Any) -> tuple[str, Mapping[str, Any]] | None:
         return None
     x = np.random.default_rng(20261122).normal(size=(3, len(held[0]))).astype("float32")
     made = x @ held[0] + (held[1] if len(held) > 1 else 0)
-    if not made.any() or not _close(_made(layer(x)), made):
+    if not made.any() or not close(_made(layer(x)), made):
         return None
     config = {"units": made.shape[1], "use_bias": len(held) > 1, "activation": "linear"}
     return "Dense", {"name": layer.name, "dtype": layer.dtype_policy.name, **config}
-
-
-def _close(here: np.ndarray[Any, Any], there: np.ndarray[Any, Any]) -> bool:
-    return here.shape == there.shape and bool(np.abs(here - there).max() <= NEAR * np.abs(there).max())

@@ -38,7 +38,7 @@ def norm_of(layer: Any) -> tuple[str, Mapping[str, Any]] | None:
 
     made = call(FAR * data)
     for name, config, around in _norms(rank, len(scale)):
-        if _close(made, around(FAR * data, 0.0) * scale + shift):
+        if close(made, around(FAR * data, 0.0) * scale + shift):
             eps = _eps(call, data, around, scale, shift)
             given = {"name": layer.name, "dtype": layer.dtype_policy.name, "center": True, "scale": True}
             return None if eps is None else (name, {**given, **config, "axis": -1, "epsilon": eps})
@@ -89,7 +89,7 @@ def _eps(
         if ratio > 1.05:  # of roots: a tenth of the variance
             found = _solved(x, around, plain[at] / ratio, at)
             break
-    alike = (_close(call(s * data), around(s * data, found) * scale + shift) for s in SMALL)
+    alike = (close(call(s * data), around(s * data, found) * scale + shift) for s in SMALL)
     return found if all(alike) else None
 
 
@@ -102,5 +102,6 @@ def _solved(x: Array, around: Callable[[Array, float], Array], wanted: float, at
     return float(f"{high:.3g}")
 
 
-def _close(here: Array, there: Array) -> bool:
+def close(here: Array, there: Array) -> bool:
+    """Whether two outputs are of one shape and the same, up to NEAR."""
     return here.shape == there.shape and bool(np.abs(here - there).max() <= NEAR * np.abs(there).max())

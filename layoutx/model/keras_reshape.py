@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 from typing import TYPE_CHECKING
 
 from layoutx.model.axes import Axis, Dim, Item, State, axes_in, size_of
@@ -75,7 +76,7 @@ def reshape(flow: Flow, node: Node, name: str, states: Sequence[State], labels: 
         return blocked
     if made is None:
         assert sizes is not None
-        return [_fresh(flow, name, state, sizes)] if state.last == state.first and not state.doubt else blocked
+        return [_fresh(flow, name, sizes)] if state.last == state.first and not state.doubt else blocked
     if len(state.last) == 1:
         return [_from_vector(flow, state, made)]
     whole = state.last[-1] == made[-1] or (flow.channels_first and state.last[0] == made[0])
@@ -139,7 +140,7 @@ def _from_the_end(flow: Flow, name: str, items: list[Item], target: Sequence[int
     return (tuple(rest), *out) if rest else None
 
 
-def _fresh(flow: Flow, name: str, state: State, sizes: Sequence[int]) -> State:
+def _fresh(flow: Flow, name: str, sizes: Sequence[int]) -> State:
     """Dims that cut across the old axes: new axes, for both orders agree and so nothing is lost.
 
     But for a layer that reads a map of them: of the same elements a channels-first framework makes another one.
@@ -153,9 +154,7 @@ def _fresh(flow: Flow, name: str, state: State, sizes: Sequence[int]) -> State:
 def _target(target: Sequence[int | None], total: int | None) -> list[int] | None:
     """The target sizes with -1 solved; None where the total is unknown."""
     known = [t for t in target if isinstance(t, int) and t > 0]
-    product = 1
-    for t in known:
-        product *= t
+    product = prod(known)
     if total is None:
         return known if len(known) == len(target) else None
     if len(known) < len(target) - 1 or total % max(product, 1) or (len(known) == len(target) and product != total):
@@ -188,12 +187,8 @@ def _regroup(flow: Flow, name: str, items: list[Item], sizes: Sequence[int]) -> 
 
 
 def _split(flow: Flow, name: str, axis: Axis, sizes: Sequence[int], letters: str) -> tuple[Dim, ...] | None:
-    if axis.size is not None:
-        total = 1
-        for size in sizes:
-            total *= size
-        if total != axis.size:
-            return None
+    if axis.size is not None and prod(sizes) != axis.size:
+        return None
     parts = [flow.axis(letters[i] if letters else f"d{i}", name, s) for i, s in enumerate(sizes)]
     if axis.id in flow.splits:  # taken apart twice: the second time must be the same cut
         old = list(axes_in(flow.splits[axis.id][0]))

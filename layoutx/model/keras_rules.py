@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from layoutx.model.keras_merged import SUMS, concatenated, merged, summed
 from layoutx.model.keras_ops import (
     ELEMENTWISE,
     REDUCED,
+    Rule,
     attended,
     blocked,
     einsummed,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from layoutx.model.record import LayerRecord
 
 CODE = "of which only its code tells what it makes"
-Rule = Callable[["Flow", Node, str, Sequence[State], Sequence[str]], list[State]]
 
 SAME = UNTOUCHED | frozenset(
     [

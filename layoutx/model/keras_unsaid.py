@@ -11,6 +11,7 @@ from layoutx.model.keras_leaves import snake
 from layoutx.model.keras_legacy import tail, weights_of
 from layoutx.model.keras_slots import CELLS, PLAIN
 from layoutx.model.record import LayerRecord
+from layoutx.words import natural
 
 # groups that hold state, not weights
 STATE = {
@@ -86,7 +87,7 @@ def by_groups(store: Store, used: Collection[str], note: str) -> tuple[list[Laye
         for owner, weights in _split(group, rest).items():
             groups[owner] = weights
     layers = []
-    for owner in groups if listed else sorted(groups, key=_natural):
+    for owner in groups if listed else sorted(groups, key=natural):
         tensors = groups[owner]
         shown = re.sub(r"(^|/)(layers|" + OLD + r")/", r"\1", owner) or "model"
         said = store.metadata.get(f"name:{owner}", store.metadata.get(f"name:{owner}/vars", "")) if owner else ""
@@ -129,11 +130,6 @@ def _place(key: str) -> tuple[int, str, int]:
     """Where a variable stands in its layer: forward before backward, the query first, then by number."""
     first = key.split("/")[0].removeprefix("_")
     return PARTS.index(first) if first in PARTS else len(PARTS), dir_of(key), int(key.rsplit("/", 1)[-1])
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """`dense_2` before `dense_10`: the numbers count layers of a class in their order."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def hint(name: str) -> str:

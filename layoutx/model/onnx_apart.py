@@ -16,21 +16,17 @@ def key_of(axes: Sequence[Item]) -> frozenset[int]:
     return frozenset(a.id for a in axes if not isinstance(a, Axis) or a.size != 1)
 
 
-def apart(flow: Flow, dim: Dim) -> Dim:
-    """The dimension with axes replaced by the parts that a Reshape made of them, where those turned out to be a map."""
+def apart(flow: Flow, dim: Dim, every: bool = False) -> Dim:
+    """The dimension with axes replaced by the parts that a Reshape made of them.
+
+    Args:
+        every: their own parts too, whatever they turned out to be; else only where they turned out to be a map.
+    """
     out: list[Item] = []
     for item in dim:
         parts = flow.splits.get(item.id, ()) if isinstance(item, Axis) else ()
-        out.extend(parts if parts and key_of(parts) in flow.maps else (item,))
-    return tuple(out)
-
-
-def opened(flow: Flow, dim: Dim) -> Dim:
-    """The dimension with every axis that a Reshape took apart replaced by its parts, whatever they turned out to be."""
-    out: list[Item] = []
-    for item in dim:
-        parts = flow.splits.get(item.id, ()) if isinstance(item, Axis) else ()
-        out.extend(opened(flow, parts) if parts else (item,))
+        parts = parts if every or key_of(parts) in flow.maps else ()
+        out.extend((apart(flow, parts, every) if every else parts) if parts else (item,))
     return tuple(out)
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
+from layoutx.model.axes import Shape
 from layoutx.model.onnx_consts import Const
 from layoutx.model.onnx_forms import attributes
-from layoutx.model.onnx_heads import Branch, Graph, Shape, head, of_shapes, place
+from layoutx.model.onnx_heads import Branch, Graph, head, of_shapes, place
 from layoutx.model.onnx_names import own_layer, scope
 from layoutx.model.record import LayerRecord
 

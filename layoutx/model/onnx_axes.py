@@ -6,14 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from layoutx.frozen import frozen
-from layoutx.model.axes import Axis, Cat, Dim, Item, Use, axes_in, refinement, same_order, size_of
-from layoutx.model.onnx_apart import apart, key_of, lettered, opened
+from layoutx.model.axes import Axis, Cat, Dim, Item, Shape, Use, axes_in, refinement, same_order, size_of
+from layoutx.model.onnx_apart import apart, key_of, lettered
 from layoutx.model.onnx_sizes import Size
 from layoutx.model.pieces import pieces
 from layoutx.model.readers import ELSE, Readers
 from layoutx.model.record import LayerRecord, Piece, Refinement, Way
 
-Shape = tuple[int | None, ...] | None
 Dims = tuple[Dim, ...]
 Letters = Mapping[int, str]  # of axes by their numbers
 Told = Refinement | str | None  # a text where it could not be followed
@@ -237,7 +236,7 @@ def _pieces(flow: Flow, record: LayerRecord, letters: Letters) -> dict[str, tupl
     """What each of a record's axes is made of, where every use of the layer agrees; axes of a map by its letters."""
 
     def parts(dim: Dim) -> Dim:
-        return lettered(letters, opened(flow, dim))
+        return lettered(letters, apart(flow, dim, every=True))
 
     found: dict[str, list[tuple[Piece, ...]]] = {}
     for axis, uses in flow.uses.get(record.name, {}).items():

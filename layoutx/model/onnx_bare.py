@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from layoutx.files.store import Tensor
+from layoutx.model.axes import Shape
 from layoutx.model.bare import called_table, is_scale, is_table, may_be_scale, ones_around
 from layoutx.model.onnx_consts import Const
 from layoutx.model.onnx_forms import Reading
@@ -15,7 +16,6 @@ from layoutx.model.onnx_nodes import DOMAINS
 
 TABLE, SCALE, TOKENS = "onnx.Add", "onnx.Mul", "onnx.Concat"
 FORMS = (TABLE, SCALE, TOKENS)
-Shape = tuple[int | None, ...] | None
 
 
 def bare(node: Any, consts: Mapping[str, Const], shapes: Mapping[str, Shape]) -> Reading | None:

@@ -8,12 +8,12 @@ from math import prod
 from typing import Any
 
 from layoutx.files.store import Tensor
+from layoutx.model.axes import Shape
 from layoutx.model.onnx_consts import Const
 from layoutx.model.onnx_forms import Reading, flat
 from layoutx.model.onnx_nodes import FIRST
 
 ADDED = {"MatMul": "bias", "Gemm": "C", "Conv": "B", "ConvTranspose": "B"}
-Shape = tuple[int | None, ...] | None
 
 
 def with_bias(

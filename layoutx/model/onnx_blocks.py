@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from layoutx.model.axes import Axis, Dim, axes_in, size_of
-from layoutx.model.onnx_axes import Flow, Shape, Value
+from layoutx.model.axes import Axis, Dim, Shape, axes_in, size_of
+from layoutx.model.onnx_axes import Flow, Value
 
 Dims = tuple[Dim, ...] | None
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from layoutx.frozen import frozen
-from layoutx.model.axes import Dim, axes_in, size_of
-from layoutx.model.onnx_axes import Flow, Shape, Value, finished
+from layoutx.model.axes import Dim, Shape, axes_in, size_of
+from layoutx.model.onnx_axes import Flow, Value, finished
 from layoutx.model.onnx_bodies import entered, left
 from layoutx.model.onnx_forms import RECURRENT, attributes
 from layoutx.model.onnx_parts import Parts

@@ -7,12 +7,11 @@ from itertools import zip_longest
 from typing import Any
 
 from layoutx.frozen import frozen
+from layoutx.model.axes import Shape
 from layoutx.model.onnx_consts import Const, small_ints
 from layoutx.model.onnx_forms import attributes
 from layoutx.model.onnx_nodes import asks
 from layoutx.model.record import LayerRecord
-
-Shape = tuple[int | None, ...] | None
 
 
 @frozen

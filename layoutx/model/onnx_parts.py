@@ -9,6 +9,7 @@ from typing import Any
 from layoutx.files.onnx_file import bodies, label
 from layoutx.files.store import Store
 from layoutx.frozen import frozen
+from layoutx.model.axes import Shape
 from layoutx.model.bare import called_scale, called_table
 from layoutx.model.onnx_again import Again
 from layoutx.model.onnx_attention import attentions
@@ -26,7 +27,6 @@ from layoutx.model.onnx_written import norms
 from layoutx.model.record import LayerRecord
 
 ALSO_READ = "is also read by"
-Shape = tuple[int | None, ...] | None
 
 
 @dataclass(slots=True)

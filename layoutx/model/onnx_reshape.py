@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from layoutx.model.axes import Axis, Dim, Item, size_of
-from layoutx.model.onnx_axes import Flow, Shape, whole
+from layoutx.model.axes import Axis, Dim, Item, Shape, size_of
+from layoutx.model.onnx_axes import Flow, whole
 
 Sizes = list[int | None]
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from layoutx.model.axes import Axis, Cat, Dim, axes_in, heir_of, identifier, size_of
-from layoutx.model.onnx_axes import LETTERS, Flow, Shape, Value
+from layoutx.model.axes import Axis, Cat, Dim, Shape, axes_in, heir_of, identifier, size_of
+from layoutx.model.onnx_axes import LETTERS, Flow, Value
 from layoutx.model.onnx_blocks import dealt, gathered
 from layoutx.model.onnx_reshape import reshaped
-from layoutx.model.onnx_sizes import wanted_of
+from layoutx.model.onnx_sizes import Ints, wanted_of
 
 Dims = tuple[Dim, ...] | None
-Ints = Callable[[str], "list[int] | None"]  # the numbers of a small stored tensor, by value name
 Rule = Callable[[Flow, Any, Sequence[Value], Shape, Mapping[str, Any], Ints], Dims]
 
 ALIKE = [

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from layoutx.files.onnx_file import bodies, need_onnx
+from layoutx.model.axes import Shape
 from layoutx.model.onnx_consts import Const, small_ints
-from layoutx.model.onnx_parts import Shape
 
 Shapes = dict[str, Shape]
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from layoutx.files.store import Tensor
+from layoutx.model.axes import Shape
 from layoutx.model.onnx_consts import Const
 from layoutx.model.onnx_forms import Reading, flat
 from layoutx.model.onnx_nodes import DOMAINS
@@ -13,7 +14,6 @@ from layoutx.model.onnx_nodes import DOMAINS
 FORM = "onnx.Normalization"
 # the first operator and the one that alone reads it: whether that is the way back (keras.Normalization(invert=True))
 PAIRS: Mapping[tuple[str, str], bool] = {("Sub", "Div"): False, ("Mul", "Add"): True}
-Shape = tuple[int | None, ...] | None
 
 
 def standard(

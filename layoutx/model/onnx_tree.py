@@ -10,6 +10,7 @@ import numpy as np
 
 from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
+from layoutx.model.axes import Shape
 from layoutx.model.onnx_consts import Const, small_ints
 from layoutx.model.onnx_forms import attributes, short
 from layoutx.model.onnx_nodes import DOMAINS, asks
@@ -17,7 +18,6 @@ from layoutx.model.onnx_rules import axes_of
 
 PASSES = ("Cast", "Identity")
 MOST = 9  # of those in a row
-Shape = tuple[int | None, ...] | None
 F = TypeVar("F", bound=Callable[..., Any])
 
 

@@ -12,10 +12,11 @@ from typing import Any
 
 from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
+from layoutx.model.axes import Shape
 from layoutx.model.onnx_consts import Const
 from layoutx.model.onnx_forms import Reading, attributes, flat, noted, shaped
 from layoutx.model.onnx_nodes import DOMAINS
-from layoutx.model.onnx_tree import Root, Shape, Tree, forgetful
+from layoutx.model.onnx_tree import Root, Tree, forgetful
 
 
 @frozen

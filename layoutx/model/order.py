@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from layoutx.files.notes import KEY
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
-
-_NUMBER = re.compile(r"(\d+)")
+from layoutx.words import natural
 
 
 def keeps_order(keyed: Keyed) -> bool:
@@ -37,19 +35,10 @@ def in_order(model: ModelRecord) -> bool:
 
 def positions(keyed: Keyed) -> dict[str, int]:
     """Name -> its place in the model's order; in a sorted file that of the numbers in the names."""
-    names = list(keyed.tensors) if keeps_order(keyed) else sorted(keyed.tensors, key=_natural)
+    names = list(keyed.tensors) if keeps_order(keyed) else sorted(keyed.tensors, key=natural)
     return {name: at for at, name in enumerate(names)}
-
-
-def family(names: Iterable[str]) -> tuple[str, ...]:
-    """Names without their numbers: `blocks.3.norm1.weight` and `blocks.4.norm2.weight` are of one family."""
-    return tuple(_NUMBER.sub("#", name) for name in names)
 
 
 def counted(name: str) -> str:
     """A Keras layer's name without its count: `dense`, `dense_1` and `dense_12` are of one series."""
     return re.sub(r"_\d+(?=/|$)", "", name)
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in _NUMBER.split(name)]

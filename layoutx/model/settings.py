@@ -8,7 +8,7 @@ from typing import Any
 from layoutx.model.cropping import FILLED, alike, by_hand, by_numbers, cuts, ends
 from layoutx.model.time_first import time_first
 from layoutx.spec.bound import BoundForm
-from layoutx.spec.schema import Reading, choose
+from layoutx.spec.schema import Reading, choose, plain
 
 SHAPES = ("axis", "heads", "groups", "shared_axes", "equation")  # told by the layer's sizes and its data order
 # frameworks whose layers pad by name alone, spelled as layoutx does
@@ -32,7 +32,7 @@ def by_setting(source: BoundForm, target: BoundForm) -> Iterator[tuple[str, str]
     for name, value in source.settings.items():
         if name in SHAPES or name in CALLED or (name == "output_padding" and source.settings.get("padding") == "same"):
             continue  # told by the sizes; or part of the rule for padding="same"
-        value = EPSILON if name == "eps" and value is None else _plain(value)
+        value = EPSILON if name == "eps" and value is None else plain(value)
         if value is None or (name == "output_padding" and _zero(value)):
             continue  # what a zero means beside a default that is no number is told with the padding
         if name == "padding":
@@ -47,9 +47,9 @@ def by_setting(source: BoundForm, target: BoundForm) -> Iterator[tuple[str, str]
                 yield name, f"{key}={shown(value)}: {about}; {target.form.class_name} has no such option"
             continue
         wanted = spelled(value, there)
-        current = _plain(target.config.get(there.config))
+        current = plain(target.config.get(there.config))
         unsaid = current is None and (_neutral(value) or value == EPSILON)  # strides=None of flax is 1
-        if _expanded(wanted) != _expanded(current) and not unsaid:
+        if single(wanted) != single(current) and not unsaid:
             yield name, _line(there, wanted, current, source, name, target)
 
 
@@ -108,7 +108,7 @@ def _padding(value: Any, source: BoundForm, target: BoundForm) -> list[str]:
         return []
     if there is not None and _says(target, there, "valid" if unpadded(value) else value):
         wanted = spelled("valid" if unpadded(value) else value, there)
-        return [_line(there, wanted, _plain(target.config.get(there.config)), source, "padding", target)]
+        return [_line(there, wanted, plain(target.config.get(there.config)), source, "padding", target)]
     if unpadded(value):
         return [f"padding={shown(value)}: {target.form.class_name} always pads"] if current == "same" else []
     if not isinstance(value, str):
@@ -119,7 +119,7 @@ def _padding(value: Any, source: BoundForm, target: BoundForm) -> list[str]:
 
 
 def _key(target: BoundForm, there: Reading) -> Any:
-    return _plain(target.config.get(there.config))
+    return plain(target.config.get(there.config))
 
 
 def _always(target: BoundForm) -> Any:
@@ -152,7 +152,7 @@ def _uncropped(value: Any, source: BoundForm, target: BoundForm, there: Reading 
     lines = []
     if there is not None and not unpadded(current):
         wanted = spelled("valid", there) if _says(target, there, "valid") else 0
-        lines.append(_line(there, wanted, _plain(target.config.get(there.config)), source, "padding", target))
+        lines.append(_line(there, wanted, plain(target.config.get(there.config)), source, "padding", target))
     kernel, strides, dilation = _window(source)
     longer = [s - (k - 1) * d - 1 for k, s, d in zip(kernel, strides, dilation, strict=True)]
     named = current == "valid" or (there is not None and not unpadded(current) and _says(target, there, "valid"))
@@ -181,13 +181,13 @@ def _cropped(source: BoundForm, target: BoundForm, there: Reading | None) -> lis
     window, onnx = _window(source), "onnx" in (source.form.framework, target.form.framework)
     given = source.settings.get("output_padding")
     extra = None if given is None else _each(given, len(window[0]))
-    cut, plain = cuts(*window, extra), cuts(*window)
+    cut, bare = cuts(*window, extra), cuts(*window)
     if source.form.framework == "onnx" and min(cut) < 0:
         return ['auto_pad="SAME_UPPER": engines differ where a stride is longer than the kernel; give the source pads']
     option = reading_of(target, "output_padding")
     own = option is not None and (target.form.framework == "keras" or target.form.by_class)  # part of their rule
     known = target.settings.get("padding") == "same"
-    alike = (own or cut == plain) and (not onnx or min(cut) >= 0)
+    alike = (own or cut == bare) and (not onnx or min(cut) >= 0)
     if alike and (known or (there is not None and _says(target, there, "same"))):
         return _same(target, source, there, option if own else None)
     if target.form.framework == "onnx":
@@ -197,7 +197,7 @@ def _cropped(source: BoundForm, target: BoundForm, there: Reading | None) -> lis
         return [by_hand(cut, option.config if option else "", ready(target, "same", given))]
     filled = [f"{option.config}={shown(tuple(more))}: {FILLED}"] if option and any(more) else []
     current = target.settings.get("padding")
-    there_already = not any(front) if unpadded(current) else _expanded(_plain(current)) == _expanded(tuple(front))
+    there_already = not any(front) if unpadded(current) else single(current) == single(tuple(front))
     return ([] if there_already else [_numbers(tuple(front), target, there, True)]) + filled
 
 
@@ -206,8 +206,8 @@ def _same(target: BoundForm, source: BoundForm, there: Reading | None, option: R
     lines = []
     if there is not None and target.settings.get("padding") != "same":
         lines.append(_line(there, spelled("same", there), _key(target, there), source, "padding", target))
-    wanted, current = (_plain(bound.settings.get("output_padding")) for bound in (source, target))
-    if option is not None and _expanded(wanted) != _expanded(current):
+    wanted, current = (plain(bound.settings.get("output_padding")) for bound in (source, target))
+    if option is not None and single(wanted) != single(current):
         lines.append(_line(option, wanted, current, source, "output_padding", target))
     return lines
 
@@ -250,7 +250,7 @@ def ready(target: BoundForm, padding: str, extra: Any = None) -> str:
     """` or layoutx.torch.Conv2dSame`: the module that pads so by itself, on the target's weights; "" for none."""
     forms = [form for form in target.kind.forms.values() if form.framework == target.form.framework and form.by_class]
     name = next((form.import_name for form in forms if form.rank == target.form.rank), "")
-    more = "" if extra is None else f", output_padding={shown(_plain(extra))}"
+    more = "" if extra is None else f", output_padding={shown(plain(extra))}"
     words = f'(padding="{padding}"{more})' if padding != "same" or more else ""
     return f" or {name}{words}" if name else ""
 
@@ -276,12 +276,9 @@ def _each(value: Any, count: int) -> list[int]:
     return [int(v) for v in value] if isinstance(value, (list, tuple)) else [1 if value is None else int(value)] * count
 
 
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _expanded(value: Any) -> Any:
+def single(value: Any) -> Any:
     """(2, 2) and 2 are one setting."""
+    value = plain(value)
     return value[0] if isinstance(value, tuple) and value and len(set(value)) == 1 else value
 
 
@@ -294,4 +291,4 @@ def _neutral(value: Any) -> bool:
 
 def shown(value: Any) -> str:
     """A setting's value as a constructor call writes it."""
-    return f'"{value}"' if isinstance(value, str) else str(_expanded(_plain(value)))
+    return f'"{value}"' if isinstance(value, str) else str(single(value))

@@ -111,7 +111,7 @@ def _in_parts(record: LayerRecord, parts: Mapping[str, str], full: Mapping[str, 
 
 
 def _note(error: LayoutxError) -> str:
-    return "; ".join(text for text in (error.what, *error.where, error.why, error.do) if text)
+    return "; ".join(text for text in (error.line, error.do) if text)
 
 
 def _layers(

@@ -9,12 +9,13 @@ from layoutx.errors import ModelError
 from layoutx.files.notes import skipped_of
 from layoutx.files.store import Store, Tensor
 from layoutx.files.tf_checkpoint import LISTED, STYLE
-from layoutx.model.graph import Graph, Node
+from layoutx.model.graph import Node
 from layoutx.model.keras_groups import quantised
 from layoutx.model.keras_leaves import Leaf, Number, cells_of
 from layoutx.model.keras_slots import names_of, pieces
 from layoutx.model.keras_unsaid import ATTRIBUTES, hint
 from layoutx.model.record import QUANTISED, LayerRecord
+from layoutx.words import natural
 
 # tf_keras 2.21 engine/functional.py `_layer_checkpoint_dependencies`: the N-th layer with weights; keras 3.15.1
 # models/functional.py keeps `_operations`, a Sequential such a model as `_functional`
@@ -42,7 +43,7 @@ def version_of(store: Store) -> int:
     return 3 if new and not any(_OLD.match(name) for name in store.tensors) else 2
 
 
-def object_numbering(store: Store, graph: Graph, version: int) -> tuple[str, Number]:
+def object_numbering(store: Store, version: int) -> tuple[str, Number]:
     """The rule by which the layers of a config are numbered in this checkpoint, as `numbering` of keras_groups.
 
     Raises:
@@ -224,10 +225,6 @@ def by_objects(store: Store, used: Collection[str], note: str) -> tuple[list[Lay
         owners.setdefault(owner, {})[slot] = tensor
     layers = [
         LayerRecord(owner or "model", hint(owner), "", {}, _sorted(owners[owner]), note=note)
-        for owner in sorted(owners, key=_natural)
+        for owner in sorted(owners, key=natural)
     ]
     return layers, skipped_of(store.metadata)
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]

@@ -23,13 +23,11 @@ FIRST = "its map is flattened channels first and stays so: a target that keeps c
 
 @frozen
 class Walk:
-    """A graph while it is walked: what is known of its values, its records, and whose each operator is."""
+    """A graph while it is walked: what is known of its values, and its records."""
 
     flow: Flow
     graph: Graph
     records: Mapping[str, LayerRecord]
-    owner: Mapping[int, str]
-    fused: Mapping[int, str]
 
     def value(self, name: str) -> Value:
         """A value; one that nothing made is an input."""
@@ -59,7 +57,7 @@ def wired(
         fused: position of an ADD that is a layer's bias -> the value that it adds to.
     """
     flow = Flow(shapes=dict(graph.shapes))
-    walk = Walk(flow, graph, records, owner, fused)
+    walk = Walk(flow, graph, records)
     for at, op in enumerate(graph.operators):
         if not op.outputs or op.outputs[0] in graph.consts:
             continue

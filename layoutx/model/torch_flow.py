@@ -37,7 +37,7 @@ def followed(program: Program, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
     """
     known = {name: tuple(n if isinstance(n, int) else None for n in own) for name, own in program.shapes.items()}
     flow = Flow(shapes=known, tried=program.tried)
-    walk = Walk(flow, program, shapes, _below(shapes), dict(program.weights))
+    walk = Walk(flow, shapes, _below(shapes), dict(program.weights))
     for name in program.inputs:
         dims = flow.fresh(known.get(name), name)
         flow.values[name] = Value(dims, (Way(""),), "" if dims is not None else "the model's input of unknown rank")

@@ -100,7 +100,7 @@ def _module(path: str, kind: str, ops: list[Op], shapes: Mapping[str, tuple[int,
     for op in ops:
         for key in OPTIONS.get(op.name, ()):
             value = op.kwargs.get(key)
-            found.setdefault("num_groups" if key == "group" else key, value if value is not None else _default(op, key))
+            found.setdefault("num_groups" if key == "group" else key, value if value is not None else _default(key))
     found |= _padded(ops, found)
     if name == "MultiheadAttention":
         found |= _attention(path, ops, shapes)
@@ -109,7 +109,7 @@ def _module(path: str, kind: str, ops: list[Op], shapes: Mapping[str, tuple[int,
     return Module(form, name, {key: value for key, value in found.items() if key in keys and value is not None})
 
 
-def _default(op: Op, key: str) -> Any:
+def _default(key: str) -> Any:
     """What an option is that the file leaves out: the schema's default, which is the module's."""
     if key in ("stride", "dilation", "groups", "num_groups"):
         return 1

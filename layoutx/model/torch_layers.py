@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-from layoutx.model.axes import Dim
-from layoutx.model.onnx_axes import Flow, Shape, Value
+from layoutx.model.axes import Dim, Shape
+from layoutx.model.onnx_axes import Flow, Value
 from layoutx.model.onnx_rules import spatial
 from layoutx.model.torch_ops import PARTS, ruled
-from layoutx.model.torch_program import Op, Program
+from layoutx.model.torch_program import Op
 
 LINEAR = ("linear", "nondynamicallyquantizablelinear", "addmm", "mm")
 CONVS = frozenset(f"conv{kind}{n}d" for kind in ("", "transpose") for n in (1, 2, 3)) | {"convolution"}
@@ -34,7 +34,6 @@ class Walk:
     """What is gathered while following one program."""
 
     flow: Flow
-    program: Program
     shapes: Mapping[str, tuple[int, ...]]  # of the state dict
     below: Mapping[str, list[str]]  # path of a module -> names of the state dict below it
     owner: dict[str, str] = field(default_factory=dict)  # value name -> the state dict's name of a weight

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from layoutx.frozen import frozen
-from layoutx.model.axes import Axis, Dim, size_of
-from layoutx.model.onnx_axes import Flow, Shape, Value
+from layoutx.model.axes import Axis, Dim, Shape, size_of
+from layoutx.model.onnx_axes import Flow, Value
 from layoutx.model.onnx_blocks import unfolded
 from layoutx.model.onnx_rules import carried, moved_axis, rule_of, spatial
 from layoutx.model.onnx_sizes import wanted_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from layoutx.model.axes import Axis, Dim, size_of
-from layoutx.model.onnx_axes import Flow, Shape, Value
+from layoutx.model.axes import Axis, Dim, Shape, size_of
+from layoutx.model.onnx_axes import Flow, Value
 from layoutx.model.onnx_rules import carried, moved_axis
 from layoutx.model.torch_program import Op
 

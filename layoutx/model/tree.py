@@ -44,6 +44,11 @@ def head(model: Any) -> Any:
     return model[0] if isinstance(model, tuple) and len(model) in (2, 3) and not family(model) else model
 
 
+def name_of(model: Any) -> str:
+    """What a model that was given is called: its file's name, else its class."""
+    return Path(model).name if isinstance(model, (str, Path)) else type(head(model)).__name__
+
+
 def runs(model: Any) -> bool:
     """Whether a tree is a model with its weights, and not these alone."""
     return callable(head(model)) or family(head(model)) == "haiku"

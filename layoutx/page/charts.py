@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from math import isfinite, log10
-from typing import Any
 
 import numpy as np
 
 from layoutx.page.html import Html, tag
+from layoutx.plan.plan import Array
 
-Array = np.ndarray[Any, Any]
 BINS = 40
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import struct
 import zlib
-from typing import Any
 
 import numpy as np
 
 from layoutx.frozen import frozen
+from layoutx.plan.plan import Array
 
-Array = np.ndarray[Any, Any]
 ROWS, COLUMNS = 48, 96
 LEVELS = 120  # on each side of zero
 CENTRE, NAN = 127, 255

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
 
 import numpy as np
 
 from layoutx.page.charts import histogram
 from layoutx.page.heat import heat
 from layoutx.page.html import Html, tag
+from layoutx.plan.plan import Array
 from layoutx.show.picture import split_of
 from layoutx.show.views import LayerView, TensorView
 from layoutx.verify.stats.numbers import Numbers, numbers
-
-Array = np.ndarray[Any, Any]
 
 
 def tensor_card(layer: LayerView, tensor: TensorView, array: Array | None) -> Html:
@@ -29,7 +27,7 @@ def tensor_card(layer: LayerView, tensor: TensorView, array: Array | None) -> Ht
         real = _readable(array)
         parts.append(histogram(real))
         if found.min != found.max or found.nan + found.inf:
-            parts.append(_map(real.reshape(_plane(layer, tensor)), tensor))
+            parts.append(_map(real.reshape(_plane(tensor)), tensor))
     return tag("div", parts, class_="tensor")
 
 
@@ -50,11 +48,10 @@ def _map(plane: Array, tensor: TensorView) -> Html | None:
     return tag("figure", image, tag("figcaption", drawn.caption))
 
 
-def _plane(layer: LayerView, tensor: TensorView) -> tuple[int, int]:
+def _plane(tensor: TensorView) -> tuple[int, int]:
     """Rows and columns as in the picture of the layout; a long vector stands in lines of one width."""
     split = split_of(tensor.shape)
-    rows, columns = prod(tensor.shape[:split]), prod(tensor.shape[split:])
-    return rows, columns
+    return prod(tensor.shape[:split]), prod(tensor.shape[split:])
 
 
 def _readable(array: Array) -> Array:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,6 @@ from layoutx.page.heat import heat
 from layoutx.page.html import Html, tag
 from layoutx.page.table import Cell, number, table
 
-Array = np.ndarray[Any, Any]
 TOGETHER = 8  # lines in one chart
 MOST_UNITS = 200  # heat maps of units; a model of more tensors shows the first ones, and says so
 GUIDE = "An update of about 0.001 of the norm a step is usual; far less hardly learns, far more may not settle."

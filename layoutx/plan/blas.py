@@ -13,11 +13,9 @@ from collections.abc import Callable
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
 Transpose = Callable[[int, int, int, int, int, int], bool]  # rows, columns, address and pitch of source, of target
 ROW_MAJOR, TRANSPOSED = 101, 112  # of CBLAS
 INVALID, MACHINES = 1, {"x86_64", "aarch64", "arm64"}  # FE_INVALID of fenv.h, and where it is 1

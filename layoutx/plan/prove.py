@@ -98,10 +98,7 @@ def tiles(total: int, boxes: Sequence[Box]) -> bool:
 
 
 def _count(box: Box) -> int:
-    total = 1
-    for size, _ in box[1]:
-        total *= size
-    return total
+    return prod(size for size, _ in box[1])
 
 
 def _without_inner(total: int, boxes: Sequence[Box]) -> tuple[int, list[Box]] | None:

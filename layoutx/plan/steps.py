@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import IntEnum
+from math import prod
 
 from layoutx.frozen import frozen
 from layoutx.spec.values import SAME, ValueMap
@@ -152,7 +153,4 @@ def exactness_of(steps: Iterable[Step]) -> Exactness:
 
 def count(loops: Loops) -> int:
     """Number of elements that loops visit."""
-    total = 1
-    for loop in loops:
-        total *= loop.size
-    return total
+    return prod(loop.size for loop in loops)

@@ -38,7 +38,7 @@ class Block:
     Attributes:
         part: `w_input.f`. role: `w_input`. label: as this framework spells it (`c` for Keras, `g` for torch).
         rows, columns: runs (first, one past the last) of the plane; several where the atom is spread in stripes.
-        back: axes that are stored back to front. negated: stored with the sign changed.
+        negated: stored with the sign changed.
     """
 
     part: str
@@ -46,7 +46,6 @@ class Block:
     label: str
     rows: Runs
     columns: Runs
-    back: tuple[str, ...] = ()
     negated: bool = False
     state: bool = False
 
@@ -138,9 +137,8 @@ def drawing(bound: BoundForm, tensor: BoundTensor, spot: Spot | None = None) -> 
         rows, cols = runs(place.block.offset, steps, columns)
         role, labels = atom
         shown = [spelled.get(label, label) for axis, label in labels if (axis, label) in _inside(tensor)]
-        back = tuple(axis for axis, step in place.block.strides.items() if step < 0)
         state = bound.kind.roles[role].state
-        blocks.append(Block(atom_text(atom), role, " ".join(shown), rows, cols, back, place.block.negated, state))
+        blocks.append(Block(atom_text(atom), role, " ".join(shown), rows, cols, place.block.negated, state))
     where = runs(spot.offset, spot.steps, columns) if spot else None
     return Drawing(tensor.name, tuple(names), tensor.shape, split, tuple(blocks), where)
 

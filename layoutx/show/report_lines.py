@@ -12,9 +12,9 @@ from layoutx.job.run import Moved
 from layoutx.lang.parse import parse_dims
 from layoutx.lang.show import show, show_dims
 from layoutx.model.assumed import assumed_text, told_by
+from layoutx.model.bare import SAID
 from layoutx.model.constructor import constructor
 from layoutx.model.functions import functions
-from layoutx.model.identify import SAID
 from layoutx.model.other_axis import other_axis
 from layoutx.model.record import Refinement
 from layoutx.model.settings import carry

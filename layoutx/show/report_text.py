@@ -11,9 +11,8 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from layoutx.show.alike_text import exchange_text, given_text, placed_text
+from layoutx.show.beside_text import left_out, recognised
 from layoutx.show.kept_text import kept_answer, rounded_text, unwritten_text
-from layoutx.show.left_text import left_out
-from layoutx.show.recognised_text import recognised
 from layoutx.show.settings_text import apart_text, without_text
 from layoutx.show.supposed_text import supposed_text, usual_text
 from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row, size_text

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from layoutx.model.differing import together
 from layoutx.show.alike_text import TIME_FIRST
 from layoutx.show.tables import Cell, Line, Note, clean, grid, plural, prose, row
+from layoutx.verify.compare.alone import OWN_INPUT
 from layoutx.verify.compare.limits import FAIL, OPEN
 from layoutx.verify.compare.pairs import Check, Gap
 from layoutx.verify.made import LARGER
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
 
 STYLES = {"OK": "moves", "INACCURATE": "rounds", "FAIL": "wrong", "NOT REACHED": "wrong", "not compared": "dim"}
 FIRST = "← first difference"
-FED = "fed the source's own input"
-QUIET = ("", "end to end", FED, "found by its values in the target's own run")
+QUIET = ("", "end to end", OWN_INPUT, "found by its values in the target's own run")
 COMPARE = "Compare padding, pooling, activation, flatten and the order of axes there"
 HIDDEN = (
     "The outputs are the same, and the weights are not: other inputs may show it (tokens that were not looked up, or "
@@ -178,10 +178,10 @@ def _reasons(found: Validation) -> Iterator[str]:
         yield from _gap_reason(first, found)
     elif first is not None and first not in found.end_to_end:
         place = f" ({clean(first.place)} in the target)" if first.place else ""
-        if FED not in first.how:
+        if OWN_INPUT not in first.how:
             yield f"{clean(first.layer)}{place} is the first whose output differs, in the target's own run."
             return
-        fed = "given the very input that the source's was given" if FED in first.how else clean(first.how)
+        fed = "given the very input that the source's was given" if OWN_INPUT in first.how else clean(first.how)
         why = f"{clean(first.layer)}{place} differs in its own right, {fed}: {_what_differs(first, found)}. "
         why += "`layoutx diagnose` tries the known mistakes on it."
         yield _rounded(first, found) if first.narrow else HIDDEN if first.hidden else why
@@ -194,7 +194,7 @@ def _reasons(found: Validation) -> Iterator[str]:
             applied.setdefault(check.applied, []).append(clean(check.layer))
     for name, layers in applied.items():
         yield f"{name} is part of {listed(layers)} on one side only: it was applied to the other side's output too."
-    if any(check.how == FED for check in found.checks):
+    if any(check.how == OWN_INPUT for check in found.checks):
         yield "Every layer was given the source's own input, so that one mistake does not show in the layers after it."
 
 

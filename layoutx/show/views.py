@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from layoutx.empty import NOTHING
@@ -43,10 +44,7 @@ class TensorView:
     @property
     def size(self) -> int:
         """Number of elements."""
-        total = 1
-        for length in self.shape:
-            total *= length
-        return total
+        return prod(self.shape)
 
     @property
     def role(self) -> str:

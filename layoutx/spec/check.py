@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
+from math import prod
 
 from layoutx.errors import LayoutxError, Problems, SpecError
 from layoutx.lang.show import show
@@ -156,15 +157,11 @@ def _bindings(kind: Kind, form: Form) -> Iterator[str]:
         try:
             bound = bind(kind, form, config, sizes=example_sizes(kind, form, config, rank))
         except Problems as error:
-            yield from (f"{_line(p)}{text}" for p in error.problems)
+            yield from (f"{p.line}{text}" for p in error.problems)
         except LayoutxError as error:
-            yield f"{_line(error)}{text}"
+            yield f"{error.line}{text}"
         else:
             yield from (f"{problem}{text}" for problem in (*_covered(bound), *_stored(bound, rank)))
-
-
-def _line(error: LayoutxError) -> str:
-    return "; ".join(part for part in (error.what, *error.where, error.why) if part)
 
 
 def _covered(bound: BoundForm) -> Iterator[str]:
@@ -179,9 +176,7 @@ def _covered(bound: BoundForm) -> Iterator[str]:
 
 
 def _marks(tensor: BoundTensor, sizes: Mapping[str, int]) -> list[int]:
-    total = 1
-    for size in tensor.shape:
-        total *= size
+    total = prod(tensor.shape)
     marks = [0] * total
     for block in tensor.blocks:
         positions = [block.offset]

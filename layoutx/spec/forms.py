@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from layoutx.errors import LayoutSyntaxError, SpecError
 from layoutx.lang.parse import parse
-from layoutx.lang.tree import Dim
+from layoutx.lang.tree import Dim, Layout
 from layoutx.spec.pieces import Place, cases_of, condition_of, each_case, reading_of, shown, text_of
 from layoutx.spec.schema import Cases, Form, TensorSpec
 from layoutx.spec.strict import Lines
@@ -182,13 +181,8 @@ def _data(mapping: Lines, place: Place) -> dict[str, Cases]:
 
 
 def _tensors(mapping: Lines, place: Place) -> tuple[TensorSpec, ...]:
-    def layout(text: Any, line: int) -> Any:
-        if not isinstance(text, str):
-            raise place.error(line, f"a layout is a quoted text, not {shown(text)}")
-        try:
-            return parse(text)
-        except LayoutSyntaxError as error:
-            raise SpecError(error.what, where=(f"{place.name}:{line}", *error.where), do=error.do) from error
+    def layout(text: Any, line: int) -> Layout:
+        return place.parsed(text, line, parse, "a layout is")
 
     found = []
     for name, value in mapping.items():

@@ -41,7 +41,6 @@ class Frame:
 
     Attributes:
         labels: enumerated axis -> the labels that it has here.
-        refined: axis -> the dims that it is made of.
         drafts: its tensors, nothing conditional left.
         spatial: what `...` stands for.
         layer: what the sizes are read from.
@@ -51,7 +50,6 @@ class Frame:
     """
 
     labels: Mapping[str, tuple[str, ...]]
-    refined: Mapping[str, tuple[Dim, ...]]
     drafts: tuple[Draft, ...]
     spatial: tuple[str, ...]
     layer: Open
@@ -129,7 +127,7 @@ def _framed(
     drafts = [resolved(d, spatial, labels, aliases, refined) for d in drafts]
     layer = open_of(kind, form, full, drafts, spatial, refined)
     axes = {name: role_leaves(role, spatial, labels, refined) for name, role in kind.roles.items()}
-    return Frame(labels, refined, tuple(drafts), spatial, layer, axes, *renamed(form, full, spatial))
+    return Frame(labels, tuple(drafts), spatial, layer, axes, *renamed(form, full, spatial))
 
 
 def renamed(form: Form, config: Mapping[str, Any], spatial: Sequence[str]) -> tuple[dict[str, str], frozenset[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from layoutx.lang.tree import Axis, Layout, Sum, roles_of, walk
 from layoutx.spec.schema import Form, Kind, TensorSpec
@@ -23,7 +23,7 @@ def _permutation(kind: Kind, form: Form, spec: TensorSpec, layout: Layout, node:
     meant = {word: label for label, aliases in kind.labels[axis].items() for word in (label, *aliases)}
     listed = [meant.get(option.label, option.label) for option in node.options]
     only = {label for case in form.only.get(axis, ()) for label in case.value} or set(kind.labels[axis])
-    known = _labels_of(kind, layout, axis) - _elsewhere(kind, form, spec, layout, node)
+    known = _labels_of(kind, layout, axis) - _elsewhere(meant, form, spec, layout, node)
     wanted = [label for label in kind.labels[axis] if label in only and label in known]
     yield from (
         f"tensor {spec.name}: {axis} has no label {label!r}" for label in listed if label not in kind.labels[axis]
@@ -35,16 +35,14 @@ def _permutation(kind: Kind, form: Form, spec: TensorSpec, layout: Layout, node:
         yield f"tensor {spec.name}: {axis}[{' '.join(o.label for o in node.options)}] {' and '.join(said)}"
 
 
-def _elsewhere(kind: Kind, form: Form, spec: TensorSpec, layout: Layout, node: Sum) -> set[str]:
+def _elsewhere(meant: Mapping[str, str], form: Form, spec: TensorSpec, layout: Layout, node: Sum) -> set[str]:
     """The labels that the same layout, or another tensor, holds of the same roles: gates/kernel, candidate/kernel."""
-    axis = str(node.axis)
-    meant = {word: label for label, aliases in kind.labels[axis].items() for word in (label, *aliases)}
     others = [case.value for other in form.tensors if other is not spec for case in other.cases]
     words: set[str] = set()
     for other in (layout, *others):
         if set(roles_of(other)) & set(roles_of(layout)):
             words |= set(other.head.labels) if other.head is not None else set()
-            sums = (n for n in walk(other.dims) if isinstance(n, Sum) and n.axis == axis and n is not node)
+            sums = (n for n in walk(other.dims) if isinstance(n, Sum) and n.axis == node.axis and n is not node)
             words |= {option.label for found in sums for option in found.options}
     return {meant[word] for word in words if word in meant}
 

@@ -64,7 +64,3 @@ class Memo(Generic[Value]):
             self._found.clear()
         self._found[at] = (owners, value)  # while the owners are kept here, no other object has their ids
         return value
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._found.clear()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from layoutx.errors import LayoutSyntaxError, SpecError
 from layoutx.lang.parse import parse_dims
@@ -11,6 +11,8 @@ from layoutx.lang.tree import Dim
 from layoutx.spec.dtypes import named
 from layoutx.spec.schema import Case, Cases, Others, Reading, When
 from layoutx.spec.strict import Lines
+
+Parsed = TypeVar("Parsed")
 
 
 class Place:
@@ -81,10 +83,14 @@ class Place:
 
     def dims(self, text: Any, line: int) -> tuple[Dim, ...]:
         """Layout dims without a head, as the axes of a role."""
+        return self.parsed(text, line, parse_dims, "layout dims are")
+
+    def parsed(self, text: Any, line: int, parse: Callable[[str], Parsed], what: str) -> Parsed:
+        """What a parser makes of a quoted text; `what` names it: "a layout is"."""
         if not isinstance(text, str):
-            raise self.error(line, f"layout dims are a quoted text, not {shown(text)}")
+            raise self.error(line, f"{what} a quoted text, not {shown(text)}")
         try:
-            return parse_dims(text)
+            return parse(text)
         except LayoutSyntaxError as error:
             raise SpecError(error.what, where=(f"{self.name}:{line}", *error.where), do=error.do) from error
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field, replace
 from functools import cache, lru_cache
@@ -162,37 +162,21 @@ def load_registry(folders: Iterable[Path]) -> Registry:
     Raises:
         SpecError: a file that is not valid, two files for one kind, two forms of one name; all shown together.
     """
-    from layoutx.spec.load import load_spec
-
     problems: list[LayoutxError] = []
     kinds: dict[str, Kind] = {}
     frameworks: dict[str, Framework] = {}
     additions: list[Kind] = []
-    for folder in folders:
-        if not folder.is_dir():
-            raise UsageError(
-                f"{folder} is not a folder of spec files", do="give the folder that holds the *.yaml files"
-            )
-        for path in sorted(folder.glob("*.yaml")):
-            try:
-                spec = load_spec(path)
-            except LayoutxError as error:
-                problems.append(error)
-                continue
-            if isinstance(spec, Framework):
-                frameworks[spec.name] = _joined(frameworks.get(spec.name), spec)
-            elif not spec.roles:
-                additions.append(spec)
-            elif spec.name in kinds:
-                problems.append(
-                    SpecError(
-                        f"two spec files describe the kind {spec.name!r}",
-                        where=(kinds[spec.name].file, spec.file),
-                        do="rename one kind; to add a form to a kind, leave `roles` out of your file",
-                    )
-                )
-            else:
-                kinds[spec.name] = spec
+    for spec in _loaded(folders, problems):
+        if isinstance(spec, Framework):
+            frameworks[spec.name] = _joined(frameworks.get(spec.name), spec)
+        elif not spec.roles:
+            additions.append(spec)
+        elif spec.name in kinds:
+            what, both = f"two spec files describe the kind {spec.name!r}", (kinds[spec.name].file, spec.file)
+            do = "rename one kind; to add a form to a kind, leave `roles` out of your file"
+            problems.append(SpecError(what, where=both, do=do))
+        else:
+            kinds[spec.name] = spec
     for spec in additions:
         if spec.name not in kinds:
             problems.append(SpecError(f"the kind {spec.name!r} has no roles", where=spec.file, do="add `roles:`"))
@@ -208,6 +192,24 @@ def load_registry(folders: Iterable[Path]) -> Registry:
             forms[name] = form
     raise_all(problems, "the spec files have problems")
     return Registry(kinds, forms, frameworks)
+
+
+def _loaded(folders: Iterable[Path], problems: list[LayoutxError]) -> Iterator[Kind | Framework]:
+    """What each file holds, folder by folder; those that are not valid are among the problems."""
+    from layoutx.spec.load import load_spec
+
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(
+                f"{folder} is not a folder of spec files", do="give the folder that holds the *.yaml files"
+            )
+        for path in sorted(folder.glob("*.yaml")):
+            try:
+                spec = load_spec(path)
+            except LayoutxError as error:
+                problems.append(error)
+            else:
+                yield spec
 
 
 def _joined(first: Framework | None, second: Framework) -> Framework:

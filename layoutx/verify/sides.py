@@ -40,12 +40,6 @@ class Dimension:
         found = _place(self.dim, index, self.sizes)
         return found or ((self.name, str(index)),)
 
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """The names of its axes, outermost first; one for a plain axis, none where they differ from index to index."""
-        names = {tuple(name for name, _ in self.place(i)) for i in (0, self.size - 1) if self.size}
-        return next(iter(names)) if len(names) == 1 else ()
-
 
 def dimensions(
     bound: BoundForm,

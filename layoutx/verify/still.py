@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 
 from layoutx.verify.change import AxisChange, TensorChange
 from layoutx.verify.sides import BOTH, INPUT, LOOKUP, PAST, UNIT
@@ -143,10 +144,7 @@ def _group(axis: AxisChange, names: tuple[str, ...], places: Sequence[Place]) ->
 def _grid(axis: AxisChange, names: tuple[str, ...], places: Sequence[Place]) -> str:
     """A set that is all combinations of some values of each axis, written axis by axis; "" where it is none."""
     own = {n: list(dict.fromkeys(p[k][1] for p in places)) for k, n in enumerate(names)}
-    total = 1
-    for values in own.values():
-        total *= len(values)
-    if total != len(places):
+    if prod(map(len, own.values())) != len(places):
         return ""
     everywhere = [axis.dimension.place(i) for i in range(axis.dimension.size)]
     alike = [p for p in everywhere if tuple(n for n, _ in p) == names]

@@ -128,7 +128,7 @@ def table(
     if found.wires is not None:
         _wired(found, rest, known, scores)
     if found.numbers is not None:
-        _values(found, rest, keyed, scores)
+        _values(found, keyed, scores)
     wired = {name for (name, _), own in scores.items() if own.get(WIRING, 0) > 0}
     places = {(name, at): place_name(found.options[name][at]) for name, at in scores if name not in wired}
     for key, share in among_peers(places, {name: place_name(own) for name, own in known.items()}).items():
@@ -231,7 +231,7 @@ def _wired(found: Clues, rest: Mapping[str, Sequence[int]], known: Mapping[str, 
                 scores[name, at][WIRING] = WIRED * share * (1 + 0.1 * (right + wrong)) + CAME_ALIKE * alike
 
 
-def _values(found: Clues, rest: Mapping[str, Sequence[int]], keyed: Keyed, scores: Table) -> None:
+def _values(found: Clues, keyed: Keyed, scores: Table) -> None:
     assert found.numbers is not None
     layers = {layer.record.name: layer for layer in found.layers}
     for key in scores:

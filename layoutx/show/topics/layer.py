@@ -58,10 +58,7 @@ def _leaves(bound: BoundForm, axis: str) -> int:
     for (role, _), place in bound.places.items():
         own = axis_names(bound.kind.roles[role].axes)
         if axis in own and not own & set(bound.labels):
-            total = 1
-            for name in place.block.strides:
-                total *= bound.sizes[name] if name not in own else 1
-            return total
+            return prod(bound.sizes[name] for name in place.block.strides if name not in own)
     return 0
 
 

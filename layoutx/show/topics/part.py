@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import prod
 from typing import Any
 
 from layoutx.explained import Bar, Block, Code, Rows, Say
@@ -123,10 +124,7 @@ def _cells(bound: BoundForm, tensor: BoundTensor, dim: int) -> tuple[tuple[str, 
 
 
 def _length(bound: BoundForm, option: Option) -> int:
-    total = 1
-    for dim in option.dims:
-        total *= bound.sizes.get(dim.name, 1) if isinstance(dim, Axis) else 1
-    return total
+    return prod(bound.sizes.get(dim.name, 1) for dim in option.dims if isinstance(dim, Axis))
 
 
 def _orders(subject: Subject, found: Part, known: Registry, to: list[str]) -> Iterator[tuple[str, str, str]]:

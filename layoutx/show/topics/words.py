@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from layoutx.empty import NOTHING
 from layoutx.frozen import frozen
@@ -122,8 +121,3 @@ def missing(bound: BoundForm) -> list[tuple[str, str]]:
         if means:
             found.append((spec.name, means))
     return found
-
-
-def plain(value: Any) -> Any:
-    """A value for JSON: tuples become lists."""
-    return list(value) if isinstance(value, tuple) else value

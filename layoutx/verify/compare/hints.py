@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from layoutx.plan.plan import Array
@@ -78,8 +76,3 @@ def _same(left: Array, right: Array) -> bool:
         return False
     size = float(np.abs(left.astype(np.float64)).max())
     return bool(np.abs(left.astype(np.float64) - right.astype(np.float64)).max() <= CLOSE * max(size, 1e-26))
-
-
-def single(arrays: Sequence[Array]) -> Array | None:
-    """The only one of several, or None."""
-    return arrays[0] if len(arrays) == 1 else None

@@ -93,14 +93,11 @@ def arranged(
         time_first: whether one of them reads sequences with time before batch.
         mixed: whether the other model may take them in another order too.
     """
-    plain: list[tuple[tuple[Array, ...], str]] = []
     for turned, note, _ in by_channels(list(arrays), here, there, mixed):
-        plain.append((tuple(turned), note))
+        yield tuple(turned), note
     if here == there and any(array.ndim > 3 for array in arrays):  # a graph may have its own order, whatever is usual
         for source, to, note in ((-1, 1, "channels turned to the front"), (1, -1, "channels turned to the end")):
-            moved = tuple(np.ascontiguousarray(np.moveaxis(a, source, to)) if a.ndim > 3 else a for a in arrays)
-            plain.append((moved, note))
+            yield tuple(np.ascontiguousarray(np.moveaxis(a, source, to)) if a.ndim > 3 else a for a in arrays), note
     if time_first:
         swapped = tuple(np.ascontiguousarray(np.swapaxes(a, 0, 1)) if a.ndim > 1 else a for a in arrays)
-        plain.append((swapped, "time turned before batch"))
-    yield from plain
+        yield swapped, "time turned before batch"

@@ -277,12 +277,12 @@ def _as_cropped(expected: Mapping[str, Array]) -> Callable[[Mapping[str, Array]]
     return after
 
 
-def sides_of(sides: Sequence[flow.Side], place: str = "") -> list[Check]:
+def sides_of(sides: Sequence[flow.Side]) -> list[Check]:
     """Whole outputs as checks."""
     return [
         Check(
             side.name,
-            place,
+            "",
             side.verdict,
             side.apart.largest,
             side.apart.relative,

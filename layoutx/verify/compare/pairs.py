@@ -193,6 +193,11 @@ class Gap:
     cropped: bool = False
 
     @property
+    def place(self) -> str:
+        """Between which layers, in words."""
+        return f"between {', '.join(self.before) or 'the inputs'} and {self.after or 'the outputs'}"
+
+    @property
     def spot(self) -> tuple[tuple[str, ...], str, int]:
         """Where it lies: what two comparisons of the same models call the same gap."""
         return self.before, self.after, self.call

@@ -15,9 +15,8 @@ from layoutx.verify.compare.pairs import Gap
 from layoutx.verify.diagnose.operation import Op
 from layoutx.verify.diagnose.ops import activations, ops
 from layoutx.verify.diagnose.pieces import beside
-from layoutx.verify.diagnose.residual import residual
 from layoutx.verify.diagnose.scales import affine
-from layoutx.verify.diagnose.ways import BESIDE, BUDGET, CLOSE, Way, far, made, makes, spread, starts, ways
+from layoutx.verify.diagnose.ways import BESIDE, BUDGET, CLOSE, ONLY, PLUS, Way, far, made, makes, spread, starts, ways
 
 UNKNOWN = "something that is not among the known ways"
 
@@ -57,7 +56,7 @@ def missing(found: Found, lost: Collection[str]) -> Found:
     names = [name for name in lost if any(name in part.replace("/", " ").split() for part in found.gap.passed)]
     if not names or found.after == found.after:
         return found
-    what = f"{place_of(found.gap)} the source has {', '.join(names)}, which the target lacks"
+    what = f"{found.gap.place} the source has {', '.join(names)}, which the target lacks"
     return replace(found, what=what, mode="F14")
 
 
@@ -86,7 +85,7 @@ def _between(gap: Gap, budget: float) -> Found:
         return _lacking(gap, direct, tried)
     if here and not same:
         return _told(gap, here, there, tried)
-    what = f"none of these: nothing that is known makes what the source hands on {place_of(gap)}"
+    what = f"none of these: nothing that is known makes what the source hands on {gap.place}"
     if there:
         what += f" (the target does: {there[0].words})"
     return Found(gap, what, before=gap.found.largest, tried=tried)
@@ -161,7 +160,7 @@ def by_chance(found: Found, side: str = "target") -> Found:
     """The same where one model's outputs change from run to run, which no operation does that was tried."""
     if UNKNOWN not in found.what and found.after == found.after:
         return found
-    what = f"{place_of(found.gap)} the {side} does something that changes from run to run"
+    what = f"{found.gap.place} the {side} does something that changes from run to run"
     return replace(found, what=what, mode="F10", code="F.dropout(x, p, training=self.training)")
 
 
@@ -169,9 +168,9 @@ def _lacking(gap: Gap, direct: Sequence[Op], tried: int) -> Found:
     """One operation makes what the source hands on of what the target does."""
     op, rest = direct[0], tuple(other.name for other in direct[1:])
     why = {
-        "scale": f"{place_of(gap)} the source's numbers are the target's times {op.name}",
-        "move": f"{place_of(gap)} the border of zeros lies elsewhere: the target's map has to be {op.name}",
-    }.get(op.group, f"{place_of(gap)}: {op.name} is missing in the target, or is done once too often")
+        "scale": f"{gap.place} the source's numbers are the target's times {op.name}",
+        "move": f"{gap.place} the border of zeros lies elsewhere: the target's map has to be {op.name}",
+    }.get(op.group, f"{gap.place}: {op.name} is missing in the target, or is done once too often")
     after = far(op.apply(np.asarray(gap.given, np.float64)), gap.expected)
     return Found(gap, why, op.mode, op.code, gap.found.largest, after, tried, rest)
 
@@ -179,15 +178,15 @@ def _lacking(gap: Gap, direct: Sequence[Op], tried: int) -> Found:
 def _told(gap: Gap, here: Sequence[Way], there: Sequence[Way], tried: int) -> Found:
     right, wrong = _nearest(_cut(gap, there) or here, there)
     if wrong is None:  # the source's operation in its place is no explanation of what the target does
-        what = f"none of these: {place_of(gap)} the source does: {right.words}; the target does: {UNKNOWN}"
+        what = f"none of these: {gap.place} the source does: {right.words}; the target does: {UNKNOWN}"
         return Found(gap, what, before=gap.found.largest, tried=tried, rivals=_rivals(here))
-    what = f"{place_of(gap)} the source does: {right.words}; the target does: {wrong.words}"
+    what = f"{gap.place} the source does: {right.words}; the target does: {wrong.words}"
     right_ops, wrong_ops = (_all(way) for way in (right, wrong))
     odd = [op for op in right_ops if op.name not in {o.name for o in wrong_ops}]
     extra = [op for op in wrong_ops if op.name not in {o.name for o in right_ops}]
-    skips = residual(right, wrong)
+    skips = _residual(right, wrong)
     if skips is not None:
-        what = f"{place_of(gap)} {skips[0]}; the source does: {right.words}; the target does: {wrong.words}"
+        what = f"{gap.place} {skips[0]}; the source does: {right.words}; the target does: {wrong.words}"
     states = right.join != wrong.join and "state" in right.join + wrong.join
     modes = [op.mode for op in (*odd, *extra) if op.mode]
     code = "; ".join(op.code for op in odd if op.code)
@@ -239,11 +238,6 @@ def _after(gap: Gap, way: Way) -> float:
     return far(found, gap.expected) if found is not None else float("nan")
 
 
-def place_of(gap: Gap) -> str:
-    """Between which layers, in words."""
-    return f"between {', '.join(gap.before) or 'the inputs'} and {gap.after or 'the outputs'}"
-
-
 def _direct(gap: Gap) -> tuple[list[Op], int]:
     """What has to be done to the target's numbers: one operation that keeps the shape, or another scale."""
     given, expected = np.asarray(gap.given, np.float64), np.asarray(gap.expected, np.float64)
@@ -253,3 +247,26 @@ def _direct(gap: Gap) -> tuple[list[Op], int]:
     found = [op for op in all_ if makes(given, (op,), expected)]
     scaled = affine(given, expected)
     return ([*found, *([scaled] if scaled is not None and not found else [])], len(all_) + 1)
+
+
+def _residual(right: Way, wrong: Way | None) -> tuple[str, str] | None:
+    """(what is wrong, the line of code) where the two ways differ in what is added; None where they do not.
+
+    Args:
+        right, wrong: what the source and the target do; None where nobody knows what the target does.
+    """
+    there = (wrong.join, wrong.skip) if wrong is not None else ("", "")
+    if (right.join, right.skip) == there or not _adds(right):
+        return None
+    if wrong is not None and _adds(wrong):
+        said = "the residual connection is taken from the wrong place"
+    elif wrong is not None and not wrong.skip and (right.skip or wrong.join.startswith(ONLY)):
+        said = "the residual connection, x + f(x), is missing in the target"
+    else:
+        return None
+    other = right.skip.removeprefix(PLUS) or "all that is added in the source"
+    return said, f"x = f(x) + y   # y: {other}"
+
+
+def _adds(way: Way) -> bool:
+    return way.join == "added" or way.skip.startswith(PLUS)

@@ -10,7 +10,8 @@ from layoutx.plan.plan import Array
 from layoutx.verify.diagnose.evaluate import tolerance
 from layoutx.verify.diagnose.fixes import ported
 from layoutx.verify.diagnose.numbers import tensors_of
-from layoutx.verify.diagnose.solved import NORMS, everywhere, found_of, then
+from layoutx.verify.diagnose.settings import NORMS
+from layoutx.verify.diagnose.solved import everywhere, found_of, then
 from layoutx.verify.diagnose.suspect import Edit, Suspect
 
 INITIAL: Mapping[str, float] = {"gamma": 1.0, "beta": 0.0, "mean": 0.0, "variance": 1.0}

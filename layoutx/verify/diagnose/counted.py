@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from layoutx.plan.plan import Array
-from layoutx.verify.diagnose.between import Found, place_of
+from layoutx.verify.diagnose.between import Found
 from layoutx.verify.diagnose.ways import CLOSE
 
 MOST = 0.5  # of the ids that have to be moved by one number, and the numbers that may be right beside zeros
@@ -58,7 +58,7 @@ def _ids(found: Found, here: Array, there: Array) -> Found | None:
         return None
     way = f"{abs(by):g} {'more' if by > 0 else 'less'}"
     where = "" if many == here.size else f" in {many} of {here.size} places, and others in the rest"
-    what = f"{place_of(found.gap)} the target counts otherwise: its ids are {way} than the source's{where}"
+    what = f"{found.gap.place} the target counts otherwise: its ids are {way} than the source's{where}"
     code = f"ids = ids {'-' if by > 0 else '+'} {abs(by):g}   # or rows in front of the table: what the source has"
     return replace(found, what=what, mode="F37", code=code, after=0.0 if many == here.size else float("nan"))
 
@@ -75,6 +75,6 @@ def _zeros(found: Found, here: Array, there: Array) -> Found | None:
         return None
     other = "target" if side == "source" else "source"
     many = f"{int(wrong.sum())} of {wrong.size} places"
-    what = f"{place_of(found.gap)} the {side} sets {many} to zero (a mask, padding_idx), and the {other} does not"
+    what = f"{found.gap.place} the {side} sets {many} to zero (a mask, padding_idx), and the {other} does not"
     code = "x = x * mask[..., None]   # mask: False for the steps that are padding" if side == "source" else ""
     return replace(found, what=what, mode="F37", code=code or "leave out the mask", after=0.0)

@@ -11,7 +11,7 @@ from layoutx.plan.plan import Array
 from layoutx.verify.compare.begun import MASK
 from layoutx.verify.compare.context import UNMASKED
 from layoutx.verify.compare.pairs import Check
-from layoutx.verify.diagnose.between import Found, place_of
+from layoutx.verify.diagnose.between import Found
 from layoutx.verify.diagnose.remarks import Remark
 from layoutx.verify.diagnose.suspect import Edit, Suspect
 
@@ -79,7 +79,7 @@ def unmasked(found: Found) -> Found:
     """The fault named, where the comparison saw that only the source's layer is given a mask."""
     if UNMASKED not in found.gap.hint or (found.after == found.after and found.mode):
         return found
-    return replace(found, what=f"{place_of(found.gap)} {UNMASKED.partition(':')[0]}", mode="F37", code=PACKED)
+    return replace(found, what=f"{found.gap.place} {UNMASKED.partition(':')[0]}", mode="F37", code=PACKED)
 
 
 def of_masks(checks: Sequence[Check]) -> Iterator[Remark]:

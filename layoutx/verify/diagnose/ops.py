@@ -17,6 +17,7 @@ from layoutx.verify.diagnose.operation import Op
 from layoutx.verify.diagnose.resizes import edged, sizes
 from layoutx.verify.diagnose.said_in_torch import axes_in_words, permuted, said_in_torch
 from layoutx.verify.diagnose.windows import same, windows
+from layoutx.verify.forward.activations import activation, softmax
 
 MOST_ORDERS = 24
 MOVED = 3  # pixels that a wrong border moves a map by
@@ -42,7 +43,6 @@ def ops(x: Array, goal: tuple[int, ...]) -> Iterator[Op]:
 def activations(dim: int = -1) -> Iterator[Op]:
     """Every function of the reference; dim: where the target keeps the channels."""
     from layoutx.verify.diagnose.settings import ACTIVATIONS
-    from layoutx.verify.forward.activations import activation
 
     for name in (*ACTIVATIONS, "softmax", "log_sigmoid"):
         if name != "linear":
@@ -55,12 +55,8 @@ def over_others(x: Array) -> Iterator[Op]:
     names = {0: "samples", **{at: "steps" if x.ndim == 3 else f"axis {at}" for at in range(1, x.ndim - 1)}}
     for at, what in names.items():
         there = at + 1 if at and x.ndim > 3 else at  # torch keeps the channels of maps first
-        yield Op(f"softmax over the {what}", "activation", partial(_softmax, at), "F19", f"x = F.softmax(x, {there})")
-
-
-def _softmax(axis: int, x: Array) -> Array:
-    power = np.exp(x - x.max(axis, keepdims=True))
-    return np.asarray(power / power.sum(axis, keepdims=True))
+        code = f"x = F.softmax(x, {there})"
+        yield Op(f"softmax over the {what}", "activation", partial(softmax, axis=at), "F19", code)
 
 
 def merges() -> Iterator[Op]:

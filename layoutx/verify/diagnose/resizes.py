@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import product
 from typing import Any
 
 import numpy as np
 
 from layoutx.plan.plan import Array
+from layoutx.verify.compare.windows import borders, cropped
 from layoutx.verify.diagnose.operation import Op
 
 
@@ -29,23 +29,18 @@ def sizes(x: Array, goal: tuple[int, ...]) -> Iterator[Op]:
     if goal[-1] == x.shape[-1]:
         more = [b - a for a, b in zip(space, there, strict=True)]
         if all(0 <= n <= 8 for n in more) and any(more):
-            for ends in product(*([(i, n - i) for i in range(n + 1)] for n in more)):
+            for ends in borders(more):
                 yield Op(f"a border of zeros {' '.join(map(str, ends))}", "border", partial(edged, pads=ends, value=0.0), "F7", f"x = F.pad(x, {tuple(n for e in reversed(ends) for n in e)})")  # fmt: skip # noqa: E501
         if all(-8 <= n <= 0 for n in more) and any(more):
-            for ends in product(*([(i, -n - i) for i in range(-n + 1)] for n in more)):
+            for ends in borders([-n for n in more]):
                 code = f"x = x[..., {', '.join(f'{a}:{-b or None}' for a, b in ends)}]"
-                yield Op(f"cropped by {' '.join(map(str, ends))}", "border", partial(_cropped, by=ends), "F7", code)
+                yield Op(f"cropped by {' '.join(map(str, ends))}", "border", partial(cropped, by=ends), "F7", code)
         if all(b > a for a, b in zip(space, there, strict=True)):
             yield from _enlarged(space, there)
     blocks = {b // a for a, b in zip(space, there, strict=True)}
     if len(space) == 2 and len(blocks) == 1 and (block := blocks.pop()) > 1 and goal[-1] * block**2 == x.shape[-1]:
         for name, order in (("depth first (DCR, TensorFlow)", (0, 1, 2)), ("column first (CRD, torch)", (1, 2, 0))):
             yield Op(f"depth to space, {name}", "depth to space", partial(_to_space, block=block, order=order), "F29", "x = F.pixel_shuffle(x, r)   # CRD; permute the channels before it for DCR")  # fmt: skip # noqa: E501
-
-
-def _cropped(x: Array, by: Sequence[tuple[int, int]]) -> Array:
-    inner = [slice(a, n - b) for (a, b), n in zip(by, x.shape[1:-1], strict=True)]
-    return x[(slice(None), *inner)]
 
 
 def _to_space(x: Array, block: int, order: tuple[int, int, int]) -> Array:

@@ -9,6 +9,7 @@ from itertools import combinations
 from time import thread_time
 
 from layoutx.errors import LayoutxError
+from layoutx.progress import Progress
 from layoutx.verify.diagnose.evaluate import computed, distance, outputs, tolerance
 from layoutx.verify.diagnose.families import LAYER, Family, edits
 from layoutx.verify.diagnose.heads import heads
@@ -18,7 +19,7 @@ from layoutx.verify.diagnose.observed import observed
 from layoutx.verify.diagnose.pairs import pairs
 from layoutx.verify.diagnose.settings import epsilons, functions
 from layoutx.verify.diagnose.suspect import Diagnosis, Edit, Explanation, Suspect
-from layoutx.verify.diagnose.trial import Bench, Progress, Trial, explained, families_of
+from layoutx.verify.diagnose.trial import Bench, Trial, explained, families_of
 from layoutx.verify.diagnose.turns import turned
 
 BUDGET = 4.5  # seconds for one layer; small ones take far less

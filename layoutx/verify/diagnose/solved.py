@@ -13,7 +13,7 @@ from layoutx.spec.bound import BoundForm
 from layoutx.verify.diagnose.evaluate import outputs, tolerance
 from layoutx.verify.diagnose.fixes import constructor, ported
 from layoutx.verify.diagnose.numbers import atoms_of, opened, tensors_of
-from layoutx.verify.diagnose.settings import setting
+from layoutx.verify.diagnose.settings import NORMS, setting
 from layoutx.verify.diagnose.suspect import Edit, Suspect
 from layoutx.verify.roles import BIAS_KEYS
 
@@ -30,7 +30,6 @@ LINEAR: Mapping[str, tuple[str, str]] = {
     "group_norm": ("beta", "gamma"),
     "rms_norm": ("beta", "gamma"),
 }
-NORMS = ("batch_norm", "layer_norm", "rms_norm", "group_norm")
 LOST = "layoutx port SOURCE TARGET   # into a layer with a bias; or, if a batch norm alone follows it, --materialise"
 ROWS = 4  # samples of each channel below which two numbers a channel explain anything
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic
 from zlib import adler32, crc32
@@ -12,12 +12,12 @@ import numpy as np
 from layoutx.errors import LayoutxError
 from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
+from layoutx.progress import Progress
 from layoutx.verify.diagnose.evaluate import apart, computed, distance, matching, near, wanted
 from layoutx.verify.diagnose.numbers import tensors_of
 from layoutx.verify.diagnose.short import shortened
 from layoutx.verify.diagnose.suspect import Edit, Explanation, Suspect
 
-Progress = Callable[[int, int, str], None]
 LARGE = 1 << 20  # bytes
 ALONE = 3  # times the budget for edits alone, of a layer so large that these take longer
 PATIENCE = 1.0  # seconds before progress is told

@@ -10,11 +10,10 @@ from layoutx.plan.plan import Array
 from layoutx.spec.bound import Atom
 from layoutx.verify.diagnose.fixes import ported, rewritten
 from layoutx.verify.diagnose.numbers import atoms_of, opened, with_stored
-from layoutx.verify.diagnose.settings import setting
+from layoutx.verify.diagnose.settings import NORMS, setting
 from layoutx.verify.diagnose.suspect import Edit, Suspect
 
 Rule = Callable[[Array], Array]
-NORMS = ("batch_norm", "layer_norm", "rms_norm", "group_norm")
 
 
 def changed(

@@ -11,7 +11,7 @@ import numpy as np
 from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 from layoutx.verify.compare.pairs import Gap
-from layoutx.verify.diagnose.between import UNKNOWN, Found, place_of
+from layoutx.verify.diagnose.between import UNKNOWN, Found
 from layoutx.verify.diagnose.formula import formula, often
 from layoutx.verify.diagnose.operation import Op
 from layoutx.verify.diagnose.ways import CLOSE, Start, far, lined, spread, ways
@@ -166,7 +166,7 @@ def _told(
 ) -> Found:
     """What each model makes there of what is right in both; late: layers that the source calls behind the place."""
     (right, many), (wrong, more) = formula(meant.array, mine), formula(point.array, theirs)
-    place = f"at {meant.name} ({point.name})" if point.name else place_of(gap)
+    place = f"at {meant.name} ({point.name})" if point.name else gap.place
     does = right.words if right is not None else _recorded(gap, meant, mine) or _there(meant, theirs)
     before, tried = gap.found.largest, many + more
     if wrong is None or not does or does == wrong.words:

@@ -39,7 +39,7 @@ def borders(suspect: Suspect) -> Iterator[Edit]:
         meaning = _meaning(suspect, {**now, **settings})
         if meaning not in tried:
             tried.add(meaning)
-            yield _edit(suspect, settings, _said(suspect, now), words)
+            yield _edit(suspect, settings, _said(now), words)
 
 
 def _meaning(suspect: Suspect, settings: Mapping[str, Any]) -> str:
@@ -57,7 +57,7 @@ def _meaning(suspect: Suspect, settings: Mapping[str, Any]) -> str:
     return repr((stride, dilation, padding, settings.get("output_padding")))
 
 
-def _said(suspect: Suspect, settings: Mapping[str, Any]) -> str:
+def _said(settings: Mapping[str, Any]) -> str:
     return f"padding {settings.get('padding')}, strides {settings.get('strides')}, dilation {settings.get('dilation')}"
 
 

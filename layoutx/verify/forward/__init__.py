@@ -7,18 +7,16 @@ from types import MappingProxyType
 from typing import Any
 
 from layoutx.errors import UsageError
-from layoutx.verify.forward.adapted import normalization
 from layoutx.verify.forward.attention import attention
 from layoutx.verify.forward.conv import conv, conv_transpose, separable_conv
 from layoutx.verify.forward.conv_lstm import conv_lstm
 from layoutx.verify.forward.gated import gated_mlp
 from layoutx.verify.forward.keras1 import highway, maxout_dense, parametric_softplus, srelu
 from layoutx.verify.forward.local import locally_connected_1d, locally_connected_2d
-from layoutx.verify.forward.minimal import mgu
-from layoutx.verify.forward.norm import batch_norm, group_norm, layer_norm, rms_norm
+from layoutx.verify.forward.norm import batch_norm, group_norm, layer_norm, normalization, rms_norm
 from layoutx.verify.forward.pairs import additive_attention, attention_scale, bilinear
 from layoutx.verify.forward.plain import dense, embedding, layer_scale, matrices, prelu
-from layoutx.verify.forward.recurrent import gru, lstm, simple_rnn
+from layoutx.verify.forward.recurrent import gru, lstm, mgu, simple_rnn
 from layoutx.verify.forward.rotary import rotary_attention
 from layoutx.verify.forward.shapes import Array, Arrays, Facts
 

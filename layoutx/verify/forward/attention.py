@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from layoutx.verify.forward.activations import softmax
-from layoutx.verify.forward.shapes import Array, Arrays, Facts, need, sizes_of
+from layoutx.verify.forward.shapes import Array, Arrays, Facts, biased, need, sizes_of
 
 
 def attention(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, Array]:
@@ -35,12 +35,12 @@ def attention(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[s
             "value": (value, "batch tk embed_v"),
         },
     )
-    q = _add(np.einsum("bte,grhe->btgrh", query, w_q), b_q)
-    k = _add(np.einsum("bse,ghe->bsgh", key, w_k), b_k)
-    v = _add(np.einsum("bse,gve->bsgv", value, w_v), b_v)
+    q = biased(np.einsum("bte,grhe->btgrh", query, w_q), b_q)
+    k = biased(np.einsum("bse,ghe->bsgh", key, w_k), b_k)
+    v = biased(np.einsum("bse,gve->bsgv", value, w_v), b_v)
     scores = np.einsum("btgrh,bsgh->bgrts", q, k) / sizes["head"] ** 0.5
     mixed = np.einsum("bgrts,bsgv->btgrv", softmax(masked(scores, x.get("mask"))), v)
-    return {"y": _add(np.einsum("btgrv,grvo->bto", mixed, w_o), b_o)}
+    return {"y": biased(np.einsum("btgrv,grvo->bto", mixed, w_o), b_o)}
 
 
 def masked(scores: Array, mask: Array | None) -> Array:
@@ -48,7 +48,3 @@ def masked(scores: Array, mask: Array | None) -> Array:
     if mask is None:
         return scores
     return np.where(mask.reshape(len(mask), *[1] * (scores.ndim - 3), *mask.shape[1:]), scores, -1e30)
-
-
-def _add(y: Array, bias: Array | None) -> Array:
-    return y if bias is None else y + bias

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from layoutx.errors import SizeError, UsageError
-from layoutx.verify.forward.shapes import Array, Arrays, Facts, common_dtype, need, one_each, sizes_of
+from layoutx.verify.forward.shapes import Array, Arrays, Facts, biased, common_dtype, need, one_each, sizes_of
 
 Pair = tuple[int, int]
 
@@ -36,8 +36,7 @@ def conv(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, A
         kernel = kernel.reshape(*kernel.shape, *(1,) * (data.ndim - 2))
     _same_rank("conv", kernel.ndim - 3, data)
     y = correlate(data, kernel, settings)
-    y = y if bias is None else y + bias
-    return {"y": y.reshape(*y.shape[:-2], sizes["group"] * sizes["out"])}
+    return {"y": biased(y, bias).reshape(*y.shape[:-2], sizes["group"] * sizes["out"])}
 
 
 def separable_conv(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, Array]:
@@ -60,7 +59,7 @@ def separable_conv(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> d
     )
     _same_rank("separable_conv", depthwise.ndim - 2, data)
     y = np.einsum("...cm,ocm->...o", correlate(data, depthwise[:, :, np.newaxis], settings), pointwise)
-    return {"y": y if bias is None else y + bias}
+    return {"y": biased(y, bias)}
 
 
 def conv_transpose(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, Array]:
@@ -85,8 +84,7 @@ def conv_transpose(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> d
     )
     _same_rank("conv_transpose", kernel.ndim - 3, data)
     y = _scatter(data, kernel, settings)
-    y = y if bias is None else y + bias
-    return {"y": y.reshape(*y.shape[:-2], sizes["group"] * sizes["out"])}
+    return {"y": biased(y, bias).reshape(*y.shape[:-2], sizes["group"] * sizes["out"])}
 
 
 def correlate(data: Array, kernel: Array, settings: Facts) -> Array:

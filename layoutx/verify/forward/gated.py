@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layoutx.verify.forward.activations import activation
-from layoutx.verify.forward.shapes import Array, Arrays, Facts, need, sizes_of
+from layoutx.verify.forward.shapes import Array, Arrays, Facts, biased, need, sizes_of
 
 
 def gated_mlp(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, Array]:
@@ -29,5 +29,4 @@ def gated_mlp(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[s
 
 
 def _linear(data: Array, weight: Array, bias: Array | None) -> Array:
-    y = data @ weight.T
-    return y if bias is None else y + bias
+    return biased(data @ weight.T, bias)

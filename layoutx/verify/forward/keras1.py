@@ -6,7 +6,7 @@ import numpy as np
 
 from layoutx.errors import SizeError
 from layoutx.verify.forward.activations import activation, sigmoid
-from layoutx.verify.forward.shapes import Array, Arrays, Facts, need, sizes_of
+from layoutx.verify.forward.shapes import Array, Arrays, Facts, biased, need, sizes_of
 
 
 def highway(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, Array]:
@@ -29,9 +29,9 @@ def highway(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str
     )
     if sizes["input"] != sizes["output"]:
         raise SizeError(f"highway: input is {sizes['input']} and output {sizes['output']}", why="x itself is added")
-    gate = sigmoid(_plus(data @ w_carry, b_carry))
+    gate = sigmoid(biased(data @ w_carry, b_carry))
     act = activation(str(facts.get("activation", "linear")))
-    return {"y": gate * act(_plus(data @ w, b)) + (1.0 - gate) * data}
+    return {"y": gate * act(biased(data @ w, b)) + (1.0 - gate) * data}
 
 
 def maxout_dense(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, Array]:
@@ -48,7 +48,7 @@ def maxout_dense(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dic
         "x": (data, "batch... input"),
     }
     sizes_of("maxout_dense", given)
-    return {"y": _plus(np.einsum("...i,fio->...fo", data, kernel), bias).max(axis=-2)}
+    return {"y": biased(np.einsum("...i,fio->...fo", data, kernel), bias).max(axis=-2)}
 
 
 def srelu(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, Array]:
@@ -75,10 +75,6 @@ def parametric_softplus(roles: Arrays, x: Arrays, facts: Facts, settings: Facts)
     (data,) = need("parametric_softplus", x, "x")
     _shared("parametric_softplus", data, alpha, beta)
     return {"y": alpha * np.logaddexp(0.0, beta * data)}
-
-
-def _plus(y: Array, bias: Array | None) -> Array:
-    return y if bias is None else y + bias
 
 
 def _shared(kind: str, data: Array, *arrays: Array) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from layoutx.errors import SizeError, UsageError
-from layoutx.verify.forward.shapes import Array, Arrays, Facts, common_dtype, need, one_each, sizes_of
+from layoutx.verify.forward.shapes import Array, Arrays, Facts, biased, common_dtype, need, one_each, sizes_of
 
 
 def locally_connected_1d(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, Array]:
@@ -47,4 +47,4 @@ def _local(kind: str, rank: int, roles: Arrays, x: Arrays, settings: Facts) -> d
         spans = zip(at, strides, size, strict=True)
         window = data[(slice(None), *(slice(p * s, p * s + k) for p, s, k in spans))]
         y[(slice(None), *at)] = np.tensordot(window, kernel[at], rank + 1)
-    return {"y": y if bias is None else y + bias}
+    return {"y": biased(y, bias)}

@@ -7,6 +7,8 @@ import numpy as np
 from layoutx.errors import SizeError, UsageError
 from layoutx.verify.forward.shapes import Array, Arrays, Facts, common_dtype, epsilon, need, sizes_of
 
+SMALLEST = 1e-7  # keras.config.epsilon(), beside which no deviation counts
+
 
 def batch_norm(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, Array]:
     """y = (x - mean - offset) / sqrt(variance + eps) * gamma + beta, by channel.
@@ -82,6 +84,24 @@ def group_norm(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[
         mean, variance = _moments(grouped, (*range(1, data.ndim - 1), -1))
     root = np.sqrt(variance + epsilon(kind, settings, common_dtype(data, *(a for a, _ in pairs.values()))))
     return {"y": _affine((grouped - mean) / root, roles.get("gamma"), roles.get("beta")).reshape(data.shape)}
+
+
+def normalization(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, Array]:
+    """y = (x - mean) / max(sqrt(variance), 1e-7); with the fact `invert`, y = x * max(sqrt(variance), 1e-7) + mean.
+
+    mean, variance (channel), one of length one serves all; x (batch, ..., channel) -> y of the same shape.
+    The settings `given_mean`, `given_variance` stand in for roles that are not stored.
+    """
+    kind = "normalization"
+    (data,) = need(kind, x, "x")
+    given = {name: settings.get(f"given_{name}") for name in ("mean", "variance")}
+    plain = {name: np.asarray(value, np.float64).reshape(-1) for name, value in given.items() if value is not None}
+    mean, variance = need(kind, {**plain, **roles}, "mean", "variance")
+    sizes_of(kind, {"mean": (mean, "channel"), "variance": (variance, "channel")})
+    if mean.size > 1:
+        sizes_of(kind, {"mean": (mean, "channel"), "x": (data, "batch space... channel")})
+    root = np.maximum(np.sqrt(variance), SMALLEST)
+    return {"y": data * root + mean if facts.get("invert") else (data - mean) / root}
 
 
 def _statistics(kind: str, facts: Facts, *allowed: str) -> str:

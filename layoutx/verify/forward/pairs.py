@@ -7,7 +7,7 @@ import numpy as np
 from layoutx.errors import UsageError
 from layoutx.verify.forward.activations import softmax
 from layoutx.verify.forward.attention import masked
-from layoutx.verify.forward.shapes import Array, Arrays, Facts, need, sizes_of
+from layoutx.verify.forward.shapes import Array, Arrays, Facts, biased, need, sizes_of
 
 
 def bilinear(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, Array]:
@@ -27,7 +27,7 @@ def bilinear(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[st
         },
     )
     y = np.einsum("...i,oij,...j->...o", x1, weight, x2)
-    return {"y": y if bias is None else y + bias}
+    return {"y": biased(y, bias)}
 
 
 def additive_attention(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, Array]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from layoutx.errors import SizeError, UsageError
-from layoutx.verify.forward.shapes import Arrays, Facts, need, sizes_of
+from layoutx.verify.forward.shapes import Arrays, Facts, biased, need, sizes_of
 
 
 def dense(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, np.ndarray]:
@@ -17,7 +17,7 @@ def dense(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, 
     bias = roles.get("bias")
     sizes_of("dense", {"kernel": (kernel, "input output"), "bias": (bias, "output"), "x": (data, "batch... input")})
     y = data @ kernel
-    return {"y": y if bias is None else y + bias}
+    return {"y": biased(y, bias)}
 
 
 def embedding(roles: Arrays, x: Arrays, facts: Facts, settings: Facts) -> dict[str, np.ndarray]:

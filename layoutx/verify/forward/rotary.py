@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from layoutx.verify.forward.activations import softmax
-from layoutx.verify.forward.shapes import Array, Arrays, Facts, need, sizes_of
+from layoutx.verify.forward.shapes import Array, Arrays, Facts, biased, need, sizes_of
 
 AXES = {
     "w_q": "kv rep half pair embed",
@@ -65,4 +65,4 @@ def _turned(states: Array, angles: Array) -> Array:
 def _project(data: Array, roles: Arrays, which: str, axes: str, suffix: str = "") -> Array:
     y = np.einsum(f"bti,{axes}i->bt{axes}", data, roles[f"w_{which}{suffix}"])
     bias = roles.get(f"b_{which}{suffix}")
-    return np.asarray(y if bias is None else y + bias)
+    return np.asarray(biased(y, bias))

@@ -85,6 +85,11 @@ def one_each(kind: str, name: str, value: Any, rank: int) -> tuple[int, ...]:
     raise UsageError(f"{kind}: {name}={value!r} is not one integer for each of {rank} spatial axes")
 
 
+def biased(y: Array, bias: Array | None) -> Array:
+    """With the bias added, where there is one."""
+    return y if bias is None else y + bias
+
+
 def common_dtype(*arrays: Array | None) -> np.dtype[Any]:
     """The dtype to compute in: what the floating inputs promote to, never less precise than any of them."""
     return np.result_type(*(a.dtype for a in arrays if a is not None))

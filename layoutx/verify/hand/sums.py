@@ -40,7 +40,7 @@ def conv(hand: Hand, formula: str) -> list[Step]:
         for k, q in correlated(hand, size, place, hand.bound.settings)
         for i in range(inner)
     ]
-    return [summed("y", _outside(hand, terms, size, inner), formula, terms, hand.biases(["bias"], g, o))]
+    return [summed("y", _outside(terms, size, inner), formula, terms, hand.biases(["bias"], g, o))]
 
 
 def correlated(hand: Hand, size: Sequence[int], place: Sequence[int], settings: Any) -> Iterator[tuple[Spot, Spot]]:
@@ -73,7 +73,7 @@ def conv_transpose(hand: Hand, formula: str) -> list[Step]:
         on = all(f % s == 0 for f, s in zip(full, strides, strict=True))
         if on and all(0 <= a < n for a, n in zip(q, space, strict=True)):
             terms += [hand.term("x", (b, *q, g * inner + i), "kernel", (g, i, o, *k)) for i in range(inner)]
-    return [summed("y", _outside(hand, terms, size, inner), formula, terms, hand.biases(["bias"], g, o))]
+    return [summed("y", _outside(terms, size, inner), formula, terms, hand.biases(["bias"], g, o))]
 
 
 def separable_conv(hand: Hand, formula: str) -> list[Step]:
@@ -110,7 +110,7 @@ def local(hand: Hand, formula: str) -> list[Step]:
     return [summed("y", "", formula, terms, hand.biases(["bias"], *place, o))]
 
 
-def _outside(hand: Hand, terms: Sequence[Term], size: Sequence[int], inner: int) -> str:
+def _outside(terms: Sequence[Term], size: Sequence[int], inner: int) -> str:
     total = int(np.prod(size)) * inner
     rest = total - len(terms)
     return f"{rest} of the {total} products lie outside of x, where everything is zero" if rest else ""

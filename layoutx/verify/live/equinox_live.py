@@ -7,9 +7,8 @@ from inspect import signature
 from typing import Any
 
 from layoutx.empty import NOTHING
-from layoutx.errors import UsageError
 from layoutx.verify.live.arrays import Array, Arrays, cast, cast_all, inputs, options, refused
-from layoutx.verify.live.jax_live import fill, x64
+from layoutx.verify.live.jax_live import class_named, fill, x64
 
 CELLS = ("LSTMCell", "GRUCell")
 STATISTICS = ("ema_state_index", "batch_state_index")  # of a BatchNorm: each holds a mean and a variance
@@ -31,7 +30,7 @@ def run(form: str, config: Mapping[str, Any], tensors: Arrays, x: Arrays, dtype:
     """
     import jax
 
-    name = _known(form)
+    name = class_named(form, "equinox.nn")
     with x64():
         data = {key: jax.numpy.asarray(array) for key, array in cast_all(x, dtype).items()}
         given = _inputs(name, data)
@@ -51,17 +50,8 @@ def describe(
 ) -> list[tuple[str, tuple[int, ...]]]:
     """Names and shapes of the real layer's arrays, in the order of its fields; then of its state. Raises UsageError."""
     with x64():
-        leaves = _leaves(*_built(_known(form), config, {}, "float64"))
+        leaves = _leaves(*_built(class_named(form, "equinox.nn"), config, {}, "float64"))
         return [(path, tuple(leaf.shape)) for path, leaf in leaves.items()]
-
-
-def _known(form: str) -> str:
-    import equinox
-
-    name = form.removeprefix("equinox.")
-    if not isinstance(getattr(equinox.nn, name, None), type):
-        raise UsageError(f"equinox.nn has no {name}")
-    return name
 
 
 def _inputs(name: str, data: Mapping[str, Any]) -> list[Any]:

@@ -7,12 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from layoutx.errors import UsageError
-from layoutx.verify.live.arrays import Array, Arrays, cast_all, inputs, options, refused
-from layoutx.verify.live.jax_live import activation, fill, flat, over_time, states, tree, tupled, wrapped, x64
+from layoutx.verify.live.arrays import Array, Arrays, cast_all, inputs, refused
+from layoutx.verify.live.jax_live import built, fill, flat, over_time, states, tree, x64
 
-OWN = ("rank", "kernel_dims", "bias_dims")  # keys that only specs read
-WRAPPERS = {"RNN": ("time_major", "reverse", "keep_order"), "Bidirectional": ("merge_fn", "time_major")}
 ATTENTION = ("MultiHeadDotProductAttention", "MultiHeadAttention")
 
 
@@ -60,19 +57,8 @@ def describe(
 def _build(form: str, config: Mapping[str, Any], dtype: str) -> Any:
     from flax import linen
 
-    wrapper, _, name = form.removeprefix("flax.").rpartition(".")
-    name = "ConvLocal" if name in ("ConvLocal1D", "ConvLocal2D") else name
-    if not hasattr(linen, name) or wrapper not in ("", *WRAPPERS):
-        raise UsageError(f"flax.linen has no module {form.removeprefix('flax.')}")
-    given = {key: tupled(value) for key, value in options(config, *OWN).items()}
-    around = {key: given.pop(key) for key in WRAPPERS.get(wrapper, ()) if key in given}
-    given |= {key: activation(given[key]) for key in ("gate_fn", "activation_fn") if key in given}
-    given |= {"param_dtype": dtype} if name == "PReLU" else {"dtype": dtype, "param_dtype": dtype}
-    given |= {"use_running_average": True} if name == "BatchNorm" else {}
-    try:
-        return wrapped(linen, name, given, wrapper, around)
-    except (TypeError, ValueError) as error:
-        raise refused(form, {}, error) from error
+    typed = {"param_dtype": dtype, "dtype": dtype}
+    return built(linen, form, config, lambda name: {"param_dtype": dtype} if name == "PReLU" else typed)
 
 
 def _collections(module: Any, form: str, data: Arrays) -> dict[str, dict[str, Any]]:

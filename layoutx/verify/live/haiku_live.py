@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from layoutx.empty import NOTHING
-from layoutx.errors import UsageError
 from layoutx.verify.live.arrays import Array, Arrays, cast, cast_all, inputs, options, refused
-from layoutx.verify.live.jax_live import fill, x64
+from layoutx.verify.live.jax_live import class_named, fill, x64
 
 CELLS = ("VanillaRNN", "LSTM", "GRU", "Conv1DLSTM", "Conv2DLSTM", "Conv3DLSTM")
 TRAINING = ("counter", "hidden")  # of a moving average: inference reads its `average` alone
@@ -35,7 +34,7 @@ def run(form: str, config: Mapping[str, Any], tensors: Arrays, x: Arrays, dtype:
     """
     import jax
 
-    name = _known(form)
+    name = class_named(form, "haiku")
     with x64():
         data = {key: jax.numpy.asarray(array) for key, array in cast_all(x, dtype).items()}
         _inputs(name, data)
@@ -58,21 +57,12 @@ def describe(
     """Names and shapes of what the real module reads at inference, for inputs of these shapes. Raises UsageError."""
     import jax
 
-    name = _known(form)
+    name = class_named(form, "haiku")
     with x64():
         whole = jax.numpy.int32 if name == "Embed" else jax.numpy.float64
         data = {key: jax.ShapeDtypeStruct(tuple(shape), whole) for key, shape in shapes.items()}
         params, state = _drawn(_transformed(name, config), data)
         return [(native, _at(params, state, at).shape) for native, at in _paths(params, state).items()]
-
-
-def _known(form: str) -> str:
-    import haiku
-
-    name = form.removeprefix("haiku.")
-    if not isinstance(getattr(haiku, name, None), type):
-        raise UsageError(f"haiku has no {name}")
-    return name
 
 
 def _inputs(name: str, data: Mapping[str, Any]) -> list[Any]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
 from layoutx.errors import UsageError
-from layoutx.verify.live.arrays import Array, Arrays, refused
+from layoutx.verify.live.arrays import Array, Arrays, options, refused
 
-__all__ = ["activation", "fill", "flat", "merge", "over_time", "states", "tree", "tupled", "x64"]
+OWN = ("rank", "kernel_dims", "bias_dims")  # keys that only specs read
+WRAPPERS = {"RNN": ("time_major", "reverse", "keep_order"), "Bidirectional": ("merge_fn", "time_major")}
 
 
 @contextmanager
@@ -22,6 +24,14 @@ def x64() -> Iterator[None]:
 
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
         yield
+
+
+def class_named(form: str, module: str) -> str:
+    """The class of a form, which has to be one of this module's: `Linear` of equinox.nn. Raises UsageError."""
+    name = form.partition(".")[2]
+    if not isinstance(getattr(import_module(module), name, None), type):
+        raise UsageError(f"{module} has no {name}")
+    return name
 
 
 def flat(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -88,15 +98,35 @@ def merge(name: Any) -> Any:
     raise UsageError(f"no function joins two directions as {name!r}", where=f"known: {', '.join(known)}")
 
 
-def wrapped(library: Any, name: str, given: Mapping[str, Any], wrapper: str, around: Mapping[str, Any]) -> Any:
-    """A module of flax.linen or flax.nnx, alone or as the cell of its `RNN` or, made twice, of its `Bidirectional`."""
+def built(library: Any, form: str, config: Mapping[str, Any], more: Callable[[str], Mapping[str, Any]]) -> Any:
+    """A module of flax.linen or flax.nnx, alone or as the cell of its `RNN` or, made twice, of its `Bidirectional`.
+
+    Args:
+        config: keywords of all of them, functions by name. more: class name -> keywords that no config says.
+
+    Raises:
+        UsageError: no such module, no such function. BindError: it does not take the config.
+    """
+    whole = form.partition(".")[2]
+    wrapper, _, name = whole.rpartition(".")
+    name = "ConvLocal" if name in ("ConvLocal1D", "ConvLocal2D") else name
+    if not hasattr(library, name) or wrapper not in ("", *WRAPPERS):
+        raise UsageError(f"{library.__name__} has no module {whole}")
+    given = {key: tupled(value) for key, value in options(config, *OWN).items()}
+    around = {key: given.pop(key) for key in WRAPPERS.get(wrapper, ()) if key in given}
+    given |= {key: activation(given[key]) for key in ("gate_fn", "activation_fn") if key in given}
+    given |= {"use_running_average": True} if name == "BatchNorm" else {}
+    given |= more(name)
+    around |= {"merge_fn": merge(around["merge_fn"])} if "merge_fn" in around else {}
     cell = getattr(library, name)
-    more = {**around, **({"merge_fn": merge(around["merge_fn"])} if "merge_fn" in around else {})}
-    if wrapper == "RNN":
-        return library.RNN(cell(**given), **more)
-    if wrapper == "Bidirectional":
-        return library.Bidirectional(library.RNN(cell(**given)), library.RNN(cell(**given)), **more)
-    return cell(**given)
+    try:
+        if wrapper == "RNN":
+            return library.RNN(cell(**given), **around)
+        if wrapper == "Bidirectional":
+            return library.Bidirectional(library.RNN(cell(**given)), library.RNN(cell(**given)), **around)
+        return cell(**given)
+    except (TypeError, ValueError) as error:
+        raise refused(form, {}, error) from error
 
 
 def tupled(value: Any) -> Any:

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from layoutx.errors import UsageError
-from layoutx.verify.live.arrays import Array, Arrays, cast_all, inputs, options, refused
-from layoutx.verify.live.flax_live import OWN, WRAPPERS
-from layoutx.verify.live.jax_live import activation, fill, over_time, states, tupled, wrapped, x64
+from layoutx.verify.live.arrays import Array, Arrays, cast_all, inputs, refused
+from layoutx.verify.live.jax_live import built, fill, over_time, states, x64
 
 UNTYPED = ("PReLU",)  # modules that make their weights in no dtype but that of their start
 
@@ -54,23 +52,14 @@ def describe(
 def _build(form: str, config: Mapping[str, Any], dtype: str) -> Any:
     from flax import nnx
 
-    wrapper, _, name = form.removeprefix("nnx.").rpartition(".")
-    if not hasattr(nnx, name) or wrapper not in ("", *WRAPPERS):
-        raise UsageError(f"flax.nnx has no module {form.removeprefix('nnx.')}")
-    given = {key: tupled(value) for key, value in options(config, *OWN).items()}
-    if name == "Einsum":
-        given.pop("use_bias", None)  # a spec's own key: the layer says it by bias_shape
-    around = {key: given.pop(key) for key in WRAPPERS.get(wrapper, ()) if key in given}
-    given |= {key: activation(given[key]) for key in ("gate_fn", "activation_fn") if key in given}
-    # SimpleCell computes in float32 where it is not told otherwise
-    given |= {"param_dtype": dtype, "dtype": dtype}
-    given |= {"use_running_average": True} if name == "BatchNorm" else {}
-    given |= {"decode": False} if name == "MultiHeadAttention" else {}
-    given |= {} if name in UNTYPED else {"rngs": nnx.Rngs(0)}
-    try:
-        return wrapped(nnx, name, given, wrapper, around)
-    except (TypeError, ValueError) as error:
-        raise refused(form, {}, error) from error
+    def more(name: str) -> dict[str, Any]:
+        # SimpleCell computes in float32 where it is not told otherwise
+        typed = {"param_dtype": dtype, "dtype": dtype, **({"decode": False} if name == "MultiHeadAttention" else {})}
+        return typed if name in UNTYPED else {**typed, "rngs": nnx.Rngs(0)}
+
+    if form.endswith("Einsum"):  # use_bias is a spec's own key: the layer says it by bias_shape
+        config = {key: value for key, value in config.items() if key != "use_bias"}
+    return built(nnx, form, config, more)
 
 
 def _variables(module: Any) -> dict[str, Any]:

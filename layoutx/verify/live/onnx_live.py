@@ -9,7 +9,7 @@ import numpy as np
 
 from layoutx.errors import UsageError
 from layoutx.verify.live.arrays import Array, Arrays, cast_all, inputs, options, refused
-from layoutx.verify.live.onnx_packed import packed_nodes
+from layoutx.verify.live.onnx_packed import Node, packed_nodes
 
 OPSET = 23  # the first with RMSNormalization and Attention
 OUTPUTS = {"RNN": ("y", "h"), "GRU": ("y", "h"), "LSTM": ("y", "h", "c")}
@@ -21,8 +21,6 @@ NO_FLOAT64 = {
     "GRU": "the attribute activations is not read (op_gru.py)",
     "ConvTranspose": "group > 1 slices the weights by output channels (op_conv_transpose.py)",
 }
-
-Node = tuple[str, list[str], list[str], dict[str, Any]]
 
 
 def precision(form: str, config: Mapping[str, Any], dtype: str = "float64") -> str:

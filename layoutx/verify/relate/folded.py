@@ -62,7 +62,7 @@ def folded(
         words += f", in {_narrow(relation.name, stored, expected)}" if room > ROOM else ""
         holds = relation.reads
         found[at] = replace(relation, status=VALUES, holds=holds, words=(words,), residual=residual, wrong=0)
-    return [_bias(r, target, stored, expected, norm) for r in found] if norm is not None else found
+    return [_bias(r, stored, expected, *norm) for r in found] if norm is not None else found
 
 
 def _said(norm: Norm) -> str:
@@ -141,18 +141,13 @@ def _explaining(scales: Array, norms: Sequence[Norm], room: float) -> tuple[Norm
 
 
 def _bias(
-    relation: TensorRelation,
-    target: BoundForm,
-    stored: Mapping[str, Array],
-    expected: Mapping[str, Array],
-    norm: tuple[Norm, float] | None,
+    relation: TensorRelation, stored: Mapping[str, Array], expected: Mapping[str, Array], own: Norm, eps: float
 ) -> TensorRelation:
     done = any("folded" in word for word in relation.words)
-    if norm is None or done or relation.status not in (OTHER, CLOSE, INITIAL, VALUES):
+    if done or relation.status not in (OTHER, CLOSE, INITIAL, VALUES):
         return relation
     there = stored[relation.name].astype(np.float64).reshape(-1)
     here = expected[relation.name].astype(np.float64).reshape(-1)
-    own, eps = norm
     if there.shape != own.gamma.shape or here.shape != there.shape:
         return relation
     factor = own.gamma.astype(np.float64) / np.sqrt(own.variance.astype(np.float64) + eps)

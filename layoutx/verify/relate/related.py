@@ -51,7 +51,7 @@ def related(
     expected = expectation(source, weights, target, numbers, plan)
     single = {axis for axis, labels in target.labels.items() if len(labels) == 1}
     silent = tuple(axis for axis in single if len(source.labels.get(axis, ("",))) == 1)
-    layer = Layer(source, target, weights, stored, numbers, list(sums_of(source, numbers)), expected, silent)
+    layer = Layer(target, stored, numbers, list(sums_of(source, numbers)), expected, silent)
     own = [t for t in target.tensors if t.name in stored]
     found = {t.name: _as_read(t, layer) for t in own}
     covers = {t.name: _covered(t, layer) for t in own if found[t.name] is None}

@@ -30,9 +30,7 @@ class Layer:
         silent: enumerated axes that have one label on both sides.
     """
 
-    source: BoundForm
     target: BoundForm
-    weights: Mapping[str, Array]
     stored: Mapping[str, Array]
     numbers: Mapping[Atom, Numbers]
     sums: Sequence[Numbers]

@@ -47,7 +47,6 @@ class ExportRunner:
 
     model: Any
     framework: str = "torch"
-    note: str = ""
     copies: dict[bool, Any] = field(default_factory=dict)
 
     def layers(self) -> Mapping[str, str]:

@@ -83,6 +83,24 @@ def widest(run: Callable[[bool, str], Recording], double: bool, note: str = "") 
         raise cannot_run(error) from error
 
 
+def widest_layer(run: Callable[[bool], tuple[Array, ...]], name: str, doubles: bool = True) -> tuple[Array, ...]:
+    """What one layer gives alone in float64, where it can; in the model's own precision where that fails.
+
+    Raises:
+        LayoutxError: as the run. ModelError: it runs in neither.
+    """
+    problem: Exception | None = None
+    for double in (True, False) if doubles else (False,):
+        try:
+            return run(double)
+        except LayoutxError:
+            raise
+        except Exception as error:
+            problem = problem or error
+    assert problem is not None
+    raise layer_fails(name, problem) from problem
+
+
 def layer_fails(name: str, error: Exception) -> LayoutxError:
     """One layer alone fails on these inputs."""
     return ModelError(

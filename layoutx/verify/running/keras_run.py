@@ -17,7 +17,7 @@ from layoutx.verify.made import probes
 from layoutx.verify.plain import packed
 from layoutx.verify.recording import Recording
 from layoutx.verify.running.events import Event, calls_of
-from layoutx.verify.running.given import Inputs, layer_fails, listed, no_layer, resolved, widest
+from layoutx.verify.running.given import Inputs, listed, no_layer, resolved, widest, widest_layer
 from layoutx.verify.running.keras_double import float64_clone, in_float64, same_state
 from layoutx.verify.running.keras_watch import (
     Known,
@@ -73,20 +73,15 @@ class KerasRunner:
             UsageError: there is no layer of this name. ModelError: it does not run on these inputs.
         """
         name = resolved(name, self.layers())
-        problem: Exception | None = None
-        for double in (True, False) if self._doubles() else (False,):
-            try:
-                known = self._known(self._model(double)).get(name)
-                if known is None:
-                    raise no_layer(name, self.layers())
-                with self._running(known.layer, double):
-                    return _alone(known, self._seen(name), inputs, tuple(names), library_of(self.model), double)
-            except LayoutxError:
-                raise
-            except Exception as error:
-                problem = problem or error
-        assert problem is not None
-        raise layer_fails(name, problem) from problem
+
+        def run(double: bool) -> tuple[Array, ...]:
+            known = self._known(self._model(double)).get(name)
+            if known is None:
+                raise no_layer(name, self.layers())
+            with self._running(known.layer, double):
+                return _alone(known, self._seen(name), inputs, tuple(names), library_of(self.model), double)
+
+        return widest_layer(run, name, self._doubles())
 
     def repeat(self, inputs: Inputs) -> tuple[tuple[Array, ...], tuple[Array, ...], tuple[Array, ...]] | None:
         """Outputs as a plain call gives them, twice, and at inference: they differ where training is wired in."""

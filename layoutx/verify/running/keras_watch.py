@@ -147,7 +147,7 @@ class Watch:
         name = "" if above is None else above.prefix + _name(layer, above)
         given = arguments(args, {**kwargs, **_masks(layer, args, kwargs)}, is_tensor)
         inputs = tuple(self.array(t) for t in given.tensors)
-        frame = Frame(layer, _prefix(layer, name, above), _opens(layer, above))
+        frame = Frame(layer, _prefix(layer, name, above), _opens(layer))
         self._frames.append(frame)
         try:
             result = original(layer, *args, **kwargs)
@@ -181,7 +181,7 @@ def _prefix(layer: Any, name: str, above: Frame | None) -> str:
     return above.prefix if wrapped else f"{name}/"
 
 
-def _opens(layer: Any, above: Frame | None) -> bool:
+def _opens(layer: Any) -> bool:
     """Whether the calls inside are layers of their own, and not parts of a stock layer."""
     kind = type(layer).__name__
     if is_model(layer) or not is_stock(layer) or kind == "Bidirectional":
@@ -195,7 +195,7 @@ def _steps(layer: Any, inputs: Sequence[Array]) -> tuple[int, int] | None:
     """Batch and number of steps of a layer that calls what it holds once a step; else None."""
     kind = type(layer).__name__
     loops = (kind == "RNN" or kind == "TimeDistributed") and inputs and inputs[0].ndim > 1
-    return (inputs[0].shape[0], inputs[0].shape[1]) if loops and _opens(layer, None) else None
+    return (inputs[0].shape[0], inputs[0].shape[1]) if loops and _opens(layer) else None
 
 
 def together(
@@ -247,7 +247,7 @@ def _masks(layer: Any, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     if is_model(layer):
         return {}
     if type(layer).__name__ in ATTENTION:
-        return _attention_masks(layer, args, kwargs)
+        return _attention_masks(args, kwargs)
     reads = getattr(layer, "_call_has_mask_arg", getattr(layer, "_expects_mask_arg", False))
     if not reads or kwargs.get("mask") is not None or len(args) != 1:
         return {}
@@ -263,7 +263,7 @@ def implicit(tensor: Any) -> Any:
     return getattr(tensor, "_keras_mask", None)
 
 
-def _attention_masks(layer: Any, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def _attention_masks(args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The masks of query, key and value; with them the causal one, which is a flag of the call."""
     given = {**dict(zip(("query", "value", "key"), args, strict=False)), **kwargs}
     found = {f"{name}_mask": implicit(given.get(name)) for name in ("query", "value", "key")}

@@ -54,7 +54,6 @@ class OnnxRunner:
     model: Any
     framework: str = "onnx"
     store: Store | None = None
-    note: str = ""
     proven: dict[str, str] = field(default_factory=dict)
 
     def layers(self) -> Mapping[str, str]:

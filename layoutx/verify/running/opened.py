@@ -27,10 +27,6 @@ class Runner(Protocol):
     def model(self) -> Any:
         """The model that was given."""
 
-    @property
-    def note(self) -> str:
-        """What a reader should know before any run."""
-
     def layers(self) -> Mapping[str, str]:
         """Layer name -> class name."""
 

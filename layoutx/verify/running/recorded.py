@@ -32,7 +32,6 @@ class Recorded:
     """A run that was recorded elsewhere: it gives what is in it, and runs nothing."""
 
     model: Recording
-    note: str = ""
 
     @property
     def framework(self) -> str:

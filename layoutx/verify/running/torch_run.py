@@ -14,7 +14,7 @@ from layoutx.errors import LayoutxError, ModelError
 from layoutx.plan.plan import Array
 from layoutx.verify.recording import Recording
 from layoutx.verify.running.events import Event, calls_of, seen_form
-from layoutx.verify.running.given import Inputs, layer_fails, no_layer, only_one, resolved, said, widest
+from layoutx.verify.running.given import Inputs, no_layer, only_one, resolved, said, widest, widest_layer
 from layoutx.verify.running.nested import arguments, flattened
 from layoutx.verify.running.torch_watch import Arrays, calm, hooked, is_tensor, scripted, tensor, tensor_array
 from layoutx.verify.running.untouched import same_random
@@ -29,7 +29,6 @@ class TorchRunner:
     framework: str = "torch"
     copies: dict[bool, Any] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
-    note: str = ""
 
     def layers(self) -> Mapping[str, str]:
         """Module path -> class name, "" the model itself; a shared module under its first path."""
@@ -61,25 +60,20 @@ class TorchRunner:
         name = resolved(name, self.layers())
         if name not in self.layers():
             raise no_layer(name, self.layers())
-        problem: Exception | None = None
-        for double in (True, False):
-            try:
-                module = dict(self.copy(double).named_modules())[name]
-                args, kwargs = self._call_of(name, module, inputs, names, double)
-                with calm(double):
-                    return tuple(tensor_array(t) for t in flattened(module(*args, **kwargs), is_tensor))
-            except LayoutxError:
-                raise
-            except Exception as error:
-                problem = problem or error
-        assert problem is not None
-        raise layer_fails(name, problem) from problem
+
+        def run(double: bool) -> tuple[Array, ...]:
+            module = dict(self.copy(double).named_modules())[name]
+            args, kwargs = self._call_of(name, module, inputs, names, double)
+            with calm(double):
+                return tuple(tensor_array(t) for t in flattened(module(*args, **kwargs), is_tensor))
+
+        return widest_layer(run, name)
 
     def repeat(self, inputs: Inputs) -> tuple[tuple[Array, ...], tuple[Array, ...], tuple[Array, ...]] | None:
         """Outputs in the model's own mode, twice, and at inference: they differ where it was left in training mode."""
         try:
             own = copied(self.model)
-            args, kwargs = self._arguments(own, inputs, False)
+            args, kwargs = self._arguments(own, inputs)
             with calm(False):
                 first = _outputs(own(*args, **kwargs))
                 second = _outputs(own(*args, **kwargs))
@@ -106,7 +100,7 @@ class TorchRunner:
         import torch
 
         model = self.copy(double)
-        args, kwargs = self._arguments(model, inputs, double)
+        args, kwargs = self._arguments(model, inputs)
         given = arguments(args, kwargs, is_tensor).tensors
         before = [(t, t._version) for t in given]
         events, result = hooked(model, self.layers(), args, kwargs, double, False)
@@ -114,7 +108,7 @@ class TorchRunner:
         if any(tensor._version != version for tensor, version in seen):
             # a function wrote into what a module gave: once more, with copies of all, in the memory of the first run
             del events, result, seen
-            args, kwargs = self._arguments(model, inputs, double)
+            args, kwargs = self._arguments(model, inputs)
             given = tuple(t.clone() for t in arguments(args, kwargs, is_tensor).tensors)
             events, result = hooked(model, self.layers(), args, kwargs, double, True)
         arrays = Arrays()
@@ -126,7 +120,7 @@ class TorchRunner:
         note = f"compiled, their calls are not recorded: {', '.join(compiled) or 'the model'}" if compiled else ""
         return Recording("torch", public(torch.__version__), dtype, whole, outputs, calls_of(self.events), {}, note)
 
-    def _arguments(self, model: Any, inputs: Inputs, double: bool) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def _arguments(self, model: Any, inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call's arguments as tensors; a mapping is given by keyword."""
         dtype, device = _kind(model)
         inputs = only_one(inputs, _keywords(model))

@@ -15,7 +15,7 @@ from layoutx.verify.running.events import Event
 from layoutx.verify.running.nested import arguments
 from layoutx.verify.running.tree_jax import widened, x64
 
-Result = tuple[tuple[Array, ...], list[Event], dict[str, Any]]
+Result = tuple[tuple[Array, ...], list[Event], dict[str, Any]]  # outputs, calls, modules that only the run knows
 
 
 class Kind(Protocol):

@@ -14,7 +14,7 @@ from layoutx.model.tree import family, head
 from layoutx.plan.plan import Array
 from layoutx.verify.running.events import Event, watched
 from layoutx.verify.running.nested import Arguments, Place, flattened
-from layoutx.verify.running.tree_calls import ready_haiku, run_flax, run_haiku
+from layoutx.verify.running.tree_calls import Result, ready_haiku, run_flax, run_haiku
 from layoutx.verify.running.tree_jax import (
     is_jax,
     jax_tensor,
@@ -27,7 +27,6 @@ from layoutx.verify.running.tree_jax import (
 )
 
 READY = {"nnx": ready_nnx, "equinox": ready_equinox, "flax": ready_flax, "haiku": ready_haiku}
-Result = tuple[tuple[Array, ...], list[Event], dict[str, Any]]  # outputs, calls, modules that only the run knows
 
 
 @frozen

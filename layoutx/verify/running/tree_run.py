@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from layoutx.errors import LayoutxError
 from layoutx.plan.plan import Array
 from layoutx.verify.recording import Recording
 from layoutx.verify.running.events import Event, calls_of, seen_form
-from layoutx.verify.running.given import Inputs, layer_fails, listed, no_layer, resolved, widest
+from layoutx.verify.running.given import Inputs, listed, no_layer, resolved, widest, widest_layer
 from layoutx.verify.running.tree_families import Family, family_of
 from layoutx.verify.running.untouched import same_random
 
@@ -22,7 +21,6 @@ class TreeRunner:
     """Runs a copy of the model, or the model itself where its framework has no float64 (mlx), its modes put back."""
 
     model: Any
-    note: str = ""
     events: list[Event] = field(default_factory=list)
     parts: dict[str, Any] = field(default_factory=dict)
 
@@ -65,17 +63,12 @@ class TreeRunner:
         """
         name = resolved(name, self.layers())
         names = tuple(names) or ("",) * len(inputs)
-        problem: Exception | None = None
-        for double in (True, False) if self.family.doubles else (False,):
-            try:
-                with same_random(), self.family.ready(self.model, double) as model:
-                    return self._alone(model, name, [np.asarray(a) for a in inputs], names)
-            except LayoutxError:
-                raise
-            except Exception as error:
-                problem = problem or error
-        assert problem is not None
-        raise layer_fails(name, problem) from problem
+
+        def run(double: bool) -> tuple[Array, ...]:
+            with same_random(), self.family.ready(self.model, double) as model:
+                return self._alone(model, name, [np.asarray(a) for a in inputs], names)
+
+        return widest_layer(run, name, self.family.doubles)
 
     def repeat(self, inputs: Inputs) -> tuple[tuple[Array, ...], tuple[Array, ...], tuple[Array, ...]] | None:
         """Unknown: these frameworks take random keys and modes in ways of their own."""

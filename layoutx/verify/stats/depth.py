@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 from statistics import median
 
 from layoutx.frozen import frozen
@@ -30,9 +31,7 @@ class Gain:
 def depth_findings(gains: Sequence[Gain]) -> Iterator[Finding]:
     """What shows only between layers; in the file's order, skip connections are not looked at."""
     for chain in _chains(gains):
-        product = 1.0
-        for one in chain:
-            product *= one.gain or 1.0
+        product = prod(one.gain or 1.0 for one in chain)
         if product > FAR or product < 1 / FAR:
             grows = product > 1
             yield Finding(

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from layoutx.files.store import Tensor
 from layoutx.frozen import frozen
 from layoutx.plan.plan import Array
 
@@ -42,11 +41,6 @@ class Numbers:
         """As JSON: what is not a number is null."""
         found = {**asdict(self), "zeros": self.zeros}
         return {key: None if isinstance(x, float) and not np.isfinite(x) else x for key, x in found.items()}
-
-
-def numbers_of(tensor: Tensor) -> Numbers:
-    """Read a tensor once; only a slab of it is ever held in float64."""
-    return numbers(tensor.read())
 
 
 def numbers(array: Array) -> Numbers:

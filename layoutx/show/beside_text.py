@@ -1,9 +1,10 @@
-"""What a conversion left out, as a table: by name where these are few, counted by the reason where they are many."""
+"""What a conversion says beside its layers: what it left out, where it leads back to its source."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layoutx.show.tables import Line, clean, grid, plural, prose, row
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 OPTIMIZER = ("optimizer", "optimiser")
 MOST_LEFTOVERS = 8
 MOST_SKIPPED = 40
+MOST_DIFFER = 6
 
 
 def left_out(report: Report, width: int, color: bool) -> Iterator[str]:
@@ -34,3 +36,23 @@ def left_out(report: Report, width: int, color: bool) -> Iterator[str]:
 
 def _of_optimizer(name: str, why: str) -> bool:
     return any(word in f"{name} {why}".lower() for word in OPTIMIZER)
+
+
+def recognised(report: Report) -> Iterator[str]:
+    """Sentences; none for most conversions."""
+    if report.again:
+        yield f"{clean(Path(report.output).name)} was this very conversion already: it is the same again."
+    back = report.back
+    if back is None:
+        return
+    origin = clean(back.file) or "a file"
+    way = f"{clean(report.source.get('file', 'the source'))} was made from {origin} by layoutx: this is the way back"
+    if back.why:
+        yield f"{way}; {clean(back.why)}."
+    elif back.same == back.many:
+        yield f"{way}, and all {plural(back.many, 'tensor')} that were read of {origin} are its own again, bit for bit."
+    else:
+        names = ", ".join(clean(name) for name in back.differ[:MOST_DIFFER])
+        names += ", ..." if len(back.differ) > MOST_DIFFER else ""
+        differ = plural(back.many - back.same, "tensor")
+        yield f"{way}, but {differ} of {back.many:,} are not its own again{': ' if names else ''}{names}."
