@@ -146,6 +146,7 @@ def _given(body: Mapping[str, Any]) -> dict[str, Any]:
 def _model(layer: Any, held: list[Any]) -> dict[str, Any]:
     graph = own_graph(layer)
     calls = graph or calls_of(layer, held)  # before the layers in it are told: theirs are made by it
+    held = _held(layer)  # it may be the first that was called of a layer whose holder says its shapes itself
     told = [_told(one) for one in held]
     body = wired(layer, calls, held, told, whole=graph is not None)
     kind = "layer" if graph is None else "model"
