@@ -23,6 +23,7 @@ from layoutx.model.said import STACKED
 from layoutx.model.stacked import STACKING
 from layoutx.plan.plan import Plan
 from layoutx.spec.bound import BoundForm
+from layoutx.spec.guess import form_option
 from layoutx.spec.registry import Registry
 from layoutx.spec.sizing import UndeterminedError
 from layoutx.words import near
@@ -224,26 +225,24 @@ LIVE = (
     "give the live model, whose layers are read one by one (lx.port(keras.models.load_model(FILE), TARGET), of a file "
     "of weights the model that loads it, or package.module:callable in the file's place), "
 )
-
-
 KEPT = "say that what it is given keeps its order, so that its weights are moved as they are (--keep-order '{}/*'), "
 
 
-def _unformed(record: LayerRecord) -> ConversionError:
+def _unformed(record: LayerRecord, registry: Registry) -> ConversionError:
     """A live model tells what a Keras file does not: the classes of layers in others, whose variables it numbers."""
-    tensors = ", ".join(f"{n} {t.shape}" for n, t in record.tensors.items())
+    shapes = {name: tensor.shape for name, tensor in record.tensors.items()}
     held = has_layers(record)
-    numbered = not record.class_name and all(name.rpartition("/")[2].isdigit() for name in record.tensors)
-    loose = bool(record.refine) or UNFOLLOWED in record.note  # the order of what it is given
+    numbered = not record.class_name and all(name.rpartition("/")[2].isdigit() for name in shapes)
     what = f"layer {record.name}: layoutx has no form for the class {record.class_name or 'unknown'}"
-    kept = KEPT.format(record.name) if loose and not held else ""
+    loose = bool(record.refine) or UNFOLLOWED in record.note  # the order of what it is given
     if "quantised" in record.note:
         do = f"give the model as it was before it was quantised, or leave the layer out (--skip {record.name})"
     else:
-        do = (
-            f"{LIVE if held or numbered else ''}name its form (--form {record.name}=FORM), leave it out "
-            f"(--skip {record.name}), {kept}or add a spec (docs/writing-a-spec.md)"
-        )
+        form = form_option(record.name, shapes if held else {}, registry, "keras")  # files of Keras alone say who holds
+        first, kept = LIVE if held or numbered else "", KEPT.format(record.name) if loose and not held else ""
+        last = f"leave it out (--skip {record.name}), {kept}or add a spec (docs/writing-a-spec.md)"
+        do = f"{first}name its form ({form}), {last}"
+    tensors = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
     return ConversionError(what, where=f"tensors: {tensors}", why=record.note, do=do)
 
 
@@ -254,7 +253,7 @@ def bound_layers(
     found, problems = [], list[LayoutxError]()
     for record in records:
         if not record.form:
-            problems.append(_unformed(record))
+            problems.append(_unformed(record, registry))
             continue
         try:
             found.append((record, bind_record(record, registry, ignore=options.ignore_keys)))

@@ -25,6 +25,7 @@ from layoutx.verify.models import arrangements
 from layoutx.verify.plain import is_torch
 from layoutx.verify.running.torch_rows import first_rows
 from layoutx.verify.running.whole import first_in
+from layoutx.verify.spare import spare_masks
 
 Model = Keyed | ModelRecord
 Tries = Callable[[], Iterator[tuple[Sequence[Array], Sequence[str]]]]  # inputs, and the arguments that they are
@@ -48,6 +49,7 @@ def with_run(
     def tries() -> Iterator[tuple[Sequence[Array], Sequence[str]]]:
         made = inputs is None
         named = _probes(other) if made else dict(inputs) if isinstance(inputs, Mapping) else {}
+        named = {name: array for name, array in named.items() if name not in spare_masks(live, tuple(named))}
         given = list(map(np.asarray, named.values())) if named else _given(inputs) if not made else []
         keywords = keywords_for(live, tuple(named))
         for names in dict.fromkeys((keywords, ())) if given else ():

@@ -15,7 +15,7 @@ from layoutx.model.alone import alone
 from layoutx.model.keras import records
 from layoutx.model.keras_attributes import with_attributes
 from layoutx.model.keras_once import once
-from layoutx.model.keras_opened import opened
+from layoutx.model.keras_opened import aside, opened
 from layoutx.model.keyed import torch_tensor
 from layoutx.model.record import ModelRecord
 
@@ -35,7 +35,7 @@ def is_keras(model: Any) -> bool:
 def live_store(model: Any) -> Store:
     """A live model in the form of a legacy file: one group a layer, its weights in the legacy order."""
     tensors: dict[str, Tensor] = {}
-    groups: dict[str, tuple[str, ...]] = {layer.name: () for layer in model.layers}
+    groups: dict[str, tuple[str, ...]] = {layer.name: () for layer in _layers(model)}
     for group, name, variable in _named(model):
         tensors[name] = _tensor(name, variable)
         groups[group] = (*groups.get(group, ()), name)
@@ -55,17 +55,21 @@ def live_tensors(model: Any) -> dict[str, Tensor]:
 def _named(model: Any) -> Iterator[tuple[str, str, Any]]:
     """(layer, name, variable) of each variable in the legacy order; every name is given once."""
     seen: set[str] = set()
-    for layer in model.layers:
+    for layer in _layers(model):
         for variable in [*layer.trainable_weights, *layer.non_trainable_weights]:
             name = f"{layer.name}/{_path(variable)}"
             while name in seen:
                 name += "'"
             seen.add(name)
             yield layer.name, name, variable
-    held = {id(variable) for layer in model.layers for variable in layer.weights}
+    held = {id(variable) for layer in _layers(model) for variable in layer.weights}
     for variable in model.weights:
         if id(variable) not in held:  # a subclass may have weights of its own
             yield model.name, f"{model.name}/{_path(variable)}", variable
+
+
+def _layers(model: Any) -> list[Any]:
+    return [*model.layers, *aside(model)]
 
 
 def _path(variable: Any) -> str:

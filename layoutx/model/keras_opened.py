@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from layoutx.model.graph import GIVEN, LIVE, MOVED, SAID, VARIABLE
@@ -76,10 +76,31 @@ def _foreign(layer: Any) -> bool:
 
 
 def _held(layer: Any) -> list[Any]:
-    """The layers that a layer of the user's own class holds, but for those that were made and never called."""
-    graph = own_graph(layer)
-    held = layer.layers if graph is not None else layer._flatten_layers(include_self=False, recursive=False)
-    return [one for one in held if getattr(one, "built", True) or one.weights]
+    """The layers that a layer of the user's own class holds, but for those that were made and never called.
+
+    One that lies in another of them as well (a list of layers, and the Sequential made of it) is held there.
+    """
+    if own_graph(layer) is not None:
+        return [*_made(layer.layers), *aside(layer)]
+    held = _made(layer._flatten_layers(include_self=False, recursive=False))
+    inner = {id(deep) for one in held for deep in one._flatten_layers(include_self=False)}
+    return [one for one in held if id(one) not in inner]
+
+
+def _made(layers: Iterable[Any]) -> list[Any]:
+    return [one for one in layers if getattr(one, "built", True) or one.weights]
+
+
+def aside(model: Any) -> list[Any]:
+    """Layers that a functional model of a class of its own keeps beside its graph, for others to call (SAM's decoder).
+
+    Those that are models of the layers in its graph are none.
+    """
+    if own_graph(model) is None:
+        return []
+    inside = {id(weight) for one in model.layers for weight in one.weights}
+    below = model._flatten_layers(include_self=False, recursive=False)
+    return [one for one in below if one.weights and inside.isdisjoint(map(id, one.weights))]
 
 
 def _beside(layer: Any, held: list[Any]) -> list[dict[str, Any]]:
@@ -125,6 +146,7 @@ def _given(body: Mapping[str, Any]) -> dict[str, Any]:
 def _model(layer: Any, held: list[Any]) -> dict[str, Any]:
     graph = own_graph(layer)
     calls = graph or calls_of(layer, held)  # before the layers in it are told: theirs are made by it
+    held = _held(layer)  # it may be the first that was called of a layer whose holder says its shapes itself
     told = [_told(one) for one in held]
     body = wired(layer, calls, held, told, whole=graph is not None)
     kind = "layer" if graph is None else "model"

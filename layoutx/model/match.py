@@ -19,14 +19,13 @@ from layoutx.model.matching.wiring import Wires, at_inputs, keyed_wires
 from layoutx.model.order import keeps_order
 from layoutx.model.places import Candidate, candidates, index_of
 from layoutx.model.record import LayerRecord
+from layoutx.model.several import one_in_several, several_in_one
 from layoutx.model.storing import Layer
 from layoutx.model.unmatched import (
     ambiguous,
     crowded,
     homeless,
-    one_in_several,
     refused_words,
-    several_in_one,
     squeezed,
     untold,
 )
@@ -106,7 +105,7 @@ def matched(
         wanted = place.replace("/", ".")
         options[name] = [c for c in options[name] if wanted in (c.prefix, place_name(c).replace("/", "."))]
     lost: dict[str, LayoutxError] = {
-        x.record.name: homeless(x, keyed, registry, fixed.get(x.record.name), at_inputs(wires, x.record.name))
+        x.record.name: homeless(x, keyed, registry, fixed.get(x.record.name), at_inputs(wires, x.record.name), layers)
         for x in layers
         if not options[x.record.name]
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from math import log, prod
+from math import log
 
 from layoutx.errors import MatchError
 from layoutx.model.bare import NUMBER
@@ -14,13 +14,14 @@ from layoutx.model.order import keeps_order
 from layoutx.model.parametrized import sites
 from layoutx.model.paths import places
 from layoutx.model.places import Candidate, plain
-from layoutx.model.said import PARTS, pair_option
+from layoutx.model.said import pair_option
 from layoutx.model.storing import Layer, Stored, stored
 from layoutx.plan.fit import labels_apart
 from layoutx.plan.naming import dim_name
 from layoutx.plan.offer import module_for, offer
 from layoutx.plan.words import described
 from layoutx.spec.configs import switches
+from layoutx.spec.guess import form_option
 from layoutx.spec.registry import Registry
 from layoutx.words import listed, near
 
@@ -51,7 +52,15 @@ def ambiguous(layer: Layer, candidates: Sequence[Candidate], keyed: Keyed) -> Ma
         if keeps_order(keyed)
         else "the file is sorted by name, as safetensors does: its order says nothing",
         do=("give port inputs that both models take (--inputs FILE, inputs=...), or " if keyed.refused else "")
-        + f"say which, in this way: {pair_option(layer.record.name, found[0])}",
+        + f"say which, in this way: {pair_option(layer.record.name, found[0])}{_alive(keyed)}",
+    )
+
+
+def _alive(keyed: Keyed) -> str:
+    """That a live module tells more than a file of names: its classes (a convolution, or one transposed), its calls."""
+    bare = keyed.framework == "torch" and not keyed.modules
+    return (
+        "; or, in the file's place, give the live module that has loaded it, which tells what each is" if bare else ""
     )
 
 
@@ -82,69 +91,6 @@ def squeezed(layer: Layer, candidates: Sequence[Candidate], owners: Mapping[str,
     )
 
 
-def several_in_one(layers: Sequence[Layer], unused: Sequence[str], keyed: Keyed) -> list[MatchError]:
-    """The first matrix without a layer that is as large as some layers without a place together, and how to say it.
-
-    Args:
-        layers: those without a place. unused: names of tensors that no layer has.
-    """
-    for name in unused:
-        shape = keyed.tensors[name].shape
-        for rows, width in (shape, shape[::-1]) if len(shape) == 2 else ():
-            found = _together(layers, rows, width)
-            if found:
-                return [
-                    MatchError(
-                        f"{name} {shape} has no layer either",
-                        why=f"it is as large as {', '.join(found)} together: it may be several layers in one",
-                        do="if so, say how many rows each has, in the order in which they lie: "
-                        f"--set '{name.rpartition('.')[0]}.{PARTS}=NAME ROWS, NAME ROWS'",
-                    )
-                ]
-    return []
-
-
-def one_in_several(layers: Sequence[Layer], unused: Sequence[str], keyed: Keyed) -> list[MatchError]:
-    """The first Dense of Keras without a place that is as large as some matrices without a layer, and how to say it.
-
-    Args:
-        layers: those without a place. unused: names of tensors that no layer has.
-    """
-    spare = [name for name in unused if len(keyed.tensors[name].shape) == 2]
-    for layer in (one for one in layers if one.record.form == "keras.Dense"):
-        width, units = layer.record.tensors["kernel"].shape
-        sizes = [keyed.tensors[name].size // width for name in spare]
-        wide = [width in keyed.tensors[name].shape for name in spare]
-        for start in range(len(spare)):
-            for end in range(start + 2, len(spare) + 1):
-                if all(wide[start:end]) and sum(sizes[start:end]) == units:
-                    named = [name.rpartition(".")[0].rpartition(".")[2] for name in spare[start:end]]
-                    each = ", ".join(f"{name} {size}" for name, size in zip(named, sizes[start:end], strict=True))
-                    return [
-                        MatchError(
-                            f"{layer.record.name} {width, units} may be several layers in one",
-                            why=f"it is as large as {', '.join(spare[start:end])} together, which have no layer either",
-                            do="if so, say how many units each has, in the order in which they lie: "
-                            f"--set '{layer.record.name}.{PARTS}={each}' ('*/qkv.{PARTS}=...' for several)",
-                        )
-                    ]
-    return []
-
-
-def _together(layers: Sequence[Layer], rows: int, width: int) -> list[str]:
-    """Names of layers one after the other, of so many inputs, that have so many outputs together."""
-    sizes = []
-    for layer in layers:
-        matrices = [tensor.shape for tensor in layer.bound.tensors if len(tensor.shape) == 2]
-        if len(matrices) == 1 and width in matrices[0]:
-            sizes.append((layer.record.name, prod(matrices[0]) // width))
-    for start in range(len(sizes)):
-        for end in range(start + 2, len(sizes) + 1):
-            if sum(size for _, size in sizes[start:end]) == rows:
-                return [name for name, _ in sizes[start:end]]
-    return []
-
-
 def untold(layer: Layer, found: Candidate) -> MatchError:
     """A place whose names and shapes allow two layouts of the same numbers."""
     name, key = layer.record.name, found.open[0]
@@ -169,12 +115,17 @@ def refused_words(names: Sequence[str], registry: Registry, framework: str) -> s
 
 
 def homeless(
-    layer: Layer, keyed: Keyed, registry: Registry, only: str | None = None, first: bool = False
+    layer: Layer,
+    keyed: Keyed,
+    registry: Registry,
+    only: str | None = None,
+    first: bool = False,
+    layers: Sequence[Layer] = (),
 ) -> MatchError:
     """A layer without a place, and the nearest places with the shapes that differ.
 
     Args:
-        only: the user's own choice. first: it stands at the model's inputs.
+        only: the user's own choice. first: it stands at the model's inputs. layers: all of its model.
     """
     bound = layer.bound
     forms = forms_for(bound.kind.name, keyed, registry)
@@ -195,7 +146,7 @@ def homeless(
         f"{place} {'fits' if only is None else 'does not fit'} {_told(layer)}",
         where=[own, *nearest],
         why=f"a {keyed.framework} {classes} of these sizes is not there",
-        do=_remedy(layer, keyed, longer, first),
+        do=_of_class(layer, layers, registry) or _remedy(layer, keyed, longer, first),
     )
 
 
@@ -220,13 +171,19 @@ def _remedy(layer: Layer, keyed: Keyed, longer: int, first: bool) -> str:
     if layer.bound.kind.name == ATTENTION and keyed.framework == "torch" and not keyed.modules:
         why = "names and shapes alone do not tell which projections are one attention, or how one is packed"
         return f"{why}: in the file's place give the live module that has loaded it; or --skip {layer.record.name}"
-    holder, slash, _ = layer.record.name.rpartition("/")
-    if slash and layer.record.note == NUMBER:
-        why = (
-            f"no form is known for the class {layer.record.class_name}, so that its numbers were looked for one by one"
-        )
-        return f"{why}: name its form (--form {holder}=FORM), correct the target model, or --skip {layer.record.name}"
     return _unparted(keyed) or "correct the target model, or leave the layer out with --skip"
+
+
+def _of_class(layer: Layer, layers: Sequence[Layer], registry: Registry) -> str:
+    """What to do with a number of a class that nobody knows: the forms that all numbers of its holder fit; else ""."""
+    holder, slash, _ = layer.record.name.rpartition("/")
+    if not slash or layer.record.note != NUMBER:
+        return ""
+    held = [one.record for one in layers if one.record.note == NUMBER and one.record.name.rpartition("/")[0] == holder]
+    shapes = {str(i): one.shape for i, one in enumerate(t for record in held for t in record.tensors.values())}
+    say = form_option(holder, shapes, registry, layer.bound.form.name.partition(".")[0])
+    why = f"no form is known for the class {layer.record.class_name}, so that its numbers were looked for one by one"
+    return f"{why}: name its form ({say}), correct the target model, or --skip {layer.record.name}"
 
 
 def _unparted(keyed: Keyed) -> str:

@@ -70,6 +70,18 @@ def guess(
     return [g for g in found if not _shows(reg.form(g.form), g, order)] or list(found)
 
 
+def form_option(name: str, held: Mapping[str, Shape], reg: Registry, framework: str) -> str:
+    """`--form cross=keras.Dense`: what says the form of a layer; with FORM where not exactly one fits.
+
+    Args:
+        held: path of a tensor below the layer -> shape, in order; a group that holds all may speak of the class.
+    """
+    groups = {path.rpartition("/")[0] for path in held}
+    found = guess(reg, framework, list(held.values()), "".join(groups) or name) if len(groups) == 1 else []
+    forms = {one.form for one in found}
+    return f"--form {name}={forms.pop() if len(forms) == 1 else 'FORM'}"
+
+
 def held_by(reg: Registry, form: str, shapes: Mapping[str, Shape]) -> list[Guess]:
     """The ways in which one form holds tensors of these names; also of one to which only its class leads."""
     order = [tuple(shape) for shape in shapes.values()]

@@ -24,6 +24,7 @@ from layoutx.verify.outcome import EndToEnd
 from layoutx.verify.outputs import difference, unmasked
 from layoutx.verify.plain import called, is_torch, outputs_of, said
 from layoutx.verify.running.given import OTHER_INPUTS
+from layoutx.verify.spare import left, making, spare_masks, told
 
 MOST_MIXED = 4  # inputs of which every order is tried
 
@@ -56,14 +57,18 @@ def compare_models(
     given = inputs is not None
     if why := _unrunnable(source, target, None if given else keras):
         return EndToEnd(note=why)
-    made = None if given or keras is None else partial(probes, keras, record_of(keras, model), low)
+    swapped = not given and not is_keras(source)  # probes have the axis order of the Keras side
+    first, second = (target, source) if swapped else (source, target)
+    names = _names(inputs, keras, names_of(first))
+    spare = spare_masks(second, names) if is_torch(second) else ()
+    made = None
+    if not given and keras is not None:
+        made = making(partial(probes, keras, record_of(keras, model), low), names, spare)
     arrays = _listed(inputs, names_of(source)) if given else enlarged(made() if made is not None else [], far)
     if far != 1.0 and all(array.dtype.kind != "f" for array in arrays):
         return EndToEnd(note="ids and masks are not larger or smaller")
     if not arrays:
         return EndToEnd(note="no inputs: the models' own shapes are not known")
-    swapped = not given and not is_keras(source)  # probes have the axis order of the Keras side
-    first, second = (target, source) if swapped else (source, target)
     try:
         expected, arrays = _ran(first, arrays, made, far)
     except Exception as error:
@@ -76,12 +81,16 @@ def compare_models(
     try:
         passed = ahead(*((goal, here) if swapped else (here, goal)), left_out, arrays)
         arrays = passed.run(arrays)
+        if spare and len(places := left(dict(zip(names, arrays, strict=True)), spare)) < len(arrays):
+            arrays, names = [arrays[i] for i in places], [names[i] for i in places]
+        else:
+            spare = ()
     except LayoutxError as error:
         return EndToEnd(note=f"the layers that were left out at the inputs do not run alone: {error.why or error.what}")
-    end = _best(first, second, arrays, expected, given, _names(inputs, keras, names_of(first)), passed.turned)
+    end = _best(first, second, arrays, expected, given, names, passed.turned)
     if swapped:  # said of the target, whichever of the two was given them in another order
         end = replace(end, mixed=tuple(int(at) for at in np.argsort(end.mixed)))
-    return replace(end, note="; ".join(n for n in (end.note, passed.words) if n))
+    return replace(end, note="; ".join(n for n in (end.note, passed.words, told(spare)) if n))
 
 
 def _unrunnable(source: Any, target: Any, keras: Any) -> str:

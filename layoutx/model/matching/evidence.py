@@ -85,7 +85,7 @@ def clues(
     rare = rarity([*here.values(), *there.values()])
     alike = cache(lambda left, right: likeness(left, right, rare))  # many names have the same words
     said = {
-        (name, at): said_of(left, right, _equal(text, c.prefix), alike(left.words, right.words))
+        (name, at): said_of(left, right, _equal(text, c.prefix), alike(left.words, right.words) + _own_name(text, c))
         for name, text in texts.items()
         for left in (here[text],)
         for at, c in enumerate(options[name])
@@ -169,6 +169,12 @@ def _equal(name: str, prefix: str) -> float:
         return SAME_NAME
     inner = plain(prefix) in _ends(name) or plain(name) in _ends(prefix)
     return SAME_END if inner or plain(prefix.rpartition(".")[2]) == plain(name) else 0.0
+
+
+def _own_name(name: str, place: Candidate) -> float:
+    """1 where a parameter that belongs to no layer is called alike on both sides, whatever holds it."""
+    alone = list(place.names.values()) == [place.prefix]
+    return float(alone and plain(place.prefix.rpartition(".")[2]) == plain(re.split(r"[./]", name)[-1]))
 
 
 @lru_cache(65536)  # each name is compared with many

@@ -9,7 +9,7 @@ from layoutx.frozen import frozen
 from layoutx.model.matching.wiring import PLAIN, Edges, Wires, agreement, of_place
 from layoutx.model.places import Candidate
 
-Around = tuple[Edges, Edges]  # what lies before a place, and after it
+Around = tuple[Edges | None, Edges | None]  # what lies before a place, and after it; None where it says nothing
 Agreement = tuple[float, float, bool]  # neighbours that are counterparts, those that are not, whether they come alike
 
 
@@ -20,6 +20,7 @@ class Neighbours:
     Attributes:
         steps: path of a stacked module -> the numbers of its layers.
         around: id of a candidate -> what lies around it, None where its wiring is not known.
+        silent: modules of parameters that the wiring of `here` does not show (a learned scale behind a norm).
         options: keeps the candidates alive, so that no other one has such an id.
         heard: layer -> those of its neighbours that had a place when it was last asked for, and what they told.
     """
@@ -28,6 +29,7 @@ class Neighbours:
     there: Wires
     options: Mapping[str, Sequence[Candidate]]
     steps: Mapping[str, Collection[int]]
+    silent: Collection[str] = ()
     around: dict[int, Around | None] = field(default_factory=dict)
     heard: dict[str, tuple[frozenset[str], dict[int, Agreement]]] = field(default_factory=dict)
 
@@ -67,7 +69,10 @@ class Neighbours:
             steps = self.steps[candidate.prefix]
             before = {_step(candidate, at - 1): PLAIN} if at - 1 in steps else before
             after = {_step(candidate, at + 1): PLAIN} if at + 1 in steps else after
-        return before, after
+        return self._told(before), self._told(after)
+
+    def _told(self, side: Edges) -> Edges | None:
+        return None if any(path in self.silent for path in side) else side
 
 
 def neighbours_of(here: Wires, there: Wires, options: Mapping[str, Sequence[Candidate]]) -> Neighbours:
@@ -75,7 +80,10 @@ def neighbours_of(here: Wires, there: Wires, options: Mapping[str, Sequence[Cand
     steps: dict[str, set[int]] = {}
     for candidate in (c for own in options.values() for c in own):
         steps.setdefault(candidate.prefix, set()).update(candidate.instance.values())
-    return Neighbours(here, there, options, steps)
+    shown: dict[bool, set[str]] = {True: set(), False: set()}
+    for name, own in options.items():
+        shown[name in here.before or name in here.after].update(path for c in own for path in paths_of(c))
+    return Neighbours(here, there, options, steps, shown[False] - shown[True])
 
 
 def _step(candidate: Candidate, at: int) -> str:

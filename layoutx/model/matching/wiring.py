@@ -143,7 +143,7 @@ def _around(side: Mapping[str, Edges], paths: Collection[str]) -> Edges:
 
 
 def agreement(
-    mine: Sequence[Edges | None], yours: Sequence[Edges], known: Mapping[str, Collection[str]]
+    mine: Sequence[Edges | None], yours: Sequence[Edges | None], known: Mapping[str, Collection[str]]
 ) -> tuple[float, float, bool]:
     """How many neighbours are counterparts, and how many are not; one that only one side has is half a wrong one.
 
@@ -158,7 +158,7 @@ def agreement(
     right = wrong = uneven = 0
     same, told = True, False
     for own, other in zip(mine, yours, strict=True):
-        if own is None:
+        if own is None or other is None:
             continue
         for name, labels in own.items():
             if name not in known and name not in (INPUT, OUTPUT):

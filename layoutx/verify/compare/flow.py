@@ -168,8 +168,8 @@ def ends(
 
 
 def repeated(expected: Sequence[Array], found: Sequence[Array]) -> tuple[list[Array], list[Array]]:
-    """Outputs as they are, those of a single sample as often as the other model gives them: a table of positions is
-    looked up once for the whole batch, or once for each sample, and the sum after it does not tell.
+    """Outputs as they are, those of one sample, or of none, as often as the other model gives them: a table of
+    positions is looked up once for the whole batch, or once for each sample, and the sum after it does not tell.
     """
     pairs = [(_as_many(a, b), _as_many(b, a)) for a, b in zip(expected, found, strict=False)]
     many = len(pairs)
@@ -177,7 +177,7 @@ def repeated(expected: Sequence[Array], found: Sequence[Array]) -> tuple[list[Ar
 
 
 def _as_many(array: Array, other: Array) -> Array:
-    one = array.shape[:1] == (1,) and array.shape[1:] == other.shape[1:]
+    one = other.ndim > 1 and array.shape in (other.shape[1:], (1, *other.shape[1:]))
     return np.broadcast_to(array, other.shape) if one else array
 
 

@@ -15,6 +15,7 @@ from layoutx.verify.made import enlarged, names_of
 from layoutx.verify.models import arrangements as by_channels
 from layoutx.verify.plain import is_torch
 from layoutx.verify.running.opened import Runner
+from layoutx.verify.spare import left, opened, spare_masks, told
 
 SAMPLES = 2
 
@@ -30,12 +31,9 @@ def inputs_for(first: Runner, second: Runner, inputs: Any, far: float = 1.0, lon
     """
     if inputs is not None:
         return as_float32(inputs), False
-    made = first.inputs(long)
-    if made:
-        return enlarged(made, far), False
-    made = second.inputs(long)
-    if made:
-        return enlarged(made, far), True
+    for one, other, swapped in ((first, second, False), (second, first, True)):
+        if made := one.inputs(long):
+            return opened(enlarged(made, far), names_of(one.model), _spare(one, other)), swapped
     raise UsageError(
         "neither model says what its inputs look like",
         why="a torch module runs on any shape that its code takes",
@@ -55,6 +53,20 @@ def as_float32(inputs: Any) -> Any:
     with np.errstate(over="ignore"):
         narrow = array.astype(np.float32)
     return narrow if np.array_equal(np.isfinite(narrow), np.isfinite(array)) else inputs
+
+
+def _spare(one: Runner, other: Runner) -> tuple[str, ...]:
+    own = names_of(one.model) if is_keras(one.model) else ()
+    return spare_masks(other.model, own) if is_torch(other.model) else ()
+
+
+def for_other(one: Runner, other: Runner, arrays: Sequence[Array]) -> tuple[tuple[int, ...], str]:
+    """The places of the first model's inputs that the other is given; what is said where these are not all."""
+    spare = _spare(one, other)
+    if not spare:
+        return tuple(range(len(arrays))), ""
+    places = left(dict(zip(names_of(one.model), arrays, strict=True)), spare)
+    return places, told(spare) if len(places) < len(arrays) else ""
 
 
 def by_name(one: Runner, other: Runner, inputs: Any) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from layoutx.verify.ahead import Ahead
 from layoutx.verify.compare import flow
 from layoutx.verify.compare.again import renumbered
 from layoutx.verify.compare.fed import fed_alike
-from layoutx.verify.compare.inputs import arranged, as_given, by_name, fewer, inputs_for
+from layoutx.verify.compare.inputs import arranged, as_given, by_name, fewer, for_other, inputs_for
 from layoutx.verify.compare.limits import OK, ROUNDED_WEIGHTS
 from layoutx.verify.compare.links import Runs
 from layoutx.verify.compare.masked import counting, masks_of
@@ -105,15 +105,16 @@ def _run(
         masks = masks_of(source, base, one.model)
         return replace(alone, source=source, target=renumbered(couples, source, target), masks=masks)
 
-    plain, habits = other_inputs.run(base.inputs), channels[::-1] if swapped else channels
+    places, less = for_other(one, other, base.inputs)
+    plain, habits = [other_inputs.run(base.inputs)[i] for i in places], channels[::-1] if swapped else channels
     refused = ""
     for names in dict.fromkeys((by_name(one, other, inputs), ())):
         ways = arranged(plain, *habits, _time_first(couples), mixed=inputs is None)
         best, why = _best(((ran(names, arrays), note) for arrays, note in ways), couples)
         if best is not None:
             runs, note = best
-            notes = [f"inputs: {note}" if note else "", other_inputs.words, *_about(runs)]
-            return runs, [text for text in notes if text]
+            notes = [f"inputs: {note}" if note else "", f"inputs: {less}" if less else "", other_inputs.words]
+            return runs, [text for text in (*notes, *_about(runs)) if text]
         refused = refused or why
     if swapped:
         raise UsageError("the source does not run on inputs of the target's shapes", why=refused, do="give the inputs")
