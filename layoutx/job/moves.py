@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from layoutx.errors import ConversionError, LayoutxError, raise_all
+from layoutx.errors import LayoutxError, raise_all
 from layoutx.files.dtypes import DType
 from layoutx.files.store import Store, Tensor
 from layoutx.frozen import frozen
 from layoutx.job.jobs import Job, Options
 from layoutx.job.narrowed import no_consent
+from layoutx.job.unwritten import lent_by
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
 from layoutx.move.cast import dtype_after
@@ -108,7 +109,10 @@ def _ordered(
     order = dict.fromkeys((*job.order, *found))
     moves = [found[name] for name in order if name in found]
     if isinstance(target, ModelRecord):
-        moves += [kept(name, tensor) for name, tensor in _completing(found, job, target).items()]
+        from layoutx.files.keras_write import weights_of
+
+        bare = (name for name in weights_of(target.store) if name not in found)
+        moves += [kept(name, target.store.tensors[name]) for name in lent_by(target, bare, job)]
     return moves
 
 
@@ -120,26 +124,3 @@ def _kept(name: str, tensor: Tensor, dtype: DType | None, recipes: Recipes) -> M
 def _lent(target: ModelRecord) -> Mapping[str, Tensor]:
     store: Store = target.store
     return store.tensors
-
-
-def _completing(found: Mapping[str, Move], job: Job, target: ModelRecord) -> dict[str, Tensor]:
-    """The tensors that a Keras template keeps of its own.
-
-    Raises:
-        ConversionError: a tensor of a layer that nothing was found for.
-    """
-    from layoutx.files.keras_write import weights_of
-
-    problems: list[LayoutxError] = []
-    lent: dict[str, Tensor] = {}
-    owners = {tensor.name: record for record in target.layers for tensor in record.tensors.values()}
-    for name in weights_of(target.store):
-        if name in found:
-            continue
-        owner = owners.get(name)
-        if owner is not None and owner.form and owner.name not in job.skipped:
-            problems.append(ConversionError(f"{name} of the template is not written", where=f"layer {owner.name}"))
-        else:
-            lent[name] = target.store.tensors[name]
-    raise_all(problems, "the template has tensors that nothing was found for")
-    return lent

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from layoutx.errors import ConversionError, LayoutxError, raise_all
 from layoutx.files.stacked import together
 from layoutx.files.store import Tensor
 from layoutx.job.jobs import Job, Options
 from layoutx.job.narrowed import narrowed
 from layoutx.job.run import Moved
+from layoutx.job.unwritten import lent_by
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import ModelRecord
 
@@ -60,16 +60,8 @@ def _completed(arrays: Arrays, job: Job, target: ModelRecord, options: Options) 
     from layoutx.files.keras_write import weights_of
     from layoutx.files.onnx_replace import names_of
 
-    problems: list[LayoutxError] = []
     onnx = target.framework == "onnx"
     chosen = onnx and bool(options.skip or options.only)  # it keeps what the user left out
-    for name in names_of(target.store, arrays) if onnx else weights_of(target.store):
-        if name in arrays or name in job.stacked:
-            continue
-        owner = next((r for r in target.layers if any(t.name == name for t in r.tensors.values())), None)
-        if owner is not None and owner.form and owner.name not in job.skipped and not chosen:
-            problems.append(ConversionError(f"{name} of the template is not written", where=f"layer {owner.name}"))
-        else:
-            arrays[name] = target.store.tensors[name].read()
-    raise_all(problems, "the template has tensors that nothing was found for")
-    return arrays
+    names = names_of(target.store, arrays) if onnx else weights_of(target.store)
+    lent = lent_by(target, (name for name in names if name not in arrays and name not in job.stacked), job, chosen)
+    return {**arrays, **{name: target.store.tensors[name].read() for name in lent}}

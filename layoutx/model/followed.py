@@ -24,6 +24,11 @@ NORMS = ("batch_norm", "layer_norm", "group_norm", "rms_norm", "prelu")  # these
 FEW = 4  # channels of an image, or of a few of them
 AXES = ("input", "channel", "features")  # what a flattened map would meet
 _CONFIG = "give the model's config (--config model.keras, or its to_json() text)"
+_CLASSES = "load the file with its classes (keras.models.load_model) and give the live model"
+_HELD = {
+    _CONFIG: "the file holds no model config, so",
+    _CLASSES: "the model is a subclass, its config names no layers, so",
+}
 _TRACE = "give the live model, not its weights alone, and inputs (--inputs FILE), on whose shapes it is traced"
 MORE = {  # what tells the wiring of a model, by its framework
     "torch": "give the live module, not its weights alone",
@@ -106,6 +111,7 @@ def _seen(model: ModelRecord, whole: Layers, same: bool, told: bool) -> _Seen | 
     unwired = not same and several and not any(r.inputs and UNKNOWN not in r.note for r in model.layers)
     maps = any(map(_makes_maps, model.layers)) or any(b.kind.name in MAPS for _, b in whole) or _reshaped(model.layers)
     maps = maps or any(found.last != found.first for record in model.layers for found in record.refine.values())
+    live = model.store.path.name.startswith("<")
     doubtful = [] if maps or not unwired else [t for r in unknown for t in r.tensors.values() if len(t.shape) > 2]
     if not maps and not doubtful:
         return None
@@ -118,8 +124,8 @@ def _seen(model: ModelRecord, whole: Layers, same: bool, told: bool) -> _Seen | 
         biases=_biases(unknown),
         widths=Counter(width for _, bound in whole for width in _widths(bound)),
         hidden=_flattened(whole) if unwired else set(),
-        more=MORE.get(model.framework, _CONFIG),
-        live=model.store.path.name.startswith("<"),
+        more=MORE.get(model.framework, _CONFIG if model.store.config is None or live else _CLASSES),
+        live=live,
     )
 
 
@@ -230,7 +236,7 @@ def _biases(unknown: Sequence[LayerRecord]) -> set[int]:
 def _error(
     record: LayerRecord, size: int, axis: str, more: str, doubtful: Sequence[Tensor] = (), live: bool = False
 ) -> ConversionError:
-    held = "the file holds no model config, so" if more == _CONFIG else "the model does not tell its wiring:"
+    held = _HELD.get(more, "the model does not tell its wiring:")
     why = f"{held} what feeds the layer is unknown" if more else record.note
     keep = f"say that the order stays as it is: --keep-order {record.name}"
     if not more and (CODE in record.note or UNKNOWN in record.note):

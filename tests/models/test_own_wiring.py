@@ -97,3 +97,30 @@ def test_numbers_that_one_side_does_not_wire_do_not_speak_against_their_neighbou
     with torch.no_grad():
         found = net(torch.from_numpy(np.moveaxis(x, -1, 1).copy())).numpy()
     np.testing.assert_allclose(np.moveaxis(found, 1, -1), np.asarray(model(x)), atol=2e-5)
+
+
+class Pictures(keras.Model):
+    """A subclass: its config names none of its layers."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.conv, self.flat, self.fc = L.Conv2D(5, 3, name="conv"), L.Flatten(), L.Dense(7, name="fc")
+
+    def call(self, x: Any) -> Any:
+        return self.fc(self.flat(self.conv(x)))
+
+
+@pytest.mark.parametrize(
+    ("ending", "why", "do"),
+    [
+        (".keras", "the model is a subclass, its config names no layers", "load the file with its classes"),
+        (".weights.h5", "the file holds no model config", "give the model's config"),
+    ],
+)
+def test_a_file_without_wiring_says_what_would_tell_it(ending: str, why: str, do: str, tmp_path: Any) -> None:
+    model, path = Pictures(), tmp_path / f"model{ending}"
+    model(np.zeros((1, 9, 8, 3)))
+    model.save(path) if ending == ".keras" else model.save_weights(path)
+    forms = {"conv": "keras.Conv2D", "fc": "keras.Dense"}
+    with pytest.raises(lx.ConversionError, match=f"{why}(.|\n)*{do}"):
+        lx.convert(path, tmp_path / "out.safetensors", to="torch", forms=forms, live=False)
