@@ -61,11 +61,11 @@ class WholeDiagnosis:
             "seconds": self.seconds,
         }
 
-    def text(self, width: int = 99, colour: bool = False) -> str:
+    def text(self, width: int = 99, color: bool = False) -> str:
         """The diagnosis for a terminal, at most `width` columns."""
         from layoutx.show.diagnosis_text import as_text
 
-        return as_text(self, width, colour)
+        return as_text(self, width, color)
 
     def __str__(self) -> str:
         return self.text()

@@ -103,11 +103,11 @@ class Validation:
             "seconds": self.seconds,
         }
 
-    def text(self, width: int = 99, colour: bool = False) -> str:
+    def text(self, width: int = 99, color: bool = False) -> str:
         """The comparison for a terminal, at most `width` columns."""
         from layoutx.show.validation_text import as_text
 
-        return as_text(self, width, colour)
+        return as_text(self, width, color)
 
     def __str__(self) -> str:
         return self.text()

@@ -20,32 +20,30 @@ NO_OPTION = "none is needed: no weights lie there; port and convert move those o
 NUMBERLESS = ("eps", "activation", "border")  # families that leave the weights alone
 
 
-def as_text(found: WholeDiagnosis, width: int = 99, colour: bool = False) -> str:
+def as_text(found: WholeDiagnosis, width: int = 99, color: bool = False) -> str:
     """The whole diagnosis; equal explanations of several layers are told once."""
-    parts = [prose(_answer(found), width, colour, "head")]
+    parts = [prose(_answer(found), width, color, "head")]
     groups: dict[tuple[object, ...], list[Diagnosis]] = {}
     for one in found.layers:
         groups.setdefault(_key(one), []).append(one)
     told = list(groups.values())
-    parts += [_part(_title(group), _layers(group), width, colour) for group in told[:MOST_LAYERS]]
+    parts += [_part(_title(group), _layers(group), width, color) for group in told[:MOST_LAYERS]]
     if len(told) > MOST_LAYERS:
-        parts.append(
-            prose(f"and {plural(len(told) - MOST_LAYERS, 'more layer')}: --json has all", width, colour, "dim")
-        )
-    parts += [prose(_tried(found.tried), width, colour)] if found.tried is not None else []
-    parts += [_part(_gap_title(gap), _gap(gap), width, colour) for gap in found.gaps]
+        parts.append(prose(f"and {plural(len(told) - MOST_LAYERS, 'more layer')}: --json has all", width, color, "dim"))
+    parts += [prose(_tried(found.tried), width, color)] if found.tried is not None else []
+    parts += [_part(_gap_title(gap), _gap(gap), width, color) for gap in found.gaps]
     now = [r for r in found.remarks if not r.training]
-    parts += [_part(f"{_sentence(r.what)}{_mode(r.mode)}.", _remark(r), width, colour) for r in now]
+    parts += [_part(f"{_sentence(r.what)}{_mode(r.mode)}.", _remark(r), width, color) for r in now]
     later = [r for r in found.remarks if r.training]
     if later:
         lines = [Note(f"{clean(r.what, 400)}{_mode(r.mode)}{f': {clean(r.do)}' if r.do else ''}") for r in later]
-        parts.append(_part("Only when training goes on", lines, width, colour, "dim"))
+        parts.append(_part("Only when training goes on", lines, width, color, "dim"))
     return "\n\n".join(parts)
 
 
-def _part(head: str, lines: Iterable[Line], width: int, colour: bool, style: str = "head") -> str:
-    body = grid(["", ""], lines, width, colour)
-    return prose(head, width, colour, style) + (f"\n{body}" if body else "")
+def _part(head: str, lines: Iterable[Line], width: int, color: bool, style: str = "head") -> str:
+    body = grid(["", ""], lines, width, color)
+    return prose(head, width, color, style) + (f"\n{body}" if body else "")
 
 
 def _answer(found: WholeDiagnosis) -> str:

@@ -27,14 +27,14 @@ HIDDEN = (
 )
 
 
-def as_text(found: Validation, width: int = 99, colour: bool = False) -> str:
+def as_text(found: Validation, width: int = 99, color: bool = False) -> str:
     """The whole comparison: the answer, the table, what the first difference means, and what was not compared."""
     head = ["layer", "largest difference", "relative", "where", "verdict"]
     parts = [
-        "\n".join(prose(line, width, colour, style) for line, style in _answer(found)),
-        grid(head, _rows(found), width, colour),
-        "\n".join(prose(line, width, colour) for line in _reasons(found)),
-        "\n".join(prose(line, width, colour) for line in _account(found)),
+        "\n".join(prose(line, width, color, style) for line, style in _answer(found)),
+        grid(head, _rows(found), width, color),
+        "\n".join(prose(line, width, color) for line in _reasons(found)),
+        "\n".join(prose(line, width, color) for line in _account(found)),
     ]
     return "\n\n".join(part for part in parts if part)
 
