@@ -33,7 +33,8 @@ def inputs_for(first: Runner, second: Runner, inputs: Any, far: float = 1.0, lon
         return as_float32(inputs), False
     for one, other, swapped in ((first, second, False), (second, first, True)):
         if made := one.inputs(long):
-            return opened(enlarged(made, far), names_of(one.model), _spare(one, other)), swapped
+            spare = _spare(one, other)
+            return opened(enlarged(made, far), names_of(one.model) if spare else (), spare), swapped
     raise UsageError(
         "neither model says what its inputs look like",
         why="a torch module runs on any shape that its code takes",
