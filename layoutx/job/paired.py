@@ -170,7 +170,7 @@ def _pairs(
     model: ModelRecord, keyed: Keyed, registry: Registry, options: Options
 ) -> tuple[list[Pair], Found, dict[str, str]]:
     found, problems, skipped = layers_for(model, keyed.framework, registry, options, keyed.tensors, told=True)
-    raise_all(problems, f"{len(problems)} layers cannot be converted to {keyed.framework}")
+    raise_all(problems, f"{len(problems)} layers of the {model.framework} model cannot be converted")
     layers = [Layer(r, b, refine_of(r, registry, keyed.framework, options.keeps(r.name))) for r, b in found]
     spare = [name for name in keyed.tensors if covers(options.skip, name)]
     pairs = pair(

@@ -14,7 +14,7 @@ from layoutx.spec.memo import Memo
 from layoutx.spec.registry import Registry
 from layoutx.spec.schema import Form
 
-OWN_KEYS = frozenset({"version", "rank", "kernel_dims", "bias_dims"})
+OWN_KEYS = frozenset({"version", "rank", "over", "kernel_dims", "bias_dims"})
 
 
 def refine_of(record: LayerRecord, registry: Registry, framework: str, keep_order: bool = False) -> dict[str, str]:

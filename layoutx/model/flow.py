@@ -26,6 +26,7 @@ class Flow:
     """What is gathered while walking the model once.
 
     `where`: the file, for errors.
+    `normed`: what the walk tells of a batch normalization's data, as keys of its config.
     `joined`: the axes of a map's channels and of some of its positions -> the layer that made them one dimension.
     `tied`: axes of which a sum adds the elements one by one; `crossed`: axes of a Reshape that cuts across older ones.
     `veiled`: what a layer of which nothing is known makes of vectors.
@@ -41,7 +42,7 @@ class Flow:
     inputs: dict[str, list[str]] = field(default_factory=dict)
     splits: dict[int, tuple[Dim, Dim]] = field(default_factory=dict)
     parents: dict[int, Axis] = field(default_factory=dict)
-    ranks: dict[str, int] = field(default_factory=dict)
+    normed: dict[str, dict[str, int]] = field(default_factory=dict)
     made: dict[int, tuple[Piece, ...]] = field(default_factory=dict)
     readers: Readers = field(default_factory=Readers)
     joined: dict[frozenset[int], str] = field(default_factory=dict)

@@ -35,6 +35,7 @@ PLAIN = frozenset(
     ("Resize", "Upsample", "Pad", "Clip", "Slice", "Range", "OneHot", "Dropout", "Expand", "Tile", "TopK", "Reshape")
 )
 INTEGER = frozenset(("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "QGemm", "MatMulIntegerToFloat"))
+NARROW = frozenset(("int8", "uint8", "int4", "uint4", "int2", "uint2"))
 DOMAINS = ("", "ai.onnx")
 UNCOMPUTED = "an operator that ONNX's own tools do not compute"
 FIRST = "the weight is the first operand"
@@ -50,7 +51,7 @@ def read_node(node: Any, consts: Mapping[str, Const], opset: int, rank: int | No
         rank: number of dimensions of what goes in, where it is known.
     """
     given = {i: consts[name] for i, name in enumerate(node.input) if name in consts}
-    if node.op_type in INTEGER and any(t.size > 1 for c in given.values() for t in c.tensors):
+    if _quantised(node, given):
         return refused(list(given.values()), f"{node.op_type} holds quantised weights")
     if node.domain not in DOMAINS or node.op_type not in SLOTS:
         masked = node.op_type == "Add"
@@ -59,6 +60,23 @@ def read_node(node: Any, consts: Mapping[str, Const], opset: int, rank: int | No
             return None
         return refused(weights, f"layoutx has no form for the operator {node.domain or 'onnx'}.{node.op_type}")
     return _slotted(node, given, opset, rank)
+
+
+def _quantised(node: Any, given: Mapping[int, Const]) -> bool:
+    """Whether whole numbers of eight bits or fewer stand where a layer has its weights.
+
+    ONNX's own operators say so, and those of other domains that read such numbers; a looked-up table of them is taken
+    apart into floats behind the look-up.
+    """
+    tensors = [t for c in given.values() for t in c.tensors if t.size > 1]
+    if node.op_type in INTEGER:
+        return bool(tensors)
+    if node.op_type in LOOKUPS and node.domain in DOMAINS:
+        table = given[0].known if 0 in given else None
+        tensors = [table] if table is not None and len(table.shape) > 1 else []
+    elif node.domain in DOMAINS:
+        return False
+    return any(t.dtype.name in NARROW for t in tensors)
 
 
 def _slotted(node: Any, given: Mapping[int, Const], opset: int, rank: int | None) -> Reading | None:

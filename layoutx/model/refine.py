@@ -17,6 +17,7 @@ from layoutx.model.keras_merged import features
 from layoutx.model.keras_rules import CODE, rule_of, untold
 from layoutx.model.keras_slots import stock
 from layoutx.model.keras_uses import consume
+from layoutx.model.other_axis import normed
 from layoutx.model.readers import ELSE
 from layoutx.model.record import LayerRecord, Piece, Refinement
 from layoutx.model.splits import note_readers, settle
@@ -79,9 +80,7 @@ def _finished(flow: Flow, record: LayerRecord) -> LayerRecord:
             else:
                 refine[axis] = _apart(axis, found[0], {name for one in refine.values() for name in one.sizes})
     notes.extend(flow.notes.get(record.name, ()))
-    config = record.config
-    if record.name in flow.ranks:  # torch has a BatchNorm class for each
-        config = {**config, "rank": flow.ranks[record.name]}
+    config = {**record.config, **flow.normed[record.name]} if record.name in flow.normed else record.config
     return LayerRecord(
         record.name,
         record.class_name,
@@ -235,7 +234,7 @@ def _layer(flow: Flow, node: Node, name: str, args: list[Value], keywords: Seque
     states, makers = [a.state for a in args], [a.maker for a in args]
     _note_fed(flow, own, args)
     if stock(node) == "BatchNormalization" and states and states[0].last and own:
-        flow.ranks[own[0]] = len(states[0].last) - 1
+        flow.normed[own[0]] = normed(states[0], node.config.get("axis"))
     consume(flow, node, own[0] if own else name, states, keywords)
     made = rule_of(node)(flow, node, name, states, makers)
     note_readers(flow, states, made)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from keras_models import precision
@@ -370,3 +371,20 @@ def test_the_same_name_is_worth_more_than_a_like_name_with_the_same_number(tmp_p
     pairs = [(entry["source"], entry["target"]) for entry in found.to_dict()["pairs"]]
     assert len(pairs) == 12
     assert all(source == target for source, target in pairs)
+
+
+def test_a_quantised_table_is_no_constant(tmp_path: Path) -> None:
+    """onnxruntime looks whole numbers up and makes floats of them behind the look-up: the node holds no float."""
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    tokens = torch.zeros((2, 3), dtype=torch.int64)
+    given = exported(nn.Sequential(nn.Embedding(13, 7), nn.Tanh()), tmp_path / "m.onnx", tokens, **BEFORE)
+    each = [{onnx.load(given).graph.input[0].name: tokens.numpy()}]
+
+    class Once(quantization.CalibrationDataReader):
+        def get_next(self) -> Any:
+            return each.pop() if each else None
+
+    path = tmp_path / "q.onnx"
+    quantization.quantize_static(given, path, Once(), quant_format=quantization.QuantFormat.QOperator)
+    with pytest.raises(LayoutxError, match="Gather holds quantised weights"):
+        layoutx.convert(path, tmp_path / "o.safetensors", to="torch")

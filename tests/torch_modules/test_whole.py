@@ -237,3 +237,28 @@ def test_another_axis_of_a_batch_norm_is_told(tmp_path: Path) -> None:
         filled(tf_keras.Sequential([tf_keras.layers.Input((6, 5, 3)), layer])).save(tmp_path / "n.h5")
         (line,) = lx.convert(tmp_path / "n.h5", to="torch").layers
         assert any("layoutx.torch.BatchNorm(5, axis=3)" in text for text in line.settings) == told
+
+
+@pytest.mark.parametrize(
+    ("order", "shape", "axis", "told"),
+    [
+        ("channels_last", (5, 11, 2), 1, "BatchNorm(5, axis=2)"),
+        ("channels_last", (5, 11, 2), -2, "BatchNorm(11, axis=3)"),
+        ("channels_last", (5, 11, 2), 3, ""),
+        ("channels_first", (2, 5, 11), -1, "BatchNorm(11, axis=3)"),
+        ("channels_first", (2, 5, 11), 2, "BatchNorm(5, axis=2)"),
+        ("channels_first", (2, 5, 11), 1, ""),
+    ],
+)
+def test_a_norm_over_the_positions_of_a_map_is_told(
+    order: str, shape: tuple[int, ...], axis: int, told: str, tmp_path: Path
+) -> None:
+    """The axis that Keras takes for the channels may be the first or the last of a map that has them elsewhere."""
+    layers = [
+        tf_keras.layers.Input(shape),
+        tf_keras.layers.Conv2D(7, 3, padding="same", data_format=order),
+        tf_keras.layers.BatchNormalization(axis=axis),
+    ]
+    filled(tf_keras.Sequential(layers)).save(tmp_path / "n.h5")
+    line = lx.convert(tmp_path / "n.h5", to="torch").layers[1]
+    assert any(f"layoutx.torch.{told}" in text for text in line.settings) if told else "BatchNorm(" not in str(line)

@@ -12,6 +12,7 @@ from layoutx.verify.live.arrays import Array, Arrays, cast_all, inputs, options,
 from layoutx.verify.live.onnx_packed import Node, packed_nodes
 
 OPSET = 23  # the first with RMSNormalization and Attention
+IR = 10  # version of the file's own format: every onnxruntime of these years takes it
 OUTPUTS = {"RNN": ("y", "h"), "GRU": ("y", "h"), "LSTM": ("y", "h", "c")}
 
 # what the reference evaluator of onnx 1.23.2 does not compute, or computes wrongly; onnxruntime does it in float32
@@ -151,7 +152,7 @@ def _evaluate(nodes: list[Node], weights: Arrays, data: Arrays, names: tuple[str
         [helper.make_tensor_value_info(name, kind, None) for name in names],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=10)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
     if dtype == "float64":
         from onnx.reference import ReferenceEvaluator
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from layoutx.errors import UsageError
 from layoutx.files.onnx_file import bodies, opset_of
 from layoutx.model.onnx_forms import attributes
 from layoutx.model.onnx_nodes import DOMAINS
 from layoutx.plan.plan import Array
-from layoutx.verify.live.onnx_live import precision
+from layoutx.verify.live.onnx_live import IR, precision
+from layoutx.verify.running.given import said
 
 FLOATS = (1, 10, 16)  # TensorProto.DataType: FLOAT, FLOAT16, BFLOAT16
 DOUBLE = 11
@@ -91,20 +93,26 @@ def by_runtime(model: Any, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """Every value of the graph by name, by onnxruntime in the model's own dtype.
 
     Raises:
-        ImportError: onnxruntime is not installed; its own errors, which are unrelated classes.
+        ImportError: onnxruntime is not installed. UsageError: it cannot load the model. Its own errors on running it,
+            which are unrelated classes.
     """
     import onnxruntime
     from onnx import ValueInfoProto
 
     wide = type(model)()
     wide.CopyFrom(model)
+    wide.ir_version = min(wide.ir_version, IR)  # of the file's own format: what operators mean, their opsets say
     known = {info.name for info in wide.graph.output}
     made = dict.fromkeys(name for node in wide.graph.node for name in node.output if name and name not in known)
     wide.graph.output.extend(ValueInfoProto(name=name) for name in made)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(wide.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    try:
+        session = onnxruntime.InferenceSession(wide.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its own, unrelated classes
+        what = f"onnxruntime {onnxruntime.__version__} does not take the model, whatever its inputs"
+        raise UsageError(what, why=said(error), do="give it in an opset that this release knows") from error
     wanted = [output.name for output in session.get_outputs()]
     values = zip(wanted, session.run(wanted, dict(feeds)), strict=True)
     return {name: np.asarray(value) for name, value in values if isinstance(value, (np.ndarray, np.generic))}

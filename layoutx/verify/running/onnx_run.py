@@ -161,7 +161,7 @@ class OnnxRunner:
             plain = by_runtime(self._opened, cast_feeds(self._opened, feeds))
         except Exception as error:  # not installed, or an operator that it lacks
             if not exact:
-                raise cannot_run(problem or error) from error
+                raise error if isinstance(error, LayoutxError) else cannot_run(problem or error) from error
         if exact and plain and not _agree(exact, plain, [o.name for o in self._graph.output]):
             exact, why = {}, "onnx' reference evaluator gives something else than onnxruntime"
         self.proven["dtype"] = "float64" if exact else "float32"

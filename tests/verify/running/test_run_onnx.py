@@ -12,7 +12,7 @@ from layoutx.errors import ModelError, UsageError
 from layoutx.files.open import open_store
 from layoutx.model.onnx_model import onnx_records
 from layoutx.verify.running import opened
-from layoutx.verify.running.onnx_graph import doubled
+from layoutx.verify.running.onnx_graph import by_runtime, doubled
 
 onnx = pytest.importorskip("onnx")
 helper, numpy_helper = onnx.helper, onnx.numpy_helper
@@ -150,3 +150,18 @@ def test_wrong_calls_are_told(tmp_path: Path) -> None:
         runner.layer("fcc", [np.ones((2, 5))])
     with pytest.raises(ModelError, match="fc does not run"):
         runner.layer("fc", [np.ones((2, 6))])
+
+
+def test_a_file_of_a_newer_format_runs_and_a_newer_opset_is_no_fault_of_the_inputs(tmp_path: Path) -> None:
+    """onnxruntime refuses versions that it does not know when it loads a file; its format says nothing of operators."""
+    runtime = pytest.importorskip("onnxruntime")
+    x = RNG.normal(size=(2, 3, 7, 5)).astype("float32")
+    made = model()
+    made.ir_version = 99
+    onnx.save(made, tmp_path / "m.onnx")
+    with pytest.raises(Exception, match="IR version"):
+        runtime.InferenceSession(str(tmp_path / "m.onnx"))
+    assert opened(tmp_path / "m.onnx").record([x], double=False).outputs[0].shape == (1, 2, 2, 7)
+    made.opset_import[0].version = 99
+    with pytest.raises(UsageError, match=r"onnxruntime .* does not take the model, whatever its inputs"):
+        by_runtime(made, {"x": x})
