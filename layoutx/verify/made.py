@@ -10,7 +10,7 @@ import numpy as np
 from layoutx.errors import LayoutxError
 from layoutx.model.entry import shape_of
 from layoutx.model.graph import NUMBERS
-from layoutx.model.keras_live import live_records
+from layoutx.model.keras_live import is_keras, live_records
 from layoutx.model.keyed import Keyed
 from layoutx.model.record import LayerRecord, ModelRecord
 from layoutx.plan.plan import Array
@@ -108,9 +108,9 @@ def vocabularies(record: Keyed | ModelRecord) -> dict[str, int]:
 
 
 def names_of(model: Any) -> tuple[str, ...]:
-    """The names of a Keras model's input layers, in its own order; () where it has none."""
+    """The names of a Keras model's input layers, in its own order; () where it has none, and of any other model."""
     found = []
-    for tensor in getattr(model, "inputs", None) or []:
+    for tensor in (getattr(model, "inputs", None) or []) if is_keras(model) else []:
         made = getattr(tensor, "_keras_history", None)  # an unnamed Input of Keras 3 makes `keras_tensor_3`
         found.append(str(made[0].name if made else tensor.name).split(":")[0])
     return tuple(found)

@@ -86,3 +86,26 @@ def test_a_forward_that_takes_masks_or_too_much_keeps_them() -> None:
     assert [spare_masks(one(), names) for one in (Net, Masked, Two)] == [("pad_mask",), (), ()]
     assert spare_masks(Net(), ()) == ()
     assert left({"ids": np.zeros(3), "pad_mask": np.array([1, 0, 1])}, ("pad_mask",)) == (0, 1)
+
+
+class Inputs(torch.nn.Module):
+    """What it calls `inputs` are layers of its own, and no inputs of Keras."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs = torch.nn.ModuleList([torch.nn.Linear(7, 5), torch.nn.Linear(5, 3)])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.inputs:
+            x = layer(x).tanh()
+        return x
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_what_another_model_calls_its_inputs_has_no_names(given: bool) -> None:
+    model = keras.Sequential([keras.Input((7,)), *(L.Dense(n, activation="tanh") for n in (5, 3))])
+    x = np.random.default_rng(5).normal(size=(2, 7)).astype(np.float32)
+    assert lx.port(model, Inputs(), inputs=x if given else None).end_to_end.agrees
+    assert lx.port(Inputs(), model, inputs=x if given else None).end_to_end.agrees
+    net = Inputs()
+    assert lx.validate(net, net, x).ok

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from layoutx.errors import UsageError
-from layoutx.model.keras_live import is_keras
 from layoutx.plan.plan import Array
 from layoutx.verify.keywords import keywords_for
 from layoutx.verify.made import enlarged, names_of
@@ -34,7 +33,7 @@ def inputs_for(first: Runner, second: Runner, inputs: Any, far: float = 1.0, lon
     for one, other, swapped in ((first, second, False), (second, first, True)):
         if made := one.inputs(long):
             spare = _spare(one, other)
-            return opened(enlarged(made, far), names_of(one.model) if spare else (), spare), swapped
+            return opened(enlarged(made, far), names_of(one.model), spare), swapped
     raise UsageError(
         "neither model says what its inputs look like",
         why="a torch module runs on any shape that its code takes",
@@ -57,7 +56,7 @@ def as_float32(inputs: Any) -> Any:
 
 
 def _spare(one: Runner, other: Runner) -> tuple[str, ...]:
-    own = names_of(one.model) if is_keras(one.model) else ()
+    own = names_of(one.model)
     return spare_masks(other.model, own) if is_torch(other.model) else ()
 
 
@@ -76,7 +75,7 @@ def by_name(one: Runner, other: Runner, inputs: Any) -> tuple[str, ...]:
     Args:
         one: what is run first; inputs: what the user gave it, None for nothing.
     """
-    own = names_of(one.model) if is_keras(one.model) else ()
+    own = names_of(one.model)
     told = inputs is None or (isinstance(inputs, Mapping) and {*inputs} == {*own})
     return keywords_for(other.model, own) if told and is_torch(other.model) else ()
 

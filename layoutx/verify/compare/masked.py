@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from layoutx.model.keras_live import is_keras
 from layoutx.plan.plan import Array
 from layoutx.verify.compare.apart import apart
 from layoutx.verify.compare.flow import Side
@@ -29,7 +28,7 @@ def masks_of(source: Recording, run: Recording, model: Any) -> tuple[Array, ...]
     """
     handed = source.calls if source.framework in ("keras", "tf_keras") else ()
     masks = [(name in NAMES, array) for call in handed for name, array in zip(call.names, call.inputs, strict=False)]
-    named = names_of(model) if is_keras(model) else ()
+    named = names_of(model)
     masks += [("mask" in name, array) for name, array in zip(named, run.inputs, strict=False)]
     found: dict[bytes, Array] = {}
     for is_mask, array in masks:
