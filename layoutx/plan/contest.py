@@ -1,4 +1,4 @@
-"""Which of several ways of a copy is the fastest on this processor: each is tried, and then the best is kept.
+"""Which of several ways of a copy is the fastest on this processor: each is tried, and the best is taken.
 
 No rule holds for all. Of a matrix of 8192 x 8192 numbers of 32 bits in a mapped file, BLAS took 0.75 ns an element on a
 Zen 5 and NumPy's boxes 1.2 or more; on a Sapphire Rapids BLAS took 1.4, flat boxes 1.2 and tall ones 0.8. What is timed
@@ -7,12 +7,12 @@ are copies that have to be made anyway; all ways make the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from math import inf
 
 LEAST = 1 << 20  # bytes of a copy, below which its time says little
 TRIES = 2  # the first copy of a file pays for pages that are met for the first time
+LAST = 3  # times of a way that count, the best of them: one alone says little, and old ones were of other memory
 PAGE = 4096  # bytes: strides that share larger powers of two fall into the caches alike
 LONG = 512  # elements of an axis, above which its length matters no more
 
@@ -22,23 +22,26 @@ class Contest:
 
     def __init__(self, many: int) -> None:
         """`many`: ways that there are."""
-        self._best = [inf] * many
+        self._last: list[tuple[float, ...]] = [()] * many
         self._tries = [0] * many
 
-    @property
-    def decided(self) -> bool:
-        """Whether each way was tried."""
-        return min(self._tries) >= TRIES
-
     def pick(self) -> int:
-        """The way to take now: one that was tried less than the others, or the best."""
-        counts: Sequence[float] = self._best if self.decided else self._tries
-        return counts.index(min(counts))
+        """The way to take now: one whose turn it is to be tried, or the best.
+
+        Each is tried at first, and once more whenever four times as many copies were made: the first ones may have met
+        memory for the first time, which takes longer than any way of copying and hides which is the best.
+        """
+        rounds = sum(self._tries) // (TRIES * len(self._tries))
+        least = min(self._tries)
+        if least < TRIES + max(0, rounds.bit_length() - 1) // 2:
+            return self._tries.index(least)
+        best = [min(last, default=inf) for last in self._last]
+        return best.index(min(best))
 
     def took(self, way: int, seconds: float) -> None:
         """What a byte took on a way."""
         self._tries[way] += 1
-        self._best[way] = min(self._best[way], seconds)
+        self._last[way] = (*self._last[way][1 - LAST :], seconds)
 
 
 @lru_cache(maxsize=4096)

@@ -96,16 +96,13 @@ def _contest(to: Array, of: Array, many: int) -> Contest:
 
 
 def _copied(to: Array, of: Array) -> None:
-    """Copy one slab, and note how long it took while it is open which way is the fastest."""
+    """Copy one slab, and note how long it took."""
     those = ways(to, of)
     if len(those) == 1:
         _by(those[0], to, of)
         return
     timed = _contest(to, of, len(those))
     at = timed.pick()
-    if timed.decided:
-        _by(those[at], to, of)
-        return
     began = thread_time()  # not the clock: whoever else has the processor takes none of it
     _by(those[at], to, of)
     timed.took(at, (thread_time() - began) / to.nbytes)

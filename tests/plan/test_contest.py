@@ -21,12 +21,43 @@ def fresh() -> Iterator[None]:
 
 
 def test_each_way_is_tried_and_the_best_is_kept() -> None:
-    took, found, picked = [3.0, 1.0, 2.0], Contest(3), []
-    while not found.decided:
-        picked.append(found.pick())
-        found.took(picked[-1], took[picked[-1]])
-    assert picked == [0, 1, 2] * TRIES
-    assert found.pick() == 1
+    took, found = [3.0, 1.0, 2.0], Contest(3)
+    picked = [_copied(found, took) for _ in range(3 * TRIES + 10)]
+    assert picked == [0, 1, 2] * TRIES + [1] * 10
+
+
+def test_each_is_tried_again_now_and_then() -> None:
+    """Once more whenever four times as many copies were made: seldom enough to cost nothing."""
+    found = Contest(3)
+    picked = [_copied(found, [3.0, 1.0, 2.0]) for _ in range(1600)]
+    assert [picked.count(0), picked.count(2)] == [TRIES + 4] * 2
+    assert picked.index(0, 3 * TRIES) == 3 * TRIES * 4
+
+
+def test_what_the_first_copies_hid_is_found() -> None:
+    """The first ones meet memory for the first time, and all ways seem alike; then one is far better."""
+    found = Contest(3)
+    cold = [_copied(found, [9.0, 9.2, 9.1]) for _ in range(30)]
+    assert cold.count(0) > 20
+    warm = [_copied(found, [2.0, 1.9, 1.0]) for _ in range(200)]
+    assert warm[-100:] == [2] * 100
+
+
+def test_the_best_way_can_change() -> None:
+    """What it took lately counts: a way that a lucky copy made the best does not stay it."""
+    found = Contest(2)
+    for way, seconds in ((0, 1.0), (1, 2.0), (0, 1.0), (1, 2.0)):
+        assert found.pick() == way
+        found.took(way, seconds)
+    picked = [_copied(found, [3.0, 2.0]) for _ in range(10)]
+    assert picked == [0] * 3 + [1] * 7
+
+
+def _copied(found: Contest, took: list[float]) -> int:
+    """The way that one copy takes, where each takes so long."""
+    way = found.pick()
+    found.took(way, took[way])
+    return way
 
 
 def test_one_slow_copy_does_not_decide() -> None:
