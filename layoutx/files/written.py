@@ -8,8 +8,9 @@ from typing import IO
 from layoutx.files.dtypes import Array
 
 # For a call of 512 kB and more, ext4 (Linux 6.18) takes pages of as much at once, which a virtual machine has to ask
-# its host for: 2 GB took 1.5 to 4.9 s, and 0.31 s in calls of 256 kB. Shorter calls than these gain nothing.
-CALL = 1 << 18  # bytes
+# its host for: 2 GB took 1.5 to 4.9 s, and 0.31 s in calls of 128 to 384 kB; the longer ones leave the interpreter
+# to the other thread for longer.
+CALL = 384 << 10  # bytes
 
 
 def write_all(file: int, data: bytes | Array, offset: int) -> int:
